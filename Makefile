@@ -1,0 +1,43 @@
+# `make help` lists the targets. Each of them makes .venv first when there is none.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# More arguments for pytest: make test PYTEST_ARGS="-n 2 -k anchors"
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format types clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+setup: $(STAMP)  ## make .venv and install retinart and its tools in it
+
+demo: $(STAMP)  ## export the small model that is shipped, evaluate it, run it over a video
+	$(BIN)/python -m retinart demo --out runs/demo
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP)  ## mypy --strict over every Python file
+	@.ci/types $(BIN)/mypy
+
+clean:  ## remove what was made: .venv, build, caches, runs
+	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Touched last, so that an install that failed is tried again, and one that went well is not.
+$(STAMP): pyproject.toml constraints.txt
+	@.ci/venv "$(PYTHON)" $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
