@@ -1,0 +1,49 @@
+"""The one result object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from retinart.engine.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """What was found in one image, best first. Field names are supervision's.
+
+    Attributes:
+        xyxy: (M, 4) float32 corners x1, y1, x2, y2 in pixels of the image.
+        confidence: (M,) float32 scores from 0 to 1, descending.
+        class_id: (M,) int32 indices into the model's class names.
+    """
+
+    xyxy: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    class_id: npt.NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        m = len(self.confidence)
+        for name, shape in (("xyxy", (m, 4)), ("confidence", (m,)), ("class_id", (m,))):
+            if getattr(self, name).shape != shape:
+                raise BadInput(
+                    f"Detections.{name} has shape {getattr(self, name).shape}",
+                    fix=f"It must be {shape}",
+                )
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    def __iter__(self) -> Iterator[tuple[npt.NDArray[np.float32], float, int]]:
+        """Each detection as (box (4,), confidence, class_id)."""
+        for box, score, label in zip(self.xyxy, self.confidence, self.class_id, strict=True):
+            yield box, float(score), int(label)
+
+    def __getitem__(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice) -> Detections:
+        """The detections that a mask, an index array or a slice picks."""
+        return Detections(
+            xyxy=self.xyxy[index], confidence=self.confidence[index], class_id=self.class_id[index]
+        )

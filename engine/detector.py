@@ -1,0 +1,172 @@
+"""The detector: images of any size in, detections in their pixels out, on any runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, overload
+
+import numpy as np
+
+from retinart.engine.detections import Detections
+from retinart.engine.errors import BadInput
+from retinart.engine.images import Image, as_bgr
+from retinart.engine.info import ModelInfo, read_info
+from retinart.engine.resize import Resized
+from retinart.engine.runners import ONNXRuntimeRunner, OpenVINORunner, Runner
+from retinart.engine.timing import StageClock
+from retinart.engine.video import VideoReader
+
+RuntimeName = Literal["auto", "openvino", "onnxruntime"]
+
+
+class Detector:
+    """An exported model, ready to detect. Several threads may call one detector at once.
+
+        with Detector("model.onnx") as detect:
+            found = detect(cv2.imread("image.jpg"))
+
+    Args:
+        model: the file that `retinart export` wrote.
+        runtime: "openvino" (what "auto" takes for ONNX) or "onnxruntime".
+        conf: keep detections that score higher; None takes the file's threshold.
+        iou: NMS threshold; None takes the file's.
+        max_det: detections an image at most; None takes the file's.
+        device: OpenVINO device.
+        threads: inference threads; None leaves the choice to the runtime.
+        cache_dir: where OpenVINO keeps compiled models between starts; None for nowhere.
+
+    Attributes:
+        info: the model's metadata.
+        thresholds: those in force.
+
+    Raises:
+        BadInput: the file is missing, not ours, damaged, or a setting does not fit it.
+        MissingDependency: the runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        runtime: RuntimeName = "auto",
+        conf: float | None = None,
+        iou: float | None = None,
+        max_det: int | None = None,
+        device: str = "CPU",
+        threads: int | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        path = Path(model)
+        self.info: ModelInfo = read_info(path)
+        wanted = {"score_thresh": conf, "nms_thresh": iou, "detections_per_img": max_det}
+        self.thresholds = dataclasses.replace(
+            self.info.thresholds, **{k: v for k, v in wanted.items() if v is not None}
+        )
+        self._runner: Runner | None
+        if runtime in ("auto", "openvino"):
+            cache = None if cache_dir is None else Path(cache_dir)
+            self._runner = OpenVINORunner(
+                path, self.info, device=device, threads=threads, cache_dir=cache
+            )
+        elif runtime == "onnxruntime":
+            self._runner = ONNXRuntimeRunner(path, self.info, threads=threads)
+        else:
+            raise BadInput(
+                f"unknown runtime {runtime!r}", fix="Choose auto, openvino or onnxruntime"
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names that `class_id` indexes."""
+        return self.info.classes
+
+    @property
+    def runtime(self) -> str:
+        """Name of the runtime in use."""
+        return self._open().name
+
+    @overload
+    def __call__(self, images: Image, *, clock: StageClock | None = None) -> Detections: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[Image], *, clock: StageClock | None = None
+    ) -> list[Detections]: ...
+
+    def __call__(
+        self, images: Image | Sequence[Image], *, clock: StageClock | None = None
+    ) -> Detections | list[Detections]:
+        """Detect on one image or on a batch.
+
+        Args:
+            images: (H, W, 3) uint8 BGR, or a sequence of such of any sizes. Grey, BGRA and uint16
+                images are converted.
+            clock: gets the times of the stages resize, infer, nms and results.
+
+        Returns:
+            Detections in pixels of each image, one object an image. Boxes are clipped to the image,
+            and those that lie outside of it are left out.
+
+        Raises:
+            BadInput: an image of another type or shape.
+        """
+        if isinstance(images, np.ndarray):
+            return self._detect([images], clock or StageClock())[0]
+        return self._detect(images, clock or StageClock())
+
+    def stream(self, source: str | Path) -> Iterator[tuple[Image, Detections]]:
+        """Every frame of a video file with its detections, in order.
+
+        Yields:
+            The frame (H, W, 3) uint8 BGR and its detections in the frame's pixels.
+
+        Raises:
+            BadInput: the video cannot be opened.
+        """
+        with VideoReader(Path(source)) as video:
+            for frame in video:
+                yield frame.image, self(frame.image)
+
+    def close(self) -> None:
+        """Give back what the runtime holds; the detector is of no more use."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self) -> Runner:
+        if self._runner is None:
+            raise BadInput("the detector is closed", fix="Make a new one")
+        return self._runner
+
+    def _detect(self, images: Sequence[Image], clock: StageClock) -> list[Detections]:
+        runner = self._open()
+        if not len(images):
+            return []
+        with clock("resize"):
+            batch, resized = self.info.resize.apply([as_bgr(image) for image in images])
+        found = runner.run(batch, self.thresholds, clock)
+        with clock("results"):
+            return [_in_source(d, r) for d, r in zip(found, resized, strict=True)]
+
+
+def _in_source(found: Detections, resized: Resized) -> Detections:
+    """Detections in pixels of the source image, without those that lie in the padding."""
+    xyxy = resized.to_source(found.xyxy)
+    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+    return Detections(
+        xyxy=xyxy[inside], confidence=found.confidence[inside], class_id=found.class_id[inside]
+    )

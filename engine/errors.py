@@ -1,0 +1,55 @@
+"""The one family of errors that users see: each says what is wrong, why, and what to do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RetinartError(Exception):
+    """Base of every error that retinart raises on purpose.
+
+    Args:
+        what: what is wrong, naming the file or value.
+        why: the reason, when it is known.
+        fix: what the user can do about it.
+
+    Attributes:
+        exit_code: what the command line exits with (1 a check failed, 2 bad input, 3 missing here).
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        self.what, self.why, self.fix = what, why, fix
+        super().__init__(" ".join(_sentence(part) for part in (what, why, fix) if part))
+
+
+class CheckFailed(RetinartError):
+    """A comparison that must hold did not: parity, accuracy, a budget."""
+
+    exit_code = 1
+
+
+class BadInput(RetinartError):
+    """A file, an image, a flag or an array is not what was asked for."""
+
+    exit_code = 2
+
+
+class MissingDependency(RetinartError):
+    """Something that this job needs is not installed on this machine."""
+
+    exit_code = 3
+
+    @classmethod
+    def package(cls, module: str, extra: str, purpose: str) -> MissingDependency:
+        """The error for a Python package that comes with an extra of retinart."""
+        return cls(
+            f"{purpose} needs the package {module}, which is not installed",
+            fix=f'Install it with: pip install "retinart[{extra}]"',
+        )
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", ":")) or "\n" in text else f"{text}."

@@ -1,0 +1,204 @@
+"""What a model file says about itself: one JSON object under one key of the ONNX metadata.
+
+The ONNX file is read here with a few lines of protobuf wire format rather than through a library,
+so that `retinart inspect` and every check before a runtime is touched need nothing installed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from retinart.engine.errors import BadInput
+from retinart.engine.resize import ResizeRule
+from retinart.engine.variant import Variant
+
+METADATA_KEY = "retinart"
+SCHEMA = 1
+
+INPUT = "frames"
+OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+# Where the network ends and NMS begins: a runtime may cut here and do NMS in its own best way.
+CANDIDATES = ("candidate_boxes", "candidate_scores")
+
+REEXPORT = "Make the file again with: retinart export CHECKPOINT -o model.onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What counts as a detection.
+
+    Attributes:
+        score_thresh: candidates must score higher than this.
+        nms_thresh: of two boxes of a class with an IoU above this, the better one stays.
+        detections_per_img: at most this many detections an image, M.
+        topk_candidates: anchors that each level contributes at most.
+        nms_candidates: (anchor, class) pairs of all levels that enter NMS at most.
+    """
+
+    score_thresh: float = 0.05
+    nms_thresh: float = 0.5
+    detections_per_img: int = 100
+    topk_candidates: int = 1000
+    nms_candidates: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("score_thresh", "nms_thresh"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(f"{name} is {getattr(self, name)}", fix="Give a value from 0 to 1")
+        for name, limit in (
+            ("detections_per_img", self.nms_candidates),
+            ("topk_candidates", 3840),  # TensorRT's limit of TopK
+            ("nms_candidates", 3840),
+        ):
+            if not 1 <= getattr(self, name) <= limit:
+                raise BadInput(
+                    f"{name} is {getattr(self, name)}", fix=f"Give a whole number from 1 to {limit}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """Everything that a runtime, a user or a later step must know of an exported model.
+
+    Attributes:
+        name: what the model calls itself, for people.
+        classes: the K class names; `class_id` indexes them.
+        precision: of the network's layers.
+        variant: see `Variant`.
+        resize: how images become frames. Its canvas is the input's (height, width), or None when
+            those are dynamic.
+        min_size, max_size: smallest and largest (height, width) that the input takes.
+        thresholds: built into the graph's NMS.
+        provenance: hashes, versions and settings that the file was made from.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    precision: Literal["fp32", "fp16", "int8"]
+    variant: Variant
+    resize: ResizeRule
+    min_size: tuple[int, int]
+    max_size: tuple[int, int]
+    thresholds: Thresholds
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the input's height and width may vary within the profile."""
+        return self.resize.canvas is None
+
+    def to_json(self) -> str:
+        """The text under METADATA_KEY."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> ModelInfo:
+        """Read what `to_json` wrote; `name` is the file's, for errors."""
+        try:
+            data = json.loads(text)
+            if data.pop("schema") > SCHEMA:
+                raise BadInput(
+                    f"{name} was exported by a newer retinart", fix="Upgrade retinart, or export again"
+                )
+            resize = data.pop("resize")
+            canvas = resize.pop("canvas")
+            return cls(
+                classes=tuple(data.pop("classes")),
+                variant=Variant.from_dict(data.pop("variant")),
+                resize=ResizeRule(
+                    canvas=None if canvas is None else (canvas[0], canvas[1]),
+                    pad_value=tuple(resize.pop("pad_value")),
+                    **resize,
+                ),
+                min_size=tuple(data.pop("min_size")),
+                max_size=tuple(data.pop("max_size")),
+                thresholds=Thresholds(**data.pop("thresholds")),
+                **data,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(
+                f"the metadata of {name} is damaged", why=f"{error!r}", fix=REEXPORT
+            ) from error
+
+
+def read_info(path: Path) -> ModelInfo:
+    """The metadata of an ONNX file that `retinart export` wrote, without loading the model.
+
+    Raises:
+        BadInput: no file, not an ONNX file, truncated, or without our metadata.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no model at {path}", fix="Check the path")
+    try:
+        with path.open("rb") as file:
+            metadata = dict(_metadata(file, path.stat().st_size))
+    except (EOFError, ValueError) as error:
+        raise BadInput(
+            f"{path} is not a readable ONNX file", why=str(error), fix=REEXPORT
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise BadInput(
+            f"{path} carries no metadata of retinart",
+            why="it is not known which input, classes and thresholds it has, and guessing them "
+            "gives wrong detections silently",
+            fix=REEXPORT,
+        )
+    return ModelInfo.from_json(metadata[METADATA_KEY], str(path))
+
+
+def _metadata(file: BinaryIO, size: int) -> Iterator[tuple[str, str]]:
+    """Pairs of `metadata_props` (field 14 of ModelProto); other fields are skipped, not read."""
+    fields = set()
+    while file.tell() < size:
+        number, value = _field(file, size, wanted=14)
+        fields.add(number)
+        if number == 14:
+            yield _entry(value)
+    if not {1, 7} <= fields:  # ir_version and graph
+        raise ValueError("it has no graph")
+
+
+def _entry(data: bytes) -> tuple[str, str]:
+    import io
+
+    file, pair = io.BytesIO(data), {1: "", 2: ""}
+    while file.tell() < len(data):
+        number, value = _field(file, len(data), wanted=None)
+        pair[number] = value.decode("utf-8")
+    return pair[1], pair[2]
+
+
+def _field(file: BinaryIO, size: int, wanted: int | None) -> tuple[int, bytes]:
+    """Next field's number, and its bytes if it is length-delimited and wanted (None: always)."""
+    tag = _varint(file)
+    number, kind = tag >> 3, tag & 7
+    if kind == 0:
+        _varint(file)
+        return number, b""
+    if kind not in (1, 2, 5) or number == 0:
+        raise ValueError("its bytes are no protobuf message")
+    length = _varint(file) if kind == 2 else {1: 8, 5: 4}[kind]
+    if file.tell() + length > size:
+        raise EOFError("it is truncated")
+    if wanted in (None, number):
+        return number, file.read(length)
+    file.seek(length, 1)
+    return number, b""
+
+
+def _varint(file: BinaryIO) -> int:
+    result = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte:
+            raise EOFError("it is truncated or empty")
+        result |= (byte[0] & 0x7F) << shift
+        if not byte[0] & 0x80:
+            return result
+        shift += 7
+        if shift > 63:
+            raise ValueError("its bytes are no protobuf message")

@@ -1,0 +1,200 @@
+"""Runners: one model file on one runtime, frames in, detections in frame pixels out.
+
+    N  frames      H, W  the network's size      M  detections of a frame
+
+OpenVINO runs the network up to the candidates and NumPy does NMS, which is faster on a CPU than any
+in-graph form; ONNX Runtime runs the file exactly as it is written. Both give the same detections.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from retinart.engine.detections import Detections
+from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.images import Image
+from retinart.engine.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo, Thresholds
+from retinart.engine.nms import detect_from_candidates
+from retinart.engine.timing import StageClock
+
+
+class Runner(Protocol):
+    """What a detector needs of a runtime. `run` may be called from several threads at once."""
+
+    name: str
+
+    def run(self, frames: Image, thresholds: Thresholds, clock: StageClock) -> list[Detections]:
+        """Detections in pixels of the frames (N, H, W, 3) uint8 BGR, one a frame."""
+
+    def close(self) -> None:
+        """Give back what the runtime holds."""
+
+
+class OpenVINORunner:
+    """A model on OpenVINO, compiled once for each batch size (once in all when sizes vary).
+
+    Args:
+        path: the ONNX file.
+        info: its metadata.
+        device: an OpenVINO device, such as "CPU".
+        threads: inference threads; None leaves the choice to OpenVINO.
+        cache_dir: where compiled models are kept between starts, or None.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        path: Path,
+        info: ModelInfo,
+        *,
+        device: str = "CPU",
+        threads: int | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingDependency.package("openvino", "", "Running on OpenVINO") from error
+        self._ov, self._info, self._device = openvino, info, device
+        self._core = openvino.Core()
+        # the file says its precision: without this, CPUs with bf16 would silently use that
+        self._config: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            self._config["INFERENCE_NUM_THREADS"] = threads
+        if cache_dir is not None:
+            self._config["CACHE_DIR"] = str(cache_dir)
+        try:
+            whole = self._core.read_model(path)
+            cut = [_producer(whole, name) for name in CANDIDATES]
+            self._model = openvino.Model(cut, whole.get_parameters(), info.name)
+        except RuntimeError as error:
+            raise BadInput(
+                f"OpenVINO cannot load {path}", why=str(error).strip().splitlines()[-1]
+            ) from error
+        self._lock = threading.Lock()
+        self._requests: dict[int, queue.SimpleQueue[Any]] = {}
+        self._compiled: dict[int, Any] = {}
+        self._borrow(1, put_back=True)
+
+    def run(self, frames: Image, thresholds: Thresholds, clock: StageClock) -> list[Detections]:
+        """See `Runner`."""
+        key = 0 if self._info.dynamic else len(frames)
+        request = self._borrow(len(frames))
+        try:
+            with clock("infer"):
+                request.infer({0: frames}, share_inputs=True)
+                boxes, scores = (request.get_output_tensor(i).data for i in (0, 1))
+            with clock("nms"):
+                found = [
+                    detect_from_candidates(
+                        b, s, thresholds, plus_one=self._info.variant.box_plus_one
+                    )
+                    for b, s in zip(boxes, scores, strict=True)
+                ]
+        finally:
+            self._requests[key].put(request)
+        return found
+
+    def close(self) -> None:
+        """See `Runner`."""
+        self._requests.clear()
+        self._compiled.clear()
+
+    def _borrow(self, batch: int, *, put_back: bool = False) -> Any:
+        """An idle inference request for a batch size; a new one when all are in use."""
+        key = 0 if self._info.dynamic else batch
+        with self._lock:
+            if key not in self._compiled:
+                model = self._model
+                if key:
+                    assert self._info.resize.canvas is not None
+                    model = self._model.clone()
+                    model.reshape({INPUT: [batch, *self._info.resize.canvas, 3]})
+                self._compiled[key] = self._core.compile_model(model, self._device, self._config)
+                self._requests[key] = queue.SimpleQueue()
+        try:
+            request = self._requests[key].get_nowait()
+        except queue.Empty:
+            request = self._compiled[key].create_infer_request()
+        if put_back:
+            self._requests[key].put(request)
+        return request
+
+
+class ONNXRuntimeRunner:
+    """A model on ONNX Runtime's CPU provider, with the NMS that is written in the file.
+
+    Args:
+        path: the ONNX file.
+        info: its metadata.
+        threads: inference threads; None leaves the choice to ONNX Runtime.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, info: ModelInfo, *, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingDependency.package(
+                "onnxruntime", "onnxruntime", "Running on ONNX Runtime"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no public base
+            raise BadInput(
+                f"ONNX Runtime cannot load {path}", why=str(error).strip().splitlines()[-1]
+            ) from error
+        self._built = info.thresholds
+
+    def run(self, frames: Image, thresholds: Thresholds, clock: StageClock) -> list[Detections]:
+        """See `Runner`. Thresholds can only be made stricter than those in the file."""
+        _stricter(thresholds, self._built)
+        with clock("infer"):
+            count, boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT: frames})
+        found = []
+        for n, b, s, c in zip(count[:, 0], boxes, scores, labels, strict=True):
+            n = min(int(n), thresholds.detections_per_img)
+            n = int(np.count_nonzero(s[:n] > thresholds.score_thresh))
+            found.append(Detections(xyxy=b[:n], confidence=s[:n], class_id=c[:n]))
+        return found
+
+    def close(self) -> None:
+        """See `Runner`."""
+
+
+def _producer(model: Any, name: str) -> Any:
+    """The output port that carries a tensor's name (the model's own search sees outputs only)."""
+    for op in model.get_ops():
+        for port in op.outputs():
+            if name in port.get_names():
+                return port
+    raise RuntimeError(f"the graph has no tensor {name}")
+
+
+def _stricter(wanted: Thresholds, built: Thresholds) -> None:
+    if (
+        wanted.nms_thresh != built.nms_thresh
+        or wanted.score_thresh < built.score_thresh
+        or wanted.detections_per_img > built.detections_per_img
+    ):
+        raise BadInput(
+            f"the file's own NMS has conf {built.score_thresh}, iou {built.nms_thresh} and "
+            f"max-det {built.detections_per_img} built in, and cannot be made looser",
+            fix="Use the OpenVINO runtime, which takes any, or export again with other thresholds",
+        )

@@ -1,0 +1,118 @@
+"""What distinguishes one RetinaNet from another, as one frozen record.
+
+Projects that publish RetinaNets differ silently: in P6's source, anchors, normalisation, box
+coding and more. Every such difference is a field here; the model, the exporter and the runtime
+read the fields and never ask which project a checkpoint came from. The record travels in the
+metadata of an exported file and `retinart inspect` prints it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from retinart.engine.errors import BadInput
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+BOX_CLAMP = math.log(1000.0 / 16)
+
+
+def octave_sizes(base: tuple[float, ...] = (32, 64, 128, 256, 512)) -> tuple[tuple[float, ...], ...]:
+    """Three anchor sizes a level at 2^0, 2^(1/3) and 2^(2/3) times the base (Lin et al. 2017, 4)."""
+    return tuple(tuple(s * 2.0 ** (i / 3) for i in range(3)) for s in base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Everything in which RetinaNets differ. Units are pixels of the network input.
+
+    Attributes:
+        source: which project's conventions these are (for people; no code branches on it).
+        backbone: a name from `retinart.train.resnet.BACKBONES`.
+        num_classes: logits per anchor, K.
+        fpn_channels: channels of P3 to P7 and of the heads.
+        head_convs: convolutions before each output convolution.
+        head_norm_groups: groups of the heads' GroupNorm; 0 for heads without a norm.
+        p6_from: "c5" or "p5", the map that P6 is made from.
+        p7_relu: whether P6 passes a ReLU on its way to P7.
+        stride_in_1x1: a bottleneck's stride is in its first 1x1 convolution (MSRA), not its 3x3.
+        bn_eps: epsilon of the backbone's batch norms.
+        mean, std: per channel in `channel_order`, on the 0 to 255 scale.
+        channel_order: the order in which the first convolution sees the channels.
+        pad_multiple: the input's height and width are multiples of this.
+        anchor_sizes: one tuple a level, P3 to P7; square root of the area.
+        anchor_ratios: height over width.
+        anchor_order: which of ratio and size varies slowest among an anchor's A shapes.
+        anchor_rounding: corners of the base anchors are rounded to integers (half to even).
+        anchor_center: offset of the first centre in strides: 0.0 or 0.5.
+        anchor_strides: "fixed" 8 to 128, or "image//grid" as torchvision has it.
+        box_clamp: upper bound of dw and dh before the exponential; None for no bound.
+        box_clamp_below: dw and dh are bounded from below too, by -box_clamp.
+        box_plus_one: widths are x2 - x1 + 1, the legacy convention.
+        clip_before_nms: boxes are clipped to the image before NMS rather than after it.
+    """
+
+    source: str
+    backbone: str
+    num_classes: int
+    fpn_channels: int = 256
+    head_convs: int = 4
+    head_norm_groups: int = 0
+    p6_from: Literal["c5", "p5"] = "c5"
+    p7_relu: bool = True
+    stride_in_1x1: bool = False
+    bn_eps: float = 1e-5
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    pad_multiple: int = 32
+    anchor_sizes: tuple[tuple[float, ...], ...] = octave_sizes()
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_order: Literal["ratio_outer", "size_outer"] = "ratio_outer"
+    anchor_rounding: bool = False
+    anchor_center: float = 0.0
+    anchor_strides: Literal["fixed", "image//grid"] = "fixed"
+    box_clamp: float | None = BOX_CLAMP
+    box_clamp_below: bool = False
+    box_plus_one: bool = False
+    clip_before_nms: bool = True
+
+    @property
+    def num_anchors(self) -> int:
+        """A, the anchors at each position."""
+        return len(self.anchor_sizes[0]) * len(self.anchor_ratios)
+
+    @property
+    def mean_bgr(self) -> tuple[float, ...]:
+        """The mean in OpenCV's channel order."""
+        return self.mean if self.channel_order == "bgr" else self.mean[::-1]
+
+    @property
+    def std_bgr(self) -> tuple[float, ...]:
+        """The standard deviation in OpenCV's channel order."""
+        return self.std if self.channel_order == "bgr" else self.std[::-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Variant:
+        """The record that `to_dict` wrote. Raises BadInput on fields that this version lacks."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise BadInput(
+                f"the model's variant has fields that this retinart does not know: {', '.join(unknown)}",
+                why="it was written by a newer version",
+                fix="Upgrade retinart or export the model again",
+            )
+        try:
+            return cls(**{key: _tuples(value) for key, value in data.items()})
+        except TypeError as error:
+            raise BadInput("the model's variant record is incomplete", why=str(error)) from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,229 @@
+"""From raw head outputs to candidate boxes and scores, as ONNX nodes in float32.
+
+    N  images      A  anchors at a position      K  classes      Hi, Wi  grid of a level
+    k  anchors kept of a level      C  anchors kept of all levels
+
+Of each level the k anchors with the highest class logit go on. That keeps every one of the level's
+best k (anchor, class) pairs, because an anchor that holds one has a maximum at least as high and
+there are at most k such anchors. So the sigmoid, the decoding and the gathering of logits touch
+k anchors and never all of them, and the large logit maps are read once and never transposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retinart.engine.info import CANDIDATES
+from retinart.engine.variant import Variant
+from retinart.export.graph import GraphBuilder
+from retinart.train.anchors import LEVEL_STRIDES, base_anchors, grid_sizes, level_strides
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """A level's geometry as names of int64 scalars, constant or computed from the input's shape."""
+
+    width: str
+    area: str  # Hi * Wi
+    stride: str  # (4,) float32: sx, sy, sx, sy
+    k: int
+    count: str  # A * Hi * Wi where k may exceed it, else ""
+
+
+def emit_candidates(
+    graph: GraphBuilder,
+    variant: Variant,
+    *,
+    frames: str,
+    logits: list[str],
+    deltas: list[str],
+    min_size: tuple[int, int],
+    max_size: tuple[int, int],
+    topk: int,
+) -> tuple[str, str]:
+    """Add selection, anchors, decoding and clipping.
+
+    Args:
+        frames: the input (N, H, W, 3); its shape is read when min_size and max_size differ.
+        logits: P3 to P7, (N, A * K, Hi, Wi) each.
+        deltas: P3 to P7, (N, A * 4, Hi, Wi) each.
+        min_size, max_size: (height, width) limits of the input.
+        topk: anchors kept of a level, at most.
+
+    Returns:
+        Names of the boxes (N, C, 4) xyxy in pixels of the input and the scores (N, C, K) in 0 to 1.
+    """
+    graph.scope = "candidates/"
+    size = _input_size(graph, frames, min_size if min_size == max_size else None)
+    if min_size == max_size:
+        grids = _fixed_grids(graph, variant, min_size, topk)
+    else:
+        grids = _dynamic_grids(graph, variant, size, logits, min_size, max_size, topk)
+    levels = []
+    for i, grid in enumerate(grids):
+        graph.scope = f"candidates/p{i + 3}/"
+        levels.append(_level(graph, variant, i, grid, logits[i], deltas[i]))
+    graph.scope = "candidates/"
+    all_logits, all_deltas, all_anchors = (
+        graph.op("Concat", *parts, axis=1) for parts in zip(*levels, strict=True)
+    )
+    boxes = _decode(graph, variant, all_deltas, all_anchors)
+    if variant.clip_before_nms:
+        boxes = emit_clip(graph, boxes, size, plus_one=variant.box_plus_one)
+    scores = graph.op("Sigmoid", all_logits)
+    return graph.rename(boxes, CANDIDATES[0]), graph.rename(scores, CANDIDATES[1])
+
+
+def emit_clip(graph: GraphBuilder, boxes: str, size: str, *, plus_one: bool) -> str:
+    """Boxes (..., 4) cut to the input; size is a (4,) float32 value W, H, W, H."""
+    if plus_one:
+        size = graph.op("Sub", size, graph.scalar(1))
+    return str(graph.op("Max", graph.op("Min", boxes, size), graph.scalar(0), name="clip"))
+
+
+def input_limits(graph: GraphBuilder, frames: str, size: tuple[int, int] | None) -> str:
+    """The (4,) float32 value W, H, W, H of the input, constant when its size is given."""
+    return _input_size(graph, frames, size)
+
+
+def _input_size(graph: GraphBuilder, frames: str, size: tuple[int, int] | None) -> str:
+    if size is not None:
+        return graph.const([size[1], size[0]] * 2, np.float32)
+    shape = graph.op("Shape", frames)
+    limits = graph.op("Gather", shape, graph.ints(2, 1, 2, 1))
+    return str(graph.op("Cast", limits, to=1))
+
+
+def _fixed_grids(
+    graph: GraphBuilder, variant: Variant, size: tuple[int, int], topk: int
+) -> list[_Grid]:
+    sizes = grid_sizes(*size)
+    return [
+        _Grid(
+            width=graph.const(w, np.int64),
+            area=graph.const(h * w, np.int64),
+            stride=graph.const([sx, sy, sx, sy], np.float32),
+            k=min(topk, variant.num_anchors * h * w),
+            count="",
+        )
+        for (h, w), (sy, sx) in zip(
+            sizes, level_strides(size, sizes, variant.anchor_strides), strict=True
+        )
+    ]
+
+
+def _dynamic_grids(
+    graph: GraphBuilder,
+    variant: Variant,
+    size: str,
+    logits: list[str],
+    min_size: tuple[int, int],
+    max_size: tuple[int, int],
+    topk: int,
+) -> list[_Grid]:
+    grids = []
+    for level, (low, high) in enumerate(
+        zip(grid_sizes(*min_size), grid_sizes(*max_size), strict=True)
+    ):
+        graph.scope = f"candidates/p{level + 3}/"
+        shape = graph.op("Shape", logits[level])
+        height, width = (graph.op("Gather", shape, graph.const(i, np.int64)) for i in (2, 3))
+        area = graph.op("Mul", height, width)
+        if variant.anchor_strides == "fixed":
+            stride = graph.const([LEVEL_STRIDES[level]] * 4, np.float32)
+        else:  # image // grid: float32 holds these quotients exactly
+            grid = graph.op("Cast", graph.op("Gather", shape, graph.ints(3, 2, 3, 2)), to=1)
+            stride = graph.op("Floor", graph.op("Div", size, grid))
+        a = variant.num_anchors
+        k = min(topk, a * high[0] * high[1])
+        count = ""
+        if k > a * low[0] * low[1]:
+            count = graph.op("Mul", area, graph.const(a, np.int64))
+        grids.append(_Grid(width=width, area=area, stride=stride, k=k, count=count))
+    return grids
+
+
+def _level(
+    graph: GraphBuilder, variant: Variant, level: int, grid: _Grid, logits: str, deltas: str
+) -> tuple[str, str, str]:
+    """Logits (N, k, K), deltas (N, k, 4) and anchors (N, k, 4) of the best k anchors of a level."""
+    a, classes = variant.num_anchors, variant.num_classes
+    best = graph.reshape(logits, 0, a, classes, -1)  # (N, A, K, Hi * Wi)
+    best = graph.op("ReduceMax", best, axes=[2], keepdims=0)
+    best = graph.reshape(best, 0, -1)  # (N, A * Hi * Wi), position innermost
+    if grid.count:  # so that k never exceeds the axis, whatever the input's size
+        best = graph.op("Pad", best, graph.ints(0, 0, 0, grid.k), graph.scalar(-1e9))
+    _, index = graph.op("TopK", best, graph.ints(grid.k), outputs=2, axis=1)  # (N, k)
+    real = ""
+    if grid.count:
+        real = graph.op("Less", index, grid.count)
+        last = graph.op("Sub", grid.count, graph.const(1, np.int64))
+        index = graph.op("Min", index, last)
+    anchor = graph.op("Div", index, grid.area)
+    position = graph.op("Sub", index, graph.op("Mul", anchor, grid.area))
+    y = graph.op("Div", position, grid.width)
+    x = graph.op("Sub", position, graph.op("Mul", y, grid.width))
+
+    picked = _gather(graph, logits, anchor, position, grid, classes)
+    if real:
+        real = graph.op("Unsqueeze", real, graph.ints(2))
+        picked = graph.op("Where", real, picked, graph.scalar(-1e9))
+    base = base_anchors(
+        variant.anchor_sizes[level],
+        variant.anchor_ratios,
+        order=variant.anchor_order,
+        rounding=variant.anchor_rounding,
+    )
+    x, y = (graph.op("Unsqueeze", v, graph.ints(2)) for v in (x, y))
+    center = graph.op("Cast", graph.op("Concat", x, y, x, y, axis=2), to=1)  # (N, k, 4)
+    if variant.anchor_center:
+        center = graph.op("Add", center, graph.scalar(variant.anchor_center))
+    center = graph.op("Mul", center, grid.stride)
+    shape = graph.op("Gather", graph.const(base, np.float32, f"anchors/p{level + 3}"), anchor)
+    anchors = graph.op("Add", center, shape)
+    return picked, _gather(graph, deltas, anchor, position, grid, 4), anchors
+
+
+def _gather(
+    graph: GraphBuilder, values: str, anchor: str, position: str, grid: _Grid, last: int
+) -> str:
+    """Rows (N, k, last) of a map (N, A * last, Hi, Wi), without transposing the map."""
+    flat = graph.reshape(values, 0, -1)
+    step = graph.op("Mul", grid.area, graph.const(last, np.int64))
+    start = graph.op("Add", graph.op("Mul", anchor, step), position)  # (N, k)
+    start = graph.op("Unsqueeze", start, graph.ints(2))
+    offset = graph.op("Mul", graph.const(np.arange(last), np.int64), grid.area)
+    index = graph.reshape(graph.op("Add", start, offset), 0, -1)  # (N, k * last)
+    picked = graph.op("GatherElements", flat, index, axis=1)
+    return graph.reshape(picked, 0, -1, last)
+
+
+def _decode(graph: GraphBuilder, variant: Variant, deltas: str, anchors: str) -> str:
+    """Boxes (N, C, 4) xyxy; the same arithmetic as `retinart.train.boxes.decode`."""
+    low, high = _halves(graph, anchors)
+    size = graph.op("Sub", high, low)
+    if variant.box_plus_one:
+        size = graph.op("Add", size, graph.scalar(1))
+    center = graph.op("Add", low, graph.op("Mul", size, graph.scalar(0.5)))
+    shift, log_size = _halves(graph, deltas)
+    if variant.box_clamp is not None:
+        log_size = graph.op("Min", log_size, graph.scalar(variant.box_clamp))
+        if variant.box_clamp_below:
+            log_size = graph.op("Max", log_size, graph.scalar(-variant.box_clamp))
+    center = graph.op("Add", center, graph.op("Mul", shift, size))
+    half = graph.op("Mul", graph.op("Mul", graph.op("Exp", log_size), size), graph.scalar(0.5))
+    high = graph.op("Add", center, half)
+    if variant.box_plus_one:
+        high = graph.op("Sub", high, graph.scalar(1))
+    return str(graph.op("Concat", graph.op("Sub", center, half), high, axis=2))
+
+
+def _halves(graph: GraphBuilder, value: str) -> tuple[str, str]:
+    """Columns 0:2 and 2:4 of a (N, C, 4) value."""
+    low, high = (
+        str(graph.op("Slice", value, graph.ints(i), graph.ints(i + 2), graph.ints(2)))
+        for i in (0, 2)
+    )
+    return low, high

@@ -1,0 +1,104 @@
+"""A small writer of ONNX graphs: values are names, and every node gets a name that people can read."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17  # the newest that every runtime of the last years reads; nothing here needs more
+IR_VERSION = 8
+
+
+class GraphBuilder:
+    """Collects nodes and constants; `scope` prefixes names until it is changed."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.scope = ""
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._used: dict[str, int] = {}
+
+    def op(
+        self,
+        op_type: str,
+        *inputs: str,
+        name: str = "",
+        outputs: int = 1,
+        **attributes: Any,
+    ) -> Any:
+        """Add a node and return its output's name, or a tuple of names when `outputs` > 1."""
+        name = self._unique(name or f"{self.scope}{op_type}")
+        names = [name] if outputs == 1 else [f"{name}.{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(op_type, list(inputs), names, name=name, **attributes))
+        return names[0] if outputs == 1 else tuple(names)
+
+    def rename(self, value: str, name: str) -> str:
+        """Give a value a public name through an Identity node's output."""
+        self.nodes.append(helper.make_node("Identity", [value], [name], name=f"{name}/out"))
+        return name
+
+    def const(self, value: npt.ArrayLike, dtype: npt.DTypeLike, name: str = "") -> str:
+        """Add a constant; unnamed ones of equal content are stored once."""
+        array = np.asarray(value, dtype)
+        if not name:
+            label = "_".join(str(v) for v in array.ravel()) if array.size <= 4 else "table"
+            kind = array.dtype.name + "x".join(str(s) for s in array.shape)
+            name = f"const/{kind}/{label}"
+            if label == "table":
+                name = f"{name}/{zlib.crc32(array.tobytes()):08x}"
+        if name not in self._initializers:
+            self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        """A constant int64 vector."""
+        return self.const(values, np.int64)
+
+    def scalar(self, value: float) -> str:
+        """A constant float32 scalar."""
+        return self.const(value, np.float32)
+
+    def reshape(self, value: str, *shape: int) -> str:
+        """Reshape; 0 copies a dimension and -1 infers one."""
+        return str(self.op("Reshape", value, self.ints(*shape)))
+
+    def model(
+        self,
+        *,
+        inputs: Sequence[tuple[str, int, Sequence[int | str]]],
+        outputs: Sequence[tuple[str, int, Sequence[int | str]]],
+        name: str,
+        metadata: dict[str, str],
+        producer_version: str,
+    ) -> onnx.ModelProto:
+        """The finished model; inputs and outputs are (name, TensorProto type, shape)."""
+        graph = helper.make_graph(
+            self.nodes,
+            name,
+            [helper.make_tensor_value_info(*i) for i in inputs],
+            [helper.make_tensor_value_info(*o) for o in outputs],
+            initializer=list(self._initializers.values()),
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="retinart",
+            producer_version=producer_version,
+        )
+        helper.set_model_props(model, metadata)
+        return model
+
+    def _unique(self, name: str) -> str:
+        count = self._used.get(name, 0)
+        self._used[name] = count + 1
+        return name if count == 0 else f"{name}_{count}"
+
+
+FLOAT, INT32, UINT8 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.UINT8

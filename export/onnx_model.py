@@ -1,0 +1,96 @@
+"""The whole detector as one ONNX model: frames in, detections out."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import numpy as np
+import onnx
+
+from retinart.engine.info import INPUT, METADATA_KEY, OUTPUTS, ModelInfo
+from retinart.export.candidates import emit_candidates, input_limits
+from retinart.export.graph import FLOAT, INT32, UINT8, GraphBuilder
+from retinart.export.network import emit_network
+from retinart.export.nms import emit_nms
+from retinart.train.anchors import grid_sizes
+from retinart.train.retinanet import HeadOutputs, RetinaNet
+
+HEADS = tuple(f"{kind}_p{level}" for kind in ("logits", "deltas") for level in range(3, 8))
+
+
+def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
+    """The ONNX model of a RetinaNet, checked by `onnx.checker`.
+
+    Args:
+        model: in evaluation mode.
+        info: input sizes, variant and thresholds to build in; stored as metadata.
+    """
+    variant, thresholds = info.variant, info.thresholds
+    graph = GraphBuilder()
+    normalized = _normalize(graph, info)
+    outputs = emit_network(
+        graph, model, normalized, flip_input_channels=variant.channel_order == "rgb"
+    )
+    assert isinstance(outputs, HeadOutputs)
+    names = [
+        graph.rename(str(value), name)
+        for value, name in zip([*outputs.logits, *outputs.deltas], HEADS, strict=True)
+    ]
+    boxes, scores = emit_candidates(
+        graph,
+        variant,
+        frames=INPUT,
+        logits=names[:5],
+        deltas=names[5:],
+        min_size=info.min_size,
+        max_size=info.max_size,
+        topk=thresholds.topk_candidates,
+    )
+    clip_to = ""
+    if not variant.clip_before_nms:
+        clip_to = input_limits(graph, INPUT, info.resize.canvas)
+    emit_nms(
+        graph,
+        boxes,
+        scores,
+        num_classes=variant.num_classes,
+        num_candidates=num_candidates(info),
+        thresholds=thresholds,
+        plus_one=variant.box_plus_one,
+        clip_to=clip_to,
+    )
+    m = thresholds.detections_per_img
+    height, width = info.resize.canvas or ("height", "width")
+    result = graph.model(
+        inputs=[(INPUT, UINT8, ["batch", height, width, 3])],
+        outputs=[
+            (OUTPUTS[0], INT32, ["batch", 1]),
+            (OUTPUTS[1], FLOAT, ["batch", m, 4]),
+            (OUTPUTS[2], FLOAT, ["batch", m]),
+            (OUTPUTS[3], INT32, ["batch", m]),
+        ],
+        name=info.name,
+        metadata={METADATA_KEY: info.to_json()},
+        producer_version=version("retinart"),
+    )
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def num_candidates(info: ModelInfo) -> int:
+    """C, the anchors of all levels that enter NMS."""
+    a, topk = info.variant.num_anchors, info.thresholds.topk_candidates
+    return sum(min(topk, a * h * w) for h, w in grid_sizes(*info.max_size))
+
+
+def _normalize(graph: GraphBuilder, info: ModelInfo) -> str:
+    """Frames (N, H, W, 3) uint8 to (N, 3, H, W) float32, normalised, still in BGR order."""
+    graph.scope = "normalize/"
+    x = graph.op("Cast", INPUT, to=FLOAT)
+    x = graph.op("Transpose", x, perm=[0, 3, 1, 2])
+    mean = np.array(info.variant.mean_bgr).reshape(1, 3, 1, 1)
+    scale = 1 / np.array(info.variant.std_bgr).reshape(1, 3, 1, 1)
+    x = graph.op("Sub", x, graph.const(mean, np.float32, "normalize/mean"))
+    x = graph.op("Mul", x, graph.const(scale, np.float32, "normalize/scale"))
+    graph.scope = ""
+    return str(x)

@@ -1,0 +1,104 @@
+"""The project's own checkpoint file: weights, variant and class names, read without pickled code."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retinart.engine.errors import BadInput
+from retinart.engine.files import atomic_path
+from retinart.engine.variant import Variant
+from retinart.train.retinanet import RetinaNet, build_retinanet
+
+FORMAT = "retinart.checkpoint"
+VERSION = 1
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    model: RetinaNet,
+    variant: Variant,
+    classes: Sequence[str],
+    training: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint under a temporary name and rename it.
+
+    Args:
+        model: its weights are stored on the CPU in their own types.
+        classes: a name for each of the K classes.
+        training: plain JSON types that say how the weights came about.
+    """
+    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "variant": variant.to_dict(),
+        "classes": list(classes),
+        "training": dict(training),
+        "state_dict": state,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read_torch_file(path: Path) -> Any:
+    """The content of a torch file, read with `weights_only` so that no code in it runs.
+
+    Raises:
+        BadInput: the file is missing, truncated, not a torch file, or wants to run code.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no checkpoint at {path}", fix="Check the path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise BadInput(
+            f"refused to read the checkpoint {path}",
+            why=_first_line(error),
+            fix="A checkpoint may hold tensors, numbers, strings, lists and dicts only; if you trust "
+            "it, load it yourself and save its state_dict alone",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"cannot read the checkpoint {path}",
+            why=f"it is truncated or not a torch file ({_first_line(error)})",
+            fix="Copy or download it again and compare its size",
+        ) from error
+
+
+def load_checkpoint(path: Path) -> tuple[RetinaNet, Variant, list[str]]:
+    """A model in evaluation mode from a file that `save_checkpoint` wrote.
+
+    Raises:
+        BadInput: it is no such file, or of a newer version.
+    """
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BadInput(f"{path} is not a checkpoint of retinart")
+    return from_content(content, path)
+
+
+def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Variant, list[str]]:
+    """The same for a content that has been read already."""
+    if content["version"] > VERSION:
+        raise BadInput(
+            f"{path} is of checkpoint version {content['version']}",
+            why=f"this retinart reads versions up to {VERSION}",
+            fix="Upgrade retinart",
+        )
+    variant = Variant.from_dict(content["variant"])
+    model = build_retinanet(variant)
+    try:
+        model.load_state_dict(content["state_dict"], strict=True)
+    except RuntimeError as error:
+        raise BadInput(f"the weights in {path} do not fit its own settings", why=str(error)) from error
+    return model.eval(), variant, list(content["classes"])
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
