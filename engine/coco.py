@@ -1,6 +1,6 @@
 """COCO instance annotations: read, checked and cleaned, without pycocotools.
 
-    M  objects of an image
+M  objects of an image
 """
 
 from __future__ import annotations
@@ -162,9 +162,7 @@ def load_coco(annotations: Path, images: Path) -> CocoDataset:
         if _is_repeated(entry.get("id"), seen):
             problems.add("duplicate annotation ids", "later ones dropped", name)
         elif _hashable(entry.get("image_id")) not in known:
-            problems.add(
-                "unknown image ids", "boxes dropped", f"{entry.get('image_id')} of {name}"
-            )
+            problems.add("unknown image ids", "boxes dropped", f"{entry.get('image_id')} of {name}")
         elif _hashable(entry.get("category_id")) not in index:
             problems.add(
                 "unknown categories", "boxes dropped", f"{entry.get('category_id')} of {name}"
