@@ -116,7 +116,9 @@ def forbidden(folder: str, name: str) -> str | None:
 
 
 def test_pyproject_lists_every_package() -> None:
-    assert set(setuptools_table()["packages"]) == packages_on_disk()
+    listed, present = set(setuptools_table()["packages"]), packages_on_disk()
+    assert not present - listed, f"add to packages in pyproject.toml: {sorted(present - listed)}"
+    assert not listed - present, f"in pyproject.toml, not on disk: {sorted(listed - present)}"
 
 
 def test_every_package_has_an_init_file() -> None:
