@@ -1,0 +1,18 @@
+"""The runtime, and what every other part shares. Needs NumPy, OpenCV and OpenVINO; never PyTorch."""
+
+from retinart.engine.detections import Detections
+from retinart.engine.detector import Detector
+from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
+from retinart.engine.info import ModelInfo, Thresholds, read_info
+
+__all__ = [
+    "BadInput",
+    "CheckFailed",
+    "Detections",
+    "Detector",
+    "MissingDependency",
+    "ModelInfo",
+    "RetinartError",
+    "Thresholds",
+    "read_info",
+]

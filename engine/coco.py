@@ -32,6 +32,8 @@ class CocoImage:
         boxes: (M, 4) float32 xyxy in pixels, inside of the image.
         labels: (M,) int64, indices into `CocoDataset.classes`.
         crowd: (M,) bool, regions that hold many objects and count as neither hit nor miss.
+        areas: (M,) float32, pixels of the object as the file says (a segment's area in COCO), or of
+            its box; COCO's small, medium and large go by them.
     """
 
     image_id: int
@@ -41,6 +43,7 @@ class CocoImage:
     boxes: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     crowd: npt.NDArray[np.bool_]
+    areas: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +158,7 @@ def load_coco(annotations: Path, images: Path) -> CocoDataset:
             fix="Give the folder that the annotations' file names are relative to",
         )
 
-    objects: dict[int, list[tuple[tuple[float, ...], int, bool]]] = {i: [] for i in present}
+    objects: dict[int, list[tuple[tuple[float, ...], int, bool, float]]] = {i: [] for i in present}
     seen: set[Any] = set()
     for position, entry in enumerate(document["annotations"]):
         name = f"annotation {entry.get('id', f'number {position}')}"
@@ -171,7 +174,11 @@ def load_coco(annotations: Path, images: Path) -> CocoDataset:
             box = _clean_box(entry.get("bbox"), known[entry["image_id"]], name, problems)
             if box is not None:
                 crowd = bool(entry.get("iscrowd", 0))
-                objects[entry["image_id"]].append((box, index[entry["category_id"]], crowd))
+                area = entry.get("area")
+                if not _finite(area):
+                    area = (box[2] - box[0]) * (box[3] - box[1])
+                label = index[entry["category_id"]]
+                objects[entry["image_id"]].append((box, label, crowd, float(area)))
 
     return CocoDataset(
         annotations=annotations,
@@ -186,6 +193,7 @@ def load_coco(annotations: Path, images: Path) -> CocoDataset:
                 boxes=np.array([o[0] for o in objects[image_id]], np.float32).reshape(-1, 4),
                 labels=np.array([o[1] for o in objects[image_id]], np.int64),
                 crowd=np.array([o[2] for o in objects[image_id]], np.bool_),
+                areas=np.array([o[3] for o in objects[image_id]], np.float32),
             )
             for image_id, path in present.items()
         ),
@@ -197,7 +205,7 @@ def _read(path: Path) -> Mapping[str, list[dict[str, Any]]]:
     """The document, of which the three lists are known to be lists of objects."""
     what = f"cannot read the annotations {path}"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(what, why=error.strerror or str(error), fix="Check the path") from error
     except (ValueError, RecursionError) as error:
@@ -218,7 +226,8 @@ def _read(path: Path) -> Mapping[str, list[dict[str, Any]]]:
                 why=f"an entry of {key!r} is not an object",
                 fix=fix,
             )
-    return document
+    checked: dict[str, list[dict[str, Any]]] = document
+    return checked
 
 
 def _by_id(

@@ -42,7 +42,9 @@ class Detections:
         for box, score, label in zip(self.xyxy, self.confidence, self.class_id, strict=True):
             yield box, float(score), int(label)
 
-    def __getitem__(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice) -> Detections:
+    def __getitem__(
+        self, index: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice
+    ) -> Detections:
         """The detections that a mask, an index array or a slice picks."""
         return Detections(
             xyxy=self.xyxy[index], confidence=self.confidence[index], class_id=self.class_id[index]

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from retinart.engine.errors import BadInput
 
 Image = npt.NDArray[np.uint8]
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
 
 
 def read_image(path: Path) -> Image:
@@ -53,7 +55,9 @@ def as_bgr(image: npt.NDArray[Any], name: str = "the frame") -> Image:
         BadInput: another type or shape, or no pixels.
     """
     if not isinstance(image, np.ndarray):
-        raise BadInput(f"{name} is a {type(image).__name__}", fix="Pass a NumPy array, HxWx3 uint8 BGR")
+        raise BadInput(
+            f"{name} is a {type(image).__name__}", fix="Pass a NumPy array, HxWx3 uint8 BGR"
+        )
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
@@ -63,7 +67,9 @@ def as_bgr(image: npt.NDArray[Any], name: str = "the frame") -> Image:
             fix="Pass uint8 values from 0 to 255, not floats",
         )
     if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
-        image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR) if image.size else image
+        image = (
+            cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR) if image.size else image
+        )
     elif image.ndim == 3 and image.shape[2] == 4:
         image = image[:, :, :3]
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -85,7 +91,11 @@ def list_images(source: str) -> list[Path]:
     else:
         root = Path(path.anchor) if path.is_absolute() else Path()
         pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else source
-        found = [p for p in root.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES] if _is_glob(source) else []
+        found = (
+            [p for p in root.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES]
+            if _is_glob(source)
+            else []
+        )
     if not found:
         raise BadInput(
             f"no images at {source}",

@@ -102,7 +102,8 @@ class ModelInfo:
             data = json.loads(text)
             if data.pop("schema") > SCHEMA:
                 raise BadInput(
-                    f"{name} was exported by a newer retinart", fix="Upgrade retinart, or export again"
+                    f"{name} was exported by a newer retinart",
+                    fix="Upgrade retinart, or export again",
                 )
             resize = data.pop("resize")
             canvas = resize.pop("canvas")

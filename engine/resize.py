@@ -79,7 +79,7 @@ class ResizeRule:
         if self.canvas is not None:
             return self.canvas
         height, width = (max(s[i] for s in sizes) for i in (0, 1))
-        return _round_up(height, self.pad_multiple), _round_up(width, self.pad_multiple)
+        return round_up(height, self.pad_multiple), round_up(width, self.pad_multiple)
 
     def apply(self, images: list[Image]) -> tuple[Image, list[Resized]]:
         """Resize images into one batch.
@@ -107,5 +107,6 @@ class ResizeRule:
         return batch, resized
 
 
-def _round_up(value: int, multiple: int) -> int:
+def round_up(value: int, multiple: int) -> int:
+    """The next multiple that is at least `value`."""
     return -(-value // multiple) * multiple

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -176,6 +177,18 @@ class ONNXRuntimeRunner:
 
     def close(self) -> None:
         """See `Runner`."""
+
+
+def infer_tensors(path: Path, frames: Image, names: Sequence[str]) -> dict[str, Any]:
+    """Any tensors of a model's graph, by name, for frames (N, H, W, 3) uint8 BGR: for checks."""
+    import openvino
+
+    core = openvino.Core()
+    whole = core.read_model(path)
+    model = openvino.Model([_producer(whole, n) for n in names], whole.get_parameters(), "tensors")
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    result = compiled({0: frames})
+    return {name: np.array(result[i]) for i, name in enumerate(names)}
 
 
 def _producer(model: Any, name: str) -> Any:

@@ -19,7 +19,9 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 BOX_CLAMP = math.log(1000.0 / 16)
 
 
-def octave_sizes(base: tuple[float, ...] = (32, 64, 128, 256, 512)) -> tuple[tuple[float, ...], ...]:
+def octave_sizes(
+    base: tuple[float, ...] = (32, 64, 128, 256, 512),
+) -> tuple[tuple[float, ...], ...]:
     """Three anchor sizes a level at 2^0, 2^(1/3) and 2^(2/3) times the base (Lin et al. 2017, 4)."""
     return tuple(tuple(s * 2.0 ** (i / 3) for i in range(3)) for s in base)
 

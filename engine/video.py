@@ -13,7 +13,9 @@ import numpy as np
 from retinart.engine.errors import BadInput
 from retinart.engine.images import Image
 
-VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"))
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv")
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,9 @@ def load_state_dict(state: Mapping[str, Tensor], source: Source, path: Path) -> 
             renamed[name], theirs[name] = tensor.float(), key
     variant = _variant(renamed, source, path)
     model = build_retinanet(variant)
-    expected = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    expected = {
+        k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
+    }
     missing = [key for key in expected if key not in renamed]
     unexpected += [theirs[name] for name in renamed if name not in expected]
     shapes = [
@@ -103,9 +105,7 @@ def load_state_dict(state: Mapping[str, Tensor], source: Source, path: Path) -> 
             fix="Nothing was loaded. Export from the file that the project itself saved",
         )
     model.load_state_dict(renamed, strict=False)
-    return Loaded(
-        model=model.eval(), variant=variant, classes=default_names(variant.num_classes)
-    )
+    return Loaded(model=model.eval(), variant=variant, classes=default_names(variant.num_classes))
 
 
 def _read(path: Path) -> Any:
@@ -122,7 +122,12 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Admits NumPy arrays and plain containers, whatever a file asks for."""
 
     ALLOWED = frozenset(
-        [("collections", "OrderedDict"), ("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype")]
+        [
+            ("collections", "OrderedDict"),
+            ("_codecs", "encode"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+        ]
         + [
             (f"numpy.{core}.multiarray", name)
             for core in ("core", "_core")
@@ -218,7 +223,9 @@ def _differences(
     lines = [""]
     for key in missing:
         near = difflib.get_close_matches(key, keys, n=1)
-        lines.append(f"  missing     {key}" + (f" (nearest in the file: {near[0]})" if near else ""))
+        lines.append(
+            f"  missing     {key}" + (f" (nearest in the file: {near[0]})" if near else "")
+        )
     lines += [f"  unexpected  {key}" for key in unexpected]
     lines += [f"  misshapen   {text}" for text in shapes]
     return "\n".join(lines)

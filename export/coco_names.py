@@ -13,7 +13,9 @@ _NAMES = """1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train
 74 mouse, 75 remote, 76 keyboard, 77 cell phone, 78 microwave, 79 oven, 80 toaster, 81 sink,
 82 refrigerator, 84 book, 85 clock, 86 vase, 87 scissors, 88 teddy bear, 89 hair drier,
 90 toothbrush"""
-_BY_ID = {int(i): name for i, name in (e.split(maxsplit=1) for e in _NAMES.replace("\n", " ").split(","))}
+_BY_ID = {
+    int(i): name for i, name in (e.split(maxsplit=1) for e in _NAMES.replace("\n", " ").split(","))
+}
 
 COCO_80 = tuple(_BY_ID.values())
 COCO_91 = ("__background__", *(_BY_ID.get(i, "N/A") for i in range(1, 91)))

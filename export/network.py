@@ -45,7 +45,7 @@ def emit_network(
 class _Emitter:
     def __init__(self, graph: GraphBuilder, traced: fx.GraphModule, flip: bool) -> None:
         self.graph, self.traced, self.flip = graph, traced, flip
-        self.values: dict[fx.Node, str] = {}
+        self.values: dict[fx.Node, Any] = {}
         self.modules = dict(traced.named_modules())
         self.uses: dict[str, int] = {}  # of modules that several levels share
 
@@ -55,13 +55,18 @@ class _Emitter:
                 self.values[node] = value
             elif node.op == "call_module":
                 self.values[node] = self._module(node)
+            elif isinstance(node.target, type) and issubclass(node.target, tuple):
+                self.values[node] = node.target(*self._names(node.args))  # a named tuple
             elif node.op == "call_function":
                 self.values[node] = self._function(node)
             elif node.op == "output":
-                return fx.node.map_arg(node.args[0], self.values.__getitem__)
+                return self._names(node.args[0])
             else:
                 raise _unsupported(node)
         raise AssertionError("a traced graph ends in an output")
+
+    def _names(self, argument: Any) -> Any:
+        return fx.node.map_arg(argument, self.values.__getitem__)
 
     def _module(self, node: fx.Node) -> str:
         target = str(node.target)

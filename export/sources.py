@@ -175,7 +175,10 @@ SOURCES: tuple[Source, ...] = (
         signature=r"backbones\.\w+\.pyramid6\.weight",
         rename=(
             (rf"backbones\.\w+\.features\.({BACKBONE_PARTS}\..+)", r"backbone.\1"),
-            *((rf"backbones\.\w+\.lateral{i + 3}\.(\w+)", rf"fpn.lateral.{i}.\1") for i in range(3)),
+            *(
+                (rf"backbones\.\w+\.lateral{i + 3}\.(\w+)", rf"fpn.lateral.{i}.\1")
+                for i in range(3)
+            ),
             *((rf"backbones\.\w+\.smooth{i + 3}\.(\w+)", rf"fpn.output.{i}.\1") for i in range(3)),
             (r"backbones\.\w+\.pyramid([67])\.(\w+)", r"fpn.p\1.\2"),
             *_every_second("cls_head", "cls_head.convs"),

@@ -1,0 +1,83 @@
+"""The main job on a machine with nothing: export the small model, evaluate it, run it over a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from retinart import train
+from retinart.benchmarks.evaluate import Evaluation, evaluate
+from retinart.engine.detect_job import DetectJob, DetectSummary, run_job
+from retinart.engine.detector import Detector
+from retinart.engine.draw import draw
+from retinart.engine.errors import BadInput
+from retinart.engine.files import atomic_path
+from retinart.engine.images import list_images, read_image
+from retinart.export.export import ExportReport, ExportSettings, export_checkpoint
+from retinart.train.scenes import SceneSettings, make_scenes, scene_video
+
+SIZE = (256, 320)
+SCENES, SCENES_SEED = 100, 20261121  # no scene of the training set, which has another seed
+FRAMES = 150
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """What the demo did; its files lie in the folder that it was given."""
+
+    export: ExportReport
+    evaluation: Evaluation
+    video: DetectSummary
+    picture: Path
+
+
+def shipped_checkpoint() -> Path:
+    """The checkpoint of `tiny` that comes with the package."""
+    path = Path(train.__path__[0]) / "assets" / "tiny.pt"
+    if not path.is_file():
+        raise BadInput(f"the shipped checkpoint {path} is missing", fix="Install retinart again")
+    return path
+
+
+def run_demo(out: Path) -> DemoReport:
+    """Run the whole way from a checkpoint to an annotated video.
+
+    Args:
+        out: folder for the model, the scenes, the video and the results.
+    """
+    settings = ExportSettings(height=SIZE[0], width=SIZE[1])
+    exported = export_checkpoint(shipped_checkpoint(), out / "model.onnx", settings)
+    make_scenes(out / "scenes", num=SCENES, seed=SCENES_SEED, settings=SceneSettings(size=SIZE))
+    scene_video(out / "scenes.mp4", frames=FRAMES, seed=SCENES_SEED)
+    with Detector(exported.path) as detector:
+        found = evaluate(detector, out / "scenes" / "instances.json", out / "scenes" / "images")
+        job = DetectJob(source=str(out / "scenes.mp4"), out=out / "detected")
+        video = run_job(detector, job)
+        picture = _picture(detector, out)
+    return DemoReport(export=exported, evaluation=found, video=video, picture=picture)
+
+
+def _picture(detector: Detector, out: Path) -> Path:
+    """Six scenes with their detections, in a grid."""
+    with_most = sorted(
+        ((len(found := detector(image)), image, found) for image in map(read_image, _some(out))),
+        key=lambda item: -item[0],
+    )[:6]
+    drawn = []
+    for _, image, found in with_most:
+        sure = found[found.confidence >= 0.4]
+        large = np.asarray(cv2.resize(image, None, fx=2, fy=2), np.uint8)
+        boxes = type(sure)(xyxy=sure.xyxy * 2, confidence=sure.confidence, class_id=sure.class_id)
+        drawn.append(draw(large, boxes, detector.classes))
+    grid = np.vstack([np.hstack(drawn[:3]), np.hstack(drawn[3:])])
+    path = out / "detections.jpg"
+    with atomic_path(path) as temporary:
+        cv2.imwrite(str(temporary), grid, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return path
+
+
+def _some(out: Path) -> list[Path]:
+    return list_images(str(out / "scenes" / "images"))[:24]

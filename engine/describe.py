@@ -1,0 +1,77 @@
+"""What a model file is, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from retinart.engine.files import sha256
+from retinart.engine.info import INPUT, ModelInfo, read_info
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Everything that an exported file says of itself, as plain JSON types.
+
+    Raises:
+        BadInput: see `read_info`.
+    """
+    info = read_info(path)
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        **json.loads(info.to_json()),
+    }
+
+
+def describe_table(path: Path) -> str:
+    """The same in a table of two columns."""
+    info = read_info(path)
+    rows = [
+        ("model", f"{info.name}, {path.stat().st_size / 1e6:.1f} MB, {info.precision}"),
+        ("backbone", f"{info.variant.backbone}, conventions of {info.variant.source}"),
+        ("classes", f"{len(info.classes)}: {', '.join(info.classes[:6])}" + _more(info.classes)),
+        ("input", f"{INPUT}: uint8 (batch, {_size(info)}, 3), BGR"),
+        ("resize", _resize(info)),
+        ("score above", f"{info.thresholds.score_thresh}"),
+        ("NMS IoU above", f"{info.thresholds.nms_thresh}"),
+        ("detections", f"at most {info.thresholds.detections_per_img} an image"),
+        (
+            "candidates",
+            f"{info.thresholds.topk_candidates} anchors a level, "
+            f"{info.thresholds.nms_candidates} (anchor, class) pairs into NMS",
+        ),
+    ]
+    rows += [(f"  {k}", str(v)) for k, v in info.variant.to_dict().items() if k != "source"]
+    rows += [(k, _plain(v)) for k, v in info.provenance.items()]
+    width = max(len(key) for key, _ in rows)
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
+
+
+def _size(info: ModelInfo) -> str:
+    if info.resize.canvas is not None:
+        return f"{info.resize.canvas[0]}, {info.resize.canvas[1]}"
+    (h0, w0), (h1, w1) = info.min_size, info.max_size
+    return f"height {h0} to {h1}, width {w0} to {w1}"
+
+
+def _resize(info: ModelInfo) -> str:
+    rule, parts = info.resize, []
+    if rule.short_side is not None:
+        parts.append(f"shorter side to {rule.short_side}")
+    if rule.max_size is not None:
+        parts.append(f"longer side to {rule.max_size} at most")
+    if rule.canvas is not None:
+        parts.append(f"inside of {rule.canvas[0]}x{rule.canvas[1]}")
+    return f"{', '.join(parts)}; padded right and bottom with BGR {rule.pad_value}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    return str(value)
+
+
+def _more(classes: tuple[str, ...]) -> str:
+    return ", ..." if len(classes) > 6 else ""

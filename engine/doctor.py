@@ -1,0 +1,76 @@
+"""What is installed here, what each missing piece would add, and the command that adds it."""
+
+from __future__ import annotations
+
+import ctypes.util
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+
+# distribution names that provide it, the extra of retinart, what it is for
+_PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (("numpy",), "", "everything"),
+    (("opencv-python", "opencv-python-headless"), "", "images and video"),
+    (("openvino",), "", "detection on a CPU (the default runtime)"),
+    (("onnxruntime", "onnxruntime-gpu"), "onnxruntime", "detection on ONNX Runtime"),
+    (("torch",), "train", "training, and reading checkpoints for export"),
+    (("onnx",), "export", "writing ONNX files"),
+    (("pycocotools",), "eval", "COCO accuracy: retinart eval"),
+    (("tensorrt-rtx-cu13", "tensorrt-rtx"), "tensorrt-rtx", "checking that TensorRT builds a file"),
+    (("tensorrt",), "tensorrt", "TensorRT engines on NVIDIA GPUs"),
+    (("pycuda",), "tensorrt", "buffers for TensorRT engines"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One piece of software.
+
+    Attributes:
+        name: of the distribution.
+        version: installed, or None.
+        purpose: what it is for.
+        command: what installs it; "" when it is there.
+    """
+
+    name: str
+    version: str | None
+    purpose: str
+    command: str
+
+
+def examine() -> list[Part]:
+    """Every piece that retinart can use, installed or not."""
+    parts = []
+    for names, extra, purpose in _PARTS:
+        name, version = names[0], None
+        for candidate in names:
+            try:
+                name, version = candidate, metadata.version(candidate)
+                break
+            except metadata.PackageNotFoundError:
+                continue
+        target = f"retinart[{extra}]" if extra else "retinart"
+        command = "" if version else f'pip install "{target}"'
+        parts.append(Part(name=name, version=version, purpose=purpose, command=command))
+    driver = ctypes.util.find_library("cuda")
+    parts.append(
+        Part(
+            name="NVIDIA driver",
+            version=driver,
+            purpose="running TensorRT engines",
+            command="" if driver else "install NVIDIA's driver on a machine with a GPU",
+        )
+    )
+    return parts
+
+
+def table(parts: list[Part]) -> str:
+    """The parts as text, with the machine in the first line."""
+    width = max(len(p.name) for p in parts)
+    lines = [f"Python {platform.python_version()} on {platform.platform()}"]
+    for p in parts:
+        state = p.version or "missing"
+        line = f"{p.name:<{width}}  {state:<12}  {p.purpose}"
+        lines.append(line + (f"  ->  {p.command}" if p.command else ""))
+    return "\n".join(lines)

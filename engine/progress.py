@@ -1,0 +1,40 @@
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+_WIDTH = 30
+_PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """Says how far a long job is; nothing of it goes to stdout."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._started = self._shown = time.perf_counter()
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Show the state; a total of 0 means that nobody knows it."""
+        now = time.perf_counter()
+        if now - self._shown < (0.1 if self._terminal else _PLAIN_SECONDS) and done != total:
+            return
+        self._shown = now
+        count = f"{done}/{total}" if total else str(done)
+        if total:
+            left = (now - self._started) / max(1, done) * max(0, total - done)
+            text = f"{text} {left:.0f} s left"
+        if not self._terminal:
+            self.line(f"{count} {text}")
+            return
+        full = _WIDTH * done // total if total else 0
+        bar = "#" * full + "." * (_WIDTH - full)
+        sys.stderr.write(f"\r\x1b[K[{bar}] {count} {text}")
+        sys.stderr.flush()
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        sys.stderr.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
+        sys.stderr.flush()

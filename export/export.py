@@ -1,0 +1,181 @@
+"""From a checkpoint to one checked ONNX file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from retinart.engine.errors import BadInput
+from retinart.engine.files import atomic_path, sha256
+from retinart.engine.images import Image, list_images, read_image
+from retinart.engine.info import ModelInfo, Thresholds
+from retinart.engine.resize import ResizeRule, round_up
+from retinart.engine.variant import Variant
+from retinart.export import tensorrt_rtx
+from retinart.export.checkpoint import load_any
+from retinart.export.onnx_model import build_onnx
+from retinart.export.parity import ParityReport, check_parity
+
+PAPER_RATIO = 1333 / 800  # longest side over the shorter one's length
+DEFAULT_ASPECT = 4 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What to export.
+
+    Attributes:
+        imgsz: length of the image's shorter side. Alone, the input is 4:3 and holds it.
+        height, width: a fixed input of this size instead, both or neither.
+        dynamic: the input's height and width follow each image.
+        thresholds: what counts as a detection.
+        classes: names in place of the checkpoint's.
+        images: folder, file or glob to compare PyTorch with the file on; None for synthetic ones.
+        tensorrt: build the graph with TensorRT-RTX where that is installed.
+    """
+
+    imgsz: int | None = None
+    height: int | None = None
+    width: int | None = None
+    dynamic: bool = False
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    classes: tuple[str, ...] | None = None
+    images: str | None = None
+    tensorrt: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """An export that succeeded.
+
+    Attributes:
+        path: the file.
+        info: its metadata.
+        parity: the comparison with PyTorch.
+        tensorrt: the build with TensorRT-RTX, or None where it is not installed or not wanted.
+    """
+
+    path: Path
+    info: ModelInfo
+    parity: ParityReport
+    tensorrt: tensorrt_rtx.BuildReport | None
+
+
+def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) -> ExportReport:
+    """Write the ONNX file of a checkpoint, after comparing it with PyTorch.
+
+    Args:
+        checkpoint: a file of retinart, torchvision, detectron2, mmdetection or odtk.
+        output: where to write; it appears only when every check has passed.
+        settings: what to export.
+
+    Raises:
+        BadInput: the checkpoint, a size or the class names are not usable.
+        CheckFailed: the file differs from PyTorch, or TensorRT-RTX refuses it.
+    """
+    if output.suffix != ".onnx":
+        raise BadInput(f"the output {output} does not end in .onnx", fix="Name it model.onnx")
+    loaded = load_any(checkpoint)
+    classes = settings.classes or loaded.classes
+    if len(classes) != loaded.variant.num_classes:
+        raise BadInput(
+            f"{len(classes)} class names were given for {loaded.variant.num_classes} classes",
+            fix="Give one name a line, in the order of the model's outputs",
+        )
+    rule, smallest, largest = input_size(loaded.variant, settings)
+    info = ModelInfo(
+        name=output.stem,
+        classes=classes,
+        precision="fp32",
+        variant=loaded.variant,
+        resize=rule,
+        min_size=smallest,
+        max_size=largest,
+        thresholds=settings.thresholds,
+        provenance={
+            "checkpoint": checkpoint.name,
+            "checkpoint_sha256": sha256(checkpoint),
+            "versions": {name: version(name) for name in ("retinart", "torch", "onnx")},
+        },
+    )
+    model = build_onnx(loaded.model, info)
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        del model
+        parity = check_parity(loaded.model, info, temporary, _images(settings.images, info))
+        built = None
+        if settings.tensorrt and tensorrt_rtx.available():
+            built = tensorrt_rtx.check_build(temporary, info, max_batch=4)
+    return ExportReport(path=output, info=info, parity=parity, tensorrt=built)
+
+
+def input_size(
+    variant: Variant, settings: ExportSettings
+) -> tuple[ResizeRule, tuple[int, int], tuple[int, int]]:
+    """The resize rule, and the smallest and the largest (height, width) of the input."""
+    multiple = math.lcm(32, variant.pad_multiple)
+    imgsz, size = settings.imgsz, (settings.height, settings.width)
+    if (size[0] is None) != (size[1] is None):
+        raise BadInput("only one of height and width is given", fix="Give both, or --imgsz alone")
+    for value in (imgsz, *size):
+        if value is not None and not 32 <= value <= 8192:
+            raise BadInput(f"the input size {value} is out of range", fix="Give 32 to 8192 pixels")
+    canvas: tuple[int, int] | None = None
+    if settings.dynamic:
+        if size[0] is not None:
+            raise BadInput("--dynamic and a fixed --height and --width exclude each other")
+    elif size[0] is not None and size[1] is not None:
+        canvas = (round_up(size[0], multiple), round_up(size[1], multiple))
+        if canvas != size:
+            raise BadInput(
+                f"an input of {size[0]}x{size[1]} is not possible",
+                why=f"this model's sides are multiples of {multiple}",
+                fix=f"Use --height {canvas[0]} --width {canvas[1]}",
+            )
+    short = imgsz
+    if canvas is None:
+        short = imgsz or 600
+    longest = None
+    if settings.dynamic and short is not None:
+        longest = int(short * PAPER_RATIO)
+    elif canvas is None and short is not None:
+        wide = round_up(math.ceil(short * DEFAULT_ASPECT), multiple)
+        canvas = (round_up(short, multiple), wide)
+    red, green, blue = (round(v) for v in variant.mean_bgr[::-1])
+    rule = ResizeRule(
+        short_side=short,
+        max_size=longest,
+        canvas=canvas,
+        pad_multiple=multiple,
+        pad_value=(blue, green, red),
+    )
+    if canvas is not None:
+        return rule, canvas, canvas
+    assert longest is not None
+    return rule, (multiple, multiple), (round_up(longest, multiple),) * 2
+
+
+def _images(source: str | None, info: ModelInfo) -> list[Image]:
+    """Up to four images for the comparison: the user's, or synthetic ones of two shapes."""
+    if source is not None:
+        return [read_image(path) for path in list_images(source)[:4]]
+    height, width = info.resize.canvas or (info.resize.short_side or 0,) * 2
+    return [_picture(height, width, seed=1), _picture(width, height, seed=2)]
+
+
+def _picture(height: int, width: int, *, seed: int) -> Image:
+    """Smooth colours with rectangles and noise: something for every level to respond to."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 255, (6, 8, 3), np.uint8)
+    image = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    for _ in range(12):
+        y, x = rng.integers(0, height), rng.integers(0, width)
+        h, w = rng.integers(8, max(9, height // 2)), rng.integers(8, max(9, width // 2))
+        image[y : y + h, x : x + w] = rng.integers(0, 255, 3)
+    noise = rng.normal(0, 8, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)

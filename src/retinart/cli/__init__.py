@@ -1,0 +1,65 @@
+"""The command line: parses, calls one function, prints.
+
+stdout is data, stderr is progress and problems. Exit codes: 0 done, 1 a check failed, 2 bad usage
+or input, 3 something needed is missing here, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from retinart.cli import data, model, training
+from retinart.engine.errors import MissingDependency, RetinartError
+
+# modules that an extra brings, for whoever runs a command without it
+_EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    try:
+        code: int = args.run(args)
+        return code
+    except RetinartError as error:
+        return _fail(error, args.debug)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").split(".")[0]
+        if module not in _EXTRAS:
+            raise
+        extra = args.extra or _EXTRAS[module]
+        missing = MissingDependency.package(module, extra, f"retinart {args.command}")
+        return _fail(missing, args.debug)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="retinart",
+        description="Take a RetinaNet checkpoint to a fast detector that can be trusted.",
+    )
+    parser.add_argument("--version", action="version", version=f"retinart {version('retinart')}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    common.set_defaults(extra="")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (model, data, training):
+        module.add_commands(commands, common)
+    return parser
+
+
+def _fail(error: RetinartError, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f"retinart: {error}", file=sys.stderr)
+    return error.exit_code

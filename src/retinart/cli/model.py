@@ -1,0 +1,143 @@
+"""Commands about model files: export, inspect, doctor, demo."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from retinart.engine.errors import BadInput
+from retinart.engine.info import Thresholds
+
+_DEFAULTS = Thresholds()
+
+
+def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add this module's commands to the parser."""
+    export = commands.add_parser(
+        "export",
+        parents=[common],
+        help="checkpoint to ONNX",
+        description="Write a checkpoint of retinart, torchvision, detectron2, mmdetection or odtk as "
+        "one ONNX file that takes uint8 BGR frames and gives detections. PyTorch and the file are "
+        "compared on images first; when they differ no file is written and the exit code is 1.",
+    )
+    export.add_argument("checkpoint", type=Path)
+    export.add_argument("-o", "--out", type=Path, default=Path("model.onnx"), metavar="FILE")
+    export.add_argument(
+        "--imgsz", type=int, metavar="S", help="shorter side in pixels (default 600, input 4:3)"
+    )
+    export.add_argument("--height", type=int, metavar="H", help="fixed input height")
+    export.add_argument("--width", type=int, metavar="W", help="fixed input width")
+    export.add_argument(
+        "--dynamic", action="store_true", help="input height and width follow each image"
+    )
+    export.add_argument("--max-det", type=int, default=_DEFAULTS.detections_per_img, metavar="N")
+    export.add_argument("--conf", type=float, default=_DEFAULTS.score_thresh, metavar="T")
+    export.add_argument("--iou", type=float, default=_DEFAULTS.nms_thresh, metavar="T")
+    export.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
+    export.add_argument("--images", metavar="SOURCE", help="images to compare on, 4 at most")
+    export.add_argument(
+        "--skip-tensorrt", action="store_true", help="do not build the graph with TensorRT-RTX"
+    )
+    export.set_defaults(run=_export, extra="export")
+
+    inspect = commands.add_parser("inspect", parents=[common], help="what a model file is")
+    inspect.add_argument("model", type=Path)
+    inspect.add_argument("--json", action="store_true", help="for machines")
+    inspect.set_defaults(run=_inspect)
+
+    doctor = commands.add_parser("doctor", parents=[common], help="what is installed here")
+    doctor.add_argument("--json", action="store_true", help="for machines")
+    doctor.set_defaults(run=_doctor)
+
+    demo = commands.add_parser(
+        "demo", parents=[common], help="export, evaluate and run the small model that is shipped"
+    )
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
+    demo.set_defaults(run=_demo, extra="export,eval")
+
+
+def _export(args: argparse.Namespace) -> int:
+    from retinart.export.export import ExportSettings, export_checkpoint
+
+    settings = ExportSettings(
+        imgsz=args.imgsz,
+        height=args.height,
+        width=args.width,
+        dynamic=args.dynamic,
+        thresholds=Thresholds(
+            score_thresh=args.conf, nms_thresh=args.iou, detections_per_img=args.max_det
+        ),
+        classes=None if args.classes is None else _names(args.classes),
+        images=args.images,
+        tensorrt=not args.skip_tensorrt,
+    )
+    _say_export(export_checkpoint(args.checkpoint, args.out, settings))
+    return 0
+
+
+def _say_export(report: Any) -> None:
+    parity = report.parity
+    print(
+        f"PyTorch and the file agree on {parity.images} images: raw outputs within "
+        f"{parity.head_diff:.1e}, {parity.detections.matched} detections matched one to one "
+        f"(scores within {parity.detections.score_diff:.1e}, corners within "
+        f"{parity.detections.corner_diff:.1e} px)",
+        file=sys.stderr,
+    )
+    if report.tensorrt is None:
+        print("TensorRT-RTX is not installed or was skipped: not built with it", file=sys.stderr)
+    else:
+        built = report.tensorrt
+        print(
+            f"TensorRT-RTX {built.version} parsed and built it in {built.seconds:.1f} s",
+            file=sys.stderr,
+        )
+    print(report.path)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    try:
+        names = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read class names from {path}", why=str(error)) from error
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from retinart.engine.describe import describe, describe_table
+
+    if args.json:
+        print(json.dumps(describe(args.model), indent=1))
+    else:
+        print(describe_table(args.model))
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from retinart.engine.doctor import examine, table
+
+    parts = examine()
+    print(json.dumps([asdict(p) for p in parts], indent=1) if args.json else table(parts))
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from retinart.benchmarks.demo import run_demo
+
+    report = run_demo(args.out)
+    _say_export(report.export)
+    figures = report.evaluation.figures
+    ap, ap50 = (100 * (figures[name] or 0.0) for name in ("AP", "AP50"))
+    print(f"\nAP {ap:.1f}, AP50 {ap50:.1f} on {report.evaluation.images} fresh scenes")
+    print(f"\nvideo, {report.video.frames} frames, ms a frame by stage:")
+    print(report.video.clock.table())
+    print("\nleft behind:")
+    for path in [report.export.path, *report.video.outputs, report.picture]:
+        print(f"  {path}")
+    return 0
