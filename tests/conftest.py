@@ -1,0 +1,92 @@
+"""Shared pieces of the tests: small models, and the data that lies outside of the repo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retinart.engine.info import Thresholds
+from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.train.checkpoint import save_checkpoint
+from retinart.train.presets import preset
+from retinart.train.retinanet import build_retinanet
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("RETINART_DATA", ROOT.parent / "shared"))
+CLASSES = ("disc", "square", "ring")
+
+
+def shared(*parts: str) -> Path:
+    """A path below the shared data; skips the test, saying why, where that is absent."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"{path} is absent: set RETINART_DATA to the folder that holds {parts[0]}/")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def golden_module() -> object:
+    """golden.py of the shared data, which makes the public models' weights."""
+    folder = str(shared("golden"))
+    sys.path.insert(0, folder)
+    try:
+        import golden
+    finally:
+        sys.path.remove(folder)
+    return golden
+
+
+@pytest.fixture(scope="session")
+def noisy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `tiny` of three classes with random weights whose outputs vary enough to detect things."""
+    torch.manual_seed(3)
+    variant = preset("tiny", len(CLASSES))
+    model = build_retinanet(variant, prior=0.1).eval()
+    with torch.no_grad():
+        for head in (model.cls_head, model.box_head):
+            for conv in head.convs:
+                torch.nn.init.kaiming_normal_(conv.weight)
+        outputs = model(torch.randn(1, 3, 96, 128))
+        model.cls_head.output.weight.mul_(1.5 / outputs.logits[0].std())
+        model.box_head.output.weight.mul_(0.3 / outputs.deltas[0].std())
+    path = tmp_path_factory.mktemp("checkpoint") / "noisy.pt"
+    save_checkpoint(path, model=model, variant=variant, classes=CLASSES, training={})
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_path(noisy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That checkpoint, exported with a fixed input of 96x128."""
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    settings = ExportSettings(height=96, width=128, tensorrt=False)
+    export_checkpoint(noisy_checkpoint, path, settings)
+    return path
+
+
+@pytest.fixture(scope="session")
+def dynamic_model_path(noisy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a dynamic input, shorter side 96, and a low threshold."""
+    path = tmp_path_factory.mktemp("model") / "dynamic.onnx"
+    settings = ExportSettings(
+        imgsz=96, dynamic=True, thresholds=Thresholds(score_thresh=0.02), tensorrt=False
+    )
+    export_checkpoint(noisy_checkpoint, path, settings)
+    return path
+
+
+@pytest.fixture
+def picture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """(120, 180, 3) uint8 BGR with some structure."""
+    rng = np.random.default_rng(5)
+    image = rng.integers(0, 255, (12, 18, 3), np.uint8).repeat(10, axis=0).repeat(10, axis=1)
+    return image
