@@ -1,4 +1,4 @@
-"""The main job on a machine with nothing: export the small model, evaluate it, run it over a video."""
+"""The main job on a bare machine: export the small model, evaluate it, run it over a video."""
 
 from __future__ import annotations
 

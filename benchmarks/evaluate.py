@@ -177,7 +177,7 @@ def _results(image_id: int, found: Detections, category: dict[int, int]) -> list
 
 def _truth(dataset: CocoDataset) -> dict[str, Any]:
     """The cleaned annotations in COCO's own form."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image in dataset.images:
         for box, label, crowd, area in zip(
             image.boxes, image.labels, image.crowd, image.areas, strict=True

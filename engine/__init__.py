@@ -1,4 +1,4 @@
-"""The runtime, and what every other part shares. Needs NumPy, OpenCV and OpenVINO; never PyTorch."""
+"""The runtime, and what all parts share. Needs NumPy, OpenCV and OpenVINO; never PyTorch."""
 
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -174,11 +174,11 @@ def load_coco(annotations: Path, images: Path) -> CocoDataset:
             box = _clean_box(entry.get("bbox"), known[entry["image_id"]], name, problems)
             if box is not None:
                 crowd = bool(entry.get("iscrowd", 0))
-                area = entry.get("area")
-                if not _finite(area):
-                    area = (box[2] - box[0]) * (box[3] - box[1])
+                area = (box[2] - box[0]) * (box[3] - box[1])
+                if _finite(entry.get("area")):
+                    area = float(entry["area"])
                 label = index[entry["category_id"]]
-                objects[entry["image_id"]].append((box, label, crowd, float(area)))
+                objects[entry["image_id"]].append((box, label, crowd, area))
 
     return CocoDataset(
         annotations=annotations,
@@ -286,9 +286,9 @@ def _hashable(value: Any) -> int | str | None:
     return value if isinstance(value, int | str) else None
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _positive(value: Any) -> bool:
+def _positive(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value) and value >= 1

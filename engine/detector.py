@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -61,7 +61,11 @@ class Detector:
     ) -> None:
         path = Path(model)
         self.info: ModelInfo = read_info(path)
-        wanted = {"score_thresh": conf, "nms_thresh": iou, "detections_per_img": max_det}
+        wanted: dict[str, Any] = {
+            "score_thresh": conf,
+            "nms_thresh": iou,
+            "detections_per_img": max_det,
+        }
         self.thresholds = dataclasses.replace(
             self.info.thresholds, **{k: v for k, v in wanted.items() if v is not None}
         )

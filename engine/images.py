@@ -48,7 +48,8 @@ def as_bgr(image: npt.NDArray[Any], name: str = "the frame") -> Image:
     """Check an array that a caller hands in, and make it (H, W, 3) uint8 BGR.
 
     Args:
-        image: (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA; uint8, or uint16 (scaled to 8 bits).
+        image: (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA; uint8, or uint16, which is
+            scaled to 8 bits.
         name: how to call it in an error.
 
     Raises:
@@ -74,7 +75,7 @@ def as_bgr(image: npt.NDArray[Any], name: str = "the frame") -> Image:
         image = image[:, :, :3]
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise BadInput(f"{name} has shape {image.shape}", fix="Pass an HxWx3 BGR image")
-    return image
+    return np.asarray(image, np.uint8)
 
 
 def list_images(source: str) -> list[Path]:

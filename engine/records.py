@@ -77,8 +77,11 @@ class CSVRows:
         data = record.to_json(self._classes)
         for d in data["detections"]:
             self._writer.writerow(
-                [data["source"], data["frame"], data["time_ms"], *d["box"], d["score"]]
-                + [d["class_id"], d["class"]]
+                [
+                    *(data[key] for key in ("source", "frame", "time_ms")),
+                    *d["box"],
+                    *(d[key] for key in ("score", "class_id", "class")),
+                ]
             )
 
 

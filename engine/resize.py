@@ -35,12 +35,13 @@ class Resized:
         (h, w), (source_h, source_w) = self.size, self.source_size
         ratio = np.array([source_w / w, source_h / h] * 2, np.float32)
         limit = np.array([source_w, source_h] * 2, np.float32)
-        return np.clip(boxes * ratio, 0, limit)
+        return np.asarray(np.clip(boxes * ratio, 0, limit), np.float32)
 
     def from_source(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Boxes (M, 4) xyxy from pixels of the image to pixels of the canvas."""
         (h, w), (source_h, source_w) = self.size, self.source_size
-        return boxes * np.array([w / source_w, h / source_h] * 2, np.float32)
+        ratio = np.array([w / source_w, h / source_h] * 2, np.float32)
+        return np.asarray(boxes * ratio, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ BOX_CLAMP = math.log(1000.0 / 16)
 def octave_sizes(
     base: tuple[float, ...] = (32, 64, 128, 256, 512),
 ) -> tuple[tuple[float, ...], ...]:
-    """Three anchor sizes a level at 2^0, 2^(1/3) and 2^(2/3) times the base (Lin et al. 2017, 4)."""
+    """Three sizes a level: 2^0, 2^(1/3) and 2^(2/3) times the base (Lin et al. 2017, 4)."""
     return tuple(tuple(s * 2.0 ** (i / 3) for i in range(3)) for s in base)
 
 
@@ -106,7 +106,7 @@ class Variant:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise BadInput(
-                f"the model's variant has fields that this retinart does not know: {', '.join(unknown)}",
+                f"the model's variant has unknown fields: {', '.join(unknown)}",
                 why="it was written by a newer version",
                 fix="Upgrade retinart or export the model again",
             )

@@ -1,4 +1,4 @@
-"""Any RetinaNet checkpoint to a model of ours: recognised from its keys, loaded whole or not at all."""
+"""Any RetinaNet checkpoint as a model of ours: recognised from its keys, loaded whole or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: values are names, and every node gets a name that people can read."""
+"""A small writer of ONNX graphs: values are names, and every node's name can be read by people."""
 
 from __future__ import annotations
 

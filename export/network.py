@@ -1,8 +1,9 @@
 """The network part: a PyTorch module, traced with torch.fx, becomes ONNX nodes one to one.
 
 Tracing keeps the module's own names, so that a quantization report or a profile speaks of
-`backbone.layer1.0.conv1` and not of `Conv_17`. Batch norms are folded into the convolution before
-them. Any module made of the operations in `_Emitter` exports; others raise an error that names them.
+`backbone.layer1.0.conv1` and not of `Conv_17`. Batch norms are folded into the convolution
+before them. Any module made of the operations in `_Emitter` exports; another raises an error that
+names it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class _Emitter:
 
     def _module(self, node: fx.Node) -> str:
         target = str(node.target)
-        module, x = self.modules[target], self.values[_first(node)]
+        module = self.modules[target]
+        x: str = self.values[_first(node)]
         name = target
         if (count := self.uses.get(target, 0)) > 0:
             name = f"{target}@{count}"

@@ -96,7 +96,7 @@ def check_parity(
         if result.missing + result.extra > 0.01 * max(result.matched, 1):
             raise CheckFailed(
                 what,
-                why=f"{result.matched} match, {result.missing} are missing, {result.extra} are extra",
+                why=f"{result.matched} match, {result.missing} missing, {result.extra} extra",
                 fix="No file was written. Please report this with the checkpoint's source",
             )
     return report

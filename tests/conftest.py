@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -35,15 +37,14 @@ def _two_threads() -> None:
 
 
 @pytest.fixture(scope="session")
-def golden_module() -> object:
+def golden() -> ModuleType:
     """golden.py of the shared data, which makes the public models' weights."""
     folder = str(shared("golden"))
     sys.path.insert(0, folder)
     try:
-        import golden
+        return importlib.import_module("golden")
     finally:
         sys.path.remove(folder)
-    return golden
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +56,7 @@ def noisy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for head in (model.cls_head, model.box_head):
             for conv in head.convs:
+                assert isinstance(conv, torch.nn.Conv2d)
                 torch.nn.init.kaiming_normal_(conv.weight)
         outputs = model(torch.randn(1, 3, 96, 128))
         model.cls_head.output.weight.mul_(1.5 / outputs.logits[0].std())

@@ -1,4 +1,4 @@
-"""The project's own checkpoint file: weights, variant and class names, read without pickled code."""
+"""The project's own checkpoint: weights, variant and class names, read without pickled code."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def read_torch_file(path: Path) -> Any:
         raise BadInput(
             f"refused to read the checkpoint {path}",
             why=_first_line(error),
-            fix="A checkpoint may hold tensors, numbers, strings, lists and dicts only; if you trust "
-            "it, load it yourself and save its state_dict alone",
+            fix="A checkpoint may hold tensors, numbers, strings, lists and dicts only; if you "
+            "trust it, load it yourself and save its state_dict alone",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise BadInput(
@@ -96,7 +96,9 @@ def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Var
     try:
         model.load_state_dict(content["state_dict"], strict=True)
     except RuntimeError as error:
-        raise BadInput(f"the weights in {path} do not fit its own settings", why=str(error)) from error
+        raise BadInput(
+            f"the weights in {path} do not fit its own settings", why=str(error)
+        ) from error
     return model.eval(), variant, list(content["classes"])
 
 

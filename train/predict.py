@@ -1,6 +1,6 @@
 """Detection in PyTorch: the reference that exported files are compared with.
 
-    N  images      A  anchors at a position      K  classes      T  anchors of all levels
+N  images      A  anchors at a position      K  classes      T  anchors of all levels
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ResNet and ResNeXt backbones (He et al. 2016; Xie et al. 2017), returning C3, C4 and C5.
 
-    N  images       H, W  input size, multiples of 32       Ci  map of stride 2^i
+N  images       H, W  input size, multiples of 32       Ci  map of stride 2^i
 """
 
 from __future__ import annotations
@@ -124,19 +124,19 @@ class ResNet(nn.Module):
         self.bn1 = norm(spec.width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        channels_in, self.out_channels = spec.width, []
+        expansion = 4 if spec.bottleneck else 1
+        channels_in, stages = spec.width, []
         for i, depth in enumerate(spec.depths):
             channels, stride = spec.width * 2**i, 1 if i == 0 else 2
-            expanded = channels * (4 if spec.bottleneck else 1)
-            blocks = [block(channels_in, channels, stride)]
-            blocks += [block(expanded, channels, 1) for _ in range(depth - 1)]
-            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
-            channels_in = expanded
-            self.out_channels.append(expanded)
-        self.out_channels = self.out_channels[1:]  # of C3, C4, C5
+            first = block(channels_in, channels, stride)
+            channels_in = expansion * channels
+            rest = [block(channels_in, channels, 1) for _ in range(depth - 1)]
+            stages.append(nn.Sequential(first, *rest))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.out_channels = [expansion * spec.width * 2**i for i in (1, 2, 3)]  # of C3, C4, C5
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) to [C3 (N, c3, H/8, W/8), C4 (N, c4, H/16, W/16), C5 (N, c5, H/32, W/32)]."""
+        """(N, 3, H, W) to C3 (N, c3, H/8, W/8), C4 (N, c4, H/16, W/16), C5 (N, c5, H/32, W/32)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (N, width, H/4, W/4)
         x = self.layer1(x)
         c3 = self.layer2(x)
@@ -150,6 +150,4 @@ def _shortcut(
 ) -> nn.Sequential | None:
     if stride == 1 and in_channels == channels:
         return None
-    return nn.Sequential(
-        nn.Conv2d(in_channels, channels, 1, stride, bias=False), norm(channels)
-    )
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), norm(channels))

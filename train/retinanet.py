@@ -1,7 +1,7 @@
 """RetinaNet (Lin et al. 2017, "Focal Loss for Dense Object Detection"), top to bottom.
 
-    N  images      H, W  input size, multiples of 32      Pi  pyramid map of stride 2^i
-    A  anchors at a position      K  classes      Hi, Wi  H / 2^i, W / 2^i rounded up
+N  images      H, W  input size, multiples of 32      Pi  pyramid map of stride 2^i
+A  anchors at a position      K  classes      Hi, Wi  H / 2^i, W / 2^i rounded up
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def variant_anchors(variant: Variant, image_size: tuple[int, int]) -> list[Array
 
 
 def flatten_levels(maps: list[Tensor], last: int) -> Tensor:
-    """Level maps (N, A * last, Hi, Wi) to (N, sum of Hi * Wi * A, last), in anchor order (y, x, a)."""
+    """Level maps (N, A * last, Hi, Wi) to (N, sum of Hi * Wi * A, last), ordered (y, x, a)."""
     flat = []
     for m in maps:
         n, _, h, w = m.shape

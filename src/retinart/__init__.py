@@ -1,4 +1,4 @@
-"""retinart: a RetinaNet checkpoint becomes one file, and that file is a fast, trustworthy detector."""
+"""A RetinaNet checkpoint becomes one file, and that file is a fast, trustworthy detector."""
 
 from __future__ import annotations
 

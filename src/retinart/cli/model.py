@@ -20,9 +20,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "export",
         parents=[common],
         help="checkpoint to ONNX",
-        description="Write a checkpoint of retinart, torchvision, detectron2, mmdetection or odtk as "
-        "one ONNX file that takes uint8 BGR frames and gives detections. PyTorch and the file are "
-        "compared on images first; when they differ no file is written and the exit code is 1.",
+        description="Write a checkpoint of retinart, torchvision, detectron2, mmdetection or odtk "
+        "as one ONNX file that takes uint8 BGR frames and gives detections. PyTorch and the file "
+        "are compared on images first; when they differ no file is written and the exit code is 1.",
     )
     export.add_argument("checkpoint", type=Path)
     export.add_argument("-o", "--out", type=Path, default=Path("model.onnx"), metavar="FILE")
