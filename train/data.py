@@ -6,7 +6,7 @@ N  images of a batch      H, W  network input size      M  objects of an image
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,7 +133,7 @@ class Batches:
         )
 
 
-def prefetch(batches: Batches, steps: range, *, workers: int) -> Iterator[Batch]:
+def prefetch(batches: Batches, steps: range, *, workers: int) -> Generator[Batch, None, None]:
     """The batches of `steps` in order, made ahead by threads (OpenCV works without the GIL).
 
     An error in a thread is raised here, as it is.

@@ -111,8 +111,9 @@ def stamp(thing: SceneObject, size: tuple[int, int]) -> Stamp | None:
     stretch = np.array([math.sqrt(thing.aspect), 1 / math.sqrt(thing.aspect)], np.float32)
     c, s = math.cos(thing.angle), math.sin(thing.angle)
     turn = np.array([[c, s], [-s, c]], np.float32)
+    center = np.array(thing.center, np.float32)
     outlines = [
-        (p * stretch * thing.radius) @ turn + np.array(thing.center, np.float32)
+        ((p * stretch * np.float32(thing.radius)) @ turn + center).astype(np.float32)
         for p in unit_outline(thing.shape)
     ]
     low = np.floor(outlines[0].min(axis=0)).astype(int) - 1
@@ -129,7 +130,7 @@ def stamp(thing: SceneObject, size: tuple[int, int]) -> Stamp | None:
     ]
     cv2.fillPoly(mask, fixed, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
     areas = [_polygon_area(p) for p in outlines]
-    alpha = mask.astype(np.float32) / 255
+    alpha = mask.astype(np.float32) / np.float32(255)
     return Stamp(slice(top, bottom), slice(left, right), alpha, areas[0] - sum(areas[1:]))
 
 

@@ -13,17 +13,19 @@ class Progress:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._started = time.perf_counter()
-        self._shown = 0.0
+        self._started = self._shown = time.perf_counter()
 
     def update(self, done: int, total: int, text: str) -> None:
-        """Redraw the bar, at most ten times a second; without a terminal nothing is printed."""
+        """Redraw the bar, at most ten times a second; without a terminal, a line every 20 s."""
         now = time.perf_counter()
-        if not self._terminal or (now - self._shown < 0.1 and done < total):
+        if now - self._shown < (0.1 if self._terminal else 20):
             return
         self._shown = now
         left = (now - self._started) / max(1, done) * (total - done)
         full = _WIDTH * done // max(1, total)
+        if not self._terminal:
+            self.line(f"{done}/{total} {text} {left:.0f} s left")
+            return
         bar = "#" * full + "." * (_WIDTH - full)
         sys.stderr.write(f"\r\x1b[K[{bar}] {done}/{total} {text} {left:.0f} s left")
         sys.stderr.flush()

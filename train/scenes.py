@@ -135,8 +135,8 @@ def make_scenes(
     try:
         (temporary / "images").mkdir()
         document = _write_images(temporary / "images", num=num, seed=seed, settings=settings)
-        document = {"info": info, **document}
-        (temporary / "instances.json").write_text(json.dumps(document), encoding="utf-8")
+        text = json.dumps({"info": info, **document})
+        (temporary / "instances.json").write_text(text, encoding="utf-8")
         temporary.chmod(0o755)
         temporary.replace(out)  # onto nothing or an empty folder
     finally:
