@@ -75,7 +75,7 @@ class OpenVINORunner:
             self._config["CACHE_DIR"] = str(cache_dir)
         try:
             whole = self._core.read_model(path)
-            cut = [_producer(whole, name) for name in CANDIDATES]
+            cut = [find_tensor(whole, name) for name in CANDIDATES]
             self._model = openvino.Model(cut, whole.get_parameters(), info.name)
         except RuntimeError as error:
             raise BadInput(
@@ -185,14 +185,14 @@ def infer_tensors(path: Path, frames: Image, names: Sequence[str]) -> dict[str, 
 
     core = openvino.Core()
     whole = core.read_model(path)
-    model = openvino.Model([_producer(whole, n) for n in names], whole.get_parameters(), "tensors")
+    model = openvino.Model([find_tensor(whole, n) for n in names], whole.get_parameters(), "tensors")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     result = compiled({0: frames})
     return {name: np.array(result[i]) for i, name in enumerate(names)}
 
 
-def _producer(model: Any, name: str) -> Any:
-    """The output port that carries a tensor's name (the model's own search sees outputs only)."""
+def find_tensor(model: Any, name: str) -> Any:
+    """The output port of a graph that carries a tensor's name."""
     for op in model.get_ops():
         for port in op.outputs():
             if name in port.get_names():

@@ -16,7 +16,7 @@ import numpy as np
 from retinart.engine.info import OUTPUTS, Thresholds
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
-STEPS = 24  # longest chain seen in benchmarks/nms_chains.py, doubled
+STEPS = 24  # crowds of 2000 clustered candidates settled in at most 13 (tests/test_nms_graph.py)
 
 
 def emit_nms(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -23,12 +24,17 @@ SHARED = Path(os.environ.get("RETINART_DATA", ROOT.parent / "shared"))
 CLASSES = ("disc", "square", "ring")
 
 
-def shared(*parts: str) -> Path:
+@pytest.fixture(scope="session")
+def shared() -> Callable[..., Path]:
     """A path below the shared data; skips the test, saying why, where that is absent."""
-    path = SHARED.joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"{path} is absent: set RETINART_DATA to the folder that holds {parts[0]}/")
-    return path
+
+    def find(*parts: str) -> Path:
+        path = SHARED.joinpath(*parts)
+        if not path.exists():
+            pytest.skip(f"{path} is absent: set RETINART_DATA to the folder that holds {parts[0]}/")
+        return path
+
+    return find
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +43,7 @@ def _two_threads() -> None:
 
 
 @pytest.fixture(scope="session")
-def golden() -> ModuleType:
+def golden(shared: Callable[..., Path]) -> ModuleType:
     """golden.py of the shared data, which makes the public models' weights."""
     folder = str(shared("golden"))
     sys.path.insert(0, folder)
