@@ -46,7 +46,7 @@ class MissingDependency(RetinartError):
         """The error for a Python package that comes with an extra of retinart."""
         return cls(
             f"{purpose} needs the package {module}, which is not installed",
-            fix=f'Install it with: pip install "retinart[{extra}]"',
+            fix="Install it with: pip install " + (f'"retinart[{extra}]"' if extra else "retinart"),
         )
 
 

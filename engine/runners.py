@@ -8,7 +8,9 @@ in-graph form; ONNX Runtime runs the file exactly as it is written. Both give th
 
 from __future__ import annotations
 
+import importlib
 import queue
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,11 +60,8 @@ class OpenVINORunner:
         threads: int | None = None,
         cache_dir: Path | None = None,
     ) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingDependency.package("openvino", "", "Running on OpenVINO") from error
-        self._ov, self._info, self._device = openvino, info, device
+        openvino = load_openvino()
+        self._info, self._device = info, device
         self._core = openvino.Core()
         # the file says its precision: without this, CPUs with bf16 would silently use that
         self._config: dict[str, Any] = {
@@ -179,13 +178,36 @@ class ONNXRuntimeRunner:
         """See `Runner`."""
 
 
+def load_openvino() -> Any:
+    """The module openvino, imported without its telemetry.
+
+    Importing it would otherwise start a thread that reports the import to a server, and write an
+    identifier to the home folder. A detector has no business to do that unasked.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    telemetry = "openvino_telemetry"
+    blocked = "openvino" not in sys.modules and telemetry not in sys.modules
+    if blocked:
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # how an import is made to fail
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise MissingDependency.package("openvino", "", "Running on OpenVINO") from error
+    finally:
+        if blocked:
+            del sys.modules[telemetry]
+
+
 def infer_tensors(path: Path, frames: Image, names: Sequence[str]) -> dict[str, Any]:
     """Any tensors of a model's graph, by name, for frames (N, H, W, 3) uint8 BGR: for checks."""
-    import openvino
-
+    openvino = load_openvino()
     core = openvino.Core()
     whole = core.read_model(path)
-    model = openvino.Model([find_tensor(whole, n) for n in names], whole.get_parameters(), "tensors")
+    model = openvino.Model(
+        [find_tensor(whole, n) for n in names], whole.get_parameters(), "tensors"
+    )
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     result = compiled({0: frames})
     return {name: np.array(result[i]) for i, name in enumerate(names)}

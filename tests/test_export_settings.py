@@ -1,0 +1,267 @@
+"""Every setting in which RetinaNets differ, through export: the file computes what PyTorch does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from retinart.engine.errors import BadInput, CheckFailed
+from retinart.engine.images import Image
+from retinart.engine.info import INPUT, METADATA_KEY, OUTPUTS, Thresholds, read_info
+from retinart.engine.variant import Variant
+from retinart.export import export, tensorrt_rtx
+from retinart.export.export import ExportSettings, export_checkpoint, input_size
+from retinart.export.onnx_model import build_onnx
+from retinart.train.checkpoint import load_checkpoint, save_checkpoint
+from retinart.train.presets import preset
+from retinart.train.resnet import BACKBONES
+from retinart.train.retinanet import RetinaNet, build_retinanet
+
+BASE = preset("tiny", 3)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "P6 of C5, no ReLU": {"p6_from": "c5", "p7_relu": False},
+    "group norm": {"head_norm_groups": 8},
+    "rounded anchors, strides of the grid": {
+        "anchor_rounding": True,
+        "anchor_strides": "image//grid",
+        "anchor_order": "ratio_outer",
+    },
+    "size outer, centred, other ratios": {
+        "anchor_order": "size_outer",
+        "anchor_center": 0.5,
+        "anchor_ratios": (1.0, 2.0, 0.5),
+    },
+    "inclusive corners, no clamp": {"box_plus_one": True, "box_clamp": None},
+    "clamped below, clipped after NMS": {
+        "box_clamp": 0.2,
+        "box_clamp_below": True,
+        "clip_before_nms": False,
+    },
+    "BGR, no std": {"channel_order": "bgr", "mean": (103.53, 116.28, 123.675), "std": (1.0,) * 3},
+}
+
+
+def varied_model(variant: Variant) -> RetinaNet:
+    """Random weights whose logits and deltas spread as a trained model's do."""
+    torch.manual_seed(11)
+    model = build_retinanet(variant, prior=0.1).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+        for head in (model.cls_head, model.box_head):
+            for conv in head.convs:
+                assert isinstance(conv, torch.nn.Conv2d)
+                torch.nn.init.kaiming_normal_(conv.weight)
+        scale = 30.0 if variant.std == (1.0,) * 3 else 1.0
+        outputs = model(torch.randn(1, 3, 96, 96) * scale)
+        model.cls_head.output.weight.mul_(1.5 / outputs.logits[0].std())
+        model.box_head.output.weight.mul_(0.3 / outputs.deltas[0].std())
+    return model
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    """Writes a checkpoint of a varied model."""
+
+    def write_checkpoint(variant: Variant) -> Path:
+        path = tmp_path / "model.pt"
+        classes = [f"c{i}" for i in range(variant.num_classes)]
+        save_checkpoint(
+            path, model=varied_model(variant), variant=variant, classes=classes, training={}
+        )
+        return path
+
+    return write_checkpoint
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings(name: str, dynamic: bool, write: Any, tmp_path: Path) -> None:
+    variant = dataclasses.replace(BASE, **SETTINGS[name])
+    report = export_checkpoint(
+        write(variant),
+        tmp_path / "model.onnx",
+        ExportSettings(imgsz=100, dynamic=dynamic, tensorrt=False),
+    )
+    assert report.parity.detections.matched > 20
+    assert report.parity.native.same
+    assert read_info(report.path).variant == variant
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+def test_backbones(name: str, write: Any, tmp_path: Path) -> None:
+    variant = dataclasses.replace(preset(name, 2), fpn_channels=32)
+    settings = ExportSettings(imgsz=64, tensorrt=False)
+    report = export_checkpoint(write(variant), tmp_path / "model.onnx", settings)
+    assert report.parity.head_diff < 1e-3
+
+
+# parameters of the ImageNet classifiers less their last layer, as their papers' code has them
+PARAMETERS = {
+    "resnet18": 11_176_512,
+    "resnet34": 21_284_672,
+    "resnet50": 23_508_032,
+    "resnet101": 42_500_160,
+    "resnet152": 58_143_808,
+    "resnext50_32x4d": 22_979_904,
+    "resnext101_32x8d": 86_742_336,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_backbone_sizes(name: str) -> None:
+    with torch.device("meta"):
+        model = build_retinanet(preset(name, 80))
+    assert sum(p.numel() for p in model.backbone.parameters()) == PARAMETERS[name]
+    assert set(BACKBONES) == {*PARAMETERS, "tiny"}
+
+
+def test_a_file_that_differs_is_not_written(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Export really compares: a wrong weight in the graph is found, and nothing is left."""
+    checkpoint = write(BASE)
+
+    def broken(model: RetinaNet, info: Any) -> onnx.ModelProto:
+        with torch.no_grad():
+            original = model.box_head.output.weight.clone()
+            model.box_head.output.weight[0, 0, 1, 1] += 0.1
+            result = build_onnx(model, info)
+            model.box_head.output.weight.copy_(original)
+        return result
+
+    monkeypatch.setattr(export, "build_onnx", broken)
+    with pytest.raises(CheckFailed, match="raw outputs differ"):
+        export_checkpoint(
+            checkpoint, tmp_path / "out.onnx", ExportSettings(imgsz=96, tensorrt=False)
+        )
+    assert [p.name for p in tmp_path.iterdir()] == [checkpoint.name]
+
+
+def test_a_wrong_nms_is_not_written(
+    write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from retinart.export import nms
+
+    checkpoint = write(BASE)
+    monkeypatch.setattr(nms, "STEPS", 1)
+    with pytest.raises(CheckFailed, match="NMS written in the file differs"):
+        export_checkpoint(
+            checkpoint, tmp_path / "out.onnx", ExportSettings(imgsz=160, tensorrt=False)
+        )
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_the_file_is_plain_onnx(model_path: Path) -> None:
+    model = onnx.load(model_path)
+    onnx.checker.check_model(model, full_check=True)
+    assert {n.domain for n in model.graph.node} == {""}
+    assert not model.functions
+    assert [i.name for i in model.graph.input] == [INPUT]
+    assert [o.name for o in model.graph.output] == list(OUTPUTS)
+    frames = model.graph.input[0].type.tensor_type
+    assert frames.elem_type == onnx.TensorProto.UINT8
+    shape = [d.dim_param or d.dim_value for d in frames.shape.dim]
+    assert shape == ["batch", 96, 128, 3]
+    assert METADATA_KEY in {p.key for p in model.metadata_props}
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(
+    noisy_checkpoint: Path, model_path: Path, tmp_path: Path
+) -> None:
+    settings = ExportSettings(height=96, width=128, tensorrt=False)
+    again = export_checkpoint(noisy_checkpoint, tmp_path / "model.onnx", settings).path
+    assert again.read_bytes() == model_path.read_bytes()
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("backbone", ["tiny", "resnet18"])
+def test_tensorrt_rtx_builds(backbone: str, dynamic: bool, write: Any, tmp_path: Path) -> None:
+    """Parsed and built on the CPU by NVIDIA's own builder, for batch 1 and for 1 to 4."""
+    if not tensorrt_rtx.available():
+        pytest.skip("TensorRT-RTX is not installed")
+    variant = preset(backbone, 3)
+    settings = ExportSettings(imgsz=128, dynamic=dynamic, tensorrt=False)
+    report = export_checkpoint(write(variant), tmp_path / "model.onnx", settings)
+    for batch in (1, 4):
+        built = tensorrt_rtx.check_build(report.path, report.info, max_batch=batch)
+        assert built.plan_bytes > 1_000_000
+
+
+def test_tensorrt_rtx_refuses(model_path: Path, tmp_path: Path) -> None:
+    """The check can fail: a node that TensorRT lacks is named."""
+    if not tensorrt_rtx.available():
+        pytest.skip("TensorRT-RTX is not installed")
+    model = onnx.load(model_path)
+    for node in model.graph.node:
+        if node.name == "fpn.p6":
+            node.op_type, node.domain = "NoSuchThing", "nobody"
+    path = tmp_path / "bad.onnx"
+    onnx.save(model, path)
+    with pytest.raises(CheckFailed, match=r"cannot parse bad\.onnx.*fpn\.p6"):
+        tensorrt_rtx.check_build(path, read_info(model_path))
+
+
+def test_input_sizes() -> None:
+    def canvas(**settings: Any) -> tuple[int, int] | None:
+        return input_size(BASE, ExportSettings(**settings))[0].canvas
+
+    assert [canvas(imgsz=s) for s in (400, 600, 800)] == [(416, 544), (608, 800), (800, 1088)]
+    assert canvas() == (608, 800)
+    assert canvas(height=96, width=128) == (96, 128)
+    rule, smallest, largest = input_size(BASE, ExportSettings(imgsz=800, dynamic=True))
+    assert (rule.canvas, rule.max_size) == (None, 1333)
+    assert (smallest, largest) == ((32, 32), (1344, 1344))
+    wide = dataclasses.replace(BASE, pad_multiple=128)
+    assert input_size(wide, ExportSettings(imgsz=400))[0].canvas == (512, 640)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"height": 100, "width": 128}, "Use --height 128 --width 128"),
+        ({"height": 96}, "only one of height and width"),
+        ({"imgsz": 5}, "out of range"),
+        ({"height": 96, "width": 96, "dynamic": True}, "exclude each other"),
+    ],
+)
+def test_bad_sizes(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        input_size(BASE, ExportSettings(**settings))
+
+
+def test_class_names(noisy_checkpoint: Path, tmp_path: Path) -> None:
+    settings = ExportSettings(imgsz=96, tensorrt=False, classes=("a", "b", "c"))
+    path = export_checkpoint(noisy_checkpoint, tmp_path / "a.onnx", settings).path
+    assert read_info(path).classes == ("a", "b", "c")
+    with pytest.raises(BadInput, match="2 class names were given for 3 classes"):
+        export_checkpoint(
+            noisy_checkpoint, tmp_path / "b.onnx", dataclasses.replace(settings, classes=("a", "b"))
+        )
+
+
+def test_batches_in_pytorch_and_in_the_file(model_path: Path, noisy_checkpoint: Path) -> None:
+    """Three frames at once give what each gives alone, in both runtimes and in PyTorch."""
+    from retinart.engine.detector import Detector
+    from retinart.engine.matching import match
+    from retinart.train.predict import predict
+
+    rng = np.random.default_rng(0)
+    frames: Image = rng.integers(0, 255, (3, 96, 128, 3), np.uint8)
+    model, variant, _ = load_checkpoint(noisy_checkpoint)
+    expected = predict(model, variant, frames, Thresholds())
+    for runtime in ("openvino", "onnxruntime"):
+        with Detector(model_path, runtime=runtime) as detector:  # type: ignore[arg-type]
+            together = detector(list(frames))
+            for frame, one, want in zip(frames, together, expected, strict=True):
+                for found in (one, detector(frame)):
+                    floor = float(want.confidence[-1])
+                    assert match(want, found, floor=floor).same
