@@ -101,7 +101,7 @@ def load_state_dict(state: Mapping[str, Tensor], source: Source, path: Path) -> 
     if missing or unexpected or shapes:
         raise BadInput(
             f"{path} looks like {source.name}, but its tensors do not fit",
-            why=_differences(missing, unexpected, shapes, list(theirs.values())),
+            why=_differences(missing, unexpected, shapes),
             fix="Nothing was loaded. Export from the file that the project itself saved",
         )
     model.load_state_dict(renamed, strict=False)
@@ -217,12 +217,10 @@ def _conv2_shape(spec: BackboneSpec) -> tuple[int, int]:
     return width, width // spec.groups
 
 
-def _differences(
-    missing: list[str], unexpected: list[str], shapes: list[str], keys: list[str]
-) -> str:
+def _differences(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
     lines = [""]
     for key in missing:
-        near = difflib.get_close_matches(key, keys, n=1)
+        near = difflib.get_close_matches(key, unexpected, n=1, cutoff=0.4)
         lines.append(
             f"  missing     {key}" + (f" (nearest in the file: {near[0]})" if near else "")
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def read_torch_file(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise BadInput(
             f"refused to read the checkpoint {path}",
-            why=_first_line(error),
+            why=f"it is damaged, or wants to call {_unsafe_name(error)}",
             fix="A checkpoint may hold tensors, numbers, strings, lists and dicts only; if you "
             "trust it, load it yourself and save its state_dict alone",
         ) from error
@@ -100,6 +101,12 @@ def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Var
             f"the weights in {path} do not fit its own settings", why=str(error)
         ) from error
     return model.eval(), variant, list(content["classes"])
+
+
+def _unsafe_name(error: pickle.UnpicklingError) -> str:
+    """What PyTorch's message says that the file wanted, such as `os.system`."""
+    found = re.search(r"(?:GLOBAL|class|type|function)\s+[`'\"]?(\w+(?:\.\w+)+)", str(error))
+    return found.group(1) if found else "something other than tensors and containers"
 
 
 def _first_line(error: BaseException) -> str:

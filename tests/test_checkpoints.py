@@ -1,0 +1,207 @@
+"""Whose checkpoint is it: recognition, safety, and errors that name what does not fit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from retinart.engine.errors import BadInput
+from retinart.export.checkpoint import load_any, recognise
+from retinart.export.coco_names import COCO_80, COCO_91, default_names
+from retinart.export.sources import SOURCES
+from retinart.train.checkpoint import load_checkpoint, save_checkpoint
+from retinart.train.presets import preset
+from retinart.train.retinanet import build_retinanet
+
+
+def named(name: str) -> Any:
+    return next(source for source in SOURCES if source.name == name)
+
+
+def torchvision_state(num_classes: int = 5, backbone: str = "resnet18") -> dict[str, Tensor]:
+    """A small state dict under torchvision's names, made by undoing the renaming."""
+    ours = build_retinanet(preset(backbone, num_classes)).state_dict()
+    prefixes = {
+        "backbone.": "backbone.body.",
+        "fpn.lateral.": "backbone.fpn.inner_blocks.",
+        "fpn.output.": "backbone.fpn.layer_blocks.",
+        "fpn.p": "backbone.fpn.extra_blocks.p",
+        "cls_head.convs.": "head.classification_head.conv.",
+        "box_head.convs.": "head.regression_head.conv.",
+        "cls_head.output.": "head.classification_head.cls_logits.",
+        "box_head.output.": "head.regression_head.bbox_reg.",
+    }
+    state = {}
+    for key, value in ours.items():
+        prefix = next(p for p in prefixes if key.startswith(p))
+        rest = key.removeprefix(prefix)
+        if ".convs." in prefix or prefix in ("fpn.lateral.", "fpn.output."):
+            number, kind = rest.split(".")
+            rest = f"{number}.0.{kind}"
+        state[prefixes[prefix] + rest] = value
+    del state["backbone.fpn.extra_blocks.p6.weight"]  # P6 of P5 there
+    state["backbone.fpn.extra_blocks.p6.weight"] = torch.zeros(256, 256, 3, 3)
+    return state
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[Any], Path]:
+    def write(content: Any) -> Path:
+        path = tmp_path / "model.pth"
+        torch.save(content, path)
+        return path
+
+    return write
+
+
+def test_every_golden_file_is_one_project_s(golden: ModuleType) -> None:
+    """Each file's keys match one record, and every key has a place."""
+    want = {
+        "torchvision_retinanet_resnet50_fpn": "torchvision retinanet_resnet50_fpn",
+        "torchvision_retinanet_resnet50_fpn_v2": "torchvision retinanet_resnet50_fpn_v2",
+        "detectron2_retinanet_R_50_FPN_3x": "detectron2",
+        "odtk_ResNet50FPN": "odtk",
+        "mmdetection_retinanet_r50_fpn": "mmdetection",
+    }
+    for variant, name in want.items():
+        keys = list(golden.arrays(variant))
+        matching = [source for source in SOURCES if source.matches(keys)]
+        assert [source.name for source in matching] == [name]
+        assert None not in [matching[0].translate(key) for key in keys]
+
+
+def test_sizes_are_read_from_the_file(save: Callable[[Any], Path]) -> None:
+    loaded = load_any(save({"state_dict": torchvision_state(num_classes=7)}))
+    assert loaded.variant.backbone == "resnet18"
+    assert loaded.variant.num_classes == 7
+    assert loaded.variant.p6_from == "p5"
+    assert loaded.classes == tuple(f"class_{i}" for i in range(7))
+
+
+def test_ddp_prefix_is_removed(save: Callable[[Any], Path]) -> None:
+    state = {f"module.{k}": v for k, v in torchvision_state().items()}
+    assert load_any(save(state)).variant.num_classes == 5
+
+
+def test_names_of_coco() -> None:
+    assert (len(COCO_80), len(COCO_91)) == (80, 91)
+    assert COCO_91[1] == COCO_80[0] == "person"
+    assert COCO_91[90] == COCO_80[79] == "toothbrush"
+    assert (COCO_91[0], COCO_91[12]) == ("__background__", "N/A")
+    assert default_names(80) == COCO_80
+    assert default_names(2) == ("class_0", "class_1")
+
+
+def test_all_that_does_not_fit_is_listed(save: Callable[[Any], Path]) -> None:
+    state = torchvision_state()
+    state["backbone.fpn.extra_blocks.p8.weight"] = torch.zeros(1)
+    state["backbone.body.layer1.0.conv9.weight"] = torch.zeros(1)
+    state["head.regression_head.conv.2.0.wieght"] = state.pop(
+        "head.regression_head.conv.2.0.weight"
+    )
+    state["backbone.body.layer2.0.bn1.bias"] = torch.zeros(3)
+    with pytest.raises(BadInput) as caught:
+        load_any(save(state))
+    text = str(caught.value)
+    assert "missing     box_head.convs.2.weight" in text
+    assert "nearest in the file: head.regression_head.conv.2.0.wieght" in text
+    assert "unexpected  backbone.fpn.extra_blocks.p8.weight" in text
+    assert "unexpected  backbone.body.layer1.0.conv9.weight" in text
+    assert "misshapen   backbone.body.layer2.0.bn1.bias: 3, expected 128" in text
+    assert "Nothing was loaded" in text
+
+
+def test_other_models_are_named(save: Callable[[Any], Path]) -> None:
+    with pytest.raises(BadInput, match=r"tensors are called features\.0, roi_heads\.box"):
+        load_any(save({"roi_heads.box.weight": torch.zeros(1), "features.0.weight": torch.ones(1)}))
+    with pytest.raises(BadInput, match="holds no state dict"):
+        load_any(save([1, 2, 3]))
+    fewer = save({k: v for k, v in torchvision_state().items() if "body.layer1.1." not in k})
+    with pytest.raises(BadInput, match="backbone is none that retinart knows"):
+        load_any(fewer)
+    boxes = {"head.regression_head.bbox_reg.weight": torch.zeros(24, 256, 3, 3)}
+    other_anchors = save({**torchvision_state(), **boxes})
+    with pytest.raises(BadInput, match="has 6 anchors at a position"):
+        load_any(other_anchors)
+
+
+class Hostile:
+    """What unpickling would run, were it allowed to."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_hostile_pickles_do_nothing(suffix: str, tmp_path: Path) -> None:
+    target, path = tmp_path / "made by the file", tmp_path / f"model{suffix}"
+    content = {"model": Hostile(target)}
+    if suffix == ".pth":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(BadInput, match="mkdir"):
+        load_any(path)
+    assert not target.exists()
+
+
+def test_pickles_of_arrays_load(golden: ModuleType, tmp_path: Path) -> None:
+    """detectron2's zoo files: a pickle of NumPy arrays."""
+    arrays = golden.arrays("detectron2_retinanet_R_50_FPN_3x")
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "nobody"}))
+    loaded = load_any(path)
+    assert loaded.variant.source == "detectron2"
+    weight = loaded.model.backbone.conv1.weight.detach().numpy()  # type: ignore[union-attr, operator]
+    assert np.array_equal(weight, arrays["backbone.bottom_up.stem.conv1.weight"])
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99])
+def test_truncated(keep: float, noisy_checkpoint: Path, tmp_path: Path) -> None:
+    data = noisy_checkpoint.read_bytes()
+    path = tmp_path / "cut.pt"
+    path.write_bytes(data[: int(keep if keep > 1 else keep * len(data))])
+    with pytest.raises(BadInput, match=r"truncated or not a torch file|refused to read"):
+        load_any(path)
+
+
+def test_own_checkpoints(noisy_checkpoint: Path, tmp_path: Path) -> None:
+    model, variant, classes = load_checkpoint(noisy_checkpoint)
+    again = tmp_path / "again.pt"
+    save_checkpoint(again, model=model, variant=variant, classes=classes, training={"seed": 1})
+    other, other_variant, other_classes = load_checkpoint(again)
+    assert (variant, classes) == (other_variant, other_classes)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key])
+    with pytest.raises(BadInput, match="there is no checkpoint at"):
+        load_any(tmp_path / "absent.pt")
+
+
+def test_a_newer_checkpoint_is_refused(save: Callable[[Any], Path]) -> None:
+    with pytest.raises(BadInput, match=r"version 9.*Upgrade"):
+        load_any(save({"format": "retinart.checkpoint", "version": 9}))
+
+
+def test_recognition_takes_no_partial_match() -> None:
+    """v2's norms decide between the two torchvision files."""
+    keys = [
+        "head.classification_head.cls_logits.weight",
+        "head.classification_head.conv.0.0.weight",
+        "head.classification_head.conv.0.1.weight",
+    ]
+    state = {key: torch.zeros(1) for key in keys}
+    assert recognise(state, Path("x")) is named("torchvision retinanet_resnet50_fpn_v2")
+    del state[keys[2]]
+    assert recognise(state, Path("x")) is named("torchvision retinanet_resnet50_fpn")
