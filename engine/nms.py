@@ -16,6 +16,8 @@ from retinart.engine.info import Thresholds
 
 Floats = npt.NDArray[np.float32]
 
+_CHUNK = 128  # candidates compared with each other at once
+
 
 def detect_from_candidates(
     boxes: Floats, scores: Floats, thresholds: Thresholds, *, plus_one: bool = False
@@ -60,17 +62,38 @@ def greedy_nms(
         labels: (P,) classes; boxes of different classes never suppress each other.
         nms_thresh: a box goes when its IoU with a kept one is above this.
     """
-    one = np.float32(plus_one)
-    threshold = np.float32(nms_thresh)
-    low, high = boxes[:, :2], boxes[:, 2:] + one
-    areas = np.prod(high - low, axis=1)
+    keep: list[np.intp] = []
     rest = np.arange(len(boxes))
-    keep: list[int] = []
-    while rest.size and len(keep) < limit:
-        best, rest = rest[0], rest[1:]
-        keep.append(int(best))
-        side = np.minimum(high[rest], high[best]) - np.maximum(low[rest], low[best])
-        inter = np.prod(np.maximum(side, 0), axis=1)
-        suppressed = inter > threshold * (areas[best] + areas[rest] - inter)
-        rest = rest[~(suppressed & (labels[rest] == labels[best]))]
-    return np.array(keep, np.intp)
+    while rest.size:
+        chunk, rest = rest[:_CHUNK], rest[_CHUNK:]
+        inside = _suppresses(boxes, labels, chunk, chunk, nms_thresh, plus_one)
+        alive, new = np.ones(len(chunk), np.bool_), list[np.intp]()
+        for i, index in enumerate(chunk):
+            if alive[i]:
+                new.append(index)
+                alive &= ~inside[i]  # of the ones before i nothing is asked any more
+        keep += new
+        if len(keep) >= limit:
+            break
+        hit = _suppresses(boxes, labels, np.array(new), rest, nms_thresh, plus_one)
+        rest = rest[~hit.any(axis=0)]
+    return np.array(keep[:limit], np.intp)
+
+
+def _suppresses(
+    boxes: Floats,
+    labels: npt.NDArray[np.intp],
+    better: npt.NDArray[np.intp],
+    worse: npt.NDArray[np.intp],
+    nms_thresh: float,
+    plus_one: bool,
+) -> npt.NDArray[np.bool_]:
+    """(B, W) bool: whether each of B better boxes would suppress each of W worse ones."""
+    one = np.float32(plus_one)
+    a, b = boxes[better][:, None], boxes[worse]
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]) + one
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]) + one
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    area_a, area_b = ((x[..., 2] - x[..., 0] + one) * (x[..., 3] - x[..., 1] + one) for x in (a, b))
+    above = inter > np.float32(nms_thresh) * (area_a + area_b - inter)
+    return np.asarray(above & (labels[better][:, None] == labels[worse]), np.bool_)
