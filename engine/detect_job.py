@@ -28,12 +28,14 @@ class DetectJob:
         source: an image, a folder, a glob or a video file.
         out: folder for annotated copies and `detections.jsonl`.
         coco, csv: further files to write, or None.
+        draw_conf: detections below this score are written, but not drawn.
     """
 
     source: str
     out: Path
     coco: Path | None = None
     csv: Path | None = None
+    draw_conf: float = 0.3
 
 
 @dataclass(kw_only=True)
@@ -104,7 +106,8 @@ def run_job(detector: Detector, job: DetectJob) -> DetectSummary:
                     detections=found,
                 )
                 with summary.clock("draw"):
-                    picture = draw(image, found, detector.classes)
+                    sure = found[found.confidence >= job.draw_conf]
+                    picture = draw(image, sure, detector.classes)
                 with summary.clock("write"):
                     annotate(record, picture)
                     for writer in writers:

@@ -14,7 +14,6 @@ from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.images import Image, as_bgr
 from retinart.engine.info import ModelInfo, read_info
-from retinart.engine.resize import Resized
 from retinart.engine.runners import ONNXRuntimeRunner, OpenVINORunner, Runner
 from retinart.engine.timing import StageClock
 from retinart.engine.video import VideoReader
@@ -164,13 +163,4 @@ class Detector:
             batch, resized = self.info.resize.apply([as_bgr(image) for image in images])
         found = runner.run(batch, self.thresholds, clock)
         with clock("results"):
-            return [_in_source(d, r) for d, r in zip(found, resized, strict=True)]
-
-
-def _in_source(found: Detections, resized: Resized) -> Detections:
-    """Detections in pixels of the source image, without those that lie in the padding."""
-    xyxy = resized.to_source(found.xyxy)
-    inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-    return Detections(
-        xyxy=xyxy[inside], confidence=found.confidence[inside], class_id=found.class_id[inside]
-    )
+            return [r.detections_to_source(d) for d, r in zip(found, resized, strict=True)]

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from retinart.engine.detections import Detections
 from retinart.engine.images import Image
 
 
@@ -36,6 +37,14 @@ class Resized:
         ratio = np.array([source_w / w, source_h / h] * 2, np.float32)
         limit = np.array([source_w, source_h] * 2, np.float32)
         return np.asarray(np.clip(boxes * ratio, 0, limit), np.float32)
+
+    def detections_to_source(self, found: Detections) -> Detections:
+        """Detections in pixels of the image, without those that lie in the padding alone."""
+        xyxy = self.to_source(found.xyxy)
+        inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+        return Detections(
+            xyxy=xyxy[inside], confidence=found.confidence[inside], class_id=found.class_id[inside]
+        )
 
     def from_source(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Boxes (M, 4) xyxy from pixels of the image to pixels of the canvas."""

@@ -259,7 +259,7 @@ def test_batches_in_pytorch_and_in_the_file(model_path: Path, noisy_checkpoint: 
     model, variant, _ = load_checkpoint(noisy_checkpoint)
     expected = predict(model, variant, frames, Thresholds())
     for runtime in ("openvino", "onnxruntime"):
-        with Detector(model_path, runtime=runtime) as detector:  # type: ignore[arg-type]
+        with Detector(model_path, runtime=runtime) as detector:
             together = detector(list(frames))
             for frame, one, want in zip(frames, together, expected, strict=True):
                 for found in (one, detector(frame)):

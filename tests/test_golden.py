@@ -1,4 +1,4 @@
-"""Against the outputs of five public RetinaNets, in PyTorch and in the exported file on OpenVINO."""
+"""Against outputs of five public RetinaNets, in PyTorch and in the exported file on OpenVINO."""
 
 from __future__ import annotations
 

@@ -149,9 +149,9 @@ def test_fewer_pairs_than_detections(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    boxes = np.float32([[[0, 0, 9, 9], [1, 0, 9, 9], [20, 20, 30, 30]]])
+    boxes = np.array([[[0, 0, 9, 9], [1, 0, 9, 9], [20, 20, 30, 30]]], np.float32)
     count, xyxy, confidence, _ = session.run(
-        None, {"boxes": boxes, "scores": np.float32([[[0.9], [0.8], [0.7]]])}
+        None, {"boxes": boxes, "scores": np.array([[[0.9], [0.8], [0.7]]], np.float32)}
     )
     assert count.tolist() == [[2]]
     assert xyxy.shape == (1, 100, 4) and confidence.shape == (1, 100)

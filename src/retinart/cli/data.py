@@ -34,6 +34,13 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     detect.add_argument("--coco", type=Path, metavar="FILE", help="COCO results as well")
     detect.add_argument("--csv", type=Path, metavar="FILE", help="a row for each detection as well")
     detect.add_argument(
+        "--draw-conf",
+        type=float,
+        default=0.3,
+        metavar="T",
+        help="draw what scores at least this (the files hold all; default %(default)s)",
+    )
+    detect.add_argument(
         "--strict", action="store_true", help="exit 1 when a file or a frame could not be read"
     )
     detect.set_defaults(run=_detect)
@@ -65,7 +72,13 @@ def _detect(args: argparse.Namespace) -> int:
     from retinart.engine.detect_job import DetectJob, run_job
 
     with _detector(args) as detector:
-        job = DetectJob(source=args.source, out=args.out, coco=args.coco, csv=args.csv)
+        job = DetectJob(
+            source=args.source,
+            out=args.out,
+            coco=args.coco,
+            csv=args.csv,
+            draw_conf=args.draw_conf,
+        )
         summary = run_job(detector, job)
     print(summary.clock.table(), file=sys.stderr)
     for path, why in summary.skipped:

@@ -1,0 +1,48 @@
+"""One file, three runtimes: PyTorch, OpenVINO and ONNX Runtime find the same on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from retinart.engine.detector import Detector
+from retinart.engine.images import list_images, read_image
+from retinart.engine.matching import match
+from retinart.export.checkpoint import load_any
+from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.train.predict import predict
+
+COCO_IMAGES = 20
+
+
+@pytest.mark.parametrize(
+    "variant", ["torchvision_retinanet_resnet50_fpn", "torchvision_retinanet_resnet50_fpn_v2"]
+)
+def test_the_same_detections(
+    variant: str, golden: ModuleType, shared: Callable[..., Path], tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "model.pth"
+    torch.save(golden.load(variant), checkpoint)
+    settings = ExportSettings(imgsz=256, tensorrt=False)
+    path = export_checkpoint(checkpoint, tmp_path / "model.onnx", settings).path
+    loaded = load_any(checkpoint)
+
+    paths = [shared("golden", "input.png")]
+    paths += list_images(str(shared("data", "coco_val206", "images")))[:COCO_IMAGES]
+    matched = 0
+    with Detector(path) as openvino, Detector(path, runtime="onnxruntime") as onnxruntime:
+        for image in map(read_image, paths):
+            batch, (resized,) = openvino.info.resize.apply([image])
+            reference = predict(loaded.model, loaded.variant, batch, openvino.thresholds)[0]
+            expected = resized.detections_to_source(reference)
+            full = len(reference) == openvino.thresholds.detections_per_img
+            floor = float(reference.confidence[-1]) if full else 0.05
+            for detector in (openvino, onnxruntime):
+                result = match(expected, detector(image), floor=floor)
+                assert result.same, (detector.runtime, result)
+                matched += result.matched
+    assert matched > 20 * len(paths)
