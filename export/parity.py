@@ -59,7 +59,7 @@ def check_parity(
     frames, _ = info.resize.apply(images)
     tensors = infer_tensors(path, frames, (*HEADS, *CANDIDATES, *OUTPUTS))
     with torch.inference_mode():
-        outputs = model(normalize(frames, info.variant))
+        outputs = model(normalize(torch.from_numpy(frames), info.variant))
     diff = _head_diff(outputs, tensors)
     if not diff <= TOLERANCE:
         raise CheckFailed(

@@ -17,7 +17,8 @@ import retinart.train.trainer as trainer
 from retinart.engine.coco import load_coco
 from retinart.engine.errors import BadInput, CheckFailed
 from retinart.train.checkpoint import load_checkpoint
-from retinart.train.data import NO_AUGMENTATION, Augmentation, Batches, normalize, prefetch
+from retinart.train.data import NO_AUGMENTATION, Augmentation, Batches, prefetch
+from retinart.train.predict import normalize
 from retinart.train.presets import preset
 from retinart.train.resnet import BACKBONES
 from retinart.train.retinanet import build_retinanet

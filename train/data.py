@@ -21,7 +21,6 @@ from torch import Tensor
 from retinart.engine.coco import CocoDataset, CocoImage
 from retinart.engine.images import Image, read_image
 from retinart.engine.resize import ResizeRule
-from retinart.engine.variant import Variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,23 +154,6 @@ def prefetch(batches: Batches, steps: range, *, workers: int) -> Generator[Batch
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def normalize(frames: Tensor, variant: Variant) -> Tensor:
-    """Frames as the first convolution sees them.
-
-    Args:
-        frames: (N, H, W, 3) uint8 BGR.
-
-    Returns:
-        (N, 3, H, W) float32, channels in the variant's order, in channels-last memory.
-    """
-    mean = torch.tensor(variant.mean_bgr, device=frames.device)
-    std = torch.tensor(variant.std_bgr, device=frames.device)
-    x = (frames.float() - mean) / std
-    if variant.channel_order == "rgb":
-        x = x.flip(-1)
-    return x.permute(0, 3, 1, 2)
 
 
 def _mirror(sample: _Sample) -> _Sample:

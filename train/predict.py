@@ -5,7 +5,6 @@ N  images      A  anchors at a position      K  classes      T  anchors of all l
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +17,21 @@ from retinart.train.boxes import clip, decode
 from retinart.train.retinanet import HeadOutputs, RetinaNet, flatten_levels, variant_anchors
 
 
-def normalize(frames: Image, variant: Variant) -> Tensor:
-    """Network input (N, 3, H, W) float32 from frames (N, H, W, 3) uint8 BGR."""
-    x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (variant.mean_bgr, variant.std_bgr))
-    x = (x - mean) / std
-    return x.flip(1) if variant.channel_order == "rgb" else x
+def normalize(frames: Tensor, variant: Variant) -> Tensor:
+    """Frames as the first convolution sees them.
+
+    Args:
+        frames: (N, H, W, 3) uint8 BGR.
+
+    Returns:
+        (N, 3, H, W) float32, channels in the variant's order, in channels-last memory.
+    """
+    mean = torch.tensor(variant.mean_bgr, device=frames.device)
+    std = torch.tensor(variant.std_bgr, device=frames.device)
+    x = (frames.float() - mean) / std
+    if variant.channel_order == "rgb":
+        x = x.flip(-1)
+    return x.permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
@@ -32,7 +40,9 @@ def predict(
 ) -> list[Detections]:
     """Detections in pixels of the frames (N, H, W, 3) uint8 BGR, one object a frame."""
     size = (frames.shape[1], frames.shape[2])
-    return postprocess(model(normalize(frames, variant)), variant, size, thresholds)
+    return postprocess(
+        model(normalize(torch.from_numpy(frames), variant)), variant, size, thresholds
+    )
 
 
 def postprocess(

@@ -18,13 +18,14 @@ from torch import Tensor
 from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.errors import BadInput, CheckFailed
 from retinart.engine.files import atomic_path, make_folder, sha256
+from retinart.engine.progress import Progress
 from retinart.engine.resize import ResizeRule
 from retinart.engine.variant import Variant
 from retinart.train.checkpoint import save_checkpoint
 from retinart.train.criterion import LossSettings, detection_loss
-from retinart.train.data import Augmentation, Batch, Batches, Objects, normalize, prefetch
+from retinart.train.data import Augmentation, Batch, Batches, Objects, prefetch
+from retinart.train.predict import normalize
 from retinart.train.presets import preset
-from retinart.train.progress import Progress
 from retinart.train.retinanet import RetinaNet, build_retinanet, variant_anchors
 
 COLUMNS = ("epoch", "step", "loss", "cls_loss", "box_loss", "lr", "images_per_s", "seconds")
