@@ -92,11 +92,7 @@ def list_images(source: str) -> list[Path]:
     else:
         root = Path(path.anchor) if path.is_absolute() else Path()
         pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else source
-        found = (
-            [p for p in root.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES]
-            if _is_glob(source)
-            else []
-        )
+        found = _glob(root, pattern) if _is_glob(source) else []
     if not found:
         raise BadInput(
             f"no images at {source}",
@@ -104,6 +100,13 @@ def list_images(source: str) -> list[Path]:
             fix=f"Suffixes that count as images: {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
     return sorted(found)
+
+
+def _glob(root: Path, pattern: str) -> list[Path]:
+    try:
+        return [p for p in root.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    except ValueError as error:  # such as "a**.jpg"
+        raise BadInput(f"{pattern} is not a glob", why=str(error)) from error
 
 
 def _is_glob(source: str) -> bool:
