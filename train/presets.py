@@ -10,7 +10,8 @@ from retinart.train.resnet import BACKBONES
 def preset(name: str, num_classes: int) -> Variant:
     """A variant by the name of its backbone.
 
-    `tiny` is for CPUs and demos: narrow, and its anchors start at 16 pixels. The others are the
+    `tiny` is for CPUs and demos: narrow, with GroupNorm in its heads, because it is trained from
+    scratch, and anchors that start at 16 pixels. The others are the
     paper's: a pyramid of 256 channels, heads of four convolutions, anchors from 32 pixels on.
 
     Raises:
@@ -25,6 +26,7 @@ def preset(name: str, num_classes: int) -> Variant:
             num_classes=num_classes,
             fpn_channels=64,
             head_convs=2,
+            head_norm_groups=16,
             p6_from="p5",
             anchor_sizes=octave_sizes((16, 32, 64, 128, 256)),
         )

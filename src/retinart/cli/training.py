@@ -37,7 +37,12 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     train.add_argument("--width", type=int, default=320)
     train.add_argument("--epochs", type=int, default=12)
     train.add_argument("--batch", type=int, default=16)
+    train.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
     train.add_argument("--lr", type=float, default=0.02)
+    train.add_argument("--weight-decay", type=float, help="default 1e-4 (sgd), 0.05 (adamw)")
+    train.add_argument("--beta", type=float, default=1 / 9, help="of the smooth L1 box loss")
+    train.add_argument("--box-weight", type=float, default=1.0, help="factor of the box loss")
+    train.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--workers", type=int, default=2)
     train.add_argument("--threads", type=int)
@@ -54,6 +59,7 @@ def _make_scenes(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from retinart.train.criterion import LossSettings
     from retinart.train.trainer import TrainSettings, train
 
     settings = TrainSettings(
@@ -65,7 +71,11 @@ def _train(args: argparse.Namespace) -> int:
         size=(args.height, args.width),
         epochs=args.epochs,
         batch_size=args.batch,
+        optimizer=args.optimizer,
         lr=args.lr,
+        weight_decay=args.weight_decay,
+        precision=args.precision,
+        loss=LossSettings(beta=args.beta, box_weight=args.box_weight),
         seed=args.seed,
         workers=args.workers,
         threads=args.threads,
