@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -50,14 +51,13 @@ class Thresholds:
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInput(f"{name} is {getattr(self, name)}", fix="Give a value from 0 to 1")
         for name, limit in (
-            ("detections_per_img", self.nms_candidates),
             ("topk_candidates", 3840),  # TensorRT's limit of TopK
             ("nms_candidates", 3840),
+            ("detections_per_img", self.nms_candidates),
         ):
-            if not 1 <= getattr(self, name) <= limit:
-                raise BadInput(
-                    f"{name} is {getattr(self, name)}", fix=f"Give a whole number from 1 to {limit}"
-                )
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or not 1 <= value <= limit:
+                raise BadInput(f"{name} is {value}", fix=f"Give a whole number from 1 to {limit}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,14 @@ class ModelInfo:
     max_size: tuple[int, int]
     thresholds: Thresholds
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != self.variant.num_classes:
+            raise BadInput(
+                f"{self.name} has {len(self.classes)} class names",
+                why=f"its network has {self.variant.num_classes} classes",
+                fix="Export it again with one name for each class",
+            )
 
     @property
     def dynamic(self) -> bool:
@@ -120,7 +128,14 @@ class ModelInfo:
                 thresholds=Thresholds(**data.pop("thresholds")),
                 **data,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            IndexError,
+            RecursionError,
+        ) as error:
             raise BadInput(
                 f"the metadata of {name} is damaged", why=f"{error!r}", fix=REEXPORT
             ) from error
@@ -137,6 +152,8 @@ def read_info(path: Path) -> ModelInfo:
     try:
         with path.open("rb") as file:
             metadata = dict(_metadata(file, path.stat().st_size))
+    except OSError as error:
+        raise BadInput(f"cannot read the model {path}", why=error.strerror or str(error)) from error
     except (EOFError, ValueError) as error:
         raise BadInput(
             f"{path} is not a readable ONNX file", why=str(error), fix=REEXPORT
@@ -177,11 +194,11 @@ def _field(file: BinaryIO, size: int, wanted: int | None) -> tuple[int, bytes]:
     """Next field's number, and its bytes if it is length-delimited and wanted (None: always)."""
     tag = _varint(file)
     number, kind = tag >> 3, tag & 7
+    if kind not in (0, 1, 2, 5) or number == 0:
+        raise ValueError("its bytes are no protobuf message")
     if kind == 0:
         _varint(file)
         return number, b""
-    if kind not in (1, 2, 5) or number == 0:
-        raise ValueError("its bytes are no protobuf message")
     length = _varint(file) if kind == 2 else {1: 8, 5: 4}[kind]
     if file.tell() + length > size:
         raise EOFError("it is truncated")

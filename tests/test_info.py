@@ -1,0 +1,272 @@
+"""What a model file says of itself: read whole, or refused with the reason and the fix."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from retinart.engine.errors import BadInput
+from retinart.engine.info import (
+    METADATA_KEY,
+    OUTPUTS,
+    REEXPORT,
+    SCHEMA,
+    ModelInfo,
+    Thresholds,
+    read_info,
+)
+from retinart.engine.resize import ResizeRule
+from retinart.engine.variant import Variant, octave_sizes
+
+
+def _info(**changes: Any) -> ModelInfo:
+    values: dict[str, Any] = {
+        "name": "model",
+        "classes": ("disc", "Größe", "ring"),
+        "precision": "fp32",
+        "variant": Variant(source="x", backbone="tiny", num_classes=3, box_clamp=None),
+        "resize": ResizeRule(
+            short_side=600, max_size=None, canvas=(608, 800), pad_multiple=32, pad_value=(1, 2, 3)
+        ),
+        "min_size": (608, 800),
+        "max_size": (608, 800),
+        "thresholds": Thresholds(score_thresh=0.1),
+        "provenance": {"checkpoint": "a.pt", "versions": {"torch": "2"}},
+    }
+    return ModelInfo(**{**values, **changes})
+
+
+def _onnx(path: Path, metadata: dict[str, str]) -> Path:
+    """A small ONNX file that onnx itself wrote."""
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    weights = onnx.numpy_helper.from_array(np.arange(300, dtype=np.float32), "w")
+    graph = onnx.helper.make_graph([node], "g", [value], [out], [weights])
+    model = onnx.helper.make_model(graph)
+    onnx.helper.set_model_props(model, metadata)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    return _onnx(tmp_path / "ours.onnx", {"other": "1", METADATA_KEY: _info().to_json()})
+
+
+def test_json_round_trip() -> None:
+    for info in (
+        _info(),
+        _info(
+            resize=dataclasses.replace(_info().resize, canvas=None, max_size=1000),
+            min_size=(32, 32),
+            max_size=(1024, 1024),
+        ),
+    ):
+        assert ModelInfo.from_json(info.to_json(), "x") == info
+        assert info.dynamic == (info.resize.canvas is None)
+
+
+def test_read_from_a_file_that_onnx_wrote(ours: Path) -> None:
+    assert read_info(ours) == _info()
+
+
+def test_read_from_an_exported_file(model_path: Path, dynamic_model_path: Path) -> None:
+    """Against the onnx library's own reader."""
+    for path, canvas in ((model_path, (96, 128)), (dynamic_model_path, None)):
+        props = {p.key: p.value for p in onnx.load(path).metadata_props}
+        info = read_info(path)
+        assert info == ModelInfo.from_json(props[METADATA_KEY], "x")
+        assert info.resize.canvas == canvas and info.variant.num_classes == 3
+        assert [o.name for o in onnx.load(path).graph.output] == list(OUTPUTS)
+
+
+def test_missing_and_a_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.onnx", tmp_path):
+        with pytest.raises(BadInput) as raised:
+            read_info(path)
+        assert str(raised.value) == f"there is no model at {path}. Check the path."
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", r"it has no graph"),
+        (b"hello, this is no model at all\n" * 20, r"truncated|no protobuf message|no graph"),
+        (b"\0" * 4096, "no protobuf message"),
+        (b"\xff" * 4096, "no protobuf message"),
+        (b"PK\x03\x04" + b"\0" * 100, "no protobuf message|truncated|no graph"),
+        (bytes(range(256)) * 40, "no protobuf message|truncated|no graph"),
+    ],
+)
+def test_what_is_no_onnx_file(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="is not a readable ONNX file") as raised:
+        read_info(path)
+    assert str(raised.value).endswith(f"{REEXPORT}.")
+    assert raised.value.why and any(w in raised.value.why for w in why.split("|"))
+
+
+def test_random_bytes_never_escape(tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "model.onnx"
+    for size in range(1, 400):
+        path.write_bytes(rng.bytes(size))
+        with pytest.raises(BadInput):
+            read_info(path)
+
+
+def test_truncated_at_every_offset(ours: Path, tmp_path: Path) -> None:
+    data, path = ours.read_bytes(), tmp_path / "cut.onnx"
+    assert data.count(b'"schema"') == 1
+    for offset in range(len(data)):
+        path.write_bytes(data[:offset])
+        with pytest.raises(
+            BadInput, match=r"is not a readable ONNX file|carries no metadata of retinart"
+        ) as raised:
+            read_info(path)
+        assert str(path) in raised.value.what and raised.value.fix == REEXPORT
+
+
+def test_an_exported_file_cut_anywhere(model_path: Path, tmp_path: Path) -> None:
+    data, path = model_path.read_bytes(), tmp_path / "cut.onnx"
+    rng = np.random.default_rng(2)
+    for offset in (*rng.integers(1, len(data), 20), len(data) - 1, len(data) - 200):
+        path.write_bytes(data[: int(offset)])
+        with pytest.raises(BadInput, match=r"is not a readable ONNX file\. it is truncated"):
+            read_info(path)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"author": "me"}, {"retinart ": "{}"}])
+def test_no_metadata_of_ours(tmp_path: Path, metadata: dict[str, str]) -> None:
+    path = _onnx(tmp_path / "theirs.onnx", metadata)
+    with pytest.raises(BadInput) as raised:
+        read_info(path)
+    assert str(raised.value) == (
+        f"{path} carries no metadata of retinart. it is not known which input, classes and "
+        "thresholds it has, and guessing them gives wrong detections silently. "
+        "Make the file again with: retinart export CHECKPOINT -o model.onnx."
+    )
+
+
+def test_a_newer_schema(tmp_path: Path) -> None:
+    text = json.dumps({**json.loads(_info().to_json()), "schema": SCHEMA + 1, "new": 1})
+    path = _onnx(tmp_path / "new.onnx", {METADATA_KEY: text})
+    with pytest.raises(BadInput) as raised:
+        read_info(path)
+    assert str(raised.value) == (
+        f"{path} was exported by a newer retinart. Upgrade retinart, or export again."
+    )
+
+
+def test_a_newer_variant() -> None:
+    data = json.loads(_info().to_json())
+    data["variant"]["rotated"] = True
+    with pytest.raises(BadInput, match=r"fields: rotated\. it was written by a newer vers"):
+        ModelInfo.from_json(json.dumps(data), "m.onnx")
+
+
+def _set(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda data: data.__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "3",
+        "[" * 100_000,
+        *(lambda d, k=k: d.pop(k) for k in json.loads(_info().to_json()) if k != "provenance"),
+        _set("schema", "1"),
+        _set("schema", None),
+        _set("classes", 3),
+        _set("resize", []),
+        _set("resize", {}),
+        _set("variant", None),
+        _set("variant", 3),
+        _set("thresholds", {"conf": 1}),
+        _set("thresholds", {"score_thresh": "0.1"}),
+        _set("min_size", None),
+        _set("surprise", 1),
+        lambda d: d["resize"].update(canvas=[]),
+        lambda d: d["resize"].update(canvas=3),
+        lambda d: d["resize"].pop("pad_value"),
+        lambda d: d["resize"].update(more=1),
+    ],
+)
+def test_damaged_metadata(tmp_path: Path, damage: Any) -> None:
+    data = json.loads(_info().to_json())
+    if not isinstance(damage, str):
+        damage(data)
+    text = damage if isinstance(damage, str) else json.dumps(data)
+    path = _onnx(tmp_path / "model.onnx", {METADATA_KEY: text})
+    with pytest.raises(BadInput, match=r"the metadata of .*model\.onnx is damaged") as raised:
+        read_info(path)
+    assert raised.value.why and raised.value.fix == REEXPORT
+
+
+def test_a_variant_without_a_required_field() -> None:
+    data = json.loads(_info().to_json())
+    del data["variant"]["num_classes"]
+    with pytest.raises(BadInput, match=r"variant record is incomplete\..*num_classes"):
+        ModelInfo.from_json(json.dumps(data), "m.onnx")
+
+
+def test_a_name_for_each_class() -> None:
+    with pytest.raises(BadInput) as raised:
+        _info(classes=("disc", "square"))
+    assert str(raised.value) == (
+        "model has 2 class names. its network has 3 classes. "
+        "Export it again with one name for each class."
+    )
+
+
+@pytest.mark.parametrize("name", ["score_thresh", "nms_thresh"])
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf")])
+def test_thresholds_from_0_to_1(name: str, value: float) -> None:
+    with pytest.raises(BadInput) as raised:
+        Thresholds(**{name: value})  # type: ignore[arg-type]
+    assert str(raised.value) == f"{name} is {value}. Give a value from 0 to 1."
+    for good in (0.0, 1.0):
+        assert getattr(Thresholds(**{name: good}), name) == good  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("detections_per_img", 2000), ("topk_candidates", 3840), ("nms_candidates", 3840)],
+)
+def test_counts_within_what_tensorrt_takes(name: str, limit: int) -> None:
+    bad: list[Any] = [0, -1, limit + 1, 2.5, 100.0]
+    for value in bad:
+        with pytest.raises(BadInput) as raised:
+            Thresholds(**{name: value})
+        assert str(raised.value) == f"{name} is {value}. Give a whole number from 1 to {limit}."
+    good: list[Any] = [limit, np.int64(limit)]
+    for value in good:
+        assert getattr(Thresholds(**{name: value}), name) == limit
+
+
+def test_no_more_detections_than_candidates() -> None:
+    with pytest.raises(BadInput, match=r"detections_per_img is 100\. Give .* from 1 to 50"):
+        Thresholds(nms_candidates=50)
+
+
+def test_variant_round_trip_and_properties() -> None:
+    variant = Variant(
+        source="y", backbone="resnet50", num_classes=80, channel_order="rgb", mean=(1.0, 2.0, 3.0)
+    )
+    assert Variant.from_dict(json.loads(json.dumps(variant.to_dict()))) == variant
+    assert variant.num_anchors == 9
+    assert variant.mean_bgr == (3.0, 2.0, 1.0)
+    assert dataclasses.replace(variant, channel_order="bgr").mean_bgr == (1.0, 2.0, 3.0)
+    assert octave_sizes((32,)) == ((32.0, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)),)
