@@ -8,16 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
 
-import numpy as np
-
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.images import Image, as_bgr
 from retinart.engine.info import ModelInfo, read_info
-from retinart.engine.runners import ONNXRuntimeRunner, OpenVINORunner, Runner
+from retinart.engine.runners import ONNXRuntimeRunner, OpenVINORunner, Runner, check_stricter
 from retinart.engine.timing import StageClock
 from retinart.engine.video import VideoReader
 
+MAX_THREADS = 1024  # ONNX Runtime hangs when it is asked for many thousands
 RuntimeName = Literal["auto", "openvino", "onnxruntime"]
 
 
@@ -68,6 +67,10 @@ class Detector:
         self.thresholds = dataclasses.replace(
             self.info.thresholds, **{k: v for k, v in wanted.items() if v is not None}
         )
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise BadInput(
+                f"threads is {threads}", fix=f"Give a whole number from 1 to {MAX_THREADS}"
+            )
         self._runner: Runner | None
         if runtime in ("auto", "openvino"):
             cache = None if cache_dir is None else Path(cache_dir)
@@ -75,6 +78,13 @@ class Detector:
                 path, self.info, device=device, threads=threads, cache_dir=cache
             )
         elif runtime == "onnxruntime":
+            if device.upper() != "CPU":
+                raise BadInput(
+                    f"the ONNX Runtime runner has no device {device!r}",
+                    why="it runs on the CPU",
+                    fix="Leave the device out, or use the OpenVINO runtime",
+                )
+            check_stricter(self.thresholds, self.info.thresholds)
             self._runner = ONNXRuntimeRunner(path, self.info, threads=threads)
         else:
             raise BadInput(
@@ -116,9 +126,9 @@ class Detector:
         Raises:
             BadInput: an image of another type or shape.
         """
-        if isinstance(images, np.ndarray):
-            return self._detect([images], clock or StageClock())[0]
-        return self._detect(images, clock or StageClock())
+        if isinstance(images, Sequence):
+            return self._detect(images, clock or StageClock())
+        return self._detect([images], clock or StageClock())[0]
 
     def stream(self, source: str | Path) -> Iterator[tuple[Image, Detections]]:
         """Every frame of a video file with its detections, in order.

@@ -21,7 +21,7 @@ import numpy as np
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.images import Image
-from retinart.engine.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo, Thresholds
+from retinart.engine.info import CANDIDATES, INPUT, OUTPUTS, REEXPORT, ModelInfo, Thresholds
 from retinart.engine.nms import detect_from_candidates
 from retinart.engine.timing import StageClock
 
@@ -78,12 +78,19 @@ class OpenVINORunner:
             self._model = openvino.Model(cut, whole.get_parameters(), info.name)
         except RuntimeError as error:
             raise BadInput(
-                f"OpenVINO cannot load {path}", why=str(error).strip().splitlines()[-1]
+                f"OpenVINO cannot load {path}", why=_last_line(error), fix=REEXPORT
             ) from error
         self._lock = threading.Lock()
         self._requests: dict[int, queue.SimpleQueue[Any]] = {}
         self._compiled: dict[int, Any] = {}
-        self._borrow(1, put_back=True)
+        try:
+            self._borrow(1, put_back=True)
+        except RuntimeError as error:
+            raise BadInput(
+                f"OpenVINO cannot prepare {path} for the device {device}",
+                why=_last_line(error),
+                fix=f"Devices here: {', '.join(self._core.available_devices)}",
+            ) from error
 
     def run(self, frames: Image, thresholds: Thresholds, clock: StageClock) -> list[Detections]:
         """See `Runner`."""
@@ -158,13 +165,13 @@ class ONNXRuntimeRunner:
             )
         except Exception as error:  # its exceptions share no public base
             raise BadInput(
-                f"ONNX Runtime cannot load {path}", why=str(error).strip().splitlines()[-1]
+                f"ONNX Runtime cannot load {path}", why=_last_line(error), fix=REEXPORT
             ) from error
         self._built = info.thresholds
 
     def run(self, frames: Image, thresholds: Thresholds, clock: StageClock) -> list[Detections]:
         """See `Runner`. Thresholds can only be made stricter than those in the file."""
-        _stricter(thresholds, self._built)
+        check_stricter(thresholds, self._built)
         with clock("infer"):
             count, boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT: frames})
         found = []
@@ -222,7 +229,13 @@ def find_tensor(model: Any, name: str) -> Any:
     raise RuntimeError(f"the graph has no tensor {name}")
 
 
-def _stricter(wanted: Thresholds, built: Thresholds) -> None:
+def _last_line(error: Exception) -> str:
+    """The cause: OpenVINO's messages begin with its own source files."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def check_stricter(wanted: Thresholds, built: Thresholds) -> None:
+    """Raise BadInput when the NMS built into a file cannot give what is wanted."""
     if (
         wanted.nms_thresh != built.nms_thresh
         or wanted.score_thresh < built.score_thresh
