@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def run_job(detector: Detector, job: DetectJob) -> DetectSummary:
             annotate = _video_annotator(stack, summary, job, video)
         else:
             total, frames = len(paths), _image_frames(paths, summary)
-            annotate = _image_annotator(summary, job)
+            annotate = _image_annotator(summary, job, _targets(job, paths))
         progress = Progress()
         try:
             for path, index, time_ms, image in frames:
@@ -116,6 +117,8 @@ def run_job(detector: Detector, job: DetectJob) -> DetectSummary:
                 summary.detections += len(found)
                 progress.update(summary.frames, total, f"{len(found)} objects")
         except KeyboardInterrupt:  # what was done until now is whole and is kept
+            if not summary.frames:
+                raise
             summary.interrupted = True
         if not summary.frames and not summary.interrupted:
             path, why = summary.skipped[0]
@@ -134,7 +137,10 @@ def _open(
     classes: tuple[str, ...],
 ) -> JSONLines | COCOResults | CSVRows:
     temporary = stack.enter_context(atomic_path(path))
-    file = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
+    # a file's name need not be UTF-8: its bytes go through as they are
+    file = stack.enter_context(
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+    )
     summary.outputs.append(path)
     return kind(file, classes)
 
@@ -176,17 +182,48 @@ def _video_annotator(
     return lambda record, picture: writer.write(picture)
 
 
-def _image_annotator(summary: DetectSummary, job: DetectJob) -> Callable[[Record, Image], None]:
+def _image_annotator(
+    summary: DetectSummary, job: DetectJob, targets: dict[str, Path]
+) -> Callable[[Record, Image], None]:
     summary.outputs.append(job.out)
 
     def annotate(record: Record, picture: Image) -> None:
-        source = Path(record.source)
-        target = _beside(job, source, source.name)
-        with atomic_path(target) as temporary:
-            if not cv2.imwrite(str(temporary), picture):
-                raise BadInput(f"cannot write the picture {target}")
+        _write_picture(targets[record.source], picture)
 
     return annotate
+
+
+def _targets(job: DetectJob, paths: list[Path]) -> dict[str, Path]:
+    """Where each source's annotated copy goes, checked before the first is written.
+
+    Sources of several folders keep their folders, so that equal names do not meet.
+    """
+    absolute = [Path(os.path.normpath(path.absolute())) for path in paths]
+    root = os.path.commonpath([path.parent for path in absolute])
+    names = [str(path.relative_to(root)) for path in absolute]
+    return {str(p): _beside(job, p, name) for p, name in zip(paths, names, strict=True)}
+
+
+def _write_picture(target: Path, picture: Image) -> None:
+    """Write in the source's format, or as PNG where OpenCV cannot (colour in .pgm, huge JPEGs)."""
+    for path in (target, target.with_name(f"{target.name}.png")):
+        with suppress(_Refused), atomic_path(path) as temporary:
+            try:
+                written = cv2.imwrite(str(temporary), picture)
+            except cv2.error:  # a suffix that OpenCV has no encoder for
+                written = False
+            if not written:
+                raise _Refused
+            return
+    raise BadInput(
+        f"cannot write the picture {target}",
+        why="OpenCV could encode it neither in its source's format nor as PNG",
+        fix="See that the disk is not full",
+    )
+
+
+class _Refused(Exception):
+    """OpenCV did not write a picture."""
 
 
 def _beside(job: DetectJob, source: Path, name: str) -> Path:

@@ -19,10 +19,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, because OpenCV picks encoders by it.
 
     Raises:
-        BadInput: the folder cannot be made or written to.
+        BadInput: the folder cannot be made or written to, or a folder has that name.
     """
     make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    try:
+        if path.is_dir():  # said now: the rename would fail only after all the work
+            raise BadInput(f"cannot write {path}", why="it is a folder", fix="Choose another name")
+        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}", why=error.strerror or str(error)) from error
     os.close(handle)
     temporary = Path(name)
     try:

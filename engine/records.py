@@ -59,8 +59,8 @@ class JSONLines:
 
     def write(self, record: Record) -> None:
         """Add a line."""
-        json.dump(record.to_json(self._classes), self._file)
-        self._file.write("\n")
+        # one call a line, so that Ctrl-C cannot leave half of one
+        self._file.write(json.dumps(record.to_json(self._classes)) + "\n")
 
 
 class CSVRows:
@@ -104,8 +104,7 @@ class COCOResults:
         image_id = int(stem) if is_image and stem.isdecimal() else record.frame
         for box, score, label in record.detections:
             result = coco_result(image_id, label, [float(v) for v in box], score)
-            self._file.write("\n" if self._first else ",\n")
-            json.dump(result, self._file)
+            self._file.write(("\n" if self._first else ",\n") + json.dumps(result))
             self._first = False
 
     def close(self) -> None:
