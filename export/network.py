@@ -100,7 +100,9 @@ class _Emitter:
 
     def _function(self, node: fx.Node) -> str:
         x = self.values[_first(node)]
-        name = str(node.name)
+        # the module that it stands in, such as backbone.layer1.0.add
+        stack = list(node.meta.get("nn_module_stack", {}))
+        name = ".".join([*stack[-1:], node.name.rstrip("_0123456789")])
         if node.target is F.relu:
             return str(self.graph.op("Relu", x, name=name))
         if node.target in (operator.add, torch.add):
