@@ -44,9 +44,10 @@ class MissingDependency(RetinartError):
     @classmethod
     def package(cls, module: str, extra: str, purpose: str) -> MissingDependency:
         """The error for a Python package that comes with an extra of retinart."""
+        name = f'"retinart[{extra}]"' if extra else "retinart"
         return cls(
             f"{purpose} needs the package {module}, which is not installed",
-            fix="Install it with: pip install " + (f'"retinart[{extra}]"' if extra else "retinart"),
+            fix=f"Install it with `pip install {name}`",
         )
 
 

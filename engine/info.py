@@ -25,7 +25,7 @@ OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_c
 # Where the network ends and NMS begins: a runtime may cut here and do NMS in its own best way.
 CANDIDATES = ("candidate_boxes", "candidate_scores")
 
-REEXPORT = "Make the file again with: retinart export CHECKPOINT -o model.onnx"
+REEXPORT = "Make the file again with `retinart export CHECKPOINT -o model.onnx`"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,7 +152,7 @@ def test_no_metadata_of_ours(tmp_path: Path, metadata: dict[str, str]) -> None:
     assert str(raised.value) == (
         f"{path} carries no metadata of retinart. it is not known which input, classes and "
         "thresholds it has, and guessing them gives wrong detections silently. "
-        "Make the file again with: retinart export CHECKPOINT -o model.onnx."
+        "Make the file again with `retinart export CHECKPOINT -o model.onnx`."
     )
 
 
