@@ -71,12 +71,13 @@ def evaluate(detector: Detector, annotations: Path, images: Path) -> Evaluation:
         BadInput: the data cannot be used, or shares no class name with the model.
         MissingDependency: pycocotools is not installed.
     """
+    _pycocotools()  # before the work: without it there are no figures
     dataset = load_coco(annotations, images)
     problems = list(dataset.summary())
     category = _categories(detector.classes, dataset, problems)
     clock, progress = StageClock(), Progress()
     results: list[dict[str, Any]] = []
-    seen, skipped = [], []
+    seen, skipped, resized = [], [], []
     for count, item in enumerate(dataset.images, 1):
         try:
             with clock("decode"):
@@ -84,12 +85,19 @@ def evaluate(detector: Detector, annotations: Path, images: Path) -> Evaluation:
         except BadInput as error:
             skipped.append((item.path, error.why or error.what))
             continue
+        if image.shape[:2] != (item.height, item.width):
+            resized.append(f"{item.path.name} ({image.shape[1]}x{image.shape[0]})")
         found = detector(image, clock=clock)
         seen.append(item.image_id)
         results += _results(item.image_id, found, category)
         progress.update(count, len(dataset.images), f"{len(found)} objects")
     if not seen:
         raise BadInput(f"no image in {images} can be read", why=skipped[0][1])
+    if resized:
+        problems.append(
+            f"{len(resized)} images of another size than annotated (evaluated all the same): "
+            + _some(resized)
+        )
     stats, per_class = coco_figures(dataset, results, seen)
     return Evaluation(
         figures=stats,
@@ -105,11 +113,7 @@ def coco_figures(
     dataset: CocoDataset, results: list[dict[str, Any]], image_ids: Sequence[int]
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """The twelve figures and AP by class of COCO results on some images of a dataset."""
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise MissingDependency.package("pycocotools", "eval", "COCO evaluation") from error
+    COCO, COCOeval = _pycocotools()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints; stdout is ours
         truth = COCO()
         truth.dataset = _truth(dataset)
@@ -127,6 +131,16 @@ def coco_figures(
     per_class = {name: _mean(precision[:, :, k]) for k, name in enumerate(dataset.classes)}
     stats = {n: None if v < 0 else float(v) for n, v in zip(FIGURES, run.stats, strict=True)}
     return stats, per_class
+
+
+def _pycocotools() -> tuple[Any, Any]:
+    """Its classes COCO and COCOeval."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise MissingDependency.package("pycocotools", "eval", "COCO evaluation") from error
+    return COCO, COCOeval
 
 
 def table(evaluation: Evaluation) -> str:
