@@ -22,6 +22,8 @@ SCHEMA = 1
 
 INPUT = "frames"
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+# Raw outputs of the network, P3 to P7: (N, A * K, Hi, Wi) and (N, A * 4, Hi, Wi).
+HEADS = tuple(f"{kind}_p{level}" for kind in ("logits", "deltas") for level in range(3, 8))
 # Where the network ends and NMS begins: a runtime may cut here and do NMS in its own best way.
 CANDIDATES = ("candidate_boxes", "candidate_scores")
 

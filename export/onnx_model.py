@@ -7,15 +7,13 @@ from importlib.metadata import version
 import numpy as np
 import onnx
 
-from retinart.engine.info import INPUT, METADATA_KEY, OUTPUTS, ModelInfo
+from retinart.engine.info import HEADS, INPUT, METADATA_KEY, OUTPUTS, ModelInfo
 from retinart.export.candidates import emit_candidates, input_limits
 from retinart.export.graph import FLOAT, INT32, UINT8, GraphBuilder
 from retinart.export.network import emit_network
 from retinart.export.nms import emit_nms
 from retinart.train.anchors import grid_sizes
 from retinart.train.retinanet import HeadOutputs, RetinaNet
-
-HEADS = tuple(f"{kind}_p{level}" for kind in ("logits", "deltas") for level in range(3, 8))
 
 
 def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:

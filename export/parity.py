@@ -13,11 +13,10 @@ import torch
 from retinart.engine.detections import Detections
 from retinart.engine.errors import CheckFailed
 from retinart.engine.images import Image
-from retinart.engine.info import CANDIDATES, OUTPUTS, ModelInfo, Thresholds
+from retinart.engine.info import CANDIDATES, HEADS, OUTPUTS, ModelInfo, Thresholds
 from retinart.engine.matching import Match, match
 from retinart.engine.nms import detect_from_candidates
-from retinart.engine.runners import infer_tensors
-from retinart.export.onnx_model import HEADS
+from retinart.engine.runners import tensor_probe
 from retinart.train.predict import normalize, postprocess
 from retinart.train.retinanet import HeadOutputs, RetinaNet
 
@@ -57,7 +56,7 @@ def check_parity(
         CheckFailed: raw outputs, detections or the two forms of NMS differ.
     """
     frames, _ = info.resize.apply(images)
-    tensors = infer_tensors(path, frames, (*HEADS, *CANDIDATES, *OUTPUTS))
+    tensors = tensor_probe(path, (*HEADS, *CANDIDATES, *OUTPUTS))(frames)
     with torch.inference_mode():
         outputs = model(normalize(torch.from_numpy(frames), info.variant))
     diff = _head_diff(outputs, tensors)

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from retinart.engine.detections import Detections
-from retinart.engine.info import CANDIDATES, ModelInfo, Thresholds
+from retinart.engine.info import CANDIDATES, HEADS, ModelInfo, Thresholds
 from retinart.engine.matching import match
 from retinart.engine.nms import detect_from_candidates
 from retinart.engine.resize import ResizeRule
 from retinart.engine.runners import find_tensor
 from retinart.export.checkpoint import Loaded, load_any
-from retinart.export.onnx_model import HEADS, build_onnx
+from retinart.export.onnx_model import build_onnx
 from retinart.train.predict import postprocess
 from retinart.train.retinanet import variant_anchors
 

@@ -44,6 +44,24 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     export.set_defaults(run=_export, extra="export")
 
+    calibrate = commands.add_parser(
+        "calibrate",
+        parents=[common],
+        help="FP32 ONNX to INT8 ONNX",
+        description="Observe the ranges of activations on images, resized as the runtime resizes "
+        "them, and write the model with Q/DQ pairs. A record of ranges, method and hashes goes "
+        "beside it.",
+    )
+    calibrate.add_argument("model", type=Path)
+    calibrate.add_argument("--images", required=True, metavar="SOURCE")
+    calibrate.add_argument("-o", "--out", type=Path, default=Path("model.int8.onnx"))
+    calibrate.add_argument("--num", type=int, default=200, metavar="N")
+    calibrate.add_argument("--seed", type=int, default=0)
+    calibrate.add_argument(
+        "--method", choices=("minmax", "percentile", "mse", "entropy"), default="percentile"
+    )
+    calibrate.set_defaults(run=_calibrate, extra="export")
+
     inspect = commands.add_parser("inspect", parents=[common], help="what a model file is")
     inspect.add_argument("model", type=Path)
     inspect.add_argument("--json", action="store_true", help="for machines")
@@ -76,6 +94,23 @@ def _export(args: argparse.Namespace) -> int:
         tensorrt=not args.skip_tensorrt,
     )
     _say_export(export_checkpoint(args.checkpoint, args.out, settings))
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from retinart.calib.calibrate import CalibrationSettings, calibrate
+
+    report = calibrate(
+        args.model,
+        args.out,
+        CalibrationSettings(images=args.images, num=args.num, seed=args.seed, method=args.method),
+    )
+    print(
+        f"{report.convolutions} convolutions are INT8, by {args.method} over {report.images} "
+        f"images; the record is {report.record}",
+        file=sys.stderr,
+    )
+    print(report.path)
     return 0
 
 

@@ -1,0 +1,85 @@
+"""Histograms of magnitudes in streaming form: memory does not grow with the number of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retinart.engine.errors import CheckFailed
+
+BINS = 2048
+
+
+class Histogram:
+    """Counts of |x| in equal bins from 0 to `upper`, which doubles whenever a value lies beyond it.
+
+    Exact zeros are counted apart: every quantization maps them onto themselves, and behind a ReLU
+    they are so many that they would drown what the choice of a range is about.
+
+    Attributes:
+        counts: (BINS,) values in each bin.
+        upper: right edge of the last bin; 0 before the first value that is not zero.
+        peak: the largest magnitude seen, exactly.
+        zeros: exact zeros.
+    """
+
+    def __init__(self) -> None:
+        self.counts: npt.NDArray[np.int64] = np.zeros(BINS, np.int64)
+        self.upper = 0.0
+        self.peak = 0.0
+        self.zeros = 0
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Count the values of a tensor of any shape.
+
+        Raises:
+            CheckFailed: a value is NaN or infinite.
+        """
+        magnitudes = np.abs(values).ravel()
+        peak = float(magnitudes.max(initial=0.0))
+        if not np.isfinite(peak):
+            raise CheckFailed(
+                "an activation is NaN or infinite",
+                why="the weights hold NaN or are far out of range",
+                fix="Check the model in float first: retinart detect, retinart eval",
+            )
+        nonzero = int(np.count_nonzero(magnitudes))
+        self.zeros += magnitudes.size - nonzero
+        if peak == 0.0:
+            return
+        if self.upper == 0.0:
+            self.upper = peak
+        while self.upper < peak:
+            self.counts[: BINS // 2] = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts[BINS // 2 :] = 0
+            self.upper *= 2
+        index = np.minimum(magnitudes * np.float32(BINS / self.upper), BINS - 1).astype(np.int32)
+        counted = np.bincount(index, minlength=BINS)
+        counted[0] -= magnitudes.size - nonzero
+        self.counts += counted
+        self.peak = max(self.peak, peak)
+
+    @property
+    def centers(self) -> npt.NDArray[np.float64]:
+        """(BINS,) middle of each bin."""
+        return (np.arange(BINS) + 0.5) * (self.upper / BINS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "counts": self.counts.tolist(),
+            "upper": self.upper,
+            "peak": self.peak,
+            "zeros": self.zeros,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Histogram:
+        """What `to_dict` gave."""
+        histogram = cls()
+        histogram.counts = np.array(data["counts"], np.int64)
+        histogram.upper, histogram.peak = float(data["upper"]), float(data["peak"])
+        histogram.zeros = int(data["zeros"])
+        return histogram
