@@ -1,0 +1,80 @@
+"""Statistics of interleaved measurements: plain functions of numbers.
+
+Two engines that are timed in turn on the same images give pairs. Whatever slows the machine for a
+while slows both halves of a pair, so ratios by pair are steadier than times are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Values = Sequence[float] | npt.NDArray[np.float64]
+RESAMPLES = 2000
+NOISY = 0.10  # spread of the reference workload from which on figures are not to be trusted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A figure with its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def turns(repeats: int, images: int) -> Iterator[tuple[int, int, bool]]:
+    """(repeat, image, whether A goes first) for every pair: A B, B A, A B, ...
+
+    An image that has A first in one repeat has B first in the next.
+    """
+    for repeat in range(repeats):
+        for image in range(images):
+            yield repeat, image, (repeat + image) % 2 == 0
+
+
+def ratio_of_medians(slow: Values, fast: Values) -> Estimate:
+    """How many times the median of one half of the pairs is that of the other half."""
+    a, b = np.asarray(slow, float), np.asarray(fast, float)
+    picked = _resamples(len(a))
+    return _estimate(
+        float(np.median(a) / np.median(b)),
+        np.median(a[picked], axis=1) / np.median(b[picked], axis=1),
+    )
+
+
+def median_of_ratios(slow: Values, fast: Values) -> Estimate:
+    """The median over pairs of how many times one half takes as long as the other."""
+    return median(np.asarray(slow, float) / np.asarray(fast, float))
+
+
+def median_of_differences(more: Values, less: Values) -> Estimate:
+    """The median over pairs of what one half takes longer than the other."""
+    return median(np.asarray(more, float) - np.asarray(less, float))
+
+
+def median(values: Values) -> Estimate:
+    """The median of independent values."""
+    v = np.asarray(values, float)
+    return _estimate(float(np.median(v)), np.median(v[_resamples(len(v))], axis=1))
+
+
+def spread(values: Values) -> float:
+    """Distance of the 10th from the 90th percentile, as a share of the median."""
+    low, middle, high = np.percentile(np.asarray(values, float), (10, 50, 90))
+    return float((high - low) / middle)
+
+
+def _resamples(n: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
+
+
+def _estimate(value: float, resampled: npt.NDArray[np.float64]) -> Estimate:
+    low, high = np.percentile(resampled, (2.5, 97.5))
+    return Estimate(value=value, low=float(low), high=float(high))

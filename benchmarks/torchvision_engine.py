@@ -1,0 +1,124 @@
+"""torchvision's RetinaNet in eager mode, from a BGR frame to its boxes."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from retinart.benchmarks.torchvision_shim import load_torchvision
+from retinart.benchmarks.workers import Run, Torchvision
+from retinart.engine.detections import Detections
+from retinart.engine.images import Image
+from retinart.engine.timing import StageClock
+
+STAGES = ("transform", "backbone", "head")  # of its modules; what comes after them is `rest`
+
+
+class TorchvisionEngine:
+    """A state dict in torchvision's own model, loaded strictly.
+
+    Everything from the frame to the boxes is what a careful user of torchvision has: one conversion
+    of the frame, its transform, its network, its selection and NMS, under inference_mode.
+    """
+
+    def __init__(self, recipe: Torchvision) -> None:
+        torch.set_num_threads(recipe.threads)
+        self._clock = StageClock()
+        torchvision, self.native = load_torchvision(recipe.peers, self._clock)
+        state = torch.load(recipe.checkpoint, map_location="cpu", weights_only=True)
+        self._model = _build(torchvision, recipe, frozen=_is_frozen(state))
+        self._model.load_state_dict(state, strict=True)
+        self._model.eval()
+        if recipe.channels_last:
+            self._model.to(memory_format=torch.channels_last)
+        self._marks: dict[str, float] = {}
+        for name in STAGES:
+            module = getattr(self._model, name)
+            module.register_forward_pre_hook(partial(self._mark, f"{name} starts"))
+            module.register_forward_hook(partial(self._mark, f"{name} ends"))
+
+    def size(self, image: Image) -> tuple[int, int]:
+        """See `retinart.benchmarks.workers.Engine`."""
+        images, _ = self._model.transform([_tensor(image)])
+        height, width = images.tensors.shape[-2:]
+        return int(height), int(width)
+
+    def run(self, image: Image) -> Run:
+        """See `retinart.benchmarks.workers.Engine`. The stand-in's time is `nms`, within `rest`."""
+        self._clock.ms.clear()
+        start = time.perf_counter()
+        with torch.inference_mode():
+            tensor = _tensor(image)
+            converted = time.perf_counter()
+            result = self._model([tensor])[0]
+            found = Detections(
+                xyxy=result["boxes"].numpy(),
+                confidence=result["scores"].numpy(),
+                class_id=result["labels"].numpy().astype(np.int32),
+            )
+        end = time.perf_counter()
+        ms = {name: self._marks[f"{name} ends"] - self._marks[f"{name} starts"] for name in STAGES}
+        ms = {
+            "convert": converted - start,
+            **ms,
+            "rest": end - converted - sum(ms.values()),
+            "total": end - start,
+        }
+        ms = {stage: 1000 * seconds for stage, seconds in ms.items()}
+        ms["nms"] = sum(self._clock.ms.get("nms", [0.0]))
+        return Run(ms=ms, found=found)
+
+    def _mark(self, name: str, *_: Any) -> None:
+        self._marks[name] = time.perf_counter()
+
+
+def _tensor(image: Image) -> torch.Tensor:
+    """(3, H, W) float32 RGB in 0 to 1."""
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float().div_(255)
+
+
+def _is_frozen(state: dict[str, Any]) -> bool:
+    """Whether the weights come from frozen norms, which count no batches."""
+    return "backbone.body.bn1.num_batches_tracked" not in state
+
+
+def _build(torchvision: Any, recipe: Torchvision, *, frozen: bool) -> Any:
+    """The model that torchvision makes for such weights.
+
+    v1 is put together from its parts: its own function takes frozen norms only when it downloads
+    weights, and they are what the published checkpoint runs with.
+    """
+    detection = torchvision.models.detection
+    settings = {
+        "min_size": recipe.min_size,
+        "max_size": recipe.max_size,
+        "score_thresh": recipe.thresholds.score_thresh,
+        "nms_thresh": recipe.thresholds.nms_thresh,
+        "detections_per_img": recipe.thresholds.detections_per_img,
+        "topk_candidates": recipe.thresholds.topk_candidates,
+    }
+    if recipe.group_norm:
+        model = detection.retinanet_resnet50_fpn_v2(
+            weights=None, weights_backbone=None, num_classes=recipe.num_classes, **settings
+        )
+    else:
+        ops = torchvision.ops
+        norm = ops.FrozenBatchNorm2d if frozen else torch.nn.BatchNorm2d
+        body = torchvision.models.resnet50(weights=None, norm_layer=norm)
+        backbone = detection.backbone_utils._resnet_fpn_extractor(
+            body,
+            3,
+            returned_layers=[2, 3, 4],
+            extra_blocks=ops.feature_pyramid_network.LastLevelP6P7(256, 256),
+        )
+        model = detection.RetinaNet(backbone, recipe.num_classes, **settings)
+    for module in model.backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torchvision.ops.FrozenBatchNorm2d):
+            module.eps = recipe.bn_eps
+    return model
