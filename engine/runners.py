@@ -12,7 +12,7 @@ import importlib
 import queue
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -207,17 +207,19 @@ def load_openvino() -> Any:
             del sys.modules[telemetry]
 
 
-def infer_tensors(path: Path, frames: Image, names: Sequence[str]) -> dict[str, Any]:
-    """Any tensors of a model's graph, by name, for frames (N, H, W, 3) uint8 BGR: for checks."""
+def tensor_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, Any]]:
+    """A function from frames (N, H, W, 3) uint8 BGR to any tensors of a graph, by name."""
     openvino = load_openvino()
     core = openvino.Core()
     whole = core.read_model(path)
-    model = openvino.Model(
-        [find_tensor(whole, n) for n in names], whole.get_parameters(), "tensors"
-    )
+    model = openvino.Model([find_tensor(whole, n) for n in names], whole.get_parameters(), "probe")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    result = compiled({0: frames})
-    return {name: np.array(result[i]) for i, name in enumerate(names)}
+
+    def run(frames: Image) -> dict[str, Any]:
+        result = compiled({0: frames})
+        return {name: np.array(result[i]) for i, name in enumerate(names)}
+
+    return run
 
 
 def find_tensor(model: Any, name: str) -> Any:
