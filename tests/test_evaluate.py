@@ -249,7 +249,8 @@ def test_no_class_name_in_common(tmp_path: Path) -> None:
         evaluate(detector, path, images)
     assert str(raised.value) == (
         "the model and the annotations share no class name. the model has cat, dog; the "
-        "annotations have disc, Square, ring. Give the model its names with `retinart export --classes FILE`."
+        "annotations have disc, Square, ring. Give the model its names with `retinart export "
+        "--classes FILE`."
     )
 
 

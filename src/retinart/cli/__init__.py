@@ -1,18 +1,22 @@
 """The command line: parses, calls one function, prints.
 
 stdout is data, stderr is progress and problems. Exit codes: 0 done, 1 a check failed, 2 bad usage
-or input, 3 something needed is missing here, 130 interrupted.
+or input, 3 something needed is missing here, 70 a defect of retinart itself, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from retinart.cli import data, model, training
-from retinart.engine.errors import MissingDependency, RetinartError
+from retinart.engine.errors import BadInput, MissingDependency, RetinartError
+
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 # modules that an extra brings, for whoever runs a command without it
 _EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval"}
@@ -24,22 +28,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
+        sys.stdout.flush()  # a reader that went away is noticed here rather than at exit
         return code
     except RetinartError as error:
         return _fail(error, args.debug)
     except ModuleNotFoundError as error:
         module = (error.name or "").split(".")[0]
         if module not in _EXTRAS:
-            raise
+            return _fail_unforeseen(error, args.debug)
         extra = args.extra or _EXTRAS[module]
         missing = MissingDependency.package(module, extra, f"retinart {args.command}")
         return _fail(missing, args.debug)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # `retinart inspect ... | head -1`: nobody wants the rest
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if args.debug:
+            raise
+        name = f" {error.filename}" if error.filename else ""
+        return _fail(BadInput(f"cannot read or write{name}", why=error.strerror or str(error)))
+    except Exception as error:
+        return _fail_unforeseen(error, args.debug)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,8 +71,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(error: RetinartError, debug: bool) -> int:
+def _fail(error: RetinartError, debug: bool = False) -> int:
     if debug:
         raise error
     print(f"retinart: {error}", file=sys.stderr)
     return error.exit_code
+
+
+def _fail_unforeseen(error: Exception, debug: bool) -> int:
+    if debug:
+        raise error
+    print(
+        f"retinart: this should not have happened: {type(error).__name__}: {error}\n"
+        "Run it again with --debug and report what it prints.",
+        file=sys.stderr,
+    )
+    return INTERNAL_ERROR
