@@ -6,7 +6,7 @@
 Of each level the k anchors with the highest class logit go on. That keeps every one of the level's
 best k (anchor, class) pairs, because an anchor that holds one has a maximum at least as high and
 there are at most k such anchors. So the sigmoid, the decoding and the gathering of logits touch
-k anchors and never all of them, and the large logit maps are read once and never transposed.
+k anchors and never all of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class _Grid:
     """A level's geometry as names of int64 scalars, constant or computed from the input's shape."""
 
     width: str
-    area: str  # Hi * Wi
     stride: str  # (4,) float32: sx, sy, sx, sy
     k: int
     count: str  # A * Hi * Wi where k may exceed it, else ""
@@ -103,7 +102,6 @@ def _fixed_grids(
     return [
         _Grid(
             width=graph.const(w, np.int64),
-            area=graph.const(h * w, np.int64),
             stride=graph.const([sx, sy, sx, sy], np.float32),
             k=min(topk, variant.num_anchors * h * w),
             count="",
@@ -130,7 +128,6 @@ def _dynamic_grids(
         graph.scope = f"candidates/p{level + 3}/"
         shape = graph.op("Shape", logits[level])
         height, width = (graph.op("Gather", shape, graph.const(i, np.int64)) for i in (2, 3))
-        area = graph.op("Mul", height, width)
         if variant.anchor_strides == "fixed":
             stride = graph.const([LEVEL_STRIDES[level]] * 4, np.float32)
         else:  # image // grid: float32 holds these quotients exactly
@@ -140,8 +137,9 @@ def _dynamic_grids(
         k = min(topk, a * high[0] * high[1])
         count = ""
         if k > a * low[0] * low[1]:
+            area = graph.op("Mul", height, width)
             count = graph.op("Mul", area, graph.const(a, np.int64))
-        grids.append(_Grid(width=width, area=area, stride=stride, k=k, count=count))
+        grids.append(_Grid(width=width, stride=stride, k=k, count=count))
     return grids
 
 
@@ -149,10 +147,8 @@ def _level(
     graph: GraphBuilder, variant: Variant, level: int, grid: _Grid, logits: str, deltas: str
 ) -> tuple[str, str, str]:
     """Logits (N, k, K), deltas (N, k, 4) and anchors (N, k, 4) of the best k anchors of a level."""
-    a, classes = variant.num_anchors, variant.num_classes
-    best = graph.reshape(logits, 0, a, classes, -1)  # (N, A, K, Hi * Wi)
-    best = graph.op("ReduceMax", best, axes=[2], keepdims=0)
-    best = graph.reshape(best, 0, -1)  # (N, A * Hi * Wi), position innermost
+    logits = _rows(graph, logits, variant.num_classes)
+    best = graph.op("ReduceMax", logits, axes=[2], keepdims=0)  # (N, Hi * Wi * A)
     if grid.count:  # so that k never exceeds the axis, whatever the input's size
         best = graph.op("Pad", best, graph.ints(0, 0, 0, grid.k), graph.scalar(-1e9))
     _, index = graph.op("TopK", best, graph.ints(grid.k), outputs=2, axis=1)  # (N, k)
@@ -161,43 +157,47 @@ def _level(
         real = graph.op("Less", index, grid.count)
         last = graph.op("Sub", grid.count, graph.const(1, np.int64))
         index = graph.op("Min", index, last)
-    anchor = graph.op("Div", index, grid.area)
-    position = graph.op("Sub", index, graph.op("Mul", anchor, grid.area))
-    y = graph.op("Div", position, grid.width)
-    x = graph.op("Sub", position, graph.op("Mul", y, grid.width))
-
-    picked = _gather(graph, logits, anchor, position, grid, classes)
+    picked, picked_deltas = (
+        graph.op("GatherND", rows, graph.op("Unsqueeze", index, graph.ints(2)), batch_dims=1)
+        for rows in (logits, _rows(graph, deltas, 4))
+    )
     if real:
         real = graph.op("Unsqueeze", real, graph.ints(2))
         picked = graph.op("Where", real, picked, graph.scalar(-1e9))
+    return picked, picked_deltas, _anchors(graph, variant, level, grid, index)
+
+
+def _rows(graph: GraphBuilder, values: str, last: int) -> str:
+    """A map (N, A * last, Hi, Wi) as rows (N, Hi * Wi * A, last), ordered (y, x, anchor).
+
+    Runtimes that keep maps channels-last, as OpenVINO does, get this transposition for nothing.
+    """
+    return graph.reshape(graph.op("Transpose", values, perm=[0, 2, 3, 1]), 0, -1, last)
+
+
+def _anchors(graph: GraphBuilder, variant: Variant, level: int, grid: _Grid, index: str) -> str:
+    """Anchors (N, k, 4) of row numbers (N, k), computed and not looked up in a table of all."""
+    count = graph.const(variant.num_anchors, np.int64)
+    position, shape = _divmod(graph, index, count)
+    y, x = (graph.op("Unsqueeze", v, graph.ints(2)) for v in _divmod(graph, position, grid.width))
+    center = graph.op("Cast", graph.op("Concat", x, y, x, y, axis=2), to=1)  # (N, k, 4)
+    if variant.anchor_center:
+        center = graph.op("Add", center, graph.scalar(variant.anchor_center))
     base = base_anchors(
         variant.anchor_sizes[level],
         variant.anchor_ratios,
         order=variant.anchor_order,
         rounding=variant.anchor_rounding,
     )
-    x, y = (graph.op("Unsqueeze", v, graph.ints(2)) for v in (x, y))
-    center = graph.op("Cast", graph.op("Concat", x, y, x, y, axis=2), to=1)  # (N, k, 4)
-    if variant.anchor_center:
-        center = graph.op("Add", center, graph.scalar(variant.anchor_center))
+    table = graph.const(base, np.float32, f"anchors/p{level + 3}")
     center = graph.op("Mul", center, grid.stride)
-    shape = graph.op("Gather", graph.const(base, np.float32, f"anchors/p{level + 3}"), anchor)
-    anchors = graph.op("Add", center, shape)
-    return picked, _gather(graph, deltas, anchor, position, grid, 4), anchors
+    return str(graph.op("Add", center, graph.op("Gather", table, shape)))
 
 
-def _gather(
-    graph: GraphBuilder, values: str, anchor: str, position: str, grid: _Grid, last: int
-) -> str:
-    """Rows (N, k, last) of a map (N, A * last, Hi, Wi), without transposing the map."""
-    flat = graph.reshape(values, 0, -1)
-    step = graph.op("Mul", grid.area, graph.const(last, np.int64))
-    start = graph.op("Add", graph.op("Mul", anchor, step), position)  # (N, k)
-    start = graph.op("Unsqueeze", start, graph.ints(2))
-    offset = graph.op("Mul", graph.const(np.arange(last), np.int64), grid.area)
-    index = graph.reshape(graph.op("Add", start, offset), 0, -1)  # (N, k * last)
-    picked = graph.op("GatherElements", flat, index, axis=1)
-    return graph.reshape(picked, 0, -1, last)
+def _divmod(graph: GraphBuilder, value: str, divisor: str) -> tuple[str, str]:
+    """Quotient and remainder of int64 values that are not negative."""
+    quotient = graph.op("Div", value, divisor)
+    return quotient, graph.op("Sub", value, graph.op("Mul", quotient, divisor))
 
 
 def _decode(graph: GraphBuilder, variant: Variant, deltas: str, anchors: str) -> str:

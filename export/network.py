@@ -140,7 +140,8 @@ class _Emitter:
             self.graph.op(
                 "Conv", x,
                 self.graph.const(weight.numpy(), np.float32, f"{target}.weight"),
-                self.graph.const(bias.numpy(), np.float32, f"{target}.bias"),
+                # one a node, though levels share it: OpenVINO fuses a bias that has one reader
+                self.graph.const(bias.numpy(), np.float32, f"{name}.bias"),
                 name=name, kernel_shape=list(conv.kernel_size), strides=list(conv.stride),
                 pads=[*padding, *padding], dilations=list(conv.dilation), group=conv.groups,
             )

@@ -85,10 +85,11 @@ def _normalize(graph: GraphBuilder, info: ModelInfo) -> str:
     """Frames (N, H, W, 3) uint8 to (N, 3, H, W) float32, normalised, still in BGR order."""
     graph.scope = "normalize/"
     x = graph.op("Cast", INPUT, to=FLOAT)
-    x = graph.op("Transpose", x, perm=[0, 3, 1, 2])
-    mean = np.array(info.variant.mean_bgr).reshape(1, 3, 1, 1)
-    scale = 1 / np.array(info.variant.std_bgr).reshape(1, 3, 1, 1)
+    mean, std = (
+        np.array(v).reshape(1, 1, 1, 3) for v in (info.variant.mean_bgr, info.variant.std_bgr)
+    )
     x = graph.op("Sub", x, graph.const(mean, np.float32, "normalize/mean"))
-    x = graph.op("Mul", x, graph.const(scale, np.float32, "normalize/scale"))
+    x = graph.op("Mul", x, graph.const(1 / std, np.float32, "normalize/scale"))
+    x = graph.op("Transpose", x, name="normalized", perm=[0, 3, 1, 2])
     graph.scope = ""
     return str(x)

@@ -192,7 +192,7 @@ def run_normalized(path: Path, x: Array, names: tuple[str, ...]) -> dict[str, Ar
     """A file's tensors for an input (1, 3, H, W) that is put in behind the normalisation."""
     core = openvino.Core()
     model = core.read_model(path)
-    after = find_tensor(model, "normalize/Mul")
+    after = find_tensor(model, "normalized")
     parameter = openvino.opset13.parameter(list(x.shape), np.float32, "normalized")
     for target in after.get_target_inputs():
         target.replace_source_output(parameter.output(0))
