@@ -58,7 +58,8 @@ class Thresholds:
             ("detections_per_img", self.nms_candidates),
         ):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or not 1 <= value <= limit:
+            whole = isinstance(value, Integral)
+            if not whole or not 1 <= value <= limit:
                 raise BadInput(f"{name} is {value}", fix=f"Give a whole number from 1 to {limit}")
 
 

@@ -7,12 +7,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from retinart.cli import main
+from retinart.engine.images import Image
 from retinart.engine.info import Thresholds
 from retinart.export.export import ExportSettings, export_checkpoint
 from retinart.train.checkpoint import save_checkpoint
@@ -98,3 +102,47 @@ def picture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     rng = np.random.default_rng(5)
     image = rng.integers(0, 255, (12, 18, 3), np.uint8).repeat(10, axis=0).repeat(10, axis=1)
     return image
+
+
+def blocks_of_colour(seed: int) -> Image:
+    """(96, 128, 3) uint8 BGR, something for the small models to respond to."""
+    small = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
+    return np.asarray(cv2.resize(small, (128, 96), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with 0.png, 1.png and 2.png."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed in range(3):
+        assert cv2.imwrite(str(folder / f"{seed}.png"), blocks_of_colour(seed))
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """clip.avi, 10 frames of 96x128 at 10 a second."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (128, 96))
+    for seed in range(10):
+        writer.write(blocks_of_colour(seed))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def retinart(capfd: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess[str]]:
+    """Runs `retinart ...` in this process, whatever it is given."""
+
+    def run(*arguments: str | Path) -> CompletedProcess[str]:
+        capfd.readouterr()
+        try:
+            code = main([str(a) for a in arguments])
+        except SystemExit as stop:  # how argparse ends
+            code = int(str(stop.code))
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return CompletedProcess(args=arguments, returncode=code, stdout=out, stderr=err)
+
+    return run

@@ -162,15 +162,12 @@ def test_candidates_to_detections(settings: dict[str, Any], ties: bool) -> None:
     boxes, _ = _clusters(150, seed=9)
     scores = rng.uniform(0, 1, (150, 3)).astype(np.float32) ** 2
     if ties:
-        scores = np.round(scores * 8) / 8
+        scores = np.round(scores * 8) / np.float32(8)
     thresholds = Thresholds(**settings)
     found = detect_from_candidates(boxes, scores, thresholds)
     assert [(b.tolist(), s, k) for b, s, k in found] == _pairs(boxes, scores, thresholds)
-    assert (found.xyxy.dtype, found.confidence.dtype, found.class_id.dtype) == (
-        np.float32,
-        np.float32,
-        np.int32,
-    )
+    assert found.xyxy.dtype == found.confidence.dtype == np.float32
+    assert found.class_id.dtype == np.int32
     assert (np.diff(found.confidence) <= 0).all()
     assert (len(found) > 0) == (thresholds.score_thresh < 1)
 

@@ -150,7 +150,7 @@ def test_boxes_in_the_padding_are_clipped_to_the_image() -> None:
     _, (resized,) = _rule(canvas=(96, 128)).apply([_noise(100, 50)])
     assert resized.size == (96, 48)
     boxes = np.array([[-9, -9, 200, 200], [60, 10, 100, 90], [12, 24, 24, 48]], np.float32)
-    expected = [[0, 0, 50, 100], [50, 10 / 0.96, 50, 90 / 0.96], [12.5, 25, 25, 50]]
+    expected = np.array([[0, 0, 50, 100], [50, 10 / 0.96, 50, 90 / 0.96], [12.5, 25, 25, 50]])
     np.testing.assert_allclose(resized.to_source(boxes), expected, rtol=1e-5)
     assert resized.to_source(np.empty((0, 4), np.float32)).shape == (0, 4)
 

@@ -1,0 +1,225 @@
+"""`retinart detect`: exit codes, stdout and stderr, and what is left on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from retinart.engine.detections import Detections
+from retinart.engine.detector import Detector
+from retinart.engine.video import VideoReader
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+def _files(folder: Path) -> list[str]:
+    """Every file, hidden ones too, so that a temporary one would show."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_detect_on_a_folder(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ran = retinart("detect", model_path, images, "--out", out)
+    assert ran.returncode == 0
+    assert ran.stdout.splitlines() == [str(out / "detections.jsonl"), str(out)]
+    assert "3 images, " in ran.stderr and ", 0 skipped" in ran.stderr
+    assert "infer" in ran.stderr and "p50 ms" in ran.stderr  # where the time went
+    assert _files(out) == ["0.png", "1.png", "2.png", "detections.jsonl"]
+    lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
+    assert [list(line) for line in lines] == [
+        ["source", "frame", "time_ms", "width", "height", "detections"]
+    ] * 3
+    assert list(lines[0]["detections"][0]) == ["box", "score", "class_id", "class"]
+
+
+def test_detect_on_an_image_a_glob_and_with_every_output(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path
+) -> None:
+    ran = retinart("detect", model_path, images / "1.png", "--out", tmp_path / "one")
+    assert ran.returncode == 0 and _files(tmp_path / "one") == ["1.png", "detections.jsonl"]
+    glob, out = f"{images}/[02].png", tmp_path / "some"
+    coco, rows = tmp_path / "r.json", tmp_path / "r.csv"
+    ran = retinart("detect", model_path, glob, "--out", out, "--coco", coco, "--csv", rows)
+    assert ran.returncode == 0 and _files(out) == ["0.png", "2.png", "detections.jsonl"]
+    assert ran.stdout.splitlines() == [str(p) for p in (out / "detections.jsonl", coco, rows, out)]
+    lines = (out / "detections.jsonl").read_text().splitlines()
+    count = sum(len(json.loads(line)["detections"]) for line in lines)
+    assert len(json.loads(coco.read_text())) == count
+    assert len(rows.read_text().splitlines()) == count + 1
+
+
+def test_detect_on_a_video(
+    retinart: Command, model_path: Path, video: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    ran = retinart("detect", model_path, video, "--out", out, "--conf", "0.5", "--strict")
+    assert ran.returncode == 0 and "10 frames, " in ran.stderr
+    assert _files(out) == ["clip.mp4", "detections.jsonl"]
+    with VideoReader(out / "clip.mp4") as made:
+        assert sum(1 for _ in made) == 10
+    lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
+    assert [line["time_ms"] for line in lines] == [100.0 * i for i in range(10)]
+    assert all(d["score"] > 0.5 for line in lines for d in line["detections"])
+
+
+@pytest.mark.parametrize(("strict", "code"), [(False, 0), (True, 1)])
+def test_bad_images_in_a_folder(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path, strict: bool, code: int
+) -> None:
+    (images / "empty.jpg").touch()
+    (images / "cut.png").write_bytes((images / "0.png").read_bytes()[:80])
+    out = tmp_path / "out"
+    more = ["--strict"] if strict else []
+    ran = retinart("detect", model_path, images, "--out", out, *more)
+    assert ran.returncode == code
+    assert f"skipped {images / 'empty.jpg'}: the file is empty\n" in ran.stderr
+    assert f"skipped {images / 'cut.png'}: it is truncated or no image format\n" in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("3 images, ")
+    assert ran.stderr.splitlines()[-1].endswith(", 2 skipped")
+    assert _files(out) == ["0.png", "1.png", "2.png", "detections.jsonl"]
+
+
+def test_nothing_but_bad_images(retinart: Command, model_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.jpg", "b.png"):
+        (folder / name).touch()
+    ran = retinart("detect", model_path, folder, "--out", tmp_path / "out")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.endswith(
+        f"retinart: no image at {folder} can be read. a.jpg: the file is empty.\n"
+    )
+    assert _files(tmp_path) == ["images/a.jpg", "images/b.png"]
+
+
+@pytest.mark.parametrize(("strict", "code"), [(False, 0), (True, 1)])
+def test_a_video_that_ends_in_the_middle_of_a_frame(
+    retinart: Command, model_path: Path, video: Path, tmp_path: Path, strict: bool, code: int
+) -> None:
+    data = video.read_bytes()
+    start, end = data.index(b"movi"), data.rindex(b"idx1")
+    video.write_bytes(data[: start + (end - start) * 6 // 10])
+    out = tmp_path / "out"
+    ran = retinart("detect", model_path, video, "--out", out, *(["--strict"] if strict else []))
+    assert ran.returncode == code
+    with VideoReader(out / "clip.mp4") as made:
+        frames = sum(1 for _ in made)
+    assert 3 < frames < 9
+    assert (
+        f"the video ended early: {frames} of 10 frames could be decoded, and those are kept\n"
+        in ran.stderr
+    )
+    assert len((out / "detections.jsonl").read_text().splitlines()) == frames
+    assert _files(out) == ["clip.mp4", "detections.jsonl"]
+
+
+def test_a_video_that_cannot_be_decoded(
+    retinart: Command, model_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 3000)
+    ran = retinart("detect", model_path, tmp_path / "v.mp4", "--out", tmp_path / "out")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert (
+        f"retinart: cannot decode the video {tmp_path / 'v.mp4'}. it is empty, dama" in ran.stderr
+    )
+    assert _files(tmp_path) == ["v.mp4"]
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_an_output_folder_that_cannot_be_made(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path, below: bool
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / "out" if below else tmp_path / "file"
+    ran = retinart("detect", model_path, images, "--out", out)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"retinart: cannot write to the folder {out}. " in ran.stderr
+    assert ran.stderr.endswith("Choose another output folder or change its permissions.\n")
+    assert _files(tmp_path) == ["file", "images/0.png", "images/1.png", "images/2.png"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_copies_do_not_overwrite_their_sources(
+    retinart: Command, model_path: Path, images: Path
+) -> None:
+    before = {name: (images / name).read_bytes() for name in _files(images)}
+    ran = retinart("detect", model_path, images, "--out", images)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "would overwrite its source" in ran.stderr and "--out" in ran.stderr
+    assert {name: (images / name).read_bytes() for name in _files(images)} == before
+
+
+def test_ctrl_c(
+    retinart: Command,
+    model_path: Path,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = iter(range(100))
+    real = Detector.__call__
+
+    def stopped(self: Detector, image: Any, **more: Any) -> Detections:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        found = real(self, image, **more)
+        assert isinstance(found, Detections)
+        return found
+
+    monkeypatch.setattr(Detector, "__call__", stopped)
+    out = tmp_path / "out"
+    ran = retinart("detect", model_path, video, "--out", out)
+    assert ran.returncode == 130
+    assert ran.stderr.endswith("interrupted; what was done until then is kept\n")
+    assert ran.stdout.splitlines() == [str(out / "detections.jsonl"), str(out / "clip.mp4")]
+    lines = (out / "detections.jsonl").read_text()
+    assert lines.endswith("}\n") and len([json.loads(x) for x in lines.splitlines()]) == 4
+    with VideoReader(out / "clip.mp4") as made:
+        assert sum(1 for _ in made) == 4
+    assert _files(out) == ["clip.mp4", "detections.jsonl"]
+
+
+def test_ctrl_c_at_once(
+    retinart: Command,
+    model_path: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*args: Any, **more: Any) -> Detections:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Detector, "__call__", stopped)
+    ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
+    assert (ran.returncode, ran.stdout) == (130, "") and ran.stderr.endswith("interrupted\n")
+    assert _files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--conf", "2"], "score_thresh is 2.0. Give a value from 0 to 1."),
+        (["--threads", "0"], "threads is 0. Give a whole number"),
+        (["--device", "FOO"], "for the device FOO. "),
+        (["--runtime", "onnxruntime", "--iou", "0.9"], "cannot be made looser"),
+    ],
+)
+def test_flags_that_do_not_fit(
+    retinart: Command,
+    model_path: Path,
+    images: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    ran = retinart("detect", model_path, images, "--out", tmp_path / "out", *arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("retinart: ") and message in ran.stderr
+    assert not (tmp_path / "out").exists()

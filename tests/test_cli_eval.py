@@ -1,0 +1,104 @@
+"""`retinart eval`: the figures, and annotations that are spoiled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+def _files(folder: Path) -> list[str]:
+    """Every file, hidden ones too, so that a temporary one would show."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def _annotations(folder: Path, **changes: Any) -> Path:
+    document: dict[str, Any] = {
+        "images": [
+            {"id": i, "file_name": f"{i}.png", "height": 96, "width": 128} for i in range(3)
+        ],
+        "categories": [{"id": 1, "name": "disc"}, {"id": 2, "name": "square"}],
+        "annotations": [
+            {"id": i + 1, "image_id": i, "category_id": 1, "bbox": [9, 9, 40, 40], "area": 1600}
+            for i in range(3)
+        ],
+    }
+    for key, value in changes.items():
+        document[key] = document[key] + value if key != "categories" else value
+    path = folder / "instances.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_eval(retinart: Command, model_path: Path, images: Path, tmp_path: Path) -> None:
+    path = _annotations(tmp_path)
+    ran = retinart("eval", model_path, "--images", images, "--annotations", path)
+    assert ran.returncode == 0
+    assert ran.stdout.splitlines()[0].split()[0] == "AP" and "AP by class (3 images)" in ran.stdout
+    assert "instances.json: 3 images" in ran.stderr
+
+    ran = retinart("eval", model_path, "--images", images, "--annotations", path, "--json")
+    assert ran.returncode == 0
+    result = json.loads(ran.stdout)
+    assert list(result) == ["figures", "per_class", "images", "problems", "skipped", "ms_per_image"]
+    assert list(result["figures"]) == [
+        *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+        *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
+    ]
+    assert list(result["per_class"]) == ["disc", "square"]
+    assert result["images"] == 3 and 0 <= result["figures"]["AP"] <= 1
+    assert result["per_class"]["square"] is None  # annotated nowhere
+    assert list(result["ms_per_image"]) == ["decode", "resize", "infer", "nms", "results"]
+    assert _files(tmp_path) == ["images/0.png", "images/1.png", "images/2.png", "instances.json"]
+
+
+def test_eval_on_spoiled_annotations(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path
+) -> None:
+    """Everything that is wrong is named on stderr, and the figures come all the same."""
+    bad = {"id": 50, "image_id": 0, "category_id": 1, "bbox": [9, 9, 0, 40], "area": 0}
+    path = _annotations(
+        tmp_path,
+        images=[{"id": 7, "file_name": "gone.png", "height": 9, "width": 9}],
+        annotations=[bad, {**bad, "id": 51, "category_id": 44, "bbox": [1, 1, 9, 9]}],
+    )
+    (images / "2.png").write_bytes(b"")
+    ran = retinart("eval", model_path, "--images", images, "--annotations", path, "--json")
+    assert ran.returncode == 0
+    for line in (
+        "1 missing image files (images dropped): gone.png",
+        "1 zero-area boxes (dropped): annotation 50",
+        "1 unknown categories (boxes dropped): 44 of annotation 51",
+        f"skipped {images / '2.png'}: the file is empty",
+    ):
+        assert f"{line}\n" in ran.stderr
+    result = json.loads(ran.stdout)
+    assert result["images"] == 2 and result["figures"]["AP"] is not None
+    assert result["skipped"] == [[str(images / "2.png"), "the file is empty"]]
+    assert len(result["problems"]) == 4  # the summary, and the three above
+
+
+def test_eval_refuses_what_it_cannot_use(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path
+) -> None:
+    path = _annotations(tmp_path, categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}])
+    ran = retinart("eval", model_path, "--images", images, "--annotations", path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        "retinart: the model and the annotations share no class name. the model has disc, square, "
+        "ring; the annotations have cat, dog. Give the model its names with `retinart export "
+        "--classes FILE`.\n"
+    )
+    ran = retinart("eval", model_path, "--images", tmp_path / "no", "--annotations", path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"retinart: there is no folder {tmp_path / 'no'}. Give the ")
+    (tmp_path / "empty").mkdir()
+    ran = retinart("eval", model_path, "--images", tmp_path / "empty", "--annotations", path)
+    assert ran.returncode == 2 and "none of the 3 images of" in ran.stderr
+    path.write_text("{")
+    ran = retinart("eval", model_path, "--images", images, "--annotations", path)
+    assert ran.returncode == 2 and "it is not JSON or was cut off" in ran.stderr

@@ -1,0 +1,51 @@
+"""Files appear whole under their names, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retinart.engine.errors import BadInput
+from retinart.engine.files import atomic_path, make_folder
+
+
+def _files(folder: Path) -> list[str]:
+    """Every file below a folder, hidden ones too: no temporary file may be among them."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def _fail_halfway(path: Path) -> None:
+    path.write_text("half")
+    raise ZeroDivisionError
+
+
+def test_atomic_path(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.txt"
+    with atomic_path(target) as temporary:
+        assert temporary.suffix == ".txt" and temporary.parent == target.parent
+        temporary.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole" and target.stat().st_mode & 0o111 == 0
+    with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
+        _fail_halfway(temporary)
+    assert _files(tmp_path) == ["new/a.txt"] and target.read_text() == "whole"
+
+
+def test_names_at_the_file_systems_limit(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / f"{'n' * 251}.png") as temporary:
+        temporary.write_text("x")
+    assert _files(tmp_path) == [f"{'n' * 251}.png"]
+    with (
+        pytest.raises(BadInput, match=r"cannot write .*\. File name too long\."),
+        atomic_path(tmp_path / f"a.{'n' * 300}"),
+    ):
+        raise AssertionError("not reached")
+
+
+def test_make_folder_names_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match=r"cannot write to the folder .*file\. File exists\. Choose"):
+        make_folder(tmp_path / "file")
+    with pytest.raises(BadInput, match=r"Not a directory\. Choose another output folder"):
+        make_folder(tmp_path / "file" / "below")
