@@ -64,7 +64,7 @@ class Histogram:
     @property
     def centers(self) -> npt.NDArray[np.float64]:
         """(BINS,) middle of each bin."""
-        return (np.arange(BINS) + 0.5) * (self.upper / BINS)
+        return np.asarray((np.arange(BINS) + 0.5) * (self.upper / BINS), np.float64)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

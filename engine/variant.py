@@ -81,6 +81,18 @@ class Variant:
     box_plus_one: bool = False
     clip_before_nms: bool = True
 
+    def __post_init__(self) -> None:
+        limits = {"num_classes": (1, 100_000), "fpn_channels": (1, 8192), "head_convs": (0, 64)}
+        limits |= {"head_norm_groups": (0, 8192), "pad_multiple": (1, 4096)}
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise BadInput(f"the model's {name} is {value!r}, not {low} to {high}")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+            raise BadInput(f"the model's mean {self.mean} or std {self.std} is no colour's")
+        if len(self.anchor_sizes) != 5 or len({len(level) for level in self.anchor_sizes}) != 1:
+            raise BadInput("the model's anchor_sizes are not one tuple of equal length a level")
+
     @property
     def num_anchors(self) -> int:
         """A, the anchors at each position."""

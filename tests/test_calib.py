@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import numpy_helper
@@ -36,7 +37,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "images"
 
 
-def filled(*values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Histogram:
+def filled(*values: npt.NDArray[np.float64]) -> Histogram:
     histogram = Histogram()
     for part in values:
         histogram.add(part.astype(np.float32))
@@ -236,9 +237,12 @@ def test_an_interrupted_calibration_goes_on(
     assert json.loads(left.read_text("utf-8"))["done"] == 4
 
     seen.clear()
-    monkeypatch.setattr(
-        observing, "read_image", lambda path: (seen.append(path), read_image(path))[1]
-    )
+
+    def note(path: Path) -> object:
+        seen.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(observing, "read_image", note)
     again = calibrate(model_path, tmp_path / "again.onnx", settings)
     assert len(seen) == 5 and not left.exists()
     assert again.thresholds == whole.thresholds

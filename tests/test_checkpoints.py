@@ -205,3 +205,24 @@ def test_recognition_takes_no_partial_match() -> None:
     assert recognise(state, Path("x")) is named("torchvision retinanet_resnet50_fpn_v2")
     del state[keys[2]]
     assert recognise(state, Path("x")) is named("torchvision retinanet_resnet50_fpn")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": None}, "'version' is missing or no int"),
+        ({"state_dict": 3}, "'state_dict' is missing or no dict"),
+        ({"classes": ["a"]}, "names 1 classes and its model has 3"),
+        ({"variant": {"source": "x"}}, "variant record is incomplete"),
+        ({"variant": {"num_classes": -1}}, "num_classes is -1, not 1 to"),
+        ({"variant": {"colour": 1}}, "unknown fields: colour"),
+    ],
+)
+def test_damaged_records(
+    change: dict[str, Any], message: str, noisy_checkpoint: Path, save: Callable[[Any], Path]
+) -> None:
+    content = torch.load(noisy_checkpoint, weights_only=True)
+    if "variant" in change and "source" not in change["variant"]:
+        change = {"variant": content["variant"] | change["variant"]}
+    with pytest.raises(BadInput, match=message):
+        load_any(save(content | change))

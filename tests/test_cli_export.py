@@ -74,12 +74,7 @@ def _bad_checkpoint(kind: str, folder: Path, good: Path) -> Path:
         ("cut short", "checkpoint "),
         ("empty", "checkpoint "),
         ("web page", "checkpoint "),
-        pytest.param(
-            *("text", "cannot read the checkpoint "),
-            marks=pytest.mark.xfail(
-                reason="read_torch_file lets out the unpickler's IndexError: it raises anything"
-            ),
-        ),
+        ("text", "cannot read the checkpoint "),
         ("foreign", " is not a RetinaNet checkpoint that retinart knows. its 2 tensors"),
         ("no tensors", " holds no state dict. "),
         ("a list", " holds no state dict. "),

@@ -64,7 +64,7 @@ def read_torch_file(path: Path) -> Any:
             fix="A checkpoint may hold tensors, numbers, strings, lists and dicts only; if you "
             "trust it, load it yourself and save its state_dict alone",
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # unpickling bytes that are no pickle raises anything
         raise BadInput(
             f"cannot read the checkpoint {path}",
             why=f"it is truncated or not a torch file ({_first_line(error)})",
@@ -86,13 +86,29 @@ def load_checkpoint(path: Path) -> tuple[RetinaNet, Variant, list[str]]:
 
 def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Variant, list[str]]:
     """The same for a content that has been read already."""
-    if content["version"] > VERSION:
+    version = content.get("version")
+    if isinstance(version, int) and version > VERSION:
         raise BadInput(
-            f"{path} is of checkpoint version {content['version']}",
+            f"{path} is of checkpoint version {version}",
             why=f"this retinart reads versions up to {VERSION}",
             fix="Upgrade retinart",
         )
+    kinds = {"version": int, "variant": dict, "classes": list, "state_dict": dict}
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            raise BadInput(
+                f"the checkpoint {path} is damaged",
+                why=f"its {key!r} is missing or no {kind.__name__}",
+                fix="Copy it again from where it was written",
+            )
     variant = Variant.from_dict(content["variant"])
+    classes = [str(name) for name in content["classes"]]
+    if len(classes) != variant.num_classes:
+        raise BadInput(
+            f"the checkpoint {path} is damaged",
+            why=f"it names {len(classes)} classes and its model has {variant.num_classes}",
+            fix="Copy it again from where it was written",
+        )
     model = build_retinanet(variant)
     try:
         model.load_state_dict(content["state_dict"], strict=True)
@@ -100,7 +116,7 @@ def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Var
         raise BadInput(
             f"the weights in {path} do not fit its own settings", why=str(error)
         ) from error
-    return model.eval(), variant, list(content["classes"])
+    return model.eval(), variant, classes
 
 
 def _unsafe_name(error: pickle.UnpicklingError) -> str:
