@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "images"
 
 
-def filled(*values: npt.NDArray[np.float64]) -> Histogram:
+def filled(*values: npt.NDArray[np.floating[Any]]) -> Histogram:
     histogram = Histogram()
     for part in values:
         histogram.add(part.astype(np.float32))
