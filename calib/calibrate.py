@@ -88,7 +88,7 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
     images = choose_images(settings.images, settings.num, settings.seed)
     provenance = {
         "model_sha256": sha256(model),
-        "preprocessing_sha256": _preprocessing_hash(info),
+        "preprocessing_sha256": info.preprocessing_sha256,
         "images_sha256": _images_hash(images),
         "num": settings.num,
         "seed": settings.seed,
@@ -153,18 +153,6 @@ def _check_weights(graph: onnx.ModelProto) -> None:
                 f"the weights {initializer.name} hold NaN or infinite values",
                 fix="Train or export the model again",
             )
-
-
-def _preprocessing_hash(info: ModelInfo) -> str:
-    """Changes with anything that decides which numbers enter the network for an image."""
-    variant = info.variant
-    content = [
-        dataclasses.asdict(info.resize),
-        variant.mean,
-        variant.std,
-        variant.channel_order,
-    ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _images_hash(images: list[Path]) -> str:

@@ -6,6 +6,7 @@ so that `retinart inspect` and every check before a runtime is touched need noth
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -101,6 +102,13 @@ class ModelInfo:
     def dynamic(self) -> bool:
         """Whether the input's height and width may vary within the profile."""
         return self.resize.canvas is None
+
+    @property
+    def preprocessing_sha256(self) -> str:
+        """Changes with anything that decides which numbers enter the network for an image."""
+        v = self.variant
+        content = [asdict(self.resize), v.mean, v.std, v.channel_order]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
         """The text under METADATA_KEY."""

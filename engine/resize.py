@@ -1,7 +1,7 @@
 """Resizing: the one place where an image becomes a network input, used by every part.
 
 The aspect is kept; the image goes to the top left, and what is left over at the right and at the
-bottom is filled with the colour that normalises to zero, as every RetinaNet pads.
+bottom is filled with the 8-bit colour nearest to what normalises to zero, as RetinaNets pad.
 """
 
 from __future__ import annotations

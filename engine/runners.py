@@ -12,7 +12,8 @@ import importlib
 import queue
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ from retinart.engine.images import Image
 from retinart.engine.info import CANDIDATES, INPUT, OUTPUTS, REEXPORT, ModelInfo, Thresholds
 from retinart.engine.nms import detect_from_candidates
 from retinart.engine.timing import StageClock
+
+_BATCH_SIZES = 4  # compiled models that are kept, one a batch size
 
 
 class Runner(Protocol):
@@ -81,10 +84,10 @@ class OpenVINORunner:
                 f"OpenVINO cannot load {path}", why=_last_line(error), fix=REEXPORT
             ) from error
         self._lock = threading.Lock()
-        self._requests: dict[int, queue.SimpleQueue[Any]] = {}
-        self._compiled: dict[int, Any] = {}
+        self._pools: dict[int, _Pool] = {}
+        self._closed = False
         try:
-            self._borrow(1, put_back=True)
+            self._pool(1)
         except RuntimeError as error:
             raise BadInput(
                 f"OpenVINO cannot prepare {path} for the device {device}",
@@ -94,47 +97,62 @@ class OpenVINORunner:
 
     def run(self, frames: Image, thresholds: Thresholds, clock: StageClock) -> list[Detections]:
         """See `Runner`."""
-        key = 0 if self._info.dynamic else len(frames)
-        request = self._borrow(len(frames))
-        try:
+        with self._pool(len(frames)).request() as request:
             with clock("infer"):
                 request.infer({0: frames}, share_inputs=True)
                 boxes, scores = (request.get_output_tensor(i).data for i in (0, 1))
             with clock("nms"):
-                found = [
+                return [
                     detect_from_candidates(
                         b, s, thresholds, plus_one=self._info.variant.box_plus_one
                     )
                     for b, s in zip(boxes, scores, strict=True)
                 ]
-        finally:
-            self._requests[key].put(request)
-        return found
 
     def close(self) -> None:
-        """See `Runner`."""
-        self._requests.clear()
-        self._compiled.clear()
-
-    def _borrow(self, batch: int, *, put_back: bool = False) -> Any:
-        """An idle inference request for a batch size; a new one when all are in use."""
-        key = 0 if self._info.dynamic else batch
+        """See `Runner`. Calls that are running finish; what they hold goes with them."""
         with self._lock:
-            if key not in self._compiled:
+            self._closed = True
+            self._pools.clear()
+
+    def _pool(self, batch: int) -> _Pool:
+        """The compiled model for a batch size; of fixed-size models the last few are kept."""
+        canvas = self._info.resize.canvas
+        key = 0 if canvas is None else batch
+        with self._lock:
+            if self._closed:
+                raise BadInput("the detector is closed", fix="Make a new one")
+            pool = self._pools.pop(key, None)
+            if pool is None:
                 model = self._model
-                if key:
-                    assert self._info.resize.canvas is not None
+                if canvas is not None:
                     model = self._model.clone()
-                    model.reshape({INPUT: [batch, *self._info.resize.canvas, 3]})
-                self._compiled[key] = self._core.compile_model(model, self._device, self._config)
-                self._requests[key] = queue.SimpleQueue()
+                    model.reshape({INPUT: [batch, *canvas, 3]})
+                pool = _Pool(self._core.compile_model(model, self._device, self._config))
+            self._pools[key] = pool  # the most recent last
+            if len(self._pools) > _BATCH_SIZES:
+                del self._pools[next(iter(self._pools))]
+            return pool
+
+
+class _Pool:
+    """A compiled model and its idle inference requests; each serves one thread at a time."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    @contextmanager
+    def request(self) -> Iterator[Any]:
+        """An idle request, or a new one when all are in use."""
         try:
-            request = self._requests[key].get_nowait()
+            request = self._idle.get_nowait()
         except queue.Empty:
-            request = self._compiled[key].create_infer_request()
-        if put_back:
-            self._requests[key].put(request)
-        return request
+            request = self._compiled.create_infer_request()
+        try:
+            yield request
+        finally:
+            self._idle.put(request)
 
 
 class ONNXRuntimeRunner:

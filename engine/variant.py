@@ -53,7 +53,7 @@ class Variant:
         box_clamp: upper bound of dw and dh before the exponential; None for no bound.
         box_clamp_below: dw and dh are bounded from below too, by -box_clamp.
         box_plus_one: widths are x2 - x1 + 1, the legacy convention.
-        clip_before_nms: boxes are clipped to the image before NMS rather than after it.
+        clip_before_nms: boxes are clipped to the network input before NMS rather than after it.
     """
 
     source: str
@@ -88,6 +88,11 @@ class Variant:
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise BadInput(f"the model's {name} is {value!r}, not {low} to {high}")
+        if self.head_norm_groups and self.fpn_channels % self.head_norm_groups:
+            raise BadInput(
+                f"the model's {self.fpn_channels} channels do not divide into "
+                f"{self.head_norm_groups} groups"
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
             raise BadInput(f"the model's mean {self.mean} or std {self.std} is no colour's")
         if len(self.anchor_sizes) != 5 or len({len(level) for level in self.anchor_sizes}) != 1:

@@ -6,7 +6,7 @@
 Of each level the k anchors with the highest class logit go on. That keeps every one of the level's
 best k (anchor, class) pairs, because an anchor that holds one has a maximum at least as high and
 there are at most k such anchors. So the sigmoid, the decoding and the gathering of logits touch
-k anchors and never all of them.
+k anchors and never all of them. NMS then takes the best `nms_candidates` pairs of all levels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def emit_candidates(
         Names of the boxes (N, C, 4) xyxy in pixels of the input and the scores (N, C, K) in 0 to 1.
     """
     graph.scope = "candidates/"
-    size = _input_size(graph, frames, min_size if min_size == max_size else None)
+    size = input_limits(graph, frames, min_size if min_size == max_size else None)
     if min_size == max_size:
         grids = _fixed_grids(graph, variant, min_size, topk)
     else:
@@ -84,10 +84,6 @@ def emit_clip(graph: GraphBuilder, boxes: str, size: str, *, plus_one: bool) -> 
 
 def input_limits(graph: GraphBuilder, frames: str, size: tuple[int, int] | None) -> str:
     """The (4,) float32 value W, H, W, H of the input, constant when its size is given."""
-    return _input_size(graph, frames, size)
-
-
-def _input_size(graph: GraphBuilder, frames: str, size: tuple[int, int] | None) -> str:
     if size is not None:
         return graph.const([size[1], size[0]] * 2, np.float32)
     shape = graph.op("Shape", frames)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retinart.engine.errors import BadInput
 from retinart.engine.variant import Variant
+from retinart.export.array_pickle import load_arrays
 from retinart.export.coco_names import default_names
 from retinart.export.sources import SOURCES, Source
 from retinart.train.checkpoint import FORMAT, from_content, read_torch_file
@@ -54,6 +55,14 @@ def load_any(path: Path) -> Loaded:
     state = _state_dict(content, path)
     source = recognise(state, path)
     return load_state_dict(state, source, path)
+
+
+def with_bn_eps(loaded: Loaded, bn_eps: float) -> Loaded:
+    """The same model with another epsilon in its backbone's norms, which no file records."""
+    for module in loaded.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = bn_eps
+    return replace(loaded, variant=replace(loaded.variant, bn_eps=bn_eps))
 
 
 def recognise(state: Mapping[str, Tensor], path: Path) -> Source:
@@ -109,38 +118,16 @@ def load_state_dict(state: Mapping[str, Tensor], source: Source, path: Path) -> 
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".pkl" and path.is_file():
-        try:
-            with path.open("rb") as file:
-                return _ArrayUnpickler(file, encoding="latin1").load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, ValueError) as error:
-            raise BadInput(f"cannot read the checkpoint {path}", why=str(error)) from error
-    return read_torch_file(path)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays and plain containers, whatever a file asks for."""
-
-    ALLOWED = frozenset(
-        [
-            ("collections", "OrderedDict"),
-            ("_codecs", "encode"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-        ]
-        + [
-            (f"numpy.{core}.multiarray", name)
-            for core in ("core", "_core")
-            for name in ("_reconstruct", "scalar")
-        ]
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(
-                f"it wants to call {module}.{name}, and weights need no such thing"
-            )
-        return super().find_class(module, name)
+    if path.suffix != ".pkl" or not path.is_file():
+        return read_torch_file(path)
+    try:
+        return load_arrays(path.read_bytes())
+    except pickle.UnpicklingError as error:
+        raise BadInput(
+            f"cannot read the checkpoint {path}",
+            why=str(error),
+            fix="A pickled checkpoint may hold NumPy arrays of numbers, and nothing else",
+        ) from error
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -150,7 +137,9 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
     if isinstance(content, Mapping):
         state = {
-            str(k): torch.from_numpy(v) if isinstance(v, np.ndarray) else v
+            str(k): torch.from_numpy(v.astype(v.dtype.newbyteorder("=")))
+            if isinstance(v, np.ndarray)
+            else v
             for k, v in content.items()
         }
         state = {k: v for k, v in state.items() if isinstance(v, Tensor)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -9,15 +10,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 
 from retinart.engine.errors import BadInput
 from retinart.engine.files import atomic_path, sha256
 from retinart.engine.images import Image, list_images, read_image
-from retinart.engine.info import ModelInfo, Thresholds
+from retinart.engine.info import METADATA_KEY, ModelInfo, Thresholds
 from retinart.engine.resize import ResizeRule, round_up
 from retinart.engine.variant import Variant
 from retinart.export import tensorrt_rtx
-from retinart.export.checkpoint import load_any
+from retinart.export.checkpoint import load_any, with_bn_eps
 from retinart.export.onnx_model import build_onnx
 from retinart.export.parity import ParityReport, check_parity
 
@@ -36,6 +38,8 @@ class ExportSettings:
         thresholds: what counts as a detection.
         classes: names in place of the checkpoint's.
         images: folder, file or glob to compare PyTorch with the file on; None for synthetic ones.
+        bn_eps: epsilon of the backbone's norms in place of the source's own, which the weights do
+            not tell (torchvision's released v1 weights want 0).
         tensorrt: build the graph with TensorRT-RTX where that is installed.
     """
 
@@ -46,6 +50,7 @@ class ExportSettings:
     thresholds: Thresholds = field(default_factory=Thresholds)
     classes: tuple[str, ...] | None = None
     images: str | None = None
+    bn_eps: float | None = None
     tensorrt: bool = True
 
 
@@ -81,7 +86,9 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
     if output.suffix != ".onnx":
         raise BadInput(f"the output {output} does not end in .onnx", fix="Name it model.onnx")
     loaded = load_any(checkpoint)
-    classes = settings.classes or loaded.classes
+    if settings.bn_eps is not None:
+        loaded = with_bn_eps(loaded, settings.bn_eps)
+    classes = loaded.classes if settings.classes is None else settings.classes
     if len(classes) != loaded.variant.num_classes:
         raise BadInput(
             f"{len(classes)} class names were given for {loaded.variant.num_classes} classes",
@@ -106,8 +113,18 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
     model = build_onnx(loaded.model, info)
     with atomic_path(output) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-        del model
-        parity = check_parity(loaded.model, info, temporary, _images(settings.images, info))
+        parity = check_parity(loaded.model, info, temporary, _batches(settings.images, info))
+        compared = {"images": parity.images, "detections": parity.detections.matched}
+        info = dataclasses.replace(
+            info,
+            provenance={
+                **info.provenance,
+                "preprocessing_sha256": info.preprocessing_sha256,
+                "compared": compared,
+            },
+        )
+        onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
         built = None
         if settings.tensorrt and tensorrt_rtx.available():
             built = tensorrt_rtx.check_build(temporary, info, max_batch=4)
@@ -160,12 +177,21 @@ def input_size(
     return rule, (multiple, multiple), (round_up(longest, multiple),) * 2
 
 
-def _images(source: str | None, info: ModelInfo) -> list[Image]:
-    """Up to four images for the comparison: the user's, or synthetic ones of two shapes."""
+def _batches(source: str | None, info: ModelInfo) -> list[Image]:
+    """Frames to compare on: the user's images, or synthetic ones of several shapes."""
     if source is not None:
-        return [read_image(path) for path in list_images(source)[:4]]
-    height, width = info.resize.canvas or (info.resize.short_side or 0,) * 2
-    return [_picture(height, width, seed=1), _picture(width, height, seed=2)]
+        images = [read_image(path) for path in list_images(source)[:4]]
+        together = [images] if info.resize.canvas else [[image] for image in images]
+    elif info.resize.canvas is not None:
+        height, width = info.resize.canvas
+        together = [[_picture(height, width, seed=1), _picture(width, height, seed=2)]]
+    else:  # wide, tall, and the smallest, whose levels hold fewer anchors than are kept
+        side = info.resize.short_side or info.max_size[0]
+        shapes = ((side, side * 3 // 2), (side * 3 // 2, side))
+        together = [[_picture(h, w, seed=h), _picture(h, w, seed=w)] for h, w in shapes]
+        smallest = np.stack([_picture(*info.min_size, seed=3)])
+        return [*(info.resize.apply(images)[0] for images in together), smallest]
+    return [info.resize.apply(images)[0] for images in together]
 
 
 def _picture(height: int, width: int, *, seed: int) -> Image:

@@ -22,6 +22,7 @@ from retinart.train.retinanet import HeadOutputs, RetinaNet
 
 TOLERANCE = 1e-3  # of logits and deltas; grows with values above 10, as float32's own step does
 COMPARED = 100  # detections an image, found by lowering the score threshold
+_FIX = "No file was written. Please report this with the checkpoint's source"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class ParityReport:
 
 
 def check_parity(
-    model: RetinaNet, info: ModelInfo, path: Path, images: list[Image]
+    model: RetinaNet, info: ModelInfo, path: Path, batches: list[Image]
 ) -> ParityReport:
     """Compare a model with its exported file on images, stage by stage.
 
@@ -50,43 +51,25 @@ def check_parity(
         model: in evaluation mode.
         info: of the file.
         path: the ONNX file; OpenVINO runs it.
-        images: each (H, W, 3) uint8 BGR of any size.
+        batches: frames (N, H, W, 3) uint8 BGR, of sizes that the file takes.
 
     Raises:
-        CheckFailed: raw outputs, detections or the two forms of NMS differ.
+        CheckFailed: raw outputs, detections or the two forms of NMS differ, or are not numbers.
     """
-    frames, _ = info.resize.apply(images)
-    tensors = tensor_probe(path, (*HEADS, *CANDIDATES, *OUTPUTS))(frames)
-    with torch.inference_mode():
-        outputs = model(normalize(torch.from_numpy(frames), info.variant))
-    diff = _head_diff(outputs, tensors)
-    if not diff <= TOLERANCE:
-        raise CheckFailed(
-            f"the exported network's raw outputs differ from PyTorch's by {diff:.1e}",
-            why=f"{TOLERANCE:.0e} is allowed",
-            fix="No file was written. Please report this with the checkpoint's source",
-        )
-    detections, native = _empty(), _empty()
-    size = (frames.shape[1], frames.shape[2])
-    plus_one = info.variant.box_plus_one
-    for i in range(len(images)):
-        boxes, scores = (tensors[name][i] for name in CANDIDATES)
-        low = _low_threshold(scores, info.thresholds)
-        one = HeadOutputs(*([t[i : i + 1] for t in level] for level in outputs))
-        expected = postprocess(one, info.variant, size, low)[0]
-        found = detect_from_candidates(boxes, scores, low, plus_one=plus_one)
-        if not info.variant.clip_before_nms:
-            found = _clipped(found, size)
-        detections += match(expected, found, floor=_floor(found, low))
-
-        count, xyxy, confidence, labels = (tensors[name][i] for name in OUTPUTS)
-        n = int(count[0])
-        in_file = Detections(xyxy=xyxy[:n], confidence=confidence[:n], class_id=labels[:n])
-        found = detect_from_candidates(boxes, scores, info.thresholds, plus_one=plus_one)
-        if not info.variant.clip_before_nms:
-            found = _clipped(found, size)
-        native += match(found, in_file)
-    report = ParityReport(images=len(images), head_diff=diff, detections=detections, native=native)
+    probe = tensor_probe(path, (*HEADS, *CANDIDATES, *OUTPUTS))
+    worst, detections, native = 0.0, _empty(), _empty()
+    for frames in batches:
+        tensors = probe(frames)
+        with torch.inference_mode():
+            outputs = model(normalize(torch.from_numpy(frames), info.variant))
+        worst = max(worst, _head_diff(outputs, tensors))
+        for i in range(len(frames)):
+            one = HeadOutputs(*([t[i : i + 1] for t in level] for level in outputs))
+            matches = _compare(info, one, {name: t[i : i + 1] for name, t in tensors.items()})
+            detections, native = detections + matches[0], native + matches[1]
+    report = ParityReport(
+        images=sum(map(len, batches)), head_diff=worst, detections=detections, native=native
+    )
     for what, result in (
         ("the exported file's detections differ from PyTorch's", detections),
         ("the NMS written in the file differs from greedy NMS", native),
@@ -96,18 +79,59 @@ def check_parity(
             raise CheckFailed(
                 what,
                 why=f"{result.matched} match, {result.missing} missing, {result.extra} extra",
-                fix="No file was written. Please report this with the checkpoint's source",
+                fix=_FIX,
             )
+    if not detections.matched:
+        raise CheckFailed("there was nothing to compare", why="no image gave a candidate", fix=_FIX)
     return report
 
 
+def _compare(
+    info: ModelInfo, outputs: HeadOutputs, tensors: dict[str, npt.NDArray[np.float32]]
+) -> tuple[Match, Match]:
+    """PyTorch against the file's candidates, and NumPy's NMS against the file's, for one image."""
+    plus_one = info.variant.box_plus_one
+    size = (8 * outputs.logits[0].shape[2], 8 * outputs.logits[0].shape[3])
+    boxes, scores = (tensors[name][0] for name in CANDIDATES)
+
+    def in_numpy(thresholds: Thresholds) -> Detections:
+        found = detect_from_candidates(boxes, scores, thresholds, plus_one=plus_one)
+        return found if info.variant.clip_before_nms else _clipped(found, size)
+
+    low = _low_threshold(scores, info.thresholds)
+    expected, found = postprocess(outputs, info.variant, size, low)[0], in_numpy(low)
+    count, xyxy, confidence, labels = (tensors[name][0] for name in OUTPUTS)
+    n = int(count[0])
+    in_file = Detections(xyxy=xyxy[:n], confidence=confidence[:n], class_id=labels[:n])
+    return (
+        match(expected, found, floor=_floor(found, low)),
+        match(in_numpy(info.thresholds), in_file),
+    )
+
+
 def _head_diff(outputs: HeadOutputs, tensors: dict[str, npt.NDArray[np.float32]]) -> float:
+    """Largest difference of a raw output, in units in which TOLERANCE is the limit.
+
+    Raises:
+        CheckFailed: it is above the limit, or an output is NaN or infinite.
+    """
     worst = 0.0
     for name, expected in zip(HEADS, [*outputs.logits, *outputs.deltas], strict=True):
         value = expected.numpy()
+        if not (np.isfinite(value).all() and np.isfinite(tensors[name]).all()):
+            raise CheckFailed(
+                f"the raw output {name} is NaN or infinite",
+                why="the checkpoint's weights hold NaN, or their values are far out of range",
+                fix="No file was written. Check the checkpoint",
+            )
         scale = max(1.0, float(np.abs(value).max()) / 10)
-        diff = float(np.abs(value - tensors[name]).max()) / scale
-        worst = diff if not diff <= worst else worst  # keeps a NaN
+        worst = max(worst, float(np.abs(value - tensors[name]).max()) / scale)
+    if worst > TOLERANCE:
+        raise CheckFailed(
+            f"the exported network's raw outputs differ from PyTorch's by {worst:.1e}",
+            why=f"{TOLERANCE:.0e} is allowed",
+            fix=_FIX,
+        )
     return worst
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 from collections.abc import Callable
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from retinart.engine.errors import BadInput
-from retinart.export.checkpoint import load_any, recognise
+from retinart.export.array_pickle import load_arrays
+from retinart.export.checkpoint import load_any, recognise, with_bn_eps
 from retinart.export.coco_names import COCO_80, COCO_91, default_names
 from retinart.export.sources import SOURCES
 from retinart.train.checkpoint import load_checkpoint, save_checkpoint
@@ -226,3 +228,53 @@ def test_damaged_records(
         change = {"variant": content["variant"] | change["variant"]}
     with pytest.raises(BadInput, match=message):
         load_any(save(content | change))
+
+
+class Forged:
+    """A pickle that builds an object array on bytes of its own, which NumPy would follow."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.ndarray, ((1,), "O", b"AAAAAAAA")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [Forged(), np.array([{}], dtype=object), np.array(["a"]), np.zeros(2, "datetime64[s]"), 3.5],
+    ids=["forged", "objects", "text", "dates", "a number"],
+)
+def test_pickles_of_other_things_are_refused(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"model": {"x": content}}))
+    with pytest.raises(BadInput):
+        load_any(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_array_pickles_of_every_protocol(protocol: int) -> None:
+    arrays: dict[str, Any] = {
+        "a": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "b": np.asfortranarray(np.arange(6, dtype=">i4").reshape(2, 3)),
+        "c": np.float64(2.5),
+        "d": [np.array([True, False]), "text"],
+    }
+    back = load_arrays(pickle.dumps(arrays, protocol))
+    for key in "abc":
+        assert np.array_equal(back[key], arrays[key]), key
+    assert back["d"][0].tolist() == [True, False] and back["d"][1] == "text"
+
+
+def test_damaged_pickles_never_crash() -> None:
+    """Every byte of a pickle flipped in turn: an error or another array, but always a return."""
+    data = pickle.dumps({"model": {"w": np.arange(4, dtype=np.float32)}}, 2)
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 0xFF
+        with contextlib.suppress(pickle.UnpicklingError, MemoryError):
+            load_arrays(bytes(damaged))
+
+
+def test_bn_eps_can_be_given(save: Callable[[Any], Path]) -> None:
+    loaded = with_bn_eps(load_any(save(torchvision_state())), 0.0)
+    assert loaded.variant.bn_eps == 0.0
+    norms = [m for m in loaded.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all(m.eps == 0.0 for m in norms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from retinart.engine.detector import Detector, RuntimeName
 from retinart.engine.errors import BadInput
 from retinart.engine.images import Image
 from retinart.engine.matching import match
+from retinart.engine.runners import OpenVINORunner
 from retinart.engine.timing import StageClock
 
 RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
@@ -321,3 +323,34 @@ def test_stream(detector: Detector, tmp_path: Path) -> None:
 def test_a_stream_of_nothing(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"there is no video at .*none\.mp4\. Check the path\."):
         next(detector.stream(tmp_path / "none.mp4"))
+
+
+def test_closing_while_other_threads_run(model_path: Path, picture: Image) -> None:
+    """A running call finishes; a later one is told that the detector is closed."""
+    detector = Detector(model_path)
+    started, problems = threading.Barrier(3), list[str]()
+
+    def run() -> None:
+        started.wait()
+        try:
+            for _ in range(20):
+                detector(picture)
+        except BadInput as error:
+            problems.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    detector.close()
+    for thread in threads:
+        thread.join()
+    assert all("the detector is closed" in text for text in problems) and len(problems) == 2
+
+
+def test_only_a_few_batch_sizes_stay_compiled(model_path: Path, picture: Image) -> None:
+    with Detector(model_path) as detector:
+        for batch in range(1, 7):
+            assert len(detector([picture] * batch)) == batch
+        runner = detector._runner
+        assert isinstance(runner, OpenVINORunner) and sorted(runner._pools) == [3, 4, 5, 6]

@@ -146,6 +146,19 @@ def test_a_file_that_differs_is_not_written(
     assert [p.name for p in tmp_path.iterdir()] == [checkpoint.name]
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_not_written(bad: float, tmp_path: Path) -> None:
+    """In the class bias alone: the deltas behind it are sound, and must not cover it up."""
+    model = varied_model(BASE)
+    with torch.no_grad():
+        model.cls_head.output.bias[1] = bad  # type: ignore[index]
+    path = tmp_path / "model.pt"
+    save_checkpoint(path, model=model, variant=BASE, classes=["a", "b", "c"], training={})
+    with pytest.raises(CheckFailed, match="logits_p3 is NaN or infinite"):
+        export_checkpoint(path, tmp_path / "out.onnx", ExportSettings(imgsz=96, tensorrt=False))
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
 def test_a_wrong_nms_is_not_written(
     write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +249,14 @@ def test_input_sizes() -> None:
 def test_bad_sizes(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         input_size(BASE, ExportSettings(**settings))
+
+
+def test_dynamic_files_are_compared_at_several_sizes(write: Any, tmp_path: Path) -> None:
+    settings = ExportSettings(imgsz=96, dynamic=True, tensorrt=False)
+    report = export_checkpoint(write(BASE), tmp_path / "model.onnx", settings)
+    assert report.parity.images == 5  # two wide, two tall, the smallest
+    compared = read_info(report.path).provenance["compared"]
+    assert compared == {"images": 5, "detections": report.parity.detections.matched}
 
 
 def test_class_names(noisy_checkpoint: Path, tmp_path: Path) -> None:

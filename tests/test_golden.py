@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 import pytest
 import torch
 
 from retinart.engine.detections import Detections
-from retinart.engine.info import CANDIDATES, HEADS, ModelInfo, Thresholds
+from retinart.engine.info import CANDIDATES, HEADS, ModelInfo, Thresholds, read_info
 from retinart.engine.matching import match
 from retinart.engine.nms import detect_from_candidates
 from retinart.engine.resize import ResizeRule
-from retinart.engine.runners import find_tensor
+from retinart.engine.runners import find_tensor, load_openvino
+from retinart.export import tensorrt_rtx
 from retinart.export.checkpoint import Loaded, load_any
 from retinart.export.onnx_model import build_onnx
 from retinart.train.predict import postprocess
@@ -126,6 +126,8 @@ def test_exported(
     padded = (x.shape[2], x.shape[3])
     path = tmp_path / "model.onnx"
     path.write_bytes(build_onnx(loaded.model, fixed_info(loaded, padded)).SerializeToString())
+    if tensorrt_rtx.available():
+        assert tensorrt_rtx.check_build(path, read_info(path), max_batch=4).plan_bytes > 0
     bgr = x if loaded.variant.channel_order == "bgr" else x[:, ::-1]
     tensors = run_normalized(path, np.ascontiguousarray(bgr), (*HEADS, *CANDIDATES))
     compare_heads(want, [tensors[n] for n in HEADS[:5]], [tensors[n] for n in HEADS[5:]])
@@ -190,6 +192,7 @@ def fixed_info(loaded: Loaded, size: tuple[int, int]) -> ModelInfo:
 
 def run_normalized(path: Path, x: Array, names: tuple[str, ...]) -> dict[str, Array]:
     """A file's tensors for an input (1, 3, H, W) that is put in behind the normalisation."""
+    openvino = load_openvino()
     core = openvino.Core()
     model = core.read_model(path)
     after = find_tensor(model, "normalized")

@@ -156,3 +156,17 @@ def test_fewer_pairs_than_detections(tmp_path: Path) -> None:
     assert count.tolist() == [[2]]
     assert xyxy.shape == (1, 100, 4) and confidence.shape == (1, 100)
     assert xyxy[0, 1].tolist() == [20, 20, 30, 30]
+
+
+@pytest.mark.parametrize(("length", "exact"), [(STEPS, True), (STEPS * 3, False)])
+def test_how_long_a_chain_may_be(length: int, exact: bool) -> None:
+    """Boxes in a row, each overlapping the next, in falling score: the known limit of the form."""
+    boxes = np.zeros((1, CANDIDATES, 4), np.float32)
+    start = 10.0 * np.arange(length)
+    boxes[0, :length] = np.stack([start, 0 * start, start + 32, 0 * start + 32], axis=1)
+    scores = np.zeros((1, CANDIDATES, CLASSES), np.float32)
+    scores[0, :length, 0] = np.linspace(0.9, 0.1, length)
+    thresholds = Thresholds(nms_candidates=1500)
+    count = nms_model(thresholds, plus_one=False).run(None, {"boxes": boxes, "scores": scores})[0]
+    want = detect_from_candidates(boxes[0], scores[0], thresholds)
+    assert (int(count[0, 0]) == len(want)) is exact

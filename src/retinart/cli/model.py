@@ -27,7 +27,11 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     export.add_argument("checkpoint", type=Path)
     export.add_argument("-o", "--out", type=Path, default=Path("model.onnx"), metavar="FILE")
     export.add_argument(
-        "--imgsz", type=int, metavar="S", help="shorter side in pixels (default 600, input 4:3)"
+        "--imgsz",
+        type=int,
+        metavar="S",
+        help="shorter side in pixels, default 600; alone it gives a 4:3 input, in which other "
+        "shapes are fitted smaller: for 16:9 give --height and --width",
     )
     export.add_argument("--height", type=int, metavar="H", help="fixed input height")
     export.add_argument("--width", type=int, metavar="W", help="fixed input width")
@@ -38,6 +42,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     export.add_argument("--conf", type=float, default=_DEFAULTS.score_thresh, metavar="T")
     export.add_argument("--iou", type=float, default=_DEFAULTS.nms_thresh, metavar="T")
     export.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
+    export.add_argument(
+        "--bn-eps", type=float, metavar="E", help="epsilon of the backbone's norms (see inspect)"
+    )
     export.add_argument("--images", metavar="SOURCE", help="images to compare on, 4 at most")
     export.add_argument(
         "--skip-tensorrt", action="store_true", help="do not build the graph with TensorRT-RTX"
@@ -91,6 +98,7 @@ def _export(args: argparse.Namespace) -> int:
         ),
         classes=None if args.classes is None else _names(args.classes),
         images=args.images,
+        bn_eps=args.bn_eps,
         tensorrt=not args.skip_tensorrt,
     )
     _say_export(export_checkpoint(args.checkpoint, args.out, settings))

@@ -1,0 +1,115 @@
+"""Pickles of NumPy arrays and plain containers, read without running anything that they ask for.
+
+Not even NumPy's own constructors are called on a pickle's behalf: they trust their arguments, and
+forged ones crash the process. Stand-ins written here take shapes, numeric types and bytes.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def load_arrays(data: bytes) -> Any:
+    """The content of a pickle, arrays as NumPy arrays; text of Python 2 is read as latin1.
+
+    Raises:
+        pickle.UnpicklingError: it wants anything but arrays of numbers, or is damaged.
+    """
+    try:
+        return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load())
+    except (pickle.UnpicklingError, MemoryError):
+        raise
+    except Exception as error:  # damaged pickles raise anything
+        raise pickle.UnpicklingError(f"it is damaged ({type(error).__name__}: {error})") from error
+
+
+class _Type:
+    """Stands in for numpy.dtype: fixed-size numbers only."""
+
+    def __init__(self, spec: Any, *_: Any) -> None:
+        found = re.fullmatch(r"[<>|=]?([fiub][1248])", spec) if isinstance(spec, str) else None
+        if not found:
+            raise pickle.UnpicklingError(f"it holds an array of type {spec!r}, not of numbers")
+        self.value = np.dtype(spec)
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1]
+        if order in ("<", ">"):
+            self.value = self.value.newbyteorder(order)
+
+
+class _Array:
+    """Stands in for numpy.ndarray."""
+
+    value: npt.NDArray[Any]
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, raw = state
+        self.fill(raw, kind, shape, "F" if fortran else "C")
+
+    def fill(self, raw: Any, kind: Any, shape: Any, order: Any) -> None:
+        if not isinstance(kind, _Type):
+            raise pickle.UnpicklingError("it holds an array without a numeric type")
+        content = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
+        flat = np.frombuffer(content, kind.value)
+        self.value = flat.reshape([int(s) for s in shape], order="F" if order == "F" else "C")
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any, *_: Any) -> _Array:
+    array = _Array()
+    array.fill(raw, kind, shape, order)
+    return array
+
+
+def _scalar(kind: Any, raw: Any = b"") -> _Array:
+    return _from_buffer(raw, kind, (), "C")
+
+
+def _encode(text: Any, _codec: Any = "latin1") -> bytes:
+    return str(text).encode("latin1")
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("_codecs", "encode"): _encode,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    **{
+        (f"numpy.{core}.{module}", name): stand_in
+        for core in ("core", "_core")
+        for module, name, stand_in in (
+            ("multiarray", "_reconstruct", _reconstruct),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _from_buffer),
+        )
+    },
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _STAND_INS:
+            raise pickle.UnpicklingError(
+                f"it wants to call {module}.{name}, and weights need no such thing"
+            )
+        return _STAND_INS[module, name]
+
+
+def _plain(value: Any) -> Any:
+    """Stand-ins in dicts and lists replaced by what they hold."""
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
