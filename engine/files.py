@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retinart.engine.errors import BadInput
@@ -21,21 +22,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         BadInput: the folder cannot be made or written to, or a folder has that name.
     """
-    make_folder(path.parent)
+    with new_folder(path.parent):
+        temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}"
+        try:
+            if path.is_dir():  # said now: the rename would fail only after all the work
+                raise BadInput(
+                    f"cannot write {path}", why="it is a folder", fix="Choose another name"
+                )
+            # the kernel takes the umask off: asking for it means setting it, for all threads
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except OSError as error:
+            raise BadInput(f"cannot write {path}", why=error.strerror or str(error)) from error
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder for output; on failure what this made of it and its parents goes, if it is empty.
+
+    Raises:
+        BadInput: as `make_folder`.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        if path.is_dir():  # said now: the rename would fail only after all the work
-            raise BadInput(f"cannot write {path}", why="it is a folder", fix="Choose another name")
-        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}", why=error.strerror or str(error)) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield make_folder(folder)
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):  # it holds something by now
+                path.rmdir()
+        raise
 
 
 def make_folder(folder: Path) -> Path:
@@ -64,9 +83,3 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path, make_folder
+from retinart.engine.files import atomic_path, make_folder, new_folder
 
 
 def _files(folder: Path) -> list[str]:
@@ -41,6 +42,28 @@ def test_names_at_the_file_systems_limit(tmp_path: Path) -> None:
         atomic_path(tmp_path / f"a.{'n' * 300}"),
     ):
         raise AssertionError("not reached")
+
+
+def test_the_mode_is_the_umasks_and_the_umask_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read it is to set it, and other threads make files meanwhile."""
+    (tmp_path / "plain").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "umask", None)
+        with atomic_path(tmp_path / "a.txt"):
+            pass
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_failure_takes_back_the_folders_that_it_made(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "old/new/newer/a.txt") as path:
+        _fail_halfway(path)
+    assert [p.name for p in tmp_path.rglob("*")] == ["old"]
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "old/new/newer"):
+        _fail_halfway(tmp_path / "old/new/kept.txt")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["kept.txt", "new", "old"]
 
 
 def test_make_folder_names_the_reason(tmp_path: Path) -> None:
