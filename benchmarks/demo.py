@@ -74,8 +74,9 @@ def _picture(detector: Detector, out: Path) -> Path:
         drawn.append(draw(large, boxes, detector.classes))
     grid = np.vstack([np.hstack(drawn[:3]), np.hstack(drawn[3:])])
     path = out / "detections.jpg"
+    _, data = cv2.imencode(".jpg", grid, [cv2.IMWRITE_JPEG_QUALITY, 88])
     with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), grid, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        temporary.write_bytes(data.tobytes())
     return path
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,10 +14,10 @@ import cv2
 from retinart.engine.detector import Detector
 from retinart.engine.draw import draw
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path, make_folder
-from retinart.engine.images import Image, list_images, read_image
+from retinart.engine.files import atomic_path, new_folder
+from retinart.engine.images import IMAGE_SUFFIXES, Image, list_images, read_image
 from retinart.engine.progress import Progress
-from retinart.engine.records import COCOResults, CSVRows, JSONLines, Record
+from retinart.engine.records import COCOResults, CSVRows, JSONLines, Record, coco_image_ids
 from retinart.engine.timing import StageClock
 from retinart.engine.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 
@@ -73,27 +74,32 @@ def run_job(detector: Detector, job: DetectJob) -> DetectSummary:
     Raises:
         BadInput: the source holds nothing that can be read, or an output cannot be written.
     """
-    is_video = Path(job.source).suffix.lower() in VIDEO_SUFFIXES
     summary = DetectSummary()
-    paths = [] if is_video else list_images(job.source)
     with ExitStack() as stack:
-        video = stack.enter_context(VideoReader(Path(job.source))) if is_video else None
-        make_folder(job.out)
+        video = _open_video(job.source)
+        if video is not None:
+            stack.enter_context(video)
+        paths = list_images(job.source) if video is None else [video.path]
+        results = [job.out / "detections.jsonl", *(p for p in (job.coco, job.csv) if p)]
+        targets = _targets(job, paths, is_video=video is not None)
+        _check_outputs(paths, [*results, *targets.values()])
+        stack.enter_context(new_folder(job.out))
+        image_ids = coco_image_ids(paths) if video is None else {}
         writers = [
             _open(stack, summary, path, kind, detector.classes)
             for path, kind in (
                 (job.out / "detections.jsonl", JSONLines),
-                (job.coco, COCOResults),
+                (job.coco, partial(COCOResults, image_ids=image_ids)),
                 (job.csv, CSVRows),
             )
             if path is not None
         ]
         if video is not None:
             total, frames = video.announced, _video_frames(video, summary)
-            annotate = _video_annotator(stack, summary, job, video)
+            annotate = _video_annotator(stack, summary, targets[str(video.path)], video)
         else:
             total, frames = len(paths), _image_frames(paths, summary)
-            annotate = _image_annotator(summary, job, _targets(job, paths))
+            annotate = _image_annotator(summary, job, targets)
         progress = Progress()
         try:
             for path, index, time_ms, image in frames:
@@ -156,6 +162,7 @@ def _video_frames(video: VideoReader, summary: DetectSummary) -> Iterator[_Input
         with summary.clock("decode"):
             frame = next(frames, None)
         if frame is None:
+            summary.announced = video.announced  # what was a guess is known by now
             return
         yield video.path, frame.index, frame.time_ms, frame.image
 
@@ -172,12 +179,9 @@ def _image_frames(paths: list[Path], summary: DetectSummary) -> Iterator[_Input]
 
 
 def _video_annotator(
-    stack: ExitStack, summary: DetectSummary, job: DetectJob, video: VideoReader
+    stack: ExitStack, summary: DetectSummary, target: Path, video: VideoReader
 ) -> Callable[[Record, Image], None]:
-    target = _beside(job, video.path, f"{video.path.stem}.mp4")
-    temporary = stack.enter_context(atomic_path(target))
-    writer = VideoWriter(temporary, fps=video.fps, size=video.size)
-    stack.callback(writer.close)
+    writer = stack.enter_context(VideoWriter(target, fps=video.fps, size=video.size))
     summary.outputs.append(target)
     return lambda record, picture: writer.write(picture)
 
@@ -186,52 +190,94 @@ def _image_annotator(
     summary: DetectSummary, job: DetectJob, targets: dict[str, Path]
 ) -> Callable[[Record, Image], None]:
     summary.outputs.append(job.out)
+    taken = {target.resolve() for target in targets.values()}
 
     def annotate(record: Record, picture: Image) -> None:
-        _write_picture(targets[record.source], picture)
+        _write_picture(targets[record.source], picture, taken)
 
     return annotate
 
 
-def _targets(job: DetectJob, paths: list[Path]) -> dict[str, Path]:
-    """Where each source's annotated copy goes, checked before the first is written.
+def _open_video(source: str) -> VideoReader | None:
+    """The source as a video; None for images. A file that is named is tried, whatever its suffix.
+
+    Raises:
+        BadInput: it is a file, and neither.
+    """
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES and not path.is_dir():
+        return VideoReader(path)
+    if suffix in IMAGE_SUFFIXES or not path.is_file():
+        return None
+    try:
+        read_image(path)
+    except BadInput as no_image:
+        try:
+            return VideoReader(path)
+        except BadInput:
+            raise BadInput(
+                f"{path} can be read neither as an image nor as a video", why=no_image.why
+            ) from no_image
+    return None
+
+
+def _targets(job: DetectJob, paths: Sequence[Path], *, is_video: bool) -> dict[str, Path]:
+    """Where each source's annotated copy goes.
 
     Sources of several folders keep their folders, so that equal names do not meet.
     """
+    if is_video:
+        return {str(path): job.out / f"{path.stem}.mp4" for path in paths}
     absolute = [Path(os.path.normpath(path.absolute())) for path in paths]
     root = os.path.commonpath([path.parent for path in absolute])
-    names = [str(path.relative_to(root)) for path in absolute]
-    return {str(p): _beside(job, p, name) for p, name in zip(paths, names, strict=True)}
+    names = [path.relative_to(root) for path in absolute]
+    return {str(p): job.out / name for p, name in zip(paths, names, strict=True)}
 
 
-def _write_picture(target: Path, picture: Image) -> None:
-    """Write in the source's format, or as PNG where OpenCV cannot (colour in .pgm, huge JPEGs)."""
-    for path in (target, target.with_name(f"{target.name}.png")):
-        with suppress(_Refused), atomic_path(path) as temporary:
-            try:
-                written = cv2.imwrite(str(temporary), picture)
-            except cv2.error:  # a suffix that OpenCV has no encoder for
-                written = False
-            if not written:
-                raise _Refused
+def _check_outputs(sources: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """See that no output is a source or another output, before anything is written."""
+    kept = {path.resolve(): path for path in sources}
+    seen: set[Path] = set()
+    for output in outputs:
+        place = output.resolve()
+        if place in kept:
+            raise BadInput(
+                f"the output {output} would overwrite its source {kept[place]}",
+                fix="Choose another folder with --out, or another name",
+            )
+        if place in seen:
+            raise BadInput(
+                f"two outputs would be written to {output}",
+                fix="Give --coco, --csv and --out places of their own",
+            )
+        seen.add(place)
+
+
+def _write_picture(target: Path, picture: Image, taken: set[Path]) -> None:
+    """Write in the source's format, or as PNG where OpenCV cannot (colour in .pgm, huge JPEGs).
+
+    The PNG gets a name that is not `taken` by another source's copy.
+    """
+    png = target.with_name(f"{target.name}.png")
+    while png.resolve() in taken:
+        png = png.with_name(f"{png.name}.png")
+    for path in (target, png):
+        data = _encode(path.suffix, picture)
+        if data is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
             return
     raise BadInput(
         f"cannot write the picture {target}",
         why="OpenCV could encode it neither in its source's format nor as PNG",
-        fix="See that the disk is not full",
     )
 
 
-class _Refused(Exception):
-    """OpenCV did not write a picture."""
-
-
-def _beside(job: DetectJob, source: Path, name: str) -> Path:
-    """A path in the output folder that is not the source itself."""
-    target = job.out / name
-    if target.resolve() == source.resolve():
-        raise BadInput(
-            f"the annotated copy would overwrite its source {source}",
-            fix="Choose another folder with --out",
-        )
-    return target
+def _encode(suffix: str, picture: Image) -> bytes | None:
+    """A picture file's bytes, or None where OpenCV cannot (it crashes on suffixes out of UTF-8)."""
+    try:
+        written, data = cv2.imencode(suffix, picture) if suffix.isascii() else (False, None)
+    except cv2.error:  # a suffix that OpenCV has no encoder for
+        return None
+    return data.tobytes() if written and data is not None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -88,20 +88,24 @@ class CSVRows:
 class COCOResults:
     """Writes records as a COCO results list.
 
-    `image_id` is the file's name when that is a number, as COCO's are, else the record's index;
     `category_id` is the class index. `retinart eval` maps classes to an annotation file's ids.
+
+    Args:
+        file: open for text.
+        classes: not used, the format holds ids only.
+        image_ids: by source; without it `image_id` is the record's index.
     """
 
-    def __init__(self, file: TextIO, classes: Sequence[str]) -> None:
-        del classes  # the format holds ids only
-        self._file, self._first = file, True
+    def __init__(
+        self, file: TextIO, classes: Sequence[str], image_ids: Mapping[str, int] | None = None
+    ) -> None:
+        del classes
+        self._file, self._first, self._image_ids = file, True, image_ids or {}
         self._file.write("[")
 
     def write(self, record: Record) -> None:
         """Add the detections."""
-        stem = Path(record.source).stem
-        is_image = record.time_ms is None
-        image_id = int(stem) if is_image and stem.isdecimal() else record.frame
+        image_id = self._image_ids.get(record.source, record.frame)
         for box, score, label in record.detections:
             result = coco_result(image_id, label, [float(v) for v in box], score)
             self._file.write(("\n" if self._first else ",\n") + json.dumps(result))
@@ -110,6 +114,13 @@ class COCOResults:
     def close(self) -> None:
         """End the list."""
         self._file.write("\n]\n")
+
+
+def coco_image_ids(paths: Sequence[Path]) -> dict[str, int]:
+    """By path the number that it is named after, as COCO's images are, if all are named after
+    different numbers; else nothing: with some of them names and indices could meet."""
+    numbers = {str(path): int(path.stem) for path in paths if path.stem.isdecimal()}
+    return numbers if len(set(numbers.values())) == len(paths) else {}
 
 
 def coco_result(

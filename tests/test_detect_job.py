@@ -68,6 +68,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def _read(path: Path) -> Image:
+    return np.asarray(cv2.imread(str(path)), np.uint8)
+
+
 def _run(detector: Detector, source: Path | str, out: Path, **more: Any) -> DetectSummary:
     return run_job(detector, DetectJob(source=str(source), out=out, **more))
 
@@ -109,7 +113,7 @@ def test_one_image_that_no_encoder_writes_in_colour(detector: Detector, tmp_path
 
 
 def test_a_picture_larger_than_its_format_allows(tmp_path: Path) -> None:
-    detect_job._write_picture(tmp_path / "a.jpg", np.zeros((70_000, 2, 3), np.uint8))
+    detect_job._write_picture(tmp_path / "a.jpg", np.zeros((70_000, 2, 3), np.uint8), set())
     assert _files(tmp_path) == ["a.jpg.png"]
 
 
@@ -171,7 +175,7 @@ def test_coco_and_csv(detector: Detector, tmp_path: Path) -> None:
     assert len(results) == len(flat) == summary.detections
     for result, (line, d) in zip(results, flat, strict=True):
         assert list(result) == ["image_id", "category_id", "bbox", "score"]
-        assert result["image_id"] == (42 if "000042" in line["source"] else line["frame"])
+        assert result["image_id"] == line["frame"]  # "cat" is no number: 42 could be a 43rd image
         assert result["category_id"] == d["class_id"]
         x, y, w, h = result["bbox"]
         np.testing.assert_allclose([x, y, x + w, y + h], d["box"], atol=0.01)
@@ -200,6 +204,47 @@ def test_coco_and_csv(detector: Detector, tmp_path: Path) -> None:
         assert (row["class_id"], row["class"]) == (str(d["class_id"]), d["class"])
 
 
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["000042.png", "7.png"], {42, 7}),
+        (["1.png", "a.png"], {0, 1}),  # 1 is the index of a.png
+        (["1/5.png", "2/5.png"], {0, 1}),
+        (["5.png", "05.png"], {0, 1}),
+    ],
+)
+def test_coco_ids_are_one_for_each_image(
+    detector: Detector, tmp_path: Path, names: list[str], ids: set[int]
+) -> None:
+    _images(tmp_path / "in", *names)
+    _run(detector, f"{tmp_path}/in/**/*.png", tmp_path / "out", coco=tmp_path / "r.json")
+    assert {r["image_id"] for r in json.loads((tmp_path / "r.json").read_text())} == ids
+
+
+def test_a_png_in_place_of_a_format_takes_no_other_copys_name(
+    detector: Detector, tmp_path: Path
+) -> None:
+    folder = _images(tmp_path / "in", "a.pgm.png")
+    assert cv2.imwrite(str(folder / "a.pgm"), _picture(7)[:, :, 0])
+    _run(detector, folder, tmp_path / "out", draw_conf=1.1)  # nothing is drawn
+    assert _files(tmp_path / "out") == ["a.pgm.png", "a.pgm.png.png", "detections.jsonl"]
+    for name, copy in (("a.pgm.png", "a.pgm.png"), ("a.pgm", "a.pgm.png.png")):
+        np.testing.assert_array_equal(_read(tmp_path / "out" / copy), _read(folder / name))
+
+
+def test_a_named_file_is_tried_as_an_image_then_as_a_video(
+    detector: Detector, tmp_path: Path
+) -> None:
+    clip = _video(tmp_path / "clip.avi")
+    for name in ("clip.divx", "clip"):
+        path = clip.with_name(name)
+        path.write_bytes(clip.read_bytes())
+        assert _run(detector, path, tmp_path / "out").frames == 12
+    assert _files(tmp_path / "out") == ["clip.mp4", "detections.jsonl"]
+    _images(tmp_path / "frames.mkv", "a.png")  # a folder, whatever its name
+    assert _run(detector, tmp_path / "frames.mkv", tmp_path / "out").announced is None
+
+
 def test_coco_without_a_detection_is_an_empty_list(model_path: Path, tmp_path: Path) -> None:
     folder = _images(tmp_path / "in", "a.png")
     with Detector(model_path, conf=1.0) as detector:
@@ -218,5 +263,6 @@ def test_a_name_that_is_not_utf8(detector: Detector, tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     _run(detector, folder, tmp_path / "out", csv=tmp_path / "r.csv", coco=tmp_path / "r.json")
+    assert (Path(os.fsdecode(os.fsencode(tmp_path / "out") + b"/caf\xe9.png"))).is_file()
     assert b"caf\xe9.png" in (tmp_path / "r.csv").read_bytes()
     assert _lines(tmp_path / "out" / "detections.jsonl")[0]["source"] == str(path)

@@ -105,6 +105,18 @@ def test_no_readable_image_leaves_nothing(detector: Detector, tmp_path: Path) ->
         f"no image at {tmp_path / 'in'} can be read. a.jpg: the file is empty."
     )
     assert _files(tmp_path) == ["in/a.jpg"]
+    assert not (tmp_path / "out").exists()  # this job made it
+
+
+def test_a_file_that_is_neither_image_nor_video(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(BadInput) as raised:
+        _run(detector, tmp_path / "notes.txt", tmp_path / "out")
+    assert str(raised.value) == (
+        f"{tmp_path / 'notes.txt'} can be read neither as an image nor as a video. it is truncated "
+        "or no image format."
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("name", ["none", "none.png", "*.webp", "none.mp4"])
@@ -199,9 +211,33 @@ def test_copies_never_overwrite_their_sources(detector: Detector, tmp_path: Path
     for source, out in ((folder, folder), (folder / "b.png", link), (clip, folder), (clip, link)):
         with pytest.raises(BadInput) as raised:
             _run(detector, source, out)
-        assert str(raised.value).startswith("the annotated copy would overwrite its source ")
-        assert str(raised.value).endswith("Choose another folder with --out.")
+        assert str(raised.value).startswith("the output ")
+        assert "would overwrite its source " in str(raised.value)
+        assert str(raised.value).endswith("Choose another folder with --out, or another name.")
         assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("coco", "csv", "message"),
+    [
+        ("r", "r", "two outputs would be written to "),
+        ("r", "new/../r", "two outputs would be written to "),
+        ("out/detections.jsonl", None, "two outputs would be written to "),
+        (None, "out/a.png", "two outputs would be written to "),
+        (None, "in/a.png", "would overwrite its source "),
+    ],
+)
+def test_outputs_do_not_overwrite_each_other(
+    detector: Detector, tmp_path: Path, coco: str | None, csv: str | None, message: str
+) -> None:
+    """Said before any work; the later rename would have won in silence."""
+    folder = _images(tmp_path / "in", "a.png")
+    before = (folder / "a.png").read_bytes()
+    more = {k: tmp_path / v for k, v in (("coco", coco), ("csv", csv)) if v is not None}
+    with pytest.raises(BadInput, match=message):
+        _run(detector, folder, tmp_path / "out", **more)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+    assert (folder / "a.png").read_bytes() == before
 
 
 def test_an_overwrite_is_found_before_the_first_copy(detector: Detector, tmp_path: Path) -> None:

@@ -128,7 +128,20 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("num", "size"), [(0, (256, 320)), (1, (16, 320))])
+@pytest.mark.parametrize("size", [(32, 32), (33, 5000)])
+def test_the_smallest_and_the_narrowest_scenes(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Objects as large as in others would not fit."""
+    make_scenes(tmp_path / "s", num=12, seed=1, settings=SceneSettings(size=size))
+    dataset = load_coco(tmp_path / "s" / "instances.json", tmp_path / "s" / "images")
+    assert dataset.num_boxes > 5 and dataset.problems == ()
+
+
+def test_a_seed_below_zero(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"the seed is -1\. Give a whole number from 0 on\."):
+        make_scenes(tmp_path / "s", num=1, seed=-1)
+
+
+@pytest.mark.parametrize(("num", "size"), [(0, (256, 320)), (1, (16, 320)), (1, (32, 2**20))])
 def test_settings_that_make_no_scenes(tmp_path: Path, num: int, size: tuple[int, int]) -> None:
     with pytest.raises(BadInput, match="cannot make"):
         make_scenes(tmp_path / "s", num=num, seed=1, settings=SceneSettings(size=size))

@@ -61,6 +61,7 @@ def random_object(
     """An object anywhere on a background (H, W, 3), in colours that stand out from it there."""
     height, width = background.shape[:2]
     size = float(np.exp(rng.uniform(*np.log(radius))))
+    size = min(size, 1.6 * min(height, width))  # less than half of it may be outside
     x, y = rng.uniform(0.3 * size, width - 0.3 * size), rng.uniform(0.3 * size, height - 0.3 * size)
     top, left = max(0, int(y - size)), max(0, int(x - size))
     around = background[top : int(y + size) + 1, left : int(x + size) + 1].mean(axis=(0, 1))
