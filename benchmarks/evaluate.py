@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ def evaluate(detector: Detector, annotations: Path, images: Path) -> Evaluation:
     _pycocotools()  # before the work: without it there are no figures
     dataset = load_coco(annotations, images)
     problems = list(dataset.summary())
+    dataset = _with_one_category_a_name(dataset, problems)
     category = _categories(detector.classes, dataset, problems)
     clock, progress = StageClock(), Progress()
     results: list[dict[str, Any]] = []
@@ -85,9 +86,11 @@ def evaluate(detector: Detector, annotations: Path, images: Path) -> Evaluation:
         except BadInput as error:
             skipped.append((item.path, error.why or error.what))
             continue
+        found = detector(image, clock=clock)
         if image.shape[:2] != (item.height, item.width):
             resized.append(f"{item.path.name} ({image.shape[1]}x{image.shape[0]})")
-        found = detector(image, clock=clock)
+            ratio = np.array([item.width / image.shape[1], item.height / image.shape[0]] * 2)
+            found = replace(found, xyxy=(found.xyxy * ratio).astype(np.float32))
         seen.append(item.image_id)
         results += _results(item.image_id, found, category)
         progress.update(count, len(dataset.images), f"{len(found)} objects")
@@ -95,7 +98,7 @@ def evaluate(detector: Detector, annotations: Path, images: Path) -> Evaluation:
         raise BadInput(f"no image in {images} can be read", why=skipped[0][1])
     if resized:
         problems.append(
-            f"{len(resized)} images of another size than annotated (evaluated all the same): "
+            f"{len(resized)} images of another size than annotated (detections scaled to that): "
             + _some(resized)
         )
     stats, per_class = coco_figures(dataset, results, seen)
@@ -159,11 +162,14 @@ def _categories(
     classes: Sequence[str], dataset: CocoDataset, problems: list[str]
 ) -> dict[int, int]:
     """Category id of each class index that the annotations know, matched by name."""
-    wanted = {name.strip().lower(): i for i, name in enumerate(classes)}
+    wanted = _positions(classes)
+    for same in wanted.values():
+        if len(same) > 1:
+            problems.append(f"the model has {len(same)} classes {classes[same[0]]}: they are one")
     category = {
-        wanted[name.strip().lower()]: category_id
+        label: category_id
         for name, category_id in zip(dataset.classes, dataset.category_ids, strict=True)
-        if name.strip().lower() in wanted
+        for label in wanted.get(_key(name), ())
     }
     if not category:
         raise BadInput(
@@ -171,10 +177,45 @@ def _categories(
             why=f"the model has {_some(classes)}; the annotations have {_some(dataset.classes)}",
             fix="Give the model its names with `retinart export --classes FILE`",
         )
-    unknown = [n for n in dataset.classes if n.strip().lower() not in wanted]
+    unknown = [n for n in dataset.classes if _key(n) not in wanted]
     if unknown:
         problems.append(f"the model does not know {_some(unknown)}: they count as missed")
     return category
+
+
+def _with_one_category_a_name(dataset: CocoDataset, problems: list[str]) -> CocoDataset:
+    """Categories of one name are one class: a model's classes are matched by name."""
+    positions = list(_positions(dataset.classes).values())
+    if len(positions) == len(dataset.classes):
+        return dataset
+    label = np.zeros(len(dataset.classes), np.int64)
+    for new, same in enumerate(positions):
+        label[same] = new
+        if len(same) > 1:
+            ids = ", ".join(str(dataset.category_ids[i]) for i in same)
+            problems.append(
+                f"{len(same)} categories are called {dataset.classes[same[0]]} (ids {ids}): "
+                "they count as one"
+            )
+    return replace(
+        dataset,
+        classes=tuple(dataset.classes[same[0]] for same in positions),
+        category_ids=tuple(dataset.category_ids[same[0]] for same in positions),
+        images=tuple(replace(image, labels=label[image.labels]) for image in dataset.images),
+    )
+
+
+def _positions(names: Sequence[str]) -> dict[str, list[int]]:
+    """Where each name stands, in the order of the first of each."""
+    found: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        found.setdefault(_key(name), []).append(position)
+    return found
+
+
+def _key(name: str) -> str:
+    """What names are compared by."""
+    return name.strip().lower()
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,8 +239,50 @@ def test_images_of_another_size_are_named(tmp_path: Path) -> None:
     detector = _perfect(load_coco(path, images), ("disc", "square", "ring"))
     assert cv2.imwrite(str(images / "1.png"), np.full((400, 160, 3), 1, np.uint8))
     assert evaluate(detector, path, images).problems[1:] == (
-        "1 images of another size than annotated (evaluated all the same): 1.png (160x400)",
+        "1 images of another size than annotated (detections scaled to that): 1.png (160x400)",
     )
+
+
+def test_images_of_twice_the_size_score_the_same(tmp_path: Path) -> None:
+    """Detections come in pixels of the file, and are compared in the annotations' pixels."""
+    path, images = _write(tmp_path, _document())
+    detector = _perfect(load_coco(path, images), ("disc", "square", "ring"))
+    detector._answers = [  # a pixel aside: not all of the thresholds are met
+        replace(d, xyxy=d.xyxy + np.float32(1)) for d in detector._answers
+    ]
+    before = evaluate(detector, path, images)
+    for number, answer in enumerate(detector._answers):
+        large = np.full((320, 800, 3), number, np.uint8)
+        assert cv2.imwrite(str(images / f"{number}.png"), large)
+        detector._answers[number] = replace(answer, xyxy=2 * answer.xyxy)
+    after = evaluate(detector, path, images)
+    assert before.figures["AP"] is not None and 0.5 < before.figures["AP"] < 1
+    assert after.figures == pytest.approx(before.figures)
+    assert after.problems[1].startswith("4 images of another size than annotated ")
+
+
+def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
+    """Seen: a second category of a name took all detections, and the first counted as missed."""
+    document = _document()
+    document["categories"].append({"id": 0, "name": "Disc "})  # as Roboflow names the whole
+    path, images = _write(tmp_path, document)
+    dataset = load_coco(path, images)
+    assert dataset.classes == ("Disc ", "disc", "Square", "ring")
+    detector = _perfect(dataset, ("disc ", "square", "ring", "disc"))
+    detector.classes = ("disc", "square", "ring", "disc")
+    result = evaluate(detector, path, images)
+    assert result.per_class == pytest.approx({"Disc ": 1.0, "Square": 1.0, "ring": 1.0})
+    assert result.figures["AP"] == pytest.approx(1.0)
+    assert result.problems[1:] == (
+        "2 categories are called Disc  (ids 0, 3): they count as one",
+        "the model has 2 classes disc: they are one",
+    )
+    for label in (0, 3):  # whichever of the model's two it says
+        detector._answers = [
+            replace(d, class_id=np.where(d.class_id % 3 == 0, label, d.class_id).astype(np.int32))
+            for d in detector._answers
+        ]
+        assert evaluate(detector, path, images).figures["AP"] == pytest.approx(1.0)
 
 
 def test_no_class_name_in_common(tmp_path: Path) -> None:
