@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from retinart.engine.errors import BadInput
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no one answer to ==
 class Detections:
     """What was found in one image, best first. Field names are supervision's.
 
@@ -43,9 +44,16 @@ class Detections:
             yield box, float(score), int(label)
 
     def __getitem__(
-        self, index: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice
+        self, index: int | npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice
     ) -> Detections:
-        """The detections that a mask, an index array or a slice picks."""
+        """The detections that a position, a mask, an index array or a slice picks.
+
+        Raises:
+            IndexError: there is none at that position.
+        """
+        picked: Any = [index] if isinstance(index, int | np.integer) else index
         return Detections(
-            xyxy=self.xyxy[index], confidence=self.confidence[index], class_id=self.class_id[index]
+            xyxy=self.xyxy[picked],
+            confidence=self.confidence[picked],
+            class_id=self.class_id[picked],
         )
