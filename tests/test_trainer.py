@@ -274,6 +274,16 @@ def test_a_run_is_not_written_over(settings: TrainSettings) -> None:
         ("epochs", 0, "above zero"),
         ("batch_size", 0, "above zero"),
         ("lr", 0.0, "above zero"),
+        ("lr", math.nan, "above zero"),
+        ("lr", math.inf, "above zero"),
+        ("weight_decay", -1.0, r"the weight decay is -1\.0\. Give a number from 0 on"),
+        ("loss", criterion.LossSettings(beta=-1), "the beta of the box loss is -1"),
+        ("loss", criterion.LossSettings(box_weight=math.nan), "the factor of the box loss is nan"),
+        ("seed", -3, "the seed is -3"),
+        ("threads", 0, r"threads is 0\. Give a whole number from 1 to 1024"),
+        ("device", "nope", r"cannot train on the device 'nope'\. .* Give cpu, or a device that"),
+        ("device", "meta", "cannot train on the device 'meta'"),
+        ("device", "cuda:99", "cannot train on the device 'cuda:99'"),
         ("model", "resnet9", "unknown model"),
     ],
 )
@@ -282,4 +292,4 @@ def test_impossible_settings(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         train(replace(settings, **{field: value}))  # type: ignore[arg-type]
-    assert not list(settings.runs.rglob("*.pt"))
+    assert not settings.runs.exists()

@@ -103,11 +103,11 @@ def train(settings: TrainSettings, *, command: str = "") -> Path:
     dataset = load_coco(settings.annotations, settings.images)
     for line in dataset.summary():
         progress.line(line)
+    variant = preset(settings.model, len(dataset.classes))
     make_folder(folder)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    variant = preset(settings.model, len(dataset.classes))
     return _run(settings, dataset, variant, folder, progress, command)
 
 
@@ -266,12 +266,31 @@ def _check(settings: TrainSettings) -> None:
         raise BadInput(
             f"cannot train at {height}x{width} pixels", fix="Give multiples of 32, from 32 on"
         )
-    if min(settings.epochs, settings.batch_size) < 1 or settings.lr <= 0:
+    if min(settings.epochs, settings.batch_size) < 1 or not 0 < settings.lr < math.inf:
         raise BadInput(
             f"cannot train {settings.epochs} epochs of batches of {settings.batch_size} "
             f"at a learning rate of {settings.lr}",
             fix="Give numbers above zero",
         )
+    for name, value in (
+        ("weight decay", settings.weight_decay or 0.0),
+        ("beta of the box loss", settings.loss.beta),
+        ("factor of the box loss", settings.loss.box_weight),
+    ):
+        if not 0 <= value < math.inf:
+            raise BadInput(f"the {name} is {value}", fix="Give a number from 0 on")
+    if not 0 <= settings.seed < 2**63:
+        raise BadInput(f"the seed is {settings.seed}", fix="Give a whole number from 0 to 2^63 - 1")
+    if settings.threads is not None and not 1 <= settings.threads <= 1024:
+        raise BadInput(f"threads is {settings.threads}", fix="Give a whole number from 1 to 1024")
+    try:
+        torch.zeros(1, device=settings.device).item()
+    except Exception as error:  # of many kinds, by device
+        raise BadInput(
+            f"cannot train on the device {settings.device!r}",
+            why=str(error).partition("\n")[0],
+            fix="Give cpu, or a device that this PyTorch and this machine have, such as cuda:0",
+        ) from error
 
 
 def _diverged(step: int, batch: Batch, folder: Path, lr: float) -> CheckFailed:
