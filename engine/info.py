@@ -50,18 +50,22 @@ class Thresholds:
     nms_candidates: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("score_thresh", "nms_thresh"):
+        for name, flag in (("score_thresh", "--conf"), ("nms_thresh", "--iou")):
             if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(f"{name} is {getattr(self, name)}", fix="Give a value from 0 to 1")
-        for name, limit in (
-            ("topk_candidates", 3840),  # TensorRT's limit of TopK
-            ("nms_candidates", 3840),
-            ("detections_per_img", self.nms_candidates),
+                raise BadInput(
+                    f"{name} is {getattr(self, name)}", fix=f"Give a value from 0 to 1 ({flag})"
+                )
+        for name, limit, flag in (
+            ("topk_candidates", 3840, ""),  # TensorRT's limit of TopK
+            ("nms_candidates", 3840, ""),
+            ("detections_per_img", self.nms_candidates, " (--max-det)"),
         ):
             value = getattr(self, name)
             whole = isinstance(value, Integral)
             if not whole or not 1 <= value <= limit:
-                raise BadInput(f"{name} is {value}", fix=f"Give a whole number from 1 to {limit}")
+                raise BadInput(
+                    f"{name} is {value}", fix=f"Give a whole number from 1 to {limit}{flag}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

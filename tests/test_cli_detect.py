@@ -186,6 +186,12 @@ def test_ctrl_c(
     assert _files(out) == ["clip.mp4", "detections.jsonl"]
 
 
+def test_the_help_says_what_coco_ids_are(retinart: Command) -> None:
+    said = " ".join(retinart("detect", "--help").stdout.split())
+    assert "image_id is the number that the file is named after, if all are named after" in said
+    assert "category_id is the class index, from 0" in said
+
+
 def test_ctrl_c_at_once(
     retinart: Command,
     model_path: Path,
@@ -205,7 +211,9 @@ def test_ctrl_c_at_once(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--conf", "2"], "score_thresh is 2.0. Give a value from 0 to 1."),
+        (["--conf", "2"], "score_thresh is 2.0. Give a value from 0 to 1 (--conf)."),
+        (["--iou", "-1"], "nms_thresh is -1.0. Give a value from 0 to 1 (--iou)."),
+        (["--max-det", "0"], "Give a whole number from 1 to 2000 (--max-det)."),
         (["--threads", "0"], "threads is 0. Give a whole number"),
         (["--device", "FOO"], "for the device FOO. "),
         (["--runtime", "onnxruntime", "--iou", "0.9"], "cannot be made looser"),

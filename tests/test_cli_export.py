@@ -97,7 +97,8 @@ def test_a_checkpoint_that_is_none(
 def test_export_writes_a_file_that_says_what_it_is(
     retinart: Command, noisy_checkpoint: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "names.txt").write_text("apple\n\n  pear \nplum\n")
+    # as Notepad saves it, with a byte order mark
+    (tmp_path / "names.txt").write_text("apple\n\n  pear \nplum\n", encoding="utf-8-sig")
     size = ["--height", "64", "--width", "96", "--conf", "0.1", "--iou", "0.6", "--max-det", "9"]
     path = tmp_path / "new" / "fruit.onnx"
     names = ["--classes", tmp_path / "names.txt"]
@@ -135,8 +136,11 @@ def test_an_export_that_differs_from_pytorch_is_no_file(
         (["--height", "96"], "only one of height and width is given"),
         (["--imgsz", "7"], "the input size 7 is out of range"),
         (["--dynamic", "--height", "96", "--width", "96"], "exclude each other"),
-        (["--conf", "1.5"], "score_thresh is 1.5. Give a value from 0 to 1."),
-        (["--max-det", "0"], "detections_per_img is 0. Give a whole number from 1 to 2000."),
+        (["--conf", "1.5"], "score_thresh is 1.5. Give a value from 0 to 1 (--conf)."),
+        (
+            ["--max-det", "0"],
+            "detections_per_img is 0. Give a whole number from 1 to 2000 (--max-det).",
+        ),
         (["--classes", "/none.txt"], "cannot read class names from /none.txt"),
         (["-o", "model.pt"], "does not end in .onnx"),
         (["--images", "/none"], "no images at /none"),
@@ -155,6 +159,25 @@ def test_settings_that_an_export_refuses(
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("retinart: ") and message in ran.stderr
     assert _files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names.txt holds no class names. Give one name a line"),
+        ("\n  \n", "names.txt holds no class names. Give one name a line"),
+        ("apple\npear\n apple\n", "names.txt holds a name twice. it is 'apple'. Give each class"),
+    ],
+)
+def test_class_names_that_are_none(
+    retinart: Command, noisy_checkpoint: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    """An empty file is no wish for the checkpoint's names."""
+    (tmp_path / "names.txt").write_text(text)
+    out = tmp_path / "model.onnx"
+    ran = retinart("export", noisy_checkpoint, "-o", out, "--classes", tmp_path / "names.txt")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert message in ran.stderr and _files(tmp_path) == ["names.txt"]
 
 
 def test_an_export_into_a_place_that_is_none(

@@ -31,7 +31,14 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     detect.add_argument("source")
     detect.add_argument("--out", type=Path, default=Path("runs/detect"), metavar="DIR")
-    detect.add_argument("--coco", type=Path, metavar="FILE", help="COCO results as well")
+    detect.add_argument(
+        "--coco",
+        type=Path,
+        metavar="FILE",
+        help="COCO results as well: image_id is the number that the file is named after, if all "
+        "are named after different numbers, else the index of the image or frame, from 0; "
+        "category_id is the class index, from 0",
+    )
     detect.add_argument("--csv", type=Path, metavar="FILE", help="a row for each detection as well")
     detect.add_argument(
         "--draw-conf",

@@ -144,10 +144,20 @@ def _say_export(report: Any) -> None:
 
 def _names(path: Path) -> tuple[str, ...]:
     try:
-        names = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read class names from {path}", why=str(error)) from error
-    return tuple(name.strip() for name in names if name.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise BadInput(f"{path} holds no class names", fix="Give one name a line")
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise BadInput(
+            f"{path} holds a name twice",
+            why=f"it is {twice[0]!r}",
+            fix="Give each class a name of its own",
+        )
+    return names
 
 
 def _inspect(args: argparse.Namespace) -> int:
