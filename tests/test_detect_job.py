@@ -254,15 +254,20 @@ def test_coco_without_a_detection_is_an_empty_list(model_path: Path, tmp_path: P
     assert _lines(tmp_path / "out" / "detections.jsonl")[0]["detections"] == []
 
 
-def test_a_name_that_is_not_utf8(detector: Detector, tmp_path: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    path = Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+def test_names_that_are_not_utf8(detector: Detector, tmp_path: Path) -> None:
+    """Of a file, of a suffix, of the output folder: OpenCV ends the process on such a name."""
+    odd = os.fsencode(tmp_path) + b"/caf\xe9"
+    folder = Path(os.fsdecode(odd))
     try:
-        path.write_bytes(cv2.imencode(".png", _picture(0))[1].tobytes())
+        folder.mkdir()
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    _run(detector, folder, tmp_path / "out", csv=tmp_path / "r.csv", coco=tmp_path / "r.json")
-    assert (Path(os.fsdecode(os.fsencode(tmp_path / "out") + b"/caf\xe9.png"))).is_file()
-    assert b"caf\xe9.png" in (tmp_path / "r.csv").read_bytes()
-    assert _lines(tmp_path / "out" / "detections.jsonl")[0]["source"] == str(path)
+    data = cv2.imencode(".png", _picture(0))[1].tobytes()
+    path, suffix = (Path(os.fsdecode(odd + end)) for end in (b"/\xe9.png", b"/a.pn\xe9"))
+    out = Path(os.fsdecode(odd + b"/out"))
+    for source in (path, suffix):
+        source.write_bytes(data)
+        _run(detector, source, out, csv=tmp_path / "r.csv", coco=tmp_path / "r.json")
+        assert source.name.encode(errors="surrogateescape") in (tmp_path / "r.csv").read_bytes()
+        assert _lines(out / "detections.jsonl")[0]["source"] == str(source)
+    assert _files(out) == sorted(["detections.jsonl", path.name, f"{suffix.name}.png"])
