@@ -190,6 +190,17 @@ def test_python_m_retinart(model_path: Path, images: Path, tmp_path: Path) -> No
     assert "Traceback" in ran.stderr and "BadInput" in ran.stderr
 
 
+def test_a_path_that_is_not_utf8_is_printed_as_it_is(
+    model_path: Path, images: Path, tmp_path: Path
+) -> None:
+    out = os.fsencode(tmp_path) + b"/caf\xe9"
+    command = [sys.executable, "-m", "retinart", "detect", str(model_path), str(images)]
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "0"}
+    ran = subprocess.run([*command, "--out", out], capture_output=True, timeout=120, env=env)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [out + b"/detections.jsonl", out]
+
+
 def test_a_reader_that_goes_away(model_path: Path) -> None:
     """`retinart inspect MODEL --json | head -1` ends quietly."""
     read, write = os.pipe()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = build_parser()
     args = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be UTF-8: its bytes go through
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         code: int = args.run(args)
         sys.stdout.flush()  # a reader that went away is noticed here rather than at exit
