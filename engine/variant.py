@@ -8,8 +8,10 @@ metadata of an exported file and `retinart inspect` prints it.
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from retinart.engine.errors import BadInput
@@ -88,6 +90,9 @@ class Variant:
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise BadInput(f"the model's {name} is {value!r}, not {low} to {high}")
+        for name, choices in _CHOICES.items():
+            if (choice := getattr(self, name)) not in choices:
+                raise BadInput(f"the model's {name} is {choice!r}, not {' or '.join(choices)}")
         if self.head_norm_groups and self.fpn_channels % self.head_norm_groups:
             raise BadInput(
                 f"the model's {self.fpn_channels} channels do not divide into "
@@ -131,6 +136,49 @@ class Variant:
             return cls(**{key: _tuples(value) for key, value in data.items()})
         except TypeError as error:
             raise BadInput("the model's variant record is incomplete", why=str(error)) from error
+
+
+_CHOICES = {
+    "p6_from": ("c5", "p5"),
+    "channel_order": ("rgb", "bgr"),
+    "anchor_order": ("ratio_outer", "size_outer"),
+    "anchor_strides": ("fixed", "image//grid"),
+}
+# what a checkpoint's tensors say themselves, and so is not for a user to set
+_IN_TENSORS = ("source", "backbone", "num_classes", "fpn_channels", "head_convs")
+
+
+def override(variant: Variant, assignments: Sequence[str]) -> Variant:
+    """A variant with fields set by text, such as "bn_eps=0" or "std=1,1,1".
+
+    Raises:
+        BadInput: no such field, or a value of another kind than the field's.
+    """
+    kinds = {f.name: getattr(variant, f.name) for f in fields(variant) if f.name not in _IN_TENSORS}
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        if name not in kinds:
+            raise BadInput(
+                f"{assignment!r} sets no field of the model that can be set",
+                fix=f"Fields: {', '.join(kinds)}; what they mean stands in engine/variant.py",
+            )
+        changes[name] = _parsed(text, kinds[name], assignment)
+    return replace(variant, **changes)
+
+
+def _parsed(text: str, like: Any, assignment: str) -> Any:
+    try:
+        value = _tuples(json.loads(f"[{text}]" if isinstance(like, tuple) else text))
+    except ValueError:
+        value = text
+    number = isinstance(like, int | float) and not isinstance(like, bool)
+    fits = isinstance(value, int | float) and not isinstance(value, bool) if number else None
+    if fits is None:
+        fits = type(value) is type(like) or like is None
+    if not fits:
+        raise BadInput(f"{assignment!r} has a value of another kind than {like!r}")
+    return float(value) if isinstance(like, float) else value
 
 
 def _tuples(value: Any) -> Any:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import difflib
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from retinart.engine.errors import BadInput
-from retinart.engine.variant import Variant
+from retinart.engine.variant import Variant, override
 from retinart.export.array_pickle import load_arrays
 from retinart.export.coco_names import default_names
 from retinart.export.sources import SOURCES, Source
@@ -41,8 +41,12 @@ class Loaded:
     classes: tuple[str, ...]
 
 
-def load_any(path: Path) -> Loaded:
+def load_any(path: Path, *, settings: Sequence[str] = ()) -> Loaded:
     """Read a checkpoint of ours, torchvision, detectron2, mmdetection or odtk.
+
+    Args:
+        settings: fields of `Variant`, as "name=value", in which the file differs from what its
+            project does by default and which its tensors do not tell.
 
     Raises:
         BadInput: the file is missing, truncated, wants to run code, is of none of these projects,
@@ -50,19 +54,15 @@ def load_any(path: Path) -> Loaded:
     """
     content = _read(path)
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
+        if settings:
+            raise BadInput(
+                f"{path} says all of its settings itself", fix="Leave them out for this file"
+            )
         model, variant, classes = from_content(content, path)
         return Loaded(model=model, variant=variant, classes=tuple(classes))
     state = _state_dict(content, path)
     source = recognise(state, path)
-    return load_state_dict(state, source, path)
-
-
-def with_bn_eps(loaded: Loaded, bn_eps: float) -> Loaded:
-    """The same model with another epsilon in its backbone's norms, which no file records."""
-    for module in loaded.model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps = bn_eps
-    return replace(loaded, variant=replace(loaded.variant, bn_eps=bn_eps))
+    return load_state_dict(state, source, path, settings=settings)
 
 
 def recognise(state: Mapping[str, Tensor], path: Path) -> Source:
@@ -84,7 +84,9 @@ def recognise(state: Mapping[str, Tensor], path: Path) -> Source:
     )
 
 
-def load_state_dict(state: Mapping[str, Tensor], source: Source, path: Path) -> Loaded:
+def load_state_dict(
+    state: Mapping[str, Tensor], source: Source, path: Path, *, settings: Sequence[str] = ()
+) -> Loaded:
     """Build the model that the tensors fit and load them, all or nothing."""
     renamed: dict[str, Tensor] = {}
     theirs: dict[str, str] = {}
@@ -95,7 +97,7 @@ def load_state_dict(state: Mapping[str, Tensor], source: Source, path: Path) -> 
             unexpected.append(key)
         elif name:
             renamed[name], theirs[name] = tensor.float(), key
-    variant = _variant(renamed, source, path)
+    variant = override(_variant(renamed, source, path), settings)
     model = build_retinanet(variant)
     expected = {
         k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")

@@ -19,7 +19,7 @@ from retinart.engine.info import METADATA_KEY, ModelInfo, Thresholds
 from retinart.engine.resize import ResizeRule, round_up
 from retinart.engine.variant import Variant
 from retinart.export import tensorrt_rtx
-from retinart.export.checkpoint import load_any, with_bn_eps
+from retinart.export.checkpoint import load_any
 from retinart.export.onnx_model import build_onnx
 from retinart.export.parity import ParityReport, check_parity
 
@@ -38,8 +38,7 @@ class ExportSettings:
         thresholds: what counts as a detection.
         classes: names in place of the checkpoint's.
         images: folder, file or glob to compare PyTorch with the file on; None for synthetic ones.
-        bn_eps: epsilon of the backbone's norms in place of the source's own, which the weights do
-            not tell (torchvision's released v1 weights want 0).
+        variant: fields of `Variant` as "name=value", which the checkpoint's tensors do not tell.
         tensorrt: build the graph with TensorRT-RTX where that is installed.
     """
 
@@ -50,7 +49,7 @@ class ExportSettings:
     thresholds: Thresholds = field(default_factory=Thresholds)
     classes: tuple[str, ...] | None = None
     images: str | None = None
-    bn_eps: float | None = None
+    variant: tuple[str, ...] = ()
     tensorrt: bool = True
 
 
@@ -85,9 +84,7 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
     """
     if output.suffix != ".onnx":
         raise BadInput(f"the output {output} does not end in .onnx", fix="Name it model.onnx")
-    loaded = load_any(checkpoint)
-    if settings.bn_eps is not None:
-        loaded = with_bn_eps(loaded, settings.bn_eps)
+    loaded = load_any(checkpoint, settings=settings.variant)
     classes = loaded.classes if settings.classes is None else settings.classes
     if len(classes) != loaded.variant.num_classes:
         raise BadInput(

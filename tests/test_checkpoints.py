@@ -17,7 +17,7 @@ from torch import Tensor
 
 from retinart.engine.errors import BadInput
 from retinart.export.array_pickle import load_arrays
-from retinart.export.checkpoint import load_any, recognise, with_bn_eps
+from retinart.export.checkpoint import load_any, recognise
 from retinart.export.coco_names import COCO_80, COCO_91, default_names
 from retinart.export.sources import SOURCES
 from retinart.train.checkpoint import load_checkpoint, save_checkpoint
@@ -273,8 +273,37 @@ def test_damaged_pickles_never_crash() -> None:
             load_arrays(bytes(damaged))
 
 
-def test_bn_eps_can_be_given(save: Callable[[Any], Path]) -> None:
-    loaded = with_bn_eps(load_any(save(torchvision_state())), 0.0)
-    assert loaded.variant.bn_eps == 0.0
+def test_what_tensors_do_not_tell_can_be_set(save: Callable[[Any], Path]) -> None:
+    path = save(torchvision_state())
+    settings = ["bn_eps=0", "stride_in_1x1=true", "channel_order=bgr", "std=1,1,1", "box_clamp=2"]
+    loaded = load_any(path, settings=settings)
+    v = loaded.variant
+    assert (v.bn_eps, v.stride_in_1x1, v.channel_order) == (0.0, True, "bgr")
+    assert (v.std, v.box_clamp) == ((1, 1, 1), 2.0)
     norms = [m for m in loaded.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms and all(m.eps == 0.0 for m in norms)
+    assert load_any(path).variant.bn_eps == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("colour=red", "sets no field of the model that can be set. Fields: head_norm_groups"),
+        ("num_classes=3", "sets no field"),
+        ("bn_eps=small", "has a value of another kind than 1e-05"),
+        ("stride_in_1x1=1", "has a value of another kind than False"),
+        ("std=1,1", "is no colour's"),
+        ("channel_order=gbr", "channel_order is 'gbr', not rgb or bgr"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    setting: str, message: str, save: Callable[[Any], Path]
+) -> None:
+    path = save(torchvision_state())
+    with pytest.raises(BadInput, match=message):
+        load_any(path, settings=[setting])
+
+
+def test_own_checkpoints_say_all_themselves(noisy_checkpoint: Path) -> None:
+    with pytest.raises(BadInput, match="says all of its settings itself"):
+        load_any(noisy_checkpoint, settings=["bn_eps=0"])

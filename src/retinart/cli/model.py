@@ -43,7 +43,12 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     export.add_argument("--iou", type=float, default=_DEFAULTS.nms_thresh, metavar="T")
     export.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
     export.add_argument(
-        "--bn-eps", type=float, metavar="E", help="epsilon of the backbone's norms (see inspect)"
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="what the file's tensors do not tell and its project does otherwise by default, such "
+        "as bn_eps=0 (fields: see inspect)",
     )
     export.add_argument("--images", metavar="SOURCE", help="images to compare on, 4 at most")
     export.add_argument(
@@ -98,7 +103,7 @@ def _export(args: argparse.Namespace) -> int:
         ),
         classes=None if args.classes is None else _names(args.classes),
         images=args.images,
-        bn_eps=args.bn_eps,
+        variant=tuple(args.set),
         tensorrt=not args.skip_tensorrt,
     )
     _say_export(export_checkpoint(args.checkpoint, args.out, settings))
