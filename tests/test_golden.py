@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.engine.detections import Detections
 from retinart.engine.info import CANDIDATES, HEADS, ModelInfo, Thresholds, read_info
 from retinart.engine.matching import match
@@ -118,7 +119,11 @@ def test_pytorch(variant: str, write_checkpoint: CheckpointWriter, arrays: Array
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_exported(
-    variant: str, write_checkpoint: CheckpointWriter, arrays: Arrays, tmp_path: Path
+    variant: str,
+    write_checkpoint: CheckpointWriter,
+    arrays: Arrays,
+    shared: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     """The file's own network, selection and decoding, fed behind its normalisation."""
     loaded, want = load_any(write_checkpoint(variant)), arrays(variant)
@@ -127,7 +132,9 @@ def test_exported(
     path = tmp_path / "model.onnx"
     path.write_bytes(build_onnx(loaded.model, fixed_info(loaded, padded)).SerializeToString())
     if tensorrt_rtx.available():
-        assert tensorrt_rtx.check_build(path, read_info(path), max_batch=4).plan_bytes > 0
+        photo = CalibrationSettings(images=str(shared("golden", "input.png")), num=1)
+        for file in (path, calibrate(path, tmp_path / "int8.onnx", photo).path):
+            assert tensorrt_rtx.check_build(file, read_info(file), max_batch=4).plan_bytes > 0
     bgr = x if loaded.variant.channel_order == "bgr" else x[:, ::-1]
     tensors = run_normalized(path, np.ascontiguousarray(bgr), (*HEADS, *CANDIDATES))
     compare_heads(want, [tensors[n] for n in HEADS[:5]], [tensors[n] for n in HEADS[5:]])
