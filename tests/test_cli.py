@@ -18,6 +18,7 @@ from retinart.cli import main
 from retinart.engine import detect_job
 from retinart.engine.detector import Detector
 from retinart.engine.info import METADATA_KEY
+from support import files_below
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -32,11 +33,6 @@ def foreign(tmp_path: Path) -> Path:
     graph = onnx.helper.make_graph([node], "g", [value], [out])
     path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
     return path
-
-
-def _files(folder: Path) -> list[str]:
-    """Every file, hidden ones too, so that a temporary one would show."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
 def _process(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -58,7 +54,7 @@ def test_a_full_disk_is_said_in_a_line(
     ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.endswith("retinart: cannot read or write x.png. No space left on device.\n")
-    assert _files(tmp_path / "out") == []
+    assert files_below(tmp_path / "out") == []
 
 
 def test_a_defect_of_ours_is_no_traceback_without_debug(
@@ -79,7 +75,7 @@ def test_a_defect_of_ours_is_no_traceback_without_debug(
         "retinart: this should not have happened: ZeroDivisionError: seven\n"
         "Run it again with --debug and report what it prints.\n"
     )
-    assert _files(tmp_path / "out") == []
+    assert files_below(tmp_path / "out") == []
     with pytest.raises(ZeroDivisionError, match="seven"):
         main([*arguments, "--debug"])
 
@@ -182,7 +178,7 @@ def test_python_m_retinart(model_path: Path, images: Path, tmp_path: Path) -> No
     ran = _process("detect", model_path, "images", "--out", "out", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines() == ["out/detections.jsonl", "out"]
-    assert _files(tmp_path / "out") == ["0.png", "1.png", "2.png", "detections.jsonl"]
+    assert files_below(tmp_path / "out") == ["0.png", "1.png", "2.png", "detections.jsonl"]
     ran = _process("inspect", tmp_path / "none.onnx")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("retinart: there is no model at ")

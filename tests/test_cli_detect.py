@@ -13,13 +13,9 @@ import pytest
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.video import VideoReader
+from support import files_below
 
 Command = Callable[..., CompletedProcess[str]]
-
-
-def _files(folder: Path) -> list[str]:
-    """Every file, hidden ones too, so that a temporary one would show."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
 def test_detect_on_a_folder(
@@ -31,7 +27,7 @@ def test_detect_on_a_folder(
     assert ran.stdout.splitlines() == [str(out / "detections.jsonl"), str(out)]
     assert "3 images, " in ran.stderr and ", 0 skipped" in ran.stderr
     assert "infer" in ran.stderr and "p50 ms" in ran.stderr  # where the time went
-    assert _files(out) == ["0.png", "1.png", "2.png", "detections.jsonl"]
+    assert files_below(out) == ["0.png", "1.png", "2.png", "detections.jsonl"]
     lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
     assert [list(line) for line in lines] == [
         ["source", "frame", "time_ms", "width", "height", "detections"]
@@ -43,11 +39,11 @@ def test_detect_on_an_image_a_glob_and_with_every_output(
     retinart: Command, model_path: Path, images: Path, tmp_path: Path
 ) -> None:
     ran = retinart("detect", model_path, images / "1.png", "--out", tmp_path / "one")
-    assert ran.returncode == 0 and _files(tmp_path / "one") == ["1.png", "detections.jsonl"]
+    assert ran.returncode == 0 and files_below(tmp_path / "one") == ["1.png", "detections.jsonl"]
     glob, out = f"{images}/[02].png", tmp_path / "some"
     coco, rows = tmp_path / "r.json", tmp_path / "r.csv"
     ran = retinart("detect", model_path, glob, "--out", out, "--coco", coco, "--csv", rows)
-    assert ran.returncode == 0 and _files(out) == ["0.png", "2.png", "detections.jsonl"]
+    assert ran.returncode == 0 and files_below(out) == ["0.png", "2.png", "detections.jsonl"]
     assert ran.stdout.splitlines() == [str(p) for p in (out / "detections.jsonl", coco, rows, out)]
     lines = (out / "detections.jsonl").read_text().splitlines()
     count = sum(len(json.loads(line)["detections"]) for line in lines)
@@ -61,7 +57,7 @@ def test_detect_on_a_video(
     out = tmp_path / "out"
     ran = retinart("detect", model_path, video, "--out", out, "--conf", "0.5", "--strict")
     assert ran.returncode == 0 and "10 frames, " in ran.stderr
-    assert _files(out) == ["clip.mp4", "detections.jsonl"]
+    assert files_below(out) == ["clip.mp4", "detections.jsonl"]
     with VideoReader(out / "clip.mp4") as made:
         assert sum(1 for _ in made) == 10
     lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
@@ -83,7 +79,7 @@ def test_bad_images_in_a_folder(
     assert f"skipped {images / 'cut.png'}: it is truncated or no image format\n" in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("3 images, ")
     assert ran.stderr.splitlines()[-1].endswith(", 2 skipped")
-    assert _files(out) == ["0.png", "1.png", "2.png", "detections.jsonl"]
+    assert files_below(out) == ["0.png", "1.png", "2.png", "detections.jsonl"]
 
 
 def test_nothing_but_bad_images(retinart: Command, model_path: Path, tmp_path: Path) -> None:
@@ -96,7 +92,7 @@ def test_nothing_but_bad_images(retinart: Command, model_path: Path, tmp_path: P
     assert ran.stderr.endswith(
         f"retinart: no image at {folder} can be read. a.jpg: the file is empty.\n"
     )
-    assert _files(tmp_path) == ["images/a.jpg", "images/b.png"]
+    assert files_below(tmp_path) == ["images/a.jpg", "images/b.png"]
 
 
 @pytest.mark.parametrize(("strict", "code"), [(False, 0), (True, 1)])
@@ -117,7 +113,7 @@ def test_a_video_that_ends_in_the_middle_of_a_frame(
         in ran.stderr
     )
     assert len((out / "detections.jsonl").read_text().splitlines()) == frames
-    assert _files(out) == ["clip.mp4", "detections.jsonl"]
+    assert files_below(out) == ["clip.mp4", "detections.jsonl"]
 
 
 def test_a_video_that_cannot_be_decoded(
@@ -129,7 +125,7 @@ def test_a_video_that_cannot_be_decoded(
     assert (
         f"retinart: cannot decode the video {tmp_path / 'v.mp4'}. it is empty, dama" in ran.stderr
     )
-    assert _files(tmp_path) == ["v.mp4"]
+    assert files_below(tmp_path) == ["v.mp4"]
 
 
 @pytest.mark.parametrize("below", [False, True])
@@ -142,18 +138,18 @@ def test_an_output_folder_that_cannot_be_made(
     assert (ran.returncode, ran.stdout) == (2, "")
     assert f"retinart: cannot write to the folder {out}. " in ran.stderr
     assert ran.stderr.endswith("Choose another output folder or change its permissions.\n")
-    assert _files(tmp_path) == ["file", "images/0.png", "images/1.png", "images/2.png"]
+    assert files_below(tmp_path) == ["file", "images/0.png", "images/1.png", "images/2.png"]
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_the_copies_do_not_overwrite_their_sources(
     retinart: Command, model_path: Path, images: Path
 ) -> None:
-    before = {name: (images / name).read_bytes() for name in _files(images)}
+    before = {name: (images / name).read_bytes() for name in files_below(images)}
     ran = retinart("detect", model_path, images, "--out", images)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "would overwrite its source" in ran.stderr and "--out" in ran.stderr
-    assert {name: (images / name).read_bytes() for name in _files(images)} == before
+    assert {name: (images / name).read_bytes() for name in files_below(images)} == before
 
 
 def test_ctrl_c(
@@ -183,7 +179,7 @@ def test_ctrl_c(
     assert lines.endswith("}\n") and len([json.loads(x) for x in lines.splitlines()]) == 4
     with VideoReader(out / "clip.mp4") as made:
         assert sum(1 for _ in made) == 4
-    assert _files(out) == ["clip.mp4", "detections.jsonl"]
+    assert files_below(out) == ["clip.mp4", "detections.jsonl"]
 
 
 def test_the_help_says_what_coco_ids_are(retinart: Command) -> None:
@@ -205,7 +201,7 @@ def test_ctrl_c_at_once(
     monkeypatch.setattr(Detector, "__call__", stopped)
     ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (130, "") and ran.stderr.endswith("interrupted\n")
-    assert _files(tmp_path / "out") == []
+    assert files_below(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
+from support import files_below
+
 Command = Callable[..., CompletedProcess[str]]
-
-
-def _files(folder: Path) -> list[str]:
-    """Every file, hidden ones too, so that a temporary one would show."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
 def _annotations(folder: Path, **changes: Any) -> Path:
@@ -53,7 +50,12 @@ def test_eval(retinart: Command, model_path: Path, images: Path, tmp_path: Path)
     assert result["images"] == 3 and 0 <= result["figures"]["AP"] <= 1
     assert result["per_class"]["square"] is None  # annotated nowhere
     assert list(result["ms_per_image"]) == ["decode", "resize", "infer", "nms", "results"]
-    assert _files(tmp_path) == ["images/0.png", "images/1.png", "images/2.png", "instances.json"]
+    assert files_below(tmp_path) == [
+        "images/0.png",
+        "images/1.png",
+        "images/2.png",
+        "instances.json",
+    ]
 
 
 def test_eval_on_spoiled_annotations(

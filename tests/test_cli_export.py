@@ -14,13 +14,9 @@ import torch
 
 from retinart.engine.info import read_info
 from retinart.export import parity
+from support import files_below
 
 Command = Callable[..., CompletedProcess[str]]
-
-
-def _files(folder: Path) -> list[str]:
-    """Every file, hidden ones too, so that a temporary one would show."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
 def _torch_file(path: Path, content: Any) -> None:
@@ -86,11 +82,11 @@ def test_a_checkpoint_that_is_none(
     retinart: Command, noisy_checkpoint: Path, tmp_path: Path, kind: str, message: str
 ) -> None:
     path = _bad_checkpoint(kind, tmp_path, noisy_checkpoint)
-    before = _files(tmp_path)
+    before = files_below(tmp_path)
     ran = retinart("export", path, "-o", tmp_path / "out" / "model.onnx")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("retinart: ") and message in ran.stderr and str(path) in ran.stderr
-    assert _files(tmp_path) == before
+    assert files_below(tmp_path) == before
     assert not (tmp_path / "owned").exists() and not (tmp_path / "out").exists()
 
 
@@ -105,7 +101,7 @@ def test_export_writes_a_file_that_says_what_it_is(
     ran = retinart("export", noisy_checkpoint, "-o", path, *size, *names, "--skip-tensorrt")
     assert ran.returncode == 0 and ran.stdout == f"{path}\n"
     assert "PyTorch and the file agree on 2 images" in ran.stderr
-    assert _files(tmp_path) == ["names.txt", "new/fruit.onnx"]
+    assert files_below(tmp_path) == ["names.txt", "new/fruit.onnx"]
     info = read_info(path)
     assert (info.name, info.classes) == ("fruit", ("apple", "pear", "plum"))
     assert info.resize.canvas == (64, 96)
@@ -126,7 +122,7 @@ def test_an_export_that_differs_from_pytorch_is_no_file(
         "raw outputs differ from PyTorch's by " in ran.stderr
         and "No file was written" in ran.stderr
     )
-    assert _files(tmp_path) == ["model.onnx"] and path.read_text() == "an earlier one"
+    assert files_below(tmp_path) == ["model.onnx"] and path.read_text() == "an earlier one"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +154,7 @@ def test_settings_that_an_export_refuses(
     ran = retinart("export", noisy_checkpoint, "--skip-tensorrt", *arguments)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("retinart: ") and message in ran.stderr
-    assert _files(tmp_path) == []
+    assert files_below(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -177,7 +173,7 @@ def test_class_names_that_are_none(
     out = tmp_path / "model.onnx"
     ran = retinart("export", noisy_checkpoint, "-o", out, "--classes", tmp_path / "names.txt")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert message in ran.stderr and _files(tmp_path) == ["names.txt"]
+    assert message in ran.stderr and files_below(tmp_path) == ["names.txt"]
 
 
 def test_an_export_into_a_place_that_is_none(
@@ -189,4 +185,4 @@ def test_an_export_into_a_place_that_is_none(
     ran = retinart("export", noisy_checkpoint, "-o", path, *size, "--skip-tensorrt")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert f"retinart: cannot write to the folder {tmp_path / 'file'}. " in ran.stderr
-    assert _files(tmp_path) == ["file"]
+    assert files_below(tmp_path) == ["file"]

@@ -18,6 +18,7 @@ from retinart.engine.detect_job import DetectJob, DetectSummary, run_job
 from retinart.engine.detector import Detector
 from retinart.engine.images import Image
 from retinart.engine.video import VideoReader
+from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
 
 LINE_KEYS = ["source", "frame", "time_ms", "width", "height", "detections"]
 DETECTION_KEYS = ["box", "score", "class_id", "class"]
@@ -29,45 +30,6 @@ def detector(model_path: Path) -> Iterator[Detector]:
         yield one
 
 
-def _picture(seed: int, height: int = 96, width: int = 128) -> Image:
-    small = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
-
-
-def _images(folder: Path, *names: str) -> Path:
-    for seed, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(path), _picture(seed))
-    return folder
-
-
-def _video(path: Path, frames: int = 12, size: tuple[int, int] = (96, 128)) -> Path:
-    fourcc = "MJPG" if path.suffix == ".avi" else "mp4v"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*fourcc), 10, size[::-1])
-    assert writer.isOpened()
-    for seed in range(frames):
-        writer.write(_picture(seed, *size))
-    writer.release()
-    return path
-
-
-def _frames(path: Path) -> int:
-    with VideoReader(path) as video:
-        return sum(1 for _ in video)
-
-
-def _files(folder: Path) -> list[str]:
-    """Every file below a folder, hidden ones too: no temporary file may be among them."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text()
-    assert text == "" or text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def _read(path: Path) -> Image:
     return np.asarray(cv2.imread(str(path)), np.uint8)
 
@@ -77,11 +39,11 @@ def _run(detector: Detector, source: Path | str, out: Path, **more: Any) -> Dete
 
 
 def test_a_folder(detector: Detector, tmp_path: Path) -> None:
-    folder = _images(tmp_path / "in", "b.png", "a.jpg")
+    folder = write_images(tmp_path / "in", "b.png", "a.jpg")
     summary = _run(detector, folder, tmp_path / "out", draw_conf=0.0)
     assert (summary.frames, summary.skipped, summary.announced) == (2, [], None)
-    assert _files(tmp_path / "out") == ["a.jpg", "b.png", "detections.jsonl"]
-    lines = _lines(tmp_path / "out" / "detections.jsonl")
+    assert files_below(tmp_path / "out") == ["a.jpg", "b.png", "detections.jsonl"]
+    lines = read_lines(tmp_path / "out" / "detections.jsonl")
     assert summary.detections == sum(len(line["detections"]) for line in lines) > 2
     for index, (line, name) in enumerate(zip(lines, ["a.jpg", "b.png"], strict=True)):
         assert list(line) == LINE_KEYS
@@ -104,24 +66,24 @@ def test_one_image_that_no_encoder_writes_in_colour(detector: Detector, tmp_path
     """Such a copy becomes a PNG rather than the end of the job."""
     folder = tmp_path / "in"
     folder.mkdir()
-    assert cv2.imwrite(str(folder / "grey.pgm"), _picture(0)[:, :, 0])
-    (folder / "photo").write_bytes(cv2.imencode(".jpg", _picture(1))[1].tobytes())
+    assert cv2.imwrite(str(folder / "grey.pgm"), make_picture(0)[:, :, 0])
+    (folder / "photo").write_bytes(cv2.imencode(".jpg", make_picture(1))[1].tobytes())
     _run(detector, folder / "grey.pgm", tmp_path / "out")
     _run(detector, folder / "photo", tmp_path / "out2")
-    assert _files(tmp_path / "out") == ["detections.jsonl", "grey.pgm.png"]
-    assert _files(tmp_path / "out2") == ["detections.jsonl", "photo.png"]
+    assert files_below(tmp_path / "out") == ["detections.jsonl", "grey.pgm.png"]
+    assert files_below(tmp_path / "out2") == ["detections.jsonl", "photo.png"]
 
 
 def test_a_picture_larger_than_its_format_allows(tmp_path: Path) -> None:
     detect_job._write_picture(tmp_path / "a.jpg", np.zeros((70_000, 2, 3), np.uint8), set())
-    assert _files(tmp_path) == ["a.jpg.png"]
+    assert files_below(tmp_path) == ["a.jpg.png"]
 
 
 def test_equal_names_of_several_folders_do_not_meet(detector: Detector, tmp_path: Path) -> None:
-    _images(tmp_path / "in", "one/a.png", "two/a.png", "two/deep/a.png")
+    write_images(tmp_path / "in", "one/a.png", "two/a.png", "two/deep/a.png")
     summary = _run(detector, f"{tmp_path}/in/**/*.png", tmp_path / "out")
     assert summary.frames == 3
-    assert _files(tmp_path / "out") == [
+    assert files_below(tmp_path / "out") == [
         "detections.jsonl",
         "one/a.png",
         "two/a.png",
@@ -132,21 +94,21 @@ def test_equal_names_of_several_folders_do_not_meet(detector: Detector, tmp_path
 def test_relative_sources(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _images(tmp_path, "a.png", "sub/b.png")
+    write_images(tmp_path, "a.png", "sub/b.png")
     monkeypatch.chdir(tmp_path / "sub")
     _run(detector, "../a.png", Path("out"))
     _run(detector, "b.png", Path("out"))
-    assert _files(tmp_path / "sub" / "out") == ["a.png", "b.png", "detections.jsonl"]
-    assert [line["source"] for line in _lines(Path("out/detections.jsonl"))] == ["b.png"]
+    assert files_below(tmp_path / "sub" / "out") == ["a.png", "b.png", "detections.jsonl"]
+    assert [line["source"] for line in read_lines(Path("out/detections.jsonl"))] == ["b.png"]
 
 
 def test_a_video(detector: Detector, tmp_path: Path) -> None:
-    source = _video(tmp_path / "clip.mp4")
+    source = write_video(tmp_path / "clip.mp4")
     summary = _run(detector, source, tmp_path / "out")
     assert (summary.frames, summary.announced, summary.ended_early) == (12, 12, False)
-    assert _files(tmp_path / "out") == ["clip.mp4", "detections.jsonl"]
-    assert _frames(tmp_path / "out" / "clip.mp4") == 12
-    lines = _lines(tmp_path / "out" / "detections.jsonl")
+    assert files_below(tmp_path / "out") == ["clip.mp4", "detections.jsonl"]
+    assert count_frames(tmp_path / "out" / "clip.mp4") == 12
+    lines = read_lines(tmp_path / "out" / "detections.jsonl")
     assert [line["frame"] for line in lines] == list(range(12))
     np.testing.assert_allclose([line["time_ms"] for line in lines], np.arange(12) * 100, atol=1)
     assert all(list(line) == LINE_KEYS and line["source"] == str(source) for line in lines)
@@ -155,21 +117,21 @@ def test_a_video(detector: Detector, tmp_path: Path) -> None:
 
 
 def test_a_video_of_odd_size(detector: Detector, tmp_path: Path) -> None:
-    with VideoReader(_video(tmp_path / "odd.avi", size=(97, 131))) as video:
+    with VideoReader(write_video(tmp_path / "odd.avi", size=(97, 131))) as video:
         size = video.size
     _run(detector, tmp_path / "odd.avi", tmp_path / "out")
-    assert _frames(tmp_path / "out" / "odd.mp4") == 12
-    line = _lines(tmp_path / "out" / "detections.jsonl")[0]
+    assert count_frames(tmp_path / "out" / "odd.mp4") == 12
+    line = read_lines(tmp_path / "out" / "detections.jsonl")[0]
     assert (line["height"], line["width"]) == size
 
 
 def test_coco_and_csv(detector: Detector, tmp_path: Path) -> None:
-    folder = _images(tmp_path / "in", "000042.png", "cat.png")
+    folder = write_images(tmp_path / "in", "000042.png", "cat.png")
     coco, rows = tmp_path / "made" / "r.json", tmp_path / "made" / "r.csv"
     summary = _run(detector, folder, tmp_path / "out", coco=coco, csv=rows)
     assert summary.outputs == [tmp_path / "out" / "detections.jsonl", coco, rows, tmp_path / "out"]
-    assert _files(tmp_path / "made") == ["r.csv", "r.json"]
-    lines = _lines(tmp_path / "out" / "detections.jsonl")
+    assert files_below(tmp_path / "made") == ["r.csv", "r.json"]
+    lines = read_lines(tmp_path / "out" / "detections.jsonl")
     flat = [(line, d) for line in lines for d in line["detections"]]
     results = json.loads(coco.read_text())
     assert len(results) == len(flat) == summary.detections
@@ -216,7 +178,7 @@ def test_coco_and_csv(detector: Detector, tmp_path: Path) -> None:
 def test_coco_ids_are_one_for_each_image(
     detector: Detector, tmp_path: Path, names: list[str], ids: set[int]
 ) -> None:
-    _images(tmp_path / "in", *names)
+    write_images(tmp_path / "in", *names)
     _run(detector, f"{tmp_path}/in/**/*.png", tmp_path / "out", coco=tmp_path / "r.json")
     assert {r["image_id"] for r in json.loads((tmp_path / "r.json").read_text())} == ids
 
@@ -224,10 +186,10 @@ def test_coco_ids_are_one_for_each_image(
 def test_a_png_in_place_of_a_format_takes_no_other_copys_name(
     detector: Detector, tmp_path: Path
 ) -> None:
-    folder = _images(tmp_path / "in", "a.pgm.png")
-    assert cv2.imwrite(str(folder / "a.pgm"), _picture(7)[:, :, 0])
+    folder = write_images(tmp_path / "in", "a.pgm.png")
+    assert cv2.imwrite(str(folder / "a.pgm"), make_picture(7)[:, :, 0])
     _run(detector, folder, tmp_path / "out", draw_conf=1.1)  # nothing is drawn
-    assert _files(tmp_path / "out") == ["a.pgm.png", "a.pgm.png.png", "detections.jsonl"]
+    assert files_below(tmp_path / "out") == ["a.pgm.png", "a.pgm.png.png", "detections.jsonl"]
     for name, copy in (("a.pgm.png", "a.pgm.png"), ("a.pgm", "a.pgm.png.png")):
         np.testing.assert_array_equal(_read(tmp_path / "out" / copy), _read(folder / name))
 
@@ -235,23 +197,23 @@ def test_a_png_in_place_of_a_format_takes_no_other_copys_name(
 def test_a_named_file_is_tried_as_an_image_then_as_a_video(
     detector: Detector, tmp_path: Path
 ) -> None:
-    clip = _video(tmp_path / "clip.avi")
+    clip = write_video(tmp_path / "clip.avi")
     for name in ("clip.divx", "clip"):
         path = clip.with_name(name)
         path.write_bytes(clip.read_bytes())
         assert _run(detector, path, tmp_path / "out").frames == 12
-    assert _files(tmp_path / "out") == ["clip.mp4", "detections.jsonl"]
-    _images(tmp_path / "frames.mkv", "a.png")  # a folder, whatever its name
+    assert files_below(tmp_path / "out") == ["clip.mp4", "detections.jsonl"]
+    write_images(tmp_path / "frames.mkv", "a.png")  # a folder, whatever its name
     assert _run(detector, tmp_path / "frames.mkv", tmp_path / "out").announced is None
 
 
 def test_coco_without_a_detection_is_an_empty_list(model_path: Path, tmp_path: Path) -> None:
-    folder = _images(tmp_path / "in", "a.png")
+    folder = write_images(tmp_path / "in", "a.png")
     with Detector(model_path, conf=1.0) as detector:
         _run(detector, folder, tmp_path / "out", coco=tmp_path / "r.json", csv=tmp_path / "r.csv")
     assert json.loads((tmp_path / "r.json").read_text()) == []
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 1
-    assert _lines(tmp_path / "out" / "detections.jsonl")[0]["detections"] == []
+    assert read_lines(tmp_path / "out" / "detections.jsonl")[0]["detections"] == []
 
 
 def test_names_that_are_not_utf8(detector: Detector, tmp_path: Path) -> None:
@@ -262,12 +224,12 @@ def test_names_that_are_not_utf8(detector: Detector, tmp_path: Path) -> None:
         folder.mkdir()
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    data = cv2.imencode(".png", _picture(0))[1].tobytes()
+    data = cv2.imencode(".png", make_picture(0))[1].tobytes()
     path, suffix = (Path(os.fsdecode(odd + end)) for end in (b"/\xe9.png", b"/a.pn\xe9"))
     out = Path(os.fsdecode(odd + b"/out"))
     for source in (path, suffix):
         source.write_bytes(data)
         _run(detector, source, out, csv=tmp_path / "r.csv", coco=tmp_path / "r.json")
         assert source.name.encode(errors="surrogateescape") in (tmp_path / "r.csv").read_bytes()
-        assert _lines(out / "detections.jsonl")[0]["source"] == str(source)
-    assert _files(out) == sorted(["detections.jsonl", path.name, f"{suffix.name}.png"])
+        assert read_lines(out / "detections.jsonl")[0]["source"] == str(source)
+    assert files_below(out) == sorted(["detections.jsonl", path.name, f"{suffix.name}.png"])

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
 from retinart.engine.detect_job import DetectJob, DetectSummary, run_job
@@ -16,52 +14,14 @@ from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.images import Image
-from retinart.engine.video import VideoReader, VideoWriter
+from retinart.engine.video import VideoWriter
+from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
 
 
 @pytest.fixture(scope="module")
 def detector(model_path: Path) -> Iterator[Detector]:
     with Detector(model_path, threads=2) as one:
         yield one
-
-
-def _picture(seed: int, height: int = 96, width: int = 128) -> Image:
-    small = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
-
-
-def _images(folder: Path, *names: str) -> Path:
-    for seed, name in enumerate(names):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(path), _picture(seed))
-    return folder
-
-
-def _video(path: Path, frames: int = 12, size: tuple[int, int] = (96, 128)) -> Path:
-    fourcc = "MJPG" if path.suffix == ".avi" else "mp4v"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*fourcc), 10, size[::-1])
-    assert writer.isOpened()
-    for seed in range(frames):
-        writer.write(_picture(seed, *size))
-    writer.release()
-    return path
-
-
-def _frames(path: Path) -> int:
-    with VideoReader(path) as video:
-        return sum(1 for _ in video)
-
-
-def _files(folder: Path) -> list[str]:
-    """Every file below a folder, hidden ones too: no temporary file may be among them."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text()
-    assert text == "" or text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def _run(detector: Detector, source: Path | str, out: Path, **more: Any) -> DetectSummary:
@@ -82,7 +42,7 @@ class _Interrupted:
 
 
 def test_bad_images_are_skipped_and_named(detector: Detector, tmp_path: Path) -> None:
-    folder = _images(tmp_path / "in", "a.png", "d.png")
+    folder = write_images(tmp_path / "in", "a.png", "d.png")
     (folder / "b.jpg").touch()
     (folder / "c.png").write_bytes((folder / "a.png").read_bytes()[:60])
     summary = _run(detector, folder, tmp_path / "out")
@@ -91,9 +51,9 @@ def test_bad_images_are_skipped_and_named(detector: Detector, tmp_path: Path) ->
         (folder / "b.jpg", "the file is empty"),
         (folder / "c.png", "it is truncated or no image format"),
     ]
-    assert _files(tmp_path / "out") == ["a.png", "d.png", "detections.jsonl"]
+    assert files_below(tmp_path / "out") == ["a.png", "d.png", "detections.jsonl"]
     # the index is the place in the list of images, which the bad ones are in
-    assert [line["frame"] for line in _lines(tmp_path / "out/detections.jsonl")] == [0, 3]
+    assert [line["frame"] for line in read_lines(tmp_path / "out/detections.jsonl")] == [0, 3]
 
 
 def test_no_readable_image_leaves_nothing(detector: Detector, tmp_path: Path) -> None:
@@ -104,7 +64,7 @@ def test_no_readable_image_leaves_nothing(detector: Detector, tmp_path: Path) ->
     assert str(raised.value) == (
         f"no image at {tmp_path / 'in'} can be read. a.jpg: the file is empty."
     )
-    assert _files(tmp_path) == ["in/a.jpg"]
+    assert files_below(tmp_path) == ["in/a.jpg"]
     assert not (tmp_path / "out").exists()  # this job made it
 
 
@@ -130,7 +90,7 @@ def test_no_source_makes_no_folder(detector: Detector, tmp_path: Path, name: str
 def test_a_video_cut_in_the_middle_of_a_frame(
     detector: Detector, tmp_path: Path, share: float
 ) -> None:
-    data = _video(tmp_path / "whole.avi", frames=20).read_bytes()
+    data = write_video(tmp_path / "whole.avi", frames=20).read_bytes()
     cut = tmp_path / "cut.avi"
     start, end = data.index(b"movi"), data.rindex(b"idx1")
     data = data[: start + int(share * (end - start))]
@@ -140,9 +100,9 @@ def test_a_video_cut_in_the_middle_of_a_frame(
     summary = _run(detector, cut, tmp_path / "out")
     assert summary.ended_early and summary.announced == 20
     assert complete - 1 <= summary.frames <= begun
-    assert _files(tmp_path / "out") == ["cut.mp4", "detections.jsonl"]
-    assert _frames(tmp_path / "out" / "cut.mp4") == summary.frames
-    lines = _lines(tmp_path / "out" / "detections.jsonl")
+    assert files_below(tmp_path / "out") == ["cut.mp4", "detections.jsonl"]
+    assert count_frames(tmp_path / "out" / "cut.mp4") == summary.frames
+    lines = read_lines(tmp_path / "out" / "detections.jsonl")
     assert [line["frame"] for line in lines] == list(range(summary.frames))
 
 
@@ -161,21 +121,21 @@ def test_a_video_without_a_frame(
         f"cannot decode the video {path}. it is empty, damaged, or of a format that OpenCV's "
         "FFmpeg does not know."
     )
-    assert _files(tmp_path) == [path.name] and not (tmp_path / "out").exists()
+    assert files_below(tmp_path) == [path.name] and not (tmp_path / "out").exists()
 
 
 def test_an_mp4_without_its_index(detector: Detector, tmp_path: Path) -> None:
-    path = _video(tmp_path / "v.mp4")
+    path = write_video(tmp_path / "v.mp4")
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov")])
     with pytest.raises(BadInput, match=r"cannot decode the video .*v\.mp4\. it is empty, damaged"):
         _run(detector, path, tmp_path / "out")
-    assert _files(tmp_path) == ["v.mp4"]
+    assert files_below(tmp_path) == ["v.mp4"]
 
 
 @pytest.mark.parametrize("where", ["out", "out/below", "coco", "csv"])
 def test_an_output_that_cannot_be_written(detector: Detector, tmp_path: Path, where: str) -> None:
-    folder = _images(tmp_path / "in", "a.png")
+    folder = write_images(tmp_path / "in", "a.png")
     (tmp_path / "file").write_text("mine")
     targets: dict[str, Any] = {"out": tmp_path / "out"}
     blocked = tmp_path / "file" if where == "out" else tmp_path / "file" / "below"
@@ -185,26 +145,26 @@ def test_an_output_that_cannot_be_written(detector: Detector, tmp_path: Path, wh
         _run(detector, folder, **targets)
     assert str(raised.value).startswith(f"cannot write to the folder {blocked}. ")
     assert str(raised.value).endswith("Choose another output folder or change its permissions.")
-    assert _files(tmp_path) == ["file", "in/a.png"]
+    assert files_below(tmp_path) == ["file", "in/a.png"]
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["detections.jsonl", "clip.mp4", "r.json"])
 def test_a_folder_in_the_place_of_an_output(detector: Detector, tmp_path: Path, name: str) -> None:
     """Found before the work, not by the rename after it."""
-    source = _video(tmp_path / "clip.avi")
+    source = write_video(tmp_path / "clip.avi")
     (tmp_path / "out" / name).mkdir(parents=True)
     with pytest.raises(BadInput) as raised:
         _run(detector, source, tmp_path / "out", coco=tmp_path / "out" / "r.json")
     assert str(raised.value) == (
         f"cannot write {tmp_path / 'out' / name}. it is a folder. Choose another name."
     )
-    assert _files(tmp_path) == ["clip.avi"]
+    assert files_below(tmp_path) == ["clip.avi"]
 
 
 def test_copies_never_overwrite_their_sources(detector: Detector, tmp_path: Path) -> None:
-    folder = _images(tmp_path / "in", "a.png", "b.png")
-    clip = _video(folder / "clip.mp4")
+    folder = write_images(tmp_path / "in", "a.png", "b.png")
+    clip = write_video(folder / "clip.mp4")
     link = tmp_path / "link"
     link.symlink_to(folder, target_is_directory=True)
     before = {p: p.read_bytes() for p in folder.iterdir()}
@@ -231,7 +191,7 @@ def test_outputs_do_not_overwrite_each_other(
     detector: Detector, tmp_path: Path, coco: str | None, csv: str | None, message: str
 ) -> None:
     """Said before any work; the later rename would have won in silence."""
-    folder = _images(tmp_path / "in", "a.png")
+    folder = write_images(tmp_path / "in", "a.png")
     before = (folder / "a.png").read_bytes()
     more = {k: tmp_path / v for k, v in (("coco", coco), ("csv", csv)) if v is not None}
     with pytest.raises(BadInput, match=message):
@@ -242,41 +202,41 @@ def test_outputs_do_not_overwrite_each_other(
 
 def test_an_overwrite_is_found_before_the_first_copy(detector: Detector, tmp_path: Path) -> None:
     """`in/z` would go to `in/z/...`: only the second source meets its own copy."""
-    _images(tmp_path, "a/x.png", "b/y.png")
+    write_images(tmp_path, "a/x.png", "b/y.png")
     with pytest.raises(BadInput, match="would overwrite its source"):
         _run(detector, f"{tmp_path}/*/*.png", tmp_path)
-    assert _files(tmp_path) == ["a/x.png", "b/y.png"]
+    assert files_below(tmp_path) == ["a/x.png", "b/y.png"]
 
 
 def test_ctrl_c_keeps_whole_lines_and_a_playable_video(detector: Detector, tmp_path: Path) -> None:
-    source = _video(tmp_path / "clip.mp4")
+    source = write_video(tmp_path / "clip.mp4")
     stopped: Any = _Interrupted(detector, after=5)
     summary = _run(
         stopped, source, tmp_path / "out", coco=tmp_path / "r.json", csv=tmp_path / "r.csv"
     )
     assert summary.interrupted and not summary.ended_early and summary.frames == 5
-    assert _files(tmp_path) == [
+    assert files_below(tmp_path) == [
         "clip.mp4",
         "out/clip.mp4",
         "out/detections.jsonl",
         "r.csv",
         "r.json",
     ]
-    assert [x["frame"] for x in _lines(tmp_path / "out/detections.jsonl")] == list(range(5))
-    assert _frames(tmp_path / "out" / "clip.mp4") == 5
+    assert [x["frame"] for x in read_lines(tmp_path / "out/detections.jsonl")] == list(range(5))
+    assert count_frames(tmp_path / "out" / "clip.mp4") == 5
     assert {r["image_id"] for r in json.loads((tmp_path / "r.json").read_text())} <= set(range(5))
 
 
 def test_ctrl_c_before_the_first_image_leaves_earlier_results(
     detector: Detector, tmp_path: Path
 ) -> None:
-    source = _video(tmp_path / "clip.mp4")
+    source = write_video(tmp_path / "clip.mp4")
     _run(detector, source, tmp_path / "out")
-    before = {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)}
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
     stopped: Any = _Interrupted(detector, after=0)
     with pytest.raises(KeyboardInterrupt):
         _run(stopped, source, tmp_path / "out")
-    assert {name: (tmp_path / name).read_bytes() for name in _files(tmp_path)} == before
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
 
 
 def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> None:
@@ -287,7 +247,7 @@ def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> No
         def write(self, text: str) -> None:
             self.append(text)
 
-    found = detector(_picture(0))
+    found = detector(make_picture(0))
     record = Record(source="a", frame=0, time_ms=None, width=1, height=1, detections=found)
     lines: Any = Calls()
     JSONLines(lines, detector.classes).write(record)
@@ -304,7 +264,7 @@ def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> No
 def test_an_error_in_the_middle_leaves_no_half_files(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = _video(tmp_path / "clip.mp4")
+    source = write_video(tmp_path / "clip.mp4")
     calls = iter(range(100))
 
     def fail(*args: Any, **more: Any) -> None:
@@ -314,4 +274,4 @@ def test_an_error_in_the_middle_leaves_no_half_files(
     monkeypatch.setattr(VideoWriter, "write", fail)
     with pytest.raises(OSError, match="No space left"):
         _run(detector, source, tmp_path / "out", csv=tmp_path / "r.csv")
-    assert _files(tmp_path) == ["clip.mp4"]
+    assert files_below(tmp_path) == ["clip.mp4"]

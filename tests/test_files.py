@@ -9,11 +9,7 @@ import pytest
 
 from retinart.engine.errors import BadInput
 from retinart.engine.files import atomic_path, make_folder, new_folder
-
-
-def _files(folder: Path) -> list[str]:
-    """Every file below a folder, hidden ones too: no temporary file may be among them."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+from support import files_below
 
 
 def _fail_halfway(path: Path) -> None:
@@ -30,13 +26,13 @@ def test_atomic_path(tmp_path: Path) -> None:
     assert target.read_text() == "whole" and target.stat().st_mode & 0o111 == 0
     with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
         _fail_halfway(temporary)
-    assert _files(tmp_path) == ["new/a.txt"] and target.read_text() == "whole"
+    assert files_below(tmp_path) == ["new/a.txt"] and target.read_text() == "whole"
 
 
 def test_names_at_the_file_systems_limit(tmp_path: Path) -> None:
     with atomic_path(tmp_path / f"{'n' * 251}.png") as temporary:
         temporary.write_text("x")
-    assert _files(tmp_path) == [f"{'n' * 251}.png"]
+    assert files_below(tmp_path) == [f"{'n' * 251}.png"]
     with (
         pytest.raises(BadInput, match=r"cannot write .*\. File name too long\."),
         atomic_path(tmp_path / f"a.{'n' * 300}"),
