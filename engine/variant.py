@@ -114,6 +114,12 @@ class Variant:
         return self.mean if self.channel_order == "bgr" else self.mean[::-1]
 
     @property
+    def pad_value(self) -> tuple[int, int, int]:
+        """The BGR colour nearest to what normalises to zero, that frames are padded with."""
+        blue, green, red = (round(v) for v in self.mean_bgr)
+        return blue, green, red
+
+    @property
     def std_bgr(self) -> tuple[float, ...]:
         """The standard deviation in OpenCV's channel order."""
         return self.std if self.channel_order == "bgr" else self.std[::-1]

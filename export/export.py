@@ -160,13 +160,12 @@ def input_size(
     elif canvas is None and short is not None:
         wide = round_up(math.ceil(short * DEFAULT_ASPECT), multiple)
         canvas = (round_up(short, multiple), wide)
-    red, green, blue = (round(v) for v in variant.mean_bgr[::-1])
     rule = ResizeRule(
         short_side=short,
         max_size=longest,
         canvas=canvas,
         pad_multiple=multiple,
-        pad_value=(blue, green, red),
+        pad_value=variant.pad_value,
     )
     if canvas is not None:
         return rule, canvas, canvas

@@ -242,13 +242,12 @@ class Average:
 
 def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
     """Images fitted into one canvas, padded with the colour that normalises to about zero."""
-    blue, green, red = (round(v) for v in variant.mean_bgr)
     return ResizeRule(
         short_side=None,
         max_size=None,
         canvas=size,
         pad_multiple=variant.pad_multiple,
-        pad_value=(blue, green, red),
+        pad_value=variant.pad_value,
     )
 
 
