@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types clean
+.PHONY: help setup demo test bindings lint format types clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -20,6 +20,9 @@ demo: $(STAMP)  ## export the small model that is shipped, evaluate it, run it o
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+bindings: $(STAMP)  ## fetch TensorRT's Python bindings, for the contract test
+	@.ci/bindings $(BIN)/python
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .

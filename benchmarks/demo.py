@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 
 from retinart import train
-from retinart.benchmarks.evaluate import Evaluation, evaluate
-from retinart.engine.detect_job import DetectJob, DetectSummary, run_job
+from retinart.engine.detect_job import DetectJob, run_job
 from retinart.engine.detector import Detector
 from retinart.engine.draw import draw
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluate import Evaluation, evaluate
 from retinart.engine.files import atomic_path
 from retinart.engine.images import list_images, read_image
+from retinart.engine.summary import DetectSummary
 from retinart.export.export import ExportReport, ExportSettings, export_checkpoint
 from retinart.train.scenes import SceneSettings, make_scenes, scene_video
 

@@ -49,6 +49,16 @@ def ratio_of_medians(slow: Values, fast: Values) -> Estimate:
     )
 
 
+def ratio_of_apart(new: Values, old: Values) -> Estimate:
+    """The ratio of two medians of runs that were made at different times, and are no pairs."""
+    a, b = np.asarray(new, float), np.asarray(old, float)
+    first, second = _resamples(len(a)), _resamples(len(b), seed=1)
+    return _estimate(
+        float(np.median(a) / np.median(b)),
+        np.median(a[first], axis=1) / np.median(b[second], axis=1),
+    )
+
+
 def median_of_ratios(slow: Values, fast: Values) -> Estimate:
     """The median over pairs of how many times one half takes as long as the other."""
     return median(np.asarray(slow, float) / np.asarray(fast, float))
@@ -71,8 +81,8 @@ def spread(values: Values) -> float:
     return float((high - low) / middle)
 
 
-def _resamples(n: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
+def _resamples(n: int, seed: int = 0) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
 
 
 def _estimate(value: float, resampled: npt.NDArray[np.float64]) -> Estimate:

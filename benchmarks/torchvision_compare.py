@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from retinart.benchmarks import measures, torchvision_shim
+from retinart.benchmarks import machine, measures, torchvision_shim
 from retinart.benchmarks.workers import Retinart, RetinartCuts, Run, Torchvision, Worker
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, CheckFailed
@@ -27,7 +24,6 @@ from retinart.engine.matching import Match, match
 from retinart.engine.progress import Progress
 from retinart.export.export import PAPER_RATIO, ExportSettings, export_checkpoint
 
-REST_S = 0.05  # between two runs, so that idle threads of the one have stopped spinning
 STAGES = ("resize", "infer", "nms", "results")
 PEER_STAGES = ("convert", "transform", "backbone", "head", "rest")
 
@@ -62,7 +58,7 @@ def compare(settings: Settings) -> dict[str, Any]:
         "threads": settings.threads,
         "channels_last": settings.channels_last,
         "peer_nms": "stand-in in NumPy, as its compiled operators do not load beside this PyTorch",
-        "machine": _machine(),
+        "machine": machine.describe("torch") | {"torchvision": torchvision_shim.VERSION},
         "scales": [_scale(settings, size, model, paths) for size, model in models.items()],
     }
 
@@ -189,27 +185,17 @@ def _interleave(
     """The runs of each of one or two engines, pair by pair, and the reference's times between."""
     progress, total = Progress(), settings.repeats * images
     runs: list[list[Run]] = [[] for _ in engines]
-    reference = [_reference() for _ in range(3)]
+    reference = [machine.reference() for _ in range(3)]
     for repeat, image, in_order in measures.turns(settings.repeats, images):
         pair = list(zip(engines, runs, strict=True))
         for engine, column in pair if in_order else pair[::-1]:
-            time.sleep(REST_S)
+            time.sleep(machine.REST_S)
             column.append(engine.run(image))
         done = len(runs[0])
         progress.update(done, total, label)
         if done == (repeat + 1) * images:
-            reference += [_reference() for _ in range(3)]
+            reference += [machine.reference() for _ in range(3)]
     return runs, reference
-
-
-def _reference() -> float:
-    """Milliseconds of a fixed piece of arithmetic."""
-    time.sleep(REST_S)
-    x = np.ones((1024, 1024), np.float32)
-    start = time.perf_counter()
-    for _ in range(3):
-        x @ x
-    return 1000 * (time.perf_counter() - start)
 
 
 def _figures(ours: Sequence[Run], theirs: Sequence[Run], cuts: Sequence[Run]) -> dict[str, Any]:
@@ -244,23 +230,3 @@ def _spread(runs: Sequence[Run], stages: Sequence[str]) -> dict[str, dict[str, f
         stage: {"p50": float(np.median(v)), "p90": float(np.percentile(v, 90))}
         for stage, v in columns.items()
     }
-
-
-def _machine() -> dict[str, Any]:
-    packages = ("retinart", "openvino", "torch", "numpy", "opencv-python-headless")
-    return {
-        "cpu": _cpu(),
-        "cpus": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages}
-        | {"torchvision": torchvision_shim.VERSION},
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((ln.split(":", 1)[1].strip() for ln in lines if ln.startswith("model name")), "")

@@ -7,6 +7,7 @@ other except by running, and only one runs at a time. The images lie decoded in 
 from __future__ import annotations
 
 import multiprocessing
+import resource
 import time
 import traceback
 from collections.abc import Sequence
@@ -143,6 +144,14 @@ class Worker:
         assert isinstance(result, Run)
         return result
 
+    def load_ms(self) -> float:
+        """Milliseconds that opening the engine took."""
+        return float(self._ask("load", 0))
+
+    def peak_mib(self) -> float:
+        """The most memory that the process has held so far, in MiB, its libraries included."""
+        return float(self._ask("peak", 0))
+
     def __enter__(self) -> Worker:
         return self
 
@@ -174,18 +183,33 @@ def _serve(pipe: Connection, recipe: Recipe, images: list[Path], threads: int) -
     """What a worker's process does until the pipe is closed."""
     try:
         cv2.setNumThreads(threads)
+        start = time.perf_counter()
         engine = recipe.open()
+        load_ms = 1000 * (time.perf_counter() - start)
         frames = [read_image(path) for path in images]
         while True:
             try:
                 what, image = pipe.recv()
             except EOFError:
                 return
-            pipe.send(engine.size(frames[image]) if what == "size" else engine.run(frames[image]))
+            pipe.send(_answer(what, engine, frames, image, load_ms))
     except RetinartError as error:
         pipe.send(error)
     except Exception:
         pipe.send(traceback.format_exc())
+
+
+def _answer(what: str, engine: Engine, frames: list[Image], image: int, load_ms: float) -> Any:
+    match what:
+        case "run":
+            return engine.run(frames[image])
+        case "size":
+            return engine.size(frames[image])
+        case "load":
+            return load_ms
+        case "peak":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    raise AssertionError(what)
 
 
 class _Retinart:

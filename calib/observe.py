@@ -1,23 +1,24 @@
-"""Run images through a model and keep a histogram of every tensor that is to be quantized."""
+"""Run images through a model: a histogram of every tensor to quantize, the peaks of all others."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
 
 from retinart.calib.histogram import Histogram
+from retinart.calib.network import network_nodes
+from retinart.calib.resume import Saved
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path
-from retinart.engine.images import list_images, read_image
+from retinart.engine.images import Image, list_images, read_image
 from retinart.engine.info import ModelInfo
 from retinart.engine.progress import Progress
-from retinart.engine.runners import tensor_probe
+from retinart.engine.runners import peak_probe, tensor_probe
 
 SAVE_EVERY = 20  # images between two saved states
+PEAK_IMAGES = 16  # enough to see which tensors are anywhere near FP16's limit
 
 
 def choose_images(source: str, num: int, seed: int) -> list[Path]:
@@ -39,53 +40,49 @@ def choose_images(source: str, num: int, seed: int) -> list[Path]:
 
 
 def observe(
-    model: Path,
-    info: ModelInfo,
-    tensors: Sequence[str],
-    images: Sequence[Path],
-    *,
-    state: Path,
-    key: str,
+    model: Path, info: ModelInfo, tensors: Sequence[str], images: Sequence[Path], saved: Saved
 ) -> tuple[dict[str, Histogram], list[Path]]:
     """Histograms of tensors over images, resized as the runtime resizes them.
 
-    The state is saved now and then, so that a run that was stopped goes on where it was; it is
-    removed at the end.
+    Memory does not grow with the number of images, and the state is saved now and then, so that a
+    run that was stopped goes on where it was.
 
     Args:
         tensors: names in the graph.
-        state: file of the saved state.
-        key: identifies model and images; a state with another one is not taken up.
+        saved: where the state is kept.
 
     Returns:
         A histogram for each tensor, and the images that could be read.
 
     Raises:
-        BadInput: none of the images can be read, or they show nothing but one colour.
+        BadInput: none of the images can be read, or they show nothing but one colour each.
     """
     histograms = {name: Histogram() for name in tensors}
-    done, used = 0, list[str]()
-    saved = _load(state, key)
-    if saved is not None:
-        histograms = {n: Histogram.from_dict(saved["histograms"][n]) for n in tensors}
-        done, used = saved["done"], saved["used"]
+    done, varied, used, skipped = 0, False, list[str](), ""
+    if (state := saved.get("observed")) is not None:
+        histograms = {n: Histogram.from_dict(state["histograms"][n]) for n in tensors}
+        done, varied, used = state["done"], state["varied"], state["used"]
+
+    def save(count: int) -> None:
+        content = {name: h.to_dict() for name, h in histograms.items()}
+        state = {"histograms": content, "done": count, "varied": varied, "used": used}
+        saved.set("observed", state)
+
     probe, progress = tensor_probe(model, tensors), Progress()
-    skipped, varied = "", bool(used)
     for count, path in enumerate(images[done:], done + 1):
         try:
             image = read_image(path)
         except BadInput as error:
             skipped = str(error)
             progress.line(f"skipped: {error}")
-            continue
-        varied = varied or bool(image.max() > image.min())
-        frames, _ = info.resize.apply([image])
-        for name, values in probe(frames).items():
-            histograms[name].add(values)
-        used.append(str(path))
-        progress.update(count, len(images), "images")
+        else:
+            varied = varied or bool(image.max() > image.min())
+            for name, values in probe(as_frames(info, image)).items():
+                histograms[name].add(values)
+            used.append(str(path))
+            progress.update(count, len(images), "images")
         if count % SAVE_EVERY == 0 and count < len(images):
-            _save(state, key, histograms, count, used)
+            save(count)
     if not used:
         raise BadInput("none of the calibration images can be read", why=skipped)
     if not varied:
@@ -94,25 +91,27 @@ def observe(
             why="ranges taken from them would clip whatever real images excite",
             fix="Use images like those that the model will see",
         )
-    state.unlink(missing_ok=True)
+    if done < len(images):
+        save(len(images))
     return histograms, [Path(p) for p in used]
 
 
-def _save(
-    state: Path, key: str, histograms: dict[str, Histogram], done: int, used: list[str]
-) -> None:
-    content = {
-        "key": key,
-        "done": done,
-        "used": used,
-        "histograms": {name: h.to_dict() for name, h in histograms.items()},
-    }
-    with atomic_path(state) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+def observe_peaks(
+    model: Path, info: ModelInfo, graph: onnx.ModelProto, images: Sequence[Path]
+) -> dict[str, float]:
+    """The largest magnitude of every float tensor of the network over images that can be read."""
+    skip = {"Shape", "QuantizeLinear", "DequantizeLinear", "Identity"}
+    tensors = [n.output[0] for n in network_nodes(graph) if n.op_type not in skip]
+    probe, progress = peak_probe(model, tensors), Progress()
+    peaks = dict.fromkeys(tensors, 0.0)
+    for count, path in enumerate(images, 1):
+        for name, peak in probe(as_frames(info, read_image(path))).items():
+            peaks[name] = max(peaks[name], peak)
+        progress.update(count, len(images), "images for the ranges of all tensors")
+    return peaks
 
 
-def _load(state: Path, key: str) -> dict[str, Any] | None:
-    if not state.is_file():
-        return None
-    content: dict[str, Any] = json.loads(state.read_text(encoding="utf-8"))
-    return content if content.get("key") == key else None
+def as_frames(info: ModelInfo, image: Image) -> Image:
+    """(1, H, W, 3) uint8 BGR, as the runtime gives it to the network."""
+    frames, _ = info.resize.apply([image])
+    return frames

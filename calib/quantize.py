@@ -107,8 +107,17 @@ def quantize_weights(
 
 
 def _scale(peak: float) -> float:
-    """Step of a symmetric int8 whose 127 is `peak`; any step will do for a tensor of zeros."""
-    return peak / QMAX if peak > 0 else 1.0
+    """Step of a symmetric int8 whose 127 is `peak`, or a little more: a value that FP16 holds.
+
+    So the same file quantizes alike whether its float part is FP32 or FP16. Any step will do for
+    a tensor of zeros.
+    """
+    step = peak / QMAX if peak > 0 else 1.0
+    with np.errstate(over="ignore"):
+        half = np.float16(step)
+    if float(half) < step:  # NumPy would compare in FP16, where the two are equal
+        half = np.nextafter(half, np.float16(np.inf))
+    return float(half) if np.isfinite(half) else step
 
 
 def _copy(node: onnx.NodeProto) -> onnx.NodeProto:

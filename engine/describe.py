@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from retinart.engine.engine_file import EngineInfo, is_engine, read_engine_info
 from retinart.engine.files import sha256
 from retinart.engine.info import INPUT, ModelInfo, read_info
 
@@ -16,7 +17,7 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: see `read_info`.
     """
-    info = read_info(path)
+    info = read_engine_info(path) if is_engine(path) else read_info(path)
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -27,7 +28,8 @@ def describe(path: Path) -> dict[str, Any]:
 
 def describe_table(path: Path) -> str:
     """The same in a table of two columns."""
-    info = read_info(path)
+    engine = read_engine_info(path) if is_engine(path) else None
+    info = engine.model if engine else read_info(path)
     rows = [
         ("model", f"{info.name}, {path.stat().st_size / 1e6:.1f} MB, {info.precision}"),
         ("backbone", f"{info.variant.backbone}, conventions of {info.variant.source}"),
@@ -43,10 +45,32 @@ def describe_table(path: Path) -> str:
             f"{info.thresholds.nms_candidates} (anchor, class) pairs into NMS",
         ),
     ]
+    rows += _engine_rows(engine) if engine else []
     rows += [(f"  {k}", str(v)) for k, v in info.variant.to_dict().items() if k != "source"]
     rows += [(k, _plain(v)) for k, v in info.provenance.items()]
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
+
+
+def _engine_rows(engine: EngineInfo) -> list[tuple[str, str]]:
+    on = f"{engine.gpu}, compute capability {engine.compute_capability}"
+    frames = " to ".join("x".join(map(str, shape[:3])) for shape in engine.profile)
+    compatible = [
+        text
+        for text, yes in (
+            ("other versions", engine.version_compatible),
+            ("other GPUs", engine.hardware_compatible),
+        )
+        if yes
+    ]
+    rows = [
+        ("engine of", f"{engine.runtime} {engine.version}"),
+        ("built on", on if engine.gpu else "no GPU, for those from Ampere on"),
+        ("frames", f"{frames} (batch, height, width): smallest, optimal, largest"),
+        ("NMS", engine.nms),
+        ("rebuild with", engine.rebuild),
+    ]
+    return rows + ([("also runs on", ", ".join(compatible))] if compatible else [])
 
 
 def _size(info: ModelInfo) -> str:

@@ -1,25 +1,32 @@
-"""A detection job: images or a video in, annotated copies and records out."""
+"""A detection job: images, videos or live sources in, annotated copies and records out."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import re
+import time
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-
-import cv2
 
 from retinart.engine.detector import Detector
 from retinart.engine.draw import draw
 from retinart.engine.errors import BadInput
+from retinart.engine.file_sources import ImageSource, Source, VideoSource
 from retinart.engine.files import atomic_path, new_folder
-from retinart.engine.images import IMAGE_SUFFIXES, Image, list_images, read_image
+from retinart.engine.mp4 import has_sound
+from retinart.engine.outputs import Copy, Outputs, check_outputs, copies_of_images
+from retinart.engine.pipeline import Ended
 from retinart.engine.progress import Progress
-from retinart.engine.records import COCOResults, CSVRows, JSONLines, Record, coco_image_ids
-from retinart.engine.timing import StageClock
-from retinart.engine.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
+from retinart.engine.records import Record, coco_image_ids
+from retinart.engine.stop import StopRequest
+from retinart.engine.stream import Step, Stream, StreamSettings
+from retinart.engine.summary import STAGES, DetectSummary, SourceSummary
+from retinart.engine.tracking import Trackers
+from retinart.engine.window import Window
+
+_POLL_SECONDS = 0.1  # how soon a request to stop is noticed
+_LIVE_FPS = 25.0  # nominal rate of the copy of a live source, whose frames keep their own times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,257 +34,263 @@ class DetectJob:
     """What to detect on and what to write.
 
     Attributes:
-        source: an image, a folder, a glob or a video file.
-        out: folder for annotated copies and `detections.jsonl`.
+        source: an image, a folder, a glob, a video, a webcam's number or an address; or several.
+        out: folder for annotated copies, `detections.jsonl` and `summary.json`.
         coco, csv: further files to write, or None.
         draw_conf: detections below this score are written, but not drawn.
+        copies: whether annotated copies are written.
+        show: show them in a window as well.
+        track: give objects ids through the frames.
+        stream: which frames, and how they get to the detector.
     """
 
-    source: str
+    source: str | Sequence[str]
     out: Path
     coco: Path | None = None
     csv: Path | None = None
     draw_conf: float = 0.3
+    copies: bool = True
+    show: bool = False
+    track: bool = False
+    stream: StreamSettings = field(default_factory=StreamSettings)
 
 
-@dataclass(kw_only=True)
-class DetectSummary:
-    """What a job did.
+def run_job(
+    detector: Detector, job: DetectJob, *, stop: StopRequest | None = None
+) -> DetectSummary:
+    """Run a job until its sources end, or somebody or something stops it.
 
-    Attributes:
-        frames: images or frames that went through the detector.
-        detections: found in all of them.
-        skipped: unreadable files, with the reason.
-        announced: frames that the video announces; None for images.
-        interrupted: Ctrl-C ended the job; what was done until then is kept.
-        outputs: files and folders written.
-        clock: times of the stages decode, resize, infer, nms, results, draw and write.
-    """
+    JSON lines are there as they are written; the other files appear when they are complete. Once
+    there is a result, Ctrl-C, a request to stop and errors end the job in order: files are ended
+    and kept, and the summary says what happened.
 
-    frames: int = 0
-    detections: int = 0
-    skipped: list[tuple[Path, str]] = field(default_factory=list)
-    announced: int | None = None
-    interrupted: bool = False
-    outputs: list[Path] = field(default_factory=list)
-    clock: StageClock = field(default_factory=StageClock)
-
-    @property
-    def ended_early(self) -> bool:
-        """Whether the video gave fewer frames than it announces, without being interrupted."""
-        return bool(self.announced) and not self.interrupted and self.frames < (self.announced or 0)
-
-
-def run_job(detector: Detector, job: DetectJob) -> DetectSummary:
-    """Run a job. Files appear under their names when they are complete.
+    Args:
+        detector: what detects.
+        job: what to do.
+        stop: through it another thread or a signal handler may ask the job to stop.
 
     Raises:
         BadInput: the source holds nothing that can be read, or an output cannot be written.
+        KeyboardInterrupt: it was stopped before the first result; nothing was written.
     """
-    summary = DetectSummary()
-    with ExitStack() as stack:
-        video = _open_video(job.source)
-        if video is not None:
-            stack.enter_context(video)
-        paths = list_images(job.source) if video is None else [video.path]
-        results = [job.out / "detections.jsonl", *(p for p in (job.coco, job.csv) if p)]
-        targets = _targets(job, paths, is_video=video is not None)
-        _check_outputs(paths, [*results, *targets.values()])
-        stack.enter_context(new_folder(job.out))
-        image_ids = coco_image_ids(paths) if video is None else {}
-        writers = [
-            _open(stack, summary, path, kind, detector.classes)
-            for path, kind in (
-                (job.out / "detections.jsonl", JSONLines),
-                (job.coco, partial(COCOResults, image_ids=image_ids)),
-                (job.csv, CSVRows),
+    return _Run(detector, job, stop or StopRequest()).run()
+
+
+class _Run:
+    """One run of a job."""
+
+    def __init__(self, detector: Detector, job: DetectJob, stop: StopRequest) -> None:
+        self._detector, self._job, self._stop = detector, job, stop
+        self._summary, self._progress = DetectSummary(), Progress()
+        self._window = Window("retinart") if job.show else None
+        given = job.source
+        names = [given] if isinstance(given, str) else list(given)
+        picture = [("draw", self._draw)] if job.copies or job.show else []
+        track = [("track", self._track)] if job.track else []
+        self._stream = Stream(
+            detector,
+            names,
+            job.stream,
+            stages=[*track, *picture, ("write", self._write)],
+            say=self._progress.line,
+        )
+        self._written = [0] * len(names)
+        self._first = self._last = 0.0
+
+    def run(self) -> DetectSummary:
+        """Run it."""
+        summary, sources = self._summary, self._stream.sources.all
+        with closing(self._stream.sources):
+            summary.images = all(isinstance(source, ImageSource) for source in sources)
+            self._trackers = Trackers([self._rate(s) for s in sources]) if self._job.track else None
+            with new_folder(self._job.out), self._outputs(sources) as self._files:
+                self._go()
+                if not summary.frames:
+                    self._nothing(sources)
+                self._files.close()
+                summary.outputs, summary.problems = self._files.paths, self._files.problems
+            self._report(sources)
+        return summary
+
+    def _go(self) -> None:
+        summary, stream = self._summary, self._stream
+        with stream:
+            while True:
+                try:
+                    if self._stop.reason and not summary.stop_reason:
+                        summary.ended, summary.stop_reason = "interrupted", self._stop.reason
+                        stream.stop()
+                    self._show(stream.next(_POLL_SECONDS))
+                except TimeoutError:
+                    continue
+                except Ended:
+                    break
+                except KeyboardInterrupt:
+                    self._stop.request("Ctrl-C")
+                except Exception as error:  # of a stage, after what had passed it was written
+                    summary.ended, summary.error = "failed", error
+                    break
+            if self._window is not None:
+                self._window.close()
+        sources = [s.counts for s in stream.sources.all]
+        lost = any(c.ended == "lost" for c in sources)
+        if summary.ended == "complete" and lost and not any(c.ended != "lost" for c in sources):
+            summary.ended = "lost"
+
+    def _track(self, step: Step) -> None:
+        assert self._trackers is not None
+        pairs = zip(step.frames, step.found, strict=True)
+        step.found = [self._trackers(frame.place, found) for frame, found in pairs]
+
+    def _draw(self, step: Step) -> None:
+        for frame, found in zip(step.frames, step.found, strict=True):
+            sure = found[found.confidence >= self._job.draw_conf]
+            step.pictures.append(draw(frame.image, sure, self._detector.classes))
+
+    def _write(self, step: Step) -> None:
+        for i, (frame, found) in enumerate(zip(step.frames, step.found, strict=True)):
+            height, width = frame.image.shape[:2]
+            record = Record(
+                source=frame.source,
+                frame=frame.index,
+                time_ms=frame.time_ms,
+                width=width,
+                height=height,
+                detections=found,
             )
-            if path is not None
-        ]
-        if video is not None:
-            total, frames = video.announced, _video_frames(video, summary)
-            annotate = _video_annotator(stack, summary, targets[str(video.path)], video)
-        else:
-            total, frames = len(paths), _image_frames(paths, summary)
-            annotate = _image_annotator(summary, job, targets)
-        progress = Progress()
-        try:
-            for path, index, time_ms, image in frames:
-                found = detector(image, clock=summary.clock)
-                record = Record(
-                    source=str(path),
-                    frame=index,
-                    time_ms=time_ms,
-                    width=image.shape[1],
-                    height=image.shape[0],
-                    detections=found,
+            self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
+            self._last = time.perf_counter()
+            self._first = self._first or frame.captured
+            self._summary.age.add(1000 * (self._last - frame.captured))
+            self._summary.frames += 1
+            self._summary.detections += len(found)
+            self._written[frame.place] += 1
+
+    def _show(self, step: Step) -> None:
+        window = None if self._stop.reason else self._window
+        if window is not None and not window.show(step.pictures):
+            self._stop.request("the window was closed")
+        counts = [s.counts for s in self._stream.sources.all]
+        total = sum(c.announced for c in counts) if all(c.announced for c in counts) else 0
+        done = sum(c.skipped + c.broken for c in counts) + self._summary.frames
+        self._progress.update(min(done, total) if total else done, total, lambda: self._state(step))
+
+    def _state(self, step: Step) -> str:
+        """The figures so far, for the line on stderr."""
+        age, written = self._summary.age, self._summary.frames
+        found = sum(len(found) for found in step.found)
+        text = f"{found} objects, {written / max(1e-9, self._last - self._first):.1f} fps"
+        if self._stream.sources.live:
+            dropped = sum(source.counts.dropped for source in self._stream.sources.all)
+            text += f", capture to result p95 {age.percentile(95):.0f} ms, {dropped} dropped"
+        return text
+
+    def _nothing(self, sources: Sequence[Source]) -> None:
+        """There was no result: say why. Nothing is left of the outputs."""
+        summary = self._summary
+        if summary.interrupted:
+            raise KeyboardInterrupt
+        if summary.error is not None:
+            raise summary.error
+        for source in sources:
+            if isinstance(source, ImageSource) and source.unreadable:
+                path, why = source.unreadable[0]
+                raise BadInput(f"no image at {source.name} can be read", why=f"{path.name}: {why}")
+        for source in sources:
+            if source.counts.ended == "lost":
+                raise BadInput(
+                    f"nothing was received from {source.name}",
+                    why=source.counts.why,
+                    fix="Check the address, or raise --timeout or --max-retries",
                 )
-                with summary.clock("draw"):
-                    sure = found[found.confidence >= job.draw_conf]
-                    picture = draw(image, sure, detector.classes)
-                with summary.clock("write"):
-                    annotate(record, picture)
-                    for writer in writers:
-                        writer.write(record)
-                summary.frames += 1
-                summary.detections += len(found)
-                progress.update(summary.frames, total, f"{len(found)} objects")
-        except KeyboardInterrupt:  # what was done until now is whole and is kept
-            if not summary.frames:
-                raise
-            summary.interrupted = True
-        if not summary.frames and not summary.interrupted:
-            path, why = summary.skipped[0]
-            raise BadInput(f"no image at {job.source} can be read", why=f"{path.name}: {why}")
-        for writer in writers:
-            if isinstance(writer, COCOResults):
-                writer.close()
-    return summary
+        raise BadInput(
+            f"no frame of {sources[0].name} was chosen",
+            fix="Check --start, --end, --every and --max-fps",
+        )
 
+    def _outputs(self, sources: Sequence[Source]) -> Outputs:
+        job, copies = self._job, []
+        files: list[Path] = []
+        stems: set[str] = {"detections", "summary"} if len(sources) > 1 else set()
+        for source in sources:
+            paths = source.paths if isinstance(source, ImageSource) else []
+            if isinstance(source, VideoSource) and isinstance(source.video.path, Path):
+                paths = [source.video.path]
+            files += paths
+            copies.append(self._copy(source, paths, stems))
+        if not job.copies:
+            copies = [Copy() for _ in copies]
+        results = [p for p in (job.out / "detections.jsonl", job.coco, job.csv) if p]
+        targets = [p for c in copies for p in (*([c.path] if c.path else []), *c.pictures.values())]
+        check_outputs(files, [*results, job.out / "summary.json", *targets])
+        only_images = len(sources) == 1 and self._summary.images
+        return Outputs(
+            job.out,
+            copies,
+            coco=job.coco,
+            csv=job.csv,
+            classes=self._detector.classes,
+            image_ids=coco_image_ids(files) if only_images else {},
+            tracks=job.track,
+        )
 
-def _open(
-    stack: ExitStack,
-    summary: DetectSummary,
-    path: Path,
-    kind: Callable[..., JSONLines | COCOResults | CSVRows],
-    classes: tuple[str, ...],
-) -> JSONLines | COCOResults | CSVRows:
-    temporary = stack.enter_context(atomic_path(path))
-    # a file's name need not be UTF-8: its bytes go through as they are
-    file = stack.enter_context(
-        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-    )
-    summary.outputs.append(path)
-    return kind(file, classes)
+    def _copy(self, source: Source, paths: Sequence[Path], stems: set[str]) -> Copy:
+        if isinstance(source, ImageSource):
+            return Copy(pictures=copies_of_images(self._job.out, paths))
+        name = paths[0].stem if paths else re.sub(r"\W+", "_", source.name.split("://")[-1])
+        stem, number = name, 2
+        while stem in stems:
+            stem, number = f"{name}-{number}", number + 1
+        stems.add(stem)
+        path = self._job.out / f"{stem}.mp4"
+        if isinstance(source, VideoSource):
+            return Copy(path=path, fps=source.video.fps, size=source.video.size)
+        return Copy(path=path, fps=_LIVE_FPS)
 
+    def _rate(self, source: Source) -> float:
+        rate = source.video.fps if isinstance(source, VideoSource) else _LIVE_FPS
+        limit = self._job.stream.max_fps
+        return min(rate / self._job.stream.every, limit or rate)
 
-# path, index, time in ms (None for an image), picture
-_Input = tuple[Path, int, float | None, Image]
-
-
-def _video_frames(video: VideoReader, summary: DetectSummary) -> Iterator[_Input]:
-    summary.announced = video.announced
-    frames = iter(video)
-    while True:
-        with summary.clock("decode"):
-            frame = next(frames, None)
-        if frame is None:
-            summary.announced = video.announced  # what was a guess is known by now
-            return
-        yield video.path, frame.index, frame.time_ms, frame.image
-
-
-def _image_frames(paths: list[Path], summary: DetectSummary) -> Iterator[_Input]:
-    for index, path in enumerate(paths):
-        try:
-            with summary.clock("decode"):
-                image = read_image(path)
-        except BadInput as error:
-            summary.skipped.append((path, error.why or error.what))
-            continue
-        yield path, index, None, image
-
-
-def _video_annotator(
-    stack: ExitStack, summary: DetectSummary, target: Path, video: VideoReader
-) -> Callable[[Record, Image], None]:
-    writer = stack.enter_context(VideoWriter(target, fps=video.fps, size=video.size))
-    summary.outputs.append(target)
-    return lambda record, picture: writer.write(picture)
-
-
-def _image_annotator(
-    summary: DetectSummary, job: DetectJob, targets: dict[str, Path]
-) -> Callable[[Record, Image], None]:
-    summary.outputs.append(job.out)
-    taken = {target.resolve() for target in targets.values()}
-
-    def annotate(record: Record, picture: Image) -> None:
-        _write_picture(targets[record.source], picture, taken)
-
-    return annotate
-
-
-def _open_video(source: str) -> VideoReader | None:
-    """The source as a video; None for images. A file that is named is tried, whatever its suffix.
-
-    Raises:
-        BadInput: it is a file, and neither.
-    """
-    path = Path(source)
-    suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES and not path.is_dir():
-        return VideoReader(path)
-    if suffix in IMAGE_SUFFIXES or not path.is_file():
-        return None
-    try:
-        read_image(path)
-    except BadInput as no_image:
-        try:
-            return VideoReader(path)
-        except BadInput:
-            raise BadInput(
-                f"{path} can be read neither as an image nor as a video", why=no_image.why
-            ) from no_image
-    return None
-
-
-def _targets(job: DetectJob, paths: Sequence[Path], *, is_video: bool) -> dict[str, Path]:
-    """Where each source's annotated copy goes.
-
-    Sources of several folders keep their folders, so that equal names do not meet.
-    """
-    if is_video:
-        return {str(path): job.out / f"{path.stem}.mp4" for path in paths}
-    absolute = [Path(os.path.normpath(path.absolute())) for path in paths]
-    root = os.path.commonpath([path.parent for path in absolute])
-    names = [path.relative_to(root) for path in absolute]
-    return {str(p): job.out / name for p, name in zip(paths, names, strict=True)}
-
-
-def _check_outputs(sources: Sequence[Path], outputs: Sequence[Path]) -> None:
-    """See that no output is a source or another output, before anything is written."""
-    kept = {path.resolve(): path for path in sources}
-    seen: set[Path] = set()
-    for output in outputs:
-        place = output.resolve()
-        if place in kept:
-            raise BadInput(
-                f"the output {output} would overwrite its source {kept[place]}",
-                fix="Choose another folder with --out, or another name",
+    def _report(self, sources: Sequence[Source]) -> None:
+        summary, stream = self._summary, self._stream
+        for place, source in enumerate(sources):
+            summary.sources.append(
+                SourceSummary(
+                    name=source.name,
+                    live=source.live,
+                    counts=source.counts,
+                    detected=stream.detected[place],
+                    written=self._written[place],
+                    sound=_sound(source),
+                )
             )
-        if place in seen:
-            raise BadInput(
-                f"two outputs would be written to {output}",
-                fix="Give --coco, --csv and --out places of their own",
-            )
-        seen.add(place)
-
-
-def _write_picture(target: Path, picture: Image, taken: set[Path]) -> None:
-    """Write in the source's format, or as PNG where OpenCV cannot (colour in .pgm, huge JPEGs).
-
-    The PNG gets a name that is not `taken` by another source's copy.
-    """
-    png = target.with_name(f"{target.name}.png")
-    while png.resolve() in taken:
-        png = png.with_name(f"{png.name}.png")
-    for path in (target, png):
-        data = _encode(path.suffix, picture)
-        if data is not None:
+            if isinstance(source, ImageSource):
+                summary.skipped += source.unreadable
+        summary.seconds = self._last - self._first
+        stages = stream.times.stages()
+        summary.stages = {name: stages[name] for name in STAGES if name in stages}
+        summary.queues = {
+            name: (q.capacity, q.depth_sum / max(1, q.puts), q.depth_max)
+            for name, q in stream.queues.items()
+        }
+        if self._job.copies and any(s.sound == "dropped" for s in summary.sources):
+            summary.notes.append("annotated videos have no sound: it is not copied")
+        summary.notes += self._files.notes
+        path = self._job.out / "summary.json"
+        summary.outputs.append(path)
+        try:
             with atomic_path(path) as temporary:
-                temporary.write_bytes(data)
-            return
-    raise BadInput(
-        f"cannot write the picture {target}",
-        why="OpenCV could encode it neither in its source's format nor as PNG",
-    )
+                summary.write(temporary)
+        except (OSError, BadInput) as error:
+            summary.outputs.remove(path)
+            summary.problems.append(error)
 
 
-def _encode(suffix: str, picture: Image) -> bytes | None:
-    """A picture file's bytes, or None where OpenCV cannot (it crashes on suffixes out of UTF-8)."""
-    try:
-        written, data = cv2.imencode(suffix, picture) if suffix.isascii() else (False, None)
-    except cv2.error:  # a suffix that OpenCV has no encoder for
-        return None
-    return data.tobytes() if written and data is not None else None
+def _sound(source: Source) -> str:
+    if isinstance(source, ImageSource):
+        return "none"
+    sound = None
+    if isinstance(source, VideoSource) and isinstance(source.video.path, Path):
+        sound = has_sound(source.video.path)
+    return {True: "dropped", False: "none", None: "unknown"}[sound]

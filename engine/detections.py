@@ -20,16 +20,20 @@ class Detections:
         xyxy: (M, 4) float32 corners x1, y1, x2, y2 in pixels of the image.
         confidence: (M,) float32 scores from 0 to 1, descending.
         class_id: (M,) int32 indices into the model's class names.
+        tracker_id: (M,) int32 of the object through a video, -1 while a tracker is not sure of it;
+            None when nothing tracks.
     """
 
     xyxy: npt.NDArray[np.float32]
     confidence: npt.NDArray[np.float32]
     class_id: npt.NDArray[np.int32]
+    tracker_id: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         m = len(self.confidence)
-        for name, shape in (("xyxy", (m, 4)), ("confidence", (m,)), ("class_id", (m,))):
-            if getattr(self, name).shape != shape:
+        shapes = (("xyxy", (m, 4)), ("confidence", (m,)), ("class_id", (m,)), ("tracker_id", (m,)))
+        for name, shape in shapes:
+            if getattr(self, name) is not None and getattr(self, name).shape != shape:
                 raise BadInput(
                     f"Detections.{name} has shape {getattr(self, name).shape}",
                     fix=f"It must be {shape}",
@@ -56,4 +60,5 @@ class Detections:
             xyxy=self.xyxy[picked],
             confidence=self.confidence[picked],
             class_id=self.class_id[picked],
+            tracker_id=None if self.tracker_id is None else self.tracker_id[picked],
         )

@@ -9,12 +9,16 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 from retinart.engine.detections import Detections
+from retinart.engine.engine_file import is_engine, read_engine_info
 from retinart.engine.errors import BadInput
+from retinart.engine.frame import Frame
 from retinart.engine.images import Image, as_bgr
 from retinart.engine.info import ModelInfo, read_info
+from retinart.engine.resize import Resized
 from retinart.engine.runners import ONNXRuntimeRunner, OpenVINORunner, Runner, check_stricter
+from retinart.engine.stream import Stream, StreamSettings
+from retinart.engine.tensorrt_runner import CONTEXTS, TensorRTRunner, load_engine
 from retinart.engine.timing import StageClock
-from retinart.engine.video import VideoReader
 
 MAX_THREADS = 1024  # ONNX Runtime hangs when it is asked for many thousands
 RuntimeName = Literal["auto", "openvino", "onnxruntime"]
@@ -27,14 +31,18 @@ class Detector:
             found = detect(cv2.imread("image.jpg"))
 
     Args:
-        model: the file that `retinart export` wrote.
-        runtime: "openvino" (what "auto" takes for ONNX) or "onnxruntime".
+        model: the file that `retinart export` or `retinart build` wrote.
+        runtime: "openvino" (what "auto" takes for ONNX) or "onnxruntime"; an engine has its own.
         conf: keep detections that score higher; None takes the file's threshold.
         iou: NMS threshold; None takes the file's.
         max_det: detections an image at most; None takes the file's.
-        device: OpenVINO device.
+        device: OpenVINO device; for an engine the GPU, "cuda:0" and so on.
         threads: inference threads; None leaves the choice to the runtime.
         cache_dir: where OpenVINO keeps compiled models between starts; None for nowhere.
+        contexts: batches that an engine can have under way at once.
+        graphs: capture an engine's work in CUDA graphs.
+        gpu_resize: resize on the GPU, which is for large frames; engines only, and calls only:
+            streams resize in a thread of their own.
 
     Attributes:
         info: the model's metadata.
@@ -53,12 +61,16 @@ class Detector:
         conf: float | None = None,
         iou: float | None = None,
         max_det: int | None = None,
-        device: str = "CPU",
+        device: str | None = None,
         threads: int | None = None,
         cache_dir: str | Path | None = None,
+        contexts: int = CONTEXTS,
+        graphs: bool = True,
+        gpu_resize: bool = False,
     ) -> None:
         path = Path(model)
-        self.info: ModelInfo = read_info(path)
+        engine = read_engine_info(path) if is_engine(path) else None
+        self.info: ModelInfo = engine.model if engine else read_info(path)
         wanted: dict[str, Any] = {
             "score_thresh": conf,
             "nms_thresh": iou,
@@ -72,6 +84,22 @@ class Detector:
                 f"threads is {threads}", fix=f"Give a whole number from 1 to {MAX_THREADS}"
             )
         self._runner: Runner | None
+        if engine is not None:
+            if runtime != "auto":
+                raise BadInput(f"{path} is an engine", fix=f"{runtime} runs its ONNX file")
+            check_stricter(self.thresholds, self.info.thresholds)
+            self._runner = load_engine(
+                path,
+                engine,
+                gpu=_gpu_index(device),
+                contexts=contexts,
+                graphs=graphs,
+                gpu_resize=gpu_resize,
+            )
+            return
+        if gpu_resize:
+            raise BadInput(f"{path} is resized on the CPU", fix="Leave gpu_resize to engines")
+        device = device or "CPU"
         if runtime in ("auto", "openvino"):
             cache = None if cache_dir is None else Path(cache_dir)
             self._runner = OpenVINORunner(
@@ -130,18 +158,43 @@ class Detector:
             return self._detect(images, clock or StageClock())
         return self._detect([images], clock or StageClock())[0]
 
-    def stream(self, source: str | Path) -> Iterator[tuple[Image, Detections]]:
-        """Every frame of a video file with its detections, in order.
+    def resize(self, images: Sequence[Image]) -> tuple[Image, list[Resized]]:
+        """The first half of a call: images as a batch (N, H, W, 3) of the network's size."""
+        return self.info.resize.apply([as_bgr(image) for image in images])
+
+    def infer(self, batch: Image, resized: list[Resized], clock: StageClock) -> list[Detections]:
+        """The second half: what `resize` made, through the network; as a call returns it."""
+        sizes = [r.size for r in resized]
+        found = self._open().run(batch, sizes, self.thresholds, clock)
+        with clock("results"):
+            return [r.detections_to_source(d) for d, r in zip(found, resized, strict=True)]
+
+    def stream(
+        self,
+        source: str | Path | Sequence[str | Path],
+        settings: StreamSettings | None = None,
+    ) -> Iterator[tuple[Frame, Detections]]:
+        """The frames of one source or several with their detections.
+
+        Of videos and images every frame comes, in order; of a webcam or a stream always the newest,
+        so that the age of what comes does not grow. The steps run in threads; they end with the
+        iteration.
+
+        Args:
+            source: a video, image, folder, glob, webcam number such as "0", or address such as
+                "rtsp://host/path"; several are batched together.
+            settings: which frames, how many may wait, how patient live sources are.
 
         Yields:
-            The frame (H, W, 3) uint8 BGR and its detections in the frame's pixels.
+            A frame, whose `image` is (H, W, 3) uint8 BGR, and its detections in its pixels.
 
         Raises:
-            BadInput: the video cannot be opened.
+            BadInput: a file that cannot be opened, or a setting that makes no sense.
         """
-        with VideoReader(Path(source)) as video:
-            for frame in video:
-                yield frame.image, self(frame.image)
+        names = [source] if isinstance(source, str | Path) else source
+        with Stream(self, [str(name) for name in names], settings or StreamSettings()) as stream:
+            for step in stream:
+                yield from zip(step.frames, step.found, strict=True)
 
     def close(self) -> None:
         """Give back what the runtime holds; the detector is of no more use."""
@@ -169,8 +222,16 @@ class Detector:
         runner = self._open()
         if not len(images):
             return []
+        if isinstance(runner, TensorRTRunner) and runner.gpu_resize:
+            return runner.run_images([as_bgr(i) for i in images], self.thresholds, clock)
         with clock("resize"):
-            batch, resized = self.info.resize.apply([as_bgr(image) for image in images])
-        found = runner.run(batch, self.thresholds, clock)
-        with clock("results"):
-            return [r.detections_to_source(d) for d, r in zip(found, resized, strict=True)]
+            batch, resized = self.resize(images)
+        return self.infer(batch, resized, clock)
+
+
+def _gpu_index(device: str | None) -> int:
+    """The number in "cuda:1"; 0 when no device is named."""
+    kind, _, number = (device or "cuda:0").partition(":")
+    if kind.lower() not in ("cuda", "gpu") or not (number or "0").isdecimal():
+        raise BadInput(f"an engine runs on no device {device!r}", fix="Give cuda:0 or cuda:1")
+    return int(number or 0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import platform
 from dataclasses import dataclass
 from importlib import metadata
+
+from retinart.engine.gpu import find_gpus
 
 # distribution names that provide it, the extra of retinart, what it is for
 _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
@@ -16,7 +17,9 @@ _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("torch",), "train", "training, and reading checkpoints for export"),
     (("onnx",), "export", "writing ONNX files"),
     (("pycocotools",), "eval", "COCO accuracy: retinart eval"),
-    (("tensorrt-rtx-cu13", "tensorrt-rtx"), "tensorrt-rtx", "checking that TensorRT builds a file"),
+    (("av",), "stream", "network streams that change their size"),
+    (("trackers",), "track", "ids through the frames: retinart detect --track"),
+    (("tensorrt-rtx-cu13", "tensorrt-rtx"), "tensorrt-rtx", "building engines on a CPU"),
     (("tensorrt",), "tensorrt", "TensorRT engines on NVIDIA GPUs"),
     (("pycuda",), "tensorrt", "buffers for TensorRT engines"),
 )
@@ -53,13 +56,14 @@ def examine() -> list[Part]:
         target = f"retinart[{extra}]" if extra else "retinart"
         command = "" if version else f'pip install "{target}"'
         parts.append(Part(name=name, version=version, purpose=purpose, command=command))
-    driver = ctypes.util.find_library("cuda")
+    gpus = find_gpus()
+    found = ", ".join(f"{g.name} ({g.compute_capability}, CUDA {g.cuda})" for g in gpus)
     parts.append(
         Part(
-            name="NVIDIA driver",
-            version=driver,
+            name="NVIDIA GPU",
+            version=found or None,
             purpose="running TensorRT engines",
-            command="" if driver else "install NVIDIA's driver on a machine with a GPU",
+            command="" if gpus else "a machine with a GPU and NVIDIA's driver",
         )
     )
     return parts

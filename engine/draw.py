@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import colorsys
+import functools
 from collections.abc import Sequence
 
 import cv2
-import numpy as np
 
 from retinart.engine.detections import Detections
 from retinart.engine.images import Image
 
 
+@functools.cache
 def class_color(class_id: int) -> tuple[int, int, int]:
     """A BGR colour; neighbouring classes lie a golden angle of hue apart."""
     hue = (0.07 + class_id * 0.618034) % 1.0
@@ -35,18 +36,26 @@ def draw(image: Image, detections: Detections, classes: Sequence[str]) -> Image:
     height, width = image.shape[:2]
     scale = max(0.35, min(height, width) / 1000)
     line = max(1, round(min(height, width) / 320))
-    for box, score, label in list(detections)[::-1]:  # the best on top
+    pen = max(1, round(1.6 * scale))  # thinner than boxes: readable when small, and faster
+    boxes = detections.xyxy.round().astype(int).tolist()
+    labels, scores = detections.class_id.tolist(), detections.confidence.tolist()
+    ids = [-1] * len(detections)
+    if detections.tracker_id is not None:
+        ids = detections.tracker_id.tolist()
+    for i in reversed(range(len(detections))):  # the best on top
+        (x1, y1, x2, y2), label = boxes[i], labels[i]
         color = class_color(label)
-        x1, y1, x2, y2 = (round(float(v)) for v in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line)
-        text = f"{classes[label]} {score:.2f}"
-        (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
+        text = f"{classes[label]} {scores[i]:.2f}"
+        if ids[i] >= 0:
+            text = f"#{ids[i]} {text}"
+        (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, pen)
         left = min(max(0, x1), max(0, width - w))
         top = y1 - h - base if y1 - h - base >= 0 else min(y1, max(0, height - h - base))
         cv2.rectangle(canvas, (left, top), (left + w, top + h + base), color, cv2.FILLED)
-        light = np.dot(color, (0.114, 0.587, 0.299)) > 140
+        light = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] > 140
         ink = (0, 0, 0) if light else (255, 255, 255)
         cv2.putText(
-            canvas, text, (left, top + h), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, line, cv2.LINE_AA
+            canvas, text, (left, top + h), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, pen, cv2.LINE_AA
         )
     return canvas

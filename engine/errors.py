@@ -21,7 +21,10 @@ class RetinartError(Exception):
 
     def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
         self.what, self.why, self.fix = what, why, fix
-        super().__init__(" ".join(_sentence(part) for part in (what, why, fix) if part))
+        text = ""
+        for sentence in (_sentence(part) for part in (what, why, fix) if part):
+            text += ("\n" if "\n" in text else " ") + sentence  # what follows a list begins a line
+        super().__init__(text.strip())
 
 
 class CheckFailed(RetinartError):

@@ -21,8 +21,13 @@ from retinart.engine.variant import Variant
 METADATA_KEY = "retinart"
 SCHEMA = 1
 
+# Of the network's layers. An INT8 file has a float part: FP32, or FP16 in "int8+fp16".
+Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
+
 INPUT = "frames"
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+# The normalised image (N, 3, H, W), where the network begins.
+NORMALIZED = "normalized"
 # Raw outputs of the network, P3 to P7: (N, A * K, Hi, Wi) and (N, A * 4, Hi, Wi).
 HEADS = tuple(f"{kind}_p{level}" for kind in ("logits", "deltas") for level in range(3, 8))
 # Where the network ends and NMS begins: a runtime may cut here and do NMS in its own best way.
@@ -86,7 +91,7 @@ class ModelInfo:
 
     name: str
     classes: tuple[str, ...]
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: Precision
     variant: Variant
     resize: ResizeRule
     min_size: tuple[int, int]

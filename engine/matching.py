@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from retinart.engine.detections import Detections
+
+Boxes = npt.NDArray[np.float32]
 
 SCORE_TOLERANCE = 2e-3
 CORNER_TOLERANCE = 0.5  # pixels
@@ -44,6 +47,15 @@ class Match:
     def same(self) -> bool:
         """Whether every detection has its partner."""
         return self.missing == self.extra == 0
+
+
+def box_iou(a: Boxes, b: Boxes) -> Boxes:
+    """(A, B) intersection over union of boxes (A, 4) and (B, 4), xyxy."""
+    corners = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
+    inter = np.maximum(corners[1] - corners[0], 0).prod(axis=2)
+    area_a, area_b = ((x[:, 2:] - x[:, :2]).prod(axis=1) for x in (a, b))
+    union = area_a[:, None] + area_b - inter
+    return np.asarray(np.divide(inter, union, out=np.zeros_like(inter), where=union > 0))
 
 
 def match(expected: Detections, found: Detections, *, floor: float = 0.0) -> Match:

@@ -20,7 +20,12 @@ _CHUNK = 128  # candidates compared with each other at once
 
 
 def detect_from_candidates(
-    boxes: Floats, scores: Floats, thresholds: Thresholds, *, plus_one: bool = False
+    boxes: Floats,
+    scores: Floats,
+    thresholds: Thresholds,
+    *,
+    plus_one: bool = False,
+    clip_to: tuple[int, int] | None = None,
 ) -> Detections:
     """Class-wise greedy NMS over the best (anchor, class) pairs.
 
@@ -29,6 +34,7 @@ def detect_from_candidates(
         scores: (C, K) in 0 to 1.
         thresholds: what counts as a detection.
         plus_one: areas count inclusive pixels.
+        clip_to: (height, width) in the boxes' pixels that they are cut to before NMS, or None.
 
     Returns:
         At most `detections_per_img` detections in the boxes' pixels, best first.
@@ -39,12 +45,20 @@ def detect_from_candidates(
     index = index[order]
     row, label = np.divmod(index, scores.shape[1])
     xyxy, confidence = boxes[row], flat[index]
+    if clip_to is not None:
+        xyxy = clip_boxes(xyxy, clip_to, plus_one=plus_one)
     keep = greedy_nms(
         xyxy, label, thresholds.nms_thresh, thresholds.detections_per_img, plus_one=plus_one
     )
     return Detections(
         xyxy=xyxy[keep], confidence=confidence[keep], class_id=label[keep].astype(np.int32)
     )
+
+
+def clip_boxes(boxes: Floats, size: tuple[int, int], *, plus_one: bool = False) -> Floats:
+    """Boxes (..., 4) xyxy cut to (height, width); corners are inclusive when `plus_one`."""
+    edge = np.array([size[1], size[0]] * 2, np.float32) - np.float32(plus_one)
+    return np.asarray(np.clip(boxes, 0, edge), np.float32)
 
 
 def greedy_nms(

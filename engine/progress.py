@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 _WIDTH = 30
 _PLAIN_SECONDS = 10.0
@@ -16,12 +17,13 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._started = self._shown = time.perf_counter()
 
-    def update(self, done: int, total: int, text: str) -> None:
+    def update(self, done: int, total: int, text: str | Callable[[], str]) -> None:
         """Show the state; a total of 0 means that nobody knows it."""
         now = time.perf_counter()
         if now - self._shown < (0.1 if self._terminal else _PLAIN_SECONDS) and done != total:
             return
         self._shown = now
+        text = text if isinstance(text, str) else text()
         count = f"{done}/{total}" if total else str(done)
         if total:
             left = (now - self._started) / max(1, done) * max(0, total - done)

@@ -7,9 +7,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol
+
+import numpy as np
 
 from retinart.engine.detections import Detections
+
+
+class Lines(Protocol):
+    """What records are written to: a file open for text, or what is like one."""
+
+    def write(self, text: str, /) -> object:
+        """Add text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +41,14 @@ class Record:
     detections: Detections
 
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The object of a line in `detections.jsonl`."""
+        """The object of a line in `detections.jsonl`; with a tracker each detection has an id."""
+        found, ids = self.detections, self.detections.tracker_id
+        boxes = found.xyxy.astype(np.float64).round(2).tolist()
+        scores = found.confidence.astype(np.float64).round(5).tolist()
+        labels = found.class_id.tolist()
+        tracks: list[dict[str, int | None]] = [{}] * len(found)
+        if ids is not None:
+            tracks = [{"track_id": _known(i)} for i in ids]
         return {
             "source": self.source,
             "frame": self.frame,
@@ -41,12 +57,13 @@ class Record:
             "height": self.height,
             "detections": [
                 {
-                    "box": [round(float(v), 2) for v in box],
-                    "score": round(score, 5),
+                    "box": box,
+                    "score": score,
                     "class_id": label,
                     "class": classes[label],
+                    **track,
                 }
-                for box, score, label in self.detections
+                for box, score, label, track in zip(boxes, scores, labels, tracks, strict=True)
             ],
         }
 
@@ -54,7 +71,7 @@ class Record:
 class JSONLines:
     """Writes records to an open file, a line each."""
 
-    def __init__(self, file: TextIO, classes: Sequence[str]) -> None:
+    def __init__(self, file: Lines, classes: Sequence[str]) -> None:
         self._file, self._classes = file, classes
 
     def write(self, record: Record) -> None:
@@ -64,13 +81,14 @@ class JSONLines:
 
 
 class CSVRows:
-    """Writes records to an open file, a row a detection."""
+    """Writes records to an open file, a row a detection; with `tracks` its id in a last column."""
 
     COLUMNS = ("source", "frame", "time_ms", "x1", "y1", "x2", "y2", "score", "class_id", "class")
 
-    def __init__(self, file: TextIO, classes: Sequence[str]) -> None:
+    def __init__(self, file: Lines, classes: Sequence[str], *, tracks: bool = False) -> None:
         self._writer, self._classes = csv.writer(file), classes
-        self._writer.writerow(self.COLUMNS)
+        self._keys = ["score", "class_id", "class", *(["track_id"] if tracks else [])]
+        self._writer.writerow([*self.COLUMNS, *self._keys[3:]])
 
     def write(self, record: Record) -> None:
         """Add the rows."""
@@ -80,7 +98,7 @@ class CSVRows:
                 [
                     *(data[key] for key in ("source", "frame", "time_ms")),
                     *d["box"],
-                    *(d[key] for key in ("score", "class_id", "class")),
+                    *(d[key] for key in self._keys),
                 ]
             )
 
@@ -93,21 +111,33 @@ class COCOResults:
     Args:
         file: open for text.
         classes: not used, the format holds ids only.
-        image_ids: by source; without it `image_id` is the record's index.
+        image_ids: by source; of what is not in it `image_id` is the record's index, or with
+            `count` the number of records before it.
     """
 
     def __init__(
-        self, file: TextIO, classes: Sequence[str], image_ids: Mapping[str, int] | None = None
+        self,
+        file: Lines,
+        classes: Sequence[str],
+        image_ids: Mapping[str, int] | None = None,
+        *,
+        count: bool = False,
     ) -> None:
         del classes
         self._file, self._first, self._image_ids = file, True, image_ids or {}
+        self._count, self._written = count, 0
         self._file.write("[")
 
     def write(self, record: Record) -> None:
         """Add the detections."""
-        image_id = self._image_ids.get(record.source, record.frame)
-        for box, score, label in record.detections:
+        number = self._written if self._count else record.frame
+        self._written += 1
+        image_id = self._image_ids.get(record.source, number)
+        ids = record.detections.tracker_id
+        for i, (box, score, label) in enumerate(record.detections):
             result = coco_result(image_id, label, [float(v) for v in box], score)
+            if ids is not None:
+                result["track_id"] = _known(ids[i])
             self._file.write(("\n" if self._first else ",\n") + json.dumps(result))
             self._first = False
 
@@ -134,3 +164,7 @@ def coco_result(
         "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
         "score": round(score, 6),
     }
+
+
+def _known(tracker_id: int) -> int | None:
+    return int(tracker_id) if tracker_id >= 0 else None

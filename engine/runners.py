@@ -3,7 +3,9 @@
     N  frames      H, W  the network's size      M  detections of a frame
 
 OpenVINO runs the network up to the candidates and NumPy does NMS, which is faster on a CPU than any
-in-graph form; ONNX Runtime runs the file exactly as it is written. Both give the same detections.
+in-graph form; ONNX Runtime runs the file exactly as it is written. Both give the same detections,
+with one exception: most projects clip boxes to the image before NMS, and NMS in the file knows only
+the frame. So it may decide otherwise than they and OpenVINO for boxes that reach into padding.
 """
 
 from __future__ import annotations
@@ -34,8 +36,21 @@ class Runner(Protocol):
 
     name: str
 
-    def run(self, frames: Image, thresholds: Thresholds, clock: StageClock) -> list[Detections]:
-        """Detections in pixels of the frames (N, H, W, 3) uint8 BGR, one a frame."""
+    def run(
+        self,
+        frames: Image,
+        sizes: Sequence[tuple[int, int]],
+        thresholds: Thresholds,
+        clock: StageClock,
+    ) -> list[Detections]:
+        """Detections in pixels of the frames, one object a frame.
+
+        Args:
+            frames: (N, H, W, 3) uint8 BGR.
+            sizes: (height, width) of the part of each frame that is no padding, at its top left.
+            thresholds: what counts as a detection.
+            clock: gets the times of the stages infer and nms.
+        """
 
     def close(self) -> None:
         """Give back what the runtime holds."""
@@ -95,8 +110,15 @@ class OpenVINORunner:
                 fix=f"Devices here: {', '.join(self._core.available_devices)}",
             ) from error
 
-    def run(self, frames: Image, thresholds: Thresholds, clock: StageClock) -> list[Detections]:
+    def run(
+        self,
+        frames: Image,
+        sizes: Sequence[tuple[int, int]],
+        thresholds: Thresholds,
+        clock: StageClock,
+    ) -> list[Detections]:
         """See `Runner`."""
+        variant, frame = self._info.variant, frames.shape[1:3]
         with self._pool(len(frames)).request() as request:
             with clock("infer"):
                 request.infer({0: frames}, share_inputs=True)
@@ -104,9 +126,13 @@ class OpenVINORunner:
             with clock("nms"):
                 return [
                     detect_from_candidates(
-                        b, s, thresholds, plus_one=self._info.variant.box_plus_one
+                        b,
+                        s,
+                        thresholds,
+                        plus_one=variant.box_plus_one,
+                        clip_to=variant.clip_size(frame, size) if variant.clip_before_nms else None,
                     )
-                    for b, s in zip(boxes, scores, strict=True)
+                    for b, s, size in zip(boxes, scores, sizes, strict=True)
                 ]
 
     def close(self) -> None:
@@ -158,6 +184,8 @@ class _Pool:
 class ONNXRuntimeRunner:
     """A model on ONNX Runtime's CPU provider, with the NMS that is written in the file.
 
+    That NMS clips boxes to the frame, padding included: see the top of this module.
+
     Args:
         path: the ONNX file.
         info: its metadata.
@@ -187,20 +215,33 @@ class ONNXRuntimeRunner:
             ) from error
         self._built = info.thresholds
 
-    def run(self, frames: Image, thresholds: Thresholds, clock: StageClock) -> list[Detections]:
+    def run(
+        self,
+        frames: Image,
+        sizes: Sequence[tuple[int, int]],  # NMS in the file has no use for them
+        thresholds: Thresholds,
+        clock: StageClock,
+    ) -> list[Detections]:
         """See `Runner`. Thresholds can only be made stricter than those in the file."""
         check_stricter(thresholds, self._built)
         with clock("infer"):
             count, boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT: frames})
-        found = []
-        for n, b, s, c in zip(count[:, 0], boxes, scores, labels, strict=True):
-            n = min(int(n), thresholds.detections_per_img)
-            n = int(np.count_nonzero(s[:n] > thresholds.score_thresh))
-            found.append(Detections(xyxy=b[:n], confidence=s[:n], class_id=c[:n]))
-        return found
+        return from_outputs(count, boxes, scores, labels, thresholds)
 
     def close(self) -> None:
         """See `Runner`."""
+
+
+def from_outputs(
+    count: Any, boxes: Any, scores: Any, labels: Any, thresholds: Thresholds
+) -> list[Detections]:
+    """Detections of the four outputs of a file's own NMS, at thresholds that are no looser."""
+    found = []
+    for n, b, s, c in zip(count[:, 0], boxes, scores, labels, strict=True):
+        n = min(int(n), thresholds.detections_per_img)
+        n = int(np.count_nonzero(s[:n] > thresholds.score_thresh))
+        found.append(Detections(xyxy=b[:n], confidence=s[:n], class_id=c[:n]))
+    return found
 
 
 def load_openvino() -> Any:
@@ -226,16 +267,43 @@ def load_openvino() -> Any:
 
 
 def tensor_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, Any]]:
-    """A function from frames (N, H, W, 3) uint8 BGR to any tensors of a graph, by name."""
+    """A function from frames (N, H, W, 3) uint8 BGR to any tensors of a graph, by name.
+
+    The arrays are the runtime's own and hold until the next call: copy what has to last.
+    """
     openvino = load_openvino()
     core = openvino.Core()
     whole = core.read_model(path)
     model = openvino.Model([find_tensor(whole, n) for n in names], whole.get_parameters(), "probe")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    request = compiled.create_infer_request()
 
     def run(frames: Image) -> dict[str, Any]:
+        request.infer({0: frames})
+        return {name: request.get_output_tensor(i).data for i, name in enumerate(names)}
+
+    return run
+
+
+def peak_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, float]]:
+    """A function from frames (N, H, W, 3) uint8 BGR to the largest magnitudes of tensors.
+
+    They are found within the graph, so that no tensor is copied out of it.
+    """
+    openvino = load_openvino()
+    ops = openvino.opset13
+    core = openvino.Core()
+    whole = core.read_model(path)
+    peaks = []
+    for name in names:
+        flat = ops.reshape(ops.abs(find_tensor(whole, name)), np.array([-1]), False)
+        peaks.append(ops.reduce_max(flat, np.array([0]), False))
+    model = openvino.Model(peaks, whole.get_parameters(), "peaks")
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(frames: Image) -> dict[str, float]:
         result = compiled({0: frames})
-        return {name: np.array(result[i]) for i, name in enumerate(names)}
+        return {name: float(result[i]) for i, name in enumerate(names)}
 
     return run
 

@@ -55,7 +55,10 @@ class Variant:
         box_clamp: upper bound of dw and dh before the exponential; None for no bound.
         box_clamp_below: dw and dh are bounded from below too, by -box_clamp.
         box_plus_one: widths are x2 - x1 + 1, the legacy convention.
-        clip_before_nms: boxes are clipped to the network input before NMS rather than after it.
+        clip_before_nms: boxes are clipped before NMS rather than after it.
+        clip_to: what boxes are clipped to: "image", the part of the input that the image covers, or
+            "input", which is that and the padding.
+        detections_per_img: what the project keeps of an image; `retinart export --max-det` decides.
     """
 
     source: str
@@ -82,10 +85,13 @@ class Variant:
     box_clamp_below: bool = False
     box_plus_one: bool = False
     clip_before_nms: bool = True
+    clip_to: Literal["image", "input"] = "image"
+    detections_per_img: int = 100
 
     def __post_init__(self) -> None:
         limits = {"num_classes": (1, 100_000), "fpn_channels": (1, 8192), "head_convs": (0, 64)}
         limits |= {"head_norm_groups": (0, 8192), "pad_multiple": (1, 4096)}
+        limits |= {"detections_per_img": (1, 2000)}
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
@@ -107,6 +113,10 @@ class Variant:
     def num_anchors(self) -> int:
         """A, the anchors at each position."""
         return len(self.anchor_sizes[0]) * len(self.anchor_ratios)
+
+    def clip_size(self, frame: tuple[int, int], image: tuple[int, int]) -> tuple[int, int]:
+        """What boxes are clipped to: the frame, or the part of it that the image covers."""
+        return frame if self.clip_to == "input" else image
 
     @property
     def mean_bgr(self) -> tuple[float, ...]:
@@ -149,6 +159,7 @@ _CHOICES = {
     "channel_order": ("rgb", "bgr"),
     "anchor_order": ("ratio_outer", "size_outer"),
     "anchor_strides": ("fixed", "image//grid"),
+    "clip_to": ("image", "input"),
 }
 # what a checkpoint's tensors say themselves, and so is not for a user to set
 _IN_TENSORS = ("source", "backbone", "num_classes", "fpn_channels", "head_convs")

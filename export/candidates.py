@@ -66,7 +66,8 @@ def emit_candidates(
         levels.append(_level(graph, variant, i, grid, logits[i], deltas[i]))
     graph.scope = "candidates/"
     all_logits, all_deltas, all_anchors = (
-        graph.op("Concat", *parts, axis=1) for parts in zip(*levels, strict=True)
+        graph.op("Concat", *(level[i] for level in levels), axis=1, name=f"candidates/{name}")
+        for i, name in enumerate(("logits", "deltas", "anchors"))
     )
     boxes = _decode(graph, variant, all_deltas, all_anchors)
     if variant.clip_before_nms:
@@ -144,7 +145,7 @@ def _level(
 ) -> tuple[str, str, str]:
     """Logits (N, k, K), deltas (N, k, 4) and anchors (N, k, 4) of the best k anchors of a level."""
     logits = _rows(graph, logits, variant.num_classes)
-    best = graph.op("ReduceMax", logits, axes=[2], keepdims=0)  # (N, Hi * Wi * A)
+    best = graph.op("ReduceMax", logits, graph.ints(2), keepdims=0)  # (N, Hi * Wi * A)
     if grid.count:  # so that k never exceeds the axis, whatever the input's size
         best = graph.op("Pad", best, graph.ints(0, 0, 0, grid.k), graph.scalar(-1e9))
     _, index = graph.op("TopK", best, graph.ints(grid.k), outputs=2, axis=1)  # (N, k)

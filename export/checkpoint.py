@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,20 @@ from retinart.engine.variant import Variant, override
 from retinart.export.array_pickle import load_arrays
 from retinart.export.coco_names import default_names
 from retinart.export.sources import SOURCES, Source
+from retinart.export.wrappers import Told
 from retinart.train.checkpoint import FORMAT, from_content, read_torch_file
 from retinart.train.resnet import BACKBONES, BackboneSpec
 from retinart.train.retinanet import RetinaNet, build_retinanet
 
 # projects wrap the state dict under one of these
 WRAPPERS = ("model", "state_dict")
+# tensors of our model that tell a network's sizes
+_SIZES = (
+    "cls_head.output.weight",
+    "box_head.output.weight",
+    "fpn.lateral.0.weight",
+    "backbone.layer1.0.conv2.weight",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,32 +71,55 @@ def load_any(path: Path, *, settings: Sequence[str] = ()) -> Loaded:
         return Loaded(model=model, variant=variant, classes=tuple(classes))
     state = _state_dict(content, path)
     source = recognise(state, path)
-    return load_state_dict(state, source, path, settings=settings)
+    told = source.tells(content) if isinstance(content, Mapping) else Told()
+    return load_state_dict(state, source, path, told=told, settings=settings)
 
 
 def recognise(state: Mapping[str, Tensor], path: Path) -> Source:
     """The project whose keys these are.
 
     Raises:
-        BadInput: they are nobody's.
+        BadInput: they are nobody's; the message says whose come nearest, and what they lack.
     """
     keys = list(state)
     for source in SOURCES:
         if source.matches(keys):
             return source
-    parts = sorted({".".join(key.split(".")[:2]) for key in keys})
+    alike = {s.name: [key for key in keys if s.translate(key)] for s in SOURCES}
+    nearest = max(SOURCES, key=lambda s: len(alike[s.name]))
+    known = alike[nearest.name]
+    why = f"its {len(keys)} tensors are called {_parts(keys)}, as in none of them"
+    if known:
+        other = [key for key in keys if nearest.translate(key) is None]
+        lack = nearest.lacks(keys)
+        why = f"recognised as {nearest.name}'s are {len(known)} of its {len(keys)} tensors: "
+        why += _parts(known) + (f"; not recognised: {_parts(other)}" if other else "")
+        why += f"; missing: {lack}" if lack else ""
     raise BadInput(
         f"{path} is not a RetinaNet checkpoint that retinart knows",
-        why=f"its {len(keys)} tensors are called {', '.join(parts[:8])}"
-        + (" ..." if len(parts) > 8 else ""),
+        why=why,
         fix=f"Known are: retinart, {', '.join(s.name for s in SOURCES)}",
     )
 
 
 def load_state_dict(
-    state: Mapping[str, Tensor], source: Source, path: Path, *, settings: Sequence[str] = ()
+    state: Mapping[str, Tensor],
+    source: Source,
+    path: Path,
+    *,
+    told: Told | None = None,
+    settings: Sequence[str] = (),
 ) -> Loaded:
-    """Build the model that the tensors fit and load them, all or nothing."""
+    """Build the model that the tensors fit and load them, all or nothing.
+
+    Args:
+        told: what the file says besides its weights.
+        settings: see `load_any`.
+
+    Raises:
+        BadInput: see `load_any`.
+    """
+    told = told or Told()
     renamed: dict[str, Tensor] = {}
     theirs: dict[str, str] = {}
     unexpected = []
@@ -97,12 +129,18 @@ def load_state_dict(
             unexpected.append(key)
         elif name:
             renamed[name], theirs[name] = tensor.float(), key
-    variant = override(_variant(renamed, source, path), settings)
+    if lost := [source.original(name) for name in _SIZES if name not in renamed]:
+        raise _misfit(path, source, lost, unexpected, [])
+    if flat := [name for name in _SIZES if renamed[name].ndim != 4]:
+        hint = "expected 4 dimensions (the other tensors' sizes follow from this one)"
+        shapes = [f"{theirs[n]}: {_shape(renamed[n])}, {hint}" for n in flat]
+        raise _misfit(path, source, [], unexpected, shapes)
+    variant = override(_variant(renamed, source, path, told), settings)
     model = build_retinanet(variant)
     expected = {
         k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
     }
-    missing = [key for key in expected if key not in renamed]
+    missing = [source.original(key) for key in expected if key not in renamed]
     unexpected += [theirs[name] for name in renamed if name not in expected]
     shapes = [
         f"{theirs[k]}: {_shape(renamed[k])}, expected {_shape(v)}"
@@ -110,17 +148,15 @@ def load_state_dict(
         if k in renamed and renamed[k].shape != v.shape
     ]
     if missing or unexpected or shapes:
-        raise BadInput(
-            f"{path} looks like {source.name}, but its tensors do not fit",
-            why=_differences(missing, unexpected, shapes),
-            fix="Nothing was loaded. Export from the file that the project itself saved",
-        )
+        raise _misfit(path, source, missing, unexpected, shapes)
     model.load_state_dict(renamed, strict=False)
-    return Loaded(model=model.eval(), variant=variant, classes=default_names(variant.num_classes))
+    names = told.classes or ()
+    classes = names if len(names) == variant.num_classes else default_names(variant.num_classes)
+    return Loaded(model=model.eval(), variant=variant, classes=classes)
 
 
 def _read(path: Path) -> Any:
-    if path.suffix != ".pkl" or not path.is_file():
+    if path.suffix != ".pkl" or not path.is_file() or zipfile.is_zipfile(path):
         return read_torch_file(path)
     try:
         return load_arrays(path.read_bytes())
@@ -134,6 +170,7 @@ def _read(path: Path) -> Any:
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """The dict of tensors in a file's content, whichever wrapper is round it."""
+    whole = content
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -147,41 +184,36 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
         if state:
             return {k.removeprefix("module."): v for k, v in state.items()}
+    has_keys = isinstance(whole, Mapping) and whole
     raise BadInput(
         f"{path} holds no state dict",
-        why=f"its content is a {type(content).__name__} without tensors",
+        why=f"its content is a {type(whole).__name__} without a model's tensors"
+        + (f"; it holds {', '.join(map(str, list(whole)[:8]))}" if has_keys else ""),
         fix="Save model.state_dict() with torch.save",
     )
 
 
-def _variant(state: Mapping[str, Tensor], source: Source, path: Path) -> Variant:
+def _variant(state: Mapping[str, Tensor], source: Source, path: Path, told: Told) -> Variant:
     """The project's settings with the sizes that the tensors have."""
-    try:
-        outputs = state["cls_head.output.weight"].shape[0]
-        anchors = state["box_head.output.weight"].shape[0] // 4
-        channels = state["fpn.lateral.0.weight"].shape[0]
-        convs = sum(k.startswith("cls_head.convs") and k.endswith(".weight") for k in state)
-        backbone = _backbone(state)
-    except KeyError as error:
-        raise BadInput(
-            f"{path} looks like {source.name}, but a tensor is missing", why=f"no {error}"
-        ) from error
+    outputs, coordinates = (state[f"{head}_head.output.weight"].shape[0] for head in ("cls", "box"))
+    fields = {**source.settings, **told.settings}
     variant = Variant(
         source=source.name,
-        backbone=backbone,
-        num_classes=outputs // anchors,
-        fpn_channels=channels,
-        head_convs=convs,
-        **source.settings,
+        backbone=_backbone(state),
+        num_classes=1,
+        fpn_channels=state["fpn.lateral.0.weight"].shape[0],
+        head_convs=sum(k.startswith("cls_head.convs") and k.endswith(".weight") for k in state),
+        **fields,
     )
-    if variant.num_anchors != anchors:
+    anchors = variant.num_anchors
+    if coordinates != 4 * anchors or outputs % anchors:
         raise BadInput(
-            f"{path} has {anchors} anchors at a position",
-            why=f"{source.name} has {variant.num_anchors}, and a file of weights does not say the "
-            "sizes and ratios of others",
+            f"{path} has {coordinates} box outputs and {outputs} class outputs at a position",
+            why=f"{source.name} has {anchors} anchors with 4 box outputs each, and a file of "
+            "weights does not say the sizes and ratios of others",
             fix="Train or convert with the project's default anchors",
         )
-    return variant
+    return replace(variant, num_classes=outputs // anchors)
 
 
 def _backbone(state: Mapping[str, Tensor]) -> str:
@@ -208,16 +240,29 @@ def _conv2_shape(spec: BackboneSpec) -> tuple[int, int]:
     return width, width // spec.groups
 
 
-def _differences(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
-    lines = [""]
-    for key in missing:
-        near = difflib.get_close_matches(key, unexpected, n=1, cutoff=0.4)
-        lines.append(
-            f"  missing     {key}" + (f" (nearest in the file: {near[0]})" if near else "")
-        )
-    lines += [f"  unexpected  {key}" for key in unexpected]
+def _misfit(
+    path: Path, source: Source, missing: list[str], unexpected: list[str], shapes: list[str]
+) -> BadInput:
+    """The error that lists every key that is missing, not expected or of another shape."""
+
+    def near(key: str, others: list[str], where: str) -> str:
+        found = difflib.get_close_matches(key, others, n=1, cutoff=0.6)
+        return f" (nearest {where}: {found[0]})" if found else ""
+
+    lines = [f"  missing     {key}{near(key, unexpected, 'in the file')}" for key in missing]
+    lines += [f"  unexpected  {key}{near(key, missing, 'expected')}" for key in unexpected]
     lines += [f"  misshapen   {text}" for text in shapes]
-    return "\n".join(lines)
+    return BadInput(
+        f"{path} looks like {source.name}, but its tensors do not fit",
+        why="\n".join([f"{len(lines)} differ:", *lines]),
+        fix="Nothing was loaded. Export from the file that the project itself saved",
+    )
+
+
+def _parts(keys: Sequence[str]) -> str:
+    """The first two words of keys, eight at most."""
+    parts = list(dict.fromkeys(".".join(key.split(".")[:2]) for key in keys))
+    return ", ".join(parts[:8]) + (" ..." if len(parts) > 8 else "")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,7 +36,8 @@ class ExportSettings:
         imgsz: length of the image's shorter side. Alone, the input is 4:3 and holds it.
         height, width: a fixed input of this size instead, both or neither.
         dynamic: the input's height and width follow each image.
-        thresholds: what counts as a detection.
+        conf, iou: score and NMS thresholds to build in; None for the usual 0.05 and 0.5.
+        max_det: detections an image to build in, at most; None for the project's own.
         classes: names in place of the checkpoint's.
         images: folder, file or glob to compare PyTorch with the file on; None for synthetic ones.
         variant: fields of `Variant` as "name=value", which the checkpoint's tensors do not tell.
@@ -46,7 +48,9 @@ class ExportSettings:
     height: int | None = None
     width: int | None = None
     dynamic: bool = False
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    conf: float | None = None
+    iou: float | None = None
+    max_det: int | None = None
     classes: tuple[str, ...] | None = None
     images: str | None = None
     variant: tuple[str, ...] = ()
@@ -100,7 +104,7 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
         resize=rule,
         min_size=smallest,
         max_size=largest,
-        thresholds=settings.thresholds,
+        thresholds=_thresholds(loaded.variant, settings),
         provenance={
             "checkpoint": checkpoint.name,
             "checkpoint_sha256": sha256(checkpoint),
@@ -126,6 +130,16 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
         if settings.tensorrt and tensorrt_rtx.available():
             built = tensorrt_rtx.check_build(temporary, info, max_batch=4)
     return ExportReport(path=output, info=info, parity=parity, tensorrt=built)
+
+
+def _thresholds(variant: Variant, settings: ExportSettings) -> Thresholds:
+    wanted: dict[str, Any] = {
+        "score_thresh": settings.conf,
+        "nms_thresh": settings.iou,
+        "detections_per_img": settings.max_det,
+    }
+    usual = Thresholds(detections_per_img=variant.detections_per_img)
+    return dataclasses.replace(usual, **{k: v for k, v in wanted.items() if v is not None})
 
 
 def input_size(

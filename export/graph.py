@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 17  # the newest that every runtime of the last years reads; nothing here needs more
-IR_VERSION = 8
+OPSET = 19  # the first in which Q/DQ takes FP16; TensorRT 10 and 11 read it
+IR_VERSION = 9
 
 
 class GraphBuilder:
@@ -21,7 +21,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.scope = ""
-        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._constants: dict[str, onnx.TensorProto] = {}
         self._used: dict[str, int] = {}
 
     def op(
@@ -52,8 +52,8 @@ class GraphBuilder:
             name = f"const/{kind}/{label}"
             if label == "table":
                 name = f"{name}/{zlib.crc32(array.tobytes()):08x}"
-        if name not in self._initializers:
-            self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
     def ints(self, *values: int) -> str:
@@ -67,6 +67,11 @@ class GraphBuilder:
     def reshape(self, value: str, *shape: int) -> str:
         """Reshape; 0 copies a dimension and -1 infers one."""
         return str(self.op("Reshape", value, self.ints(*shape)))
+
+    @property
+    def initializers(self) -> list[onnx.TensorProto]:
+        """The constants so far."""
+        return list(self._constants.values())
 
     def model(
         self,
@@ -83,7 +88,7 @@ class GraphBuilder:
             name,
             [helper.make_tensor_value_info(*i) for i in inputs],
             [helper.make_tensor_value_info(*o) for o in outputs],
-            initializer=list(self._initializers.values()),
+            initializer=self.initializers,
         )
         model = helper.make_model(
             graph,

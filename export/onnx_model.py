@@ -7,7 +7,7 @@ from importlib.metadata import version
 import numpy as np
 import onnx
 
-from retinart.engine.info import HEADS, INPUT, METADATA_KEY, OUTPUTS, ModelInfo
+from retinart.engine.info import HEADS, INPUT, METADATA_KEY, NORMALIZED, OUTPUTS, ModelInfo
 from retinart.export.candidates import emit_candidates, input_limits
 from retinart.export.graph import FLOAT, INT32, UINT8, GraphBuilder
 from retinart.export.network import emit_network
@@ -90,6 +90,6 @@ def _normalize(graph: GraphBuilder, info: ModelInfo) -> str:
     )
     x = graph.op("Sub", x, graph.const(mean, np.float32, "normalize/mean"))
     x = graph.op("Mul", x, graph.const(1 / std, np.float32, "normalize/scale"))
-    x = graph.op("Transpose", x, name="normalized", perm=[0, 3, 1, 2])
+    x = graph.op("Transpose", x, name=NORMALIZED, perm=[0, 3, 1, 2])
     graph.scope = ""
     return str(x)

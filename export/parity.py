@@ -15,7 +15,7 @@ from retinart.engine.errors import CheckFailed
 from retinart.engine.images import Image
 from retinart.engine.info import CANDIDATES, HEADS, OUTPUTS, ModelInfo, Thresholds
 from retinart.engine.matching import Match, match
-from retinart.engine.nms import detect_from_candidates
+from retinart.engine.nms import clip_boxes, detect_from_candidates
 from retinart.engine.runners import tensor_probe
 from retinart.train.predict import normalize, postprocess
 from retinart.train.retinanet import HeadOutputs, RetinaNet
@@ -96,7 +96,9 @@ def _compare(
 
     def in_numpy(thresholds: Thresholds) -> Detections:
         found = detect_from_candidates(boxes, scores, thresholds, plus_one=plus_one)
-        return found if info.variant.clip_before_nms else _clipped(found, size)
+        if info.variant.clip_before_nms:
+            return found
+        return dataclasses.replace(found, xyxy=clip_boxes(found.xyxy, size))
 
     low = _low_threshold(scores, info.thresholds)
     expected, found = postprocess(outputs, info.variant, size, low)[0], in_numpy(low)
@@ -147,11 +149,6 @@ def _floor(found: Detections, thresholds: Thresholds) -> float:
     if len(found) < thresholds.detections_per_img:
         return thresholds.score_thresh
     return float(found.confidence[-1])
-
-
-def _clipped(found: Detections, size: tuple[int, int]) -> Detections:
-    limit = np.array([size[1], size[0]] * 2, np.float32)
-    return dataclasses.replace(found, xyxy=np.clip(found.xyxy, 0, limit))
 
 
 def _empty() -> Match:

@@ -6,11 +6,12 @@ Adding a project is adding a record. Nothing else in retinart knows where weight
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from retinart.engine.variant import octave_sizes
+from retinart.export import wrappers
 
 BACKBONE_PARTS = r"(conv1|bn1|layer\d)"
 INTEGER_SIZES = tuple(tuple(float(int(s)) for s in level) for level in octave_sizes())
@@ -25,9 +26,10 @@ class Source:
         signature: a key matching this marks the project's files.
         requires, forbids: some key must match `requires`, none may match `forbids`.
         rename: (pattern, replacement) pairs, of which the first that matches a whole key gives
-            its name in `retinart.train.retinanet`.
+            its name in `retinart.train.retinanet`. The usual form of a key comes first.
         ignore: keys that mean nothing here.
         settings: fields of `Variant` in which the project differs from the defaults.
+        tells: reads what a file says besides its weights.
     """
 
     name: str
@@ -37,18 +39,19 @@ class Source:
     forbids: str = ""
     ignore: str = r".*\.num_batches_tracked"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    tells: Callable[[Mapping[str, Any]], wrappers.Told] = wrappers.nothing
 
     def matches(self, keys: list[str]) -> bool:
         """Whether a state dict with these keys is this project's."""
 
-        def some(pattern: str) -> bool:
-            return any(re.fullmatch(pattern, key) for key in keys)
+        return not self.lacks(keys) and not (self.forbids and _some(self.forbids, keys))
 
-        return (
-            some(self.signature)
-            and (not self.requires or some(self.requires))
-            and (not self.forbids or not some(self.forbids))
-        )
+    def lacks(self, keys: list[str]) -> str:
+        """A key that these would have were they this project's, or ""."""
+        for pattern in (self.signature, self.requires):
+            if not _some(pattern, keys):
+                return _filled(pattern, {})
+        return ""
 
     def translate(self, key: str) -> str | None:
         """A key's name in our model; "" when it is to be ignored, None when it is unknown."""
@@ -59,14 +62,51 @@ class Source:
                 return match.expand(replacement)
         return None
 
+    def original(self, name: str) -> str:
+        """The project's key for a name in our model: what `translate` makes that name of.
+
+        Where a key holds a name of the user's choice, it stands as NAME.
+        """
+        for pattern, replacement in self.rename:
+            pieces = re.split(r"\\(\d)", replacement)  # text, group number, text, ...
+            form = "(.+)".join(re.escape(text) for text in pieces[::2])
+            if match := re.fullmatch(form, name):
+                key = _filled(
+                    pattern, dict(zip(map(int, pieces[1::2]), match.groups(), strict=True))
+                )
+                if self.translate(key) == name:
+                    return key
+        return name
+
+
+def _some(pattern: str, keys: list[str]) -> bool:
+    return not pattern or any(re.fullmatch(pattern, key) for key in keys)
+
+
+def _filled(pattern: str, groups: Mapping[int, str]) -> str:
+    """A key that a pattern of this file matches, with these contents of its groups."""
+    starts = [match.start() for match in re.finditer(r"\((?!\?)", pattern)]
+    for number in sorted(groups, reverse=True):  # from the right, so that starts stay true
+        start, depth = starts[number - 1], 0
+        for end in range(start, len(pattern)):
+            depth += {"(": 1, ")": -1}.get(pattern[end], 0)
+            if depth == 0:
+                break
+        pattern = f"{pattern[:start]}{groups[number]}{pattern[end + 1 :]}"
+    return pattern.replace(r"\w+", "NAME").replace(r"\.", ".")
+
 
 _TORCHVISION_COMMON = (
     (r"backbone\.body\.(.+)", r"backbone.\1"),
-    (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.(\w+)", r"fpn.lateral.\1.\2"),
-    (r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?\.(\w+)", r"fpn.output.\1.\2"),
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.0\.(\w+)", r"fpn.lateral.\1.\2"),
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.0\.(\w+)", r"fpn.output.\1.\2"),
     (r"backbone\.fpn\.extra_blocks\.(p[67])\.(\w+)", r"fpn.\1.\2"),
     (r"head\.classification_head\.cls_logits\.(\w+)", r"cls_head.output.\1"),
     (r"head\.regression_head\.bbox_reg\.(\w+)", r"box_head.output.\1"),
+)
+_TORCHVISION_FPN_BEFORE_0_13 = (
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.(\w+)", r"fpn.lateral.\1.\2"),
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.(\w+)", r"fpn.output.\1.\2"),
 )
 _TORCHVISION_HEADS = (
     (r"head\.classification_head\.conv\.(\d)\.0\.(\w+)", r"cls_head.convs.\1.\2"),
@@ -85,6 +125,7 @@ _TORCHVISION = {
     "anchor_sizes": INTEGER_SIZES,
     "anchor_rounding": True,
     "anchor_strides": "image//grid",
+    "detections_per_img": 300,
 }
 _HEAD_CONV = r"head\.classification_head\.conv"
 
@@ -93,7 +134,8 @@ SOURCES: tuple[Source, ...] = (
         name="torchvision retinanet_resnet50_fpn (before 0.13)",
         signature=r"head\.classification_head\.cls_logits\.weight",
         requires=rf"{_HEAD_CONV}\.6\.weight",
-        rename=_TORCHVISION_COMMON
+        rename=_TORCHVISION_FPN_BEFORE_0_13
+        + _TORCHVISION_COMMON
         + _every_second(_HEAD_CONV, "cls_head.convs")
         + _every_second(r"head\.regression_head\.conv", "box_head.convs"),
         settings={**_TORCHVISION, "p6_from": "p5", "bn_eps": 0.0},
@@ -103,14 +145,14 @@ SOURCES: tuple[Source, ...] = (
         signature=r"head\.classification_head\.cls_logits\.weight",
         requires=rf"{_HEAD_CONV}\.0\.0\.weight",
         forbids=rf"{_HEAD_CONV}\.0\.1\.weight",
-        rename=_TORCHVISION_COMMON + _TORCHVISION_HEADS,
+        rename=_TORCHVISION_COMMON + _TORCHVISION_FPN_BEFORE_0_13 + _TORCHVISION_HEADS,
         settings={**_TORCHVISION, "p6_from": "p5"},
     ),
     Source(
         name="torchvision retinanet_resnet50_fpn_v2",
         signature=r"head\.classification_head\.cls_logits\.weight",
         requires=rf"{_HEAD_CONV}\.0\.1\.weight",
-        rename=_TORCHVISION_COMMON + _TORCHVISION_HEADS,
+        rename=_TORCHVISION_COMMON + _TORCHVISION_FPN_BEFORE_0_13 + _TORCHVISION_HEADS,
         settings={**_TORCHVISION, "head_norm_groups": 32},
     ),
     Source(
@@ -153,6 +195,7 @@ SOURCES: tuple[Source, ...] = (
             "anchor_order": "size_outer",
             "clip_before_nms": False,
         },
+        tells=wrappers.detectron2,
     ),
     Source(
         name="mmdetection",
@@ -169,6 +212,7 @@ SOURCES: tuple[Source, ...] = (
             (r"bbox_head\.retina_reg\.(\w+)", r"box_head.output.\1"),
         ),
         settings={"p7_relu": False, "box_clamp_below": True},
+        tells=wrappers.mmdetection,
     ),
     Source(
         name="odtk",
@@ -193,6 +237,8 @@ SOURCES: tuple[Source, ...] = (
             "anchor_center": 0.5,
             "box_clamp": None,
             "box_plus_one": True,
+            "clip_to": "input",
         },
+        tells=wrappers.odtk,
     ),
 )

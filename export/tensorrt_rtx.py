@@ -6,14 +6,12 @@ made and not where it is deployed. Nothing is run here.
 
 from __future__ import annotations
 
-import importlib.util
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from retinart.engine.errors import CheckFailed, MissingDependency
-from retinart.engine.info import INPUT, ModelInfo
+from retinart.engine.info import ModelInfo
+from retinart.engine.tensorrt_api import installed, load_tensorrt
+from retinart.export.tensorrt_build import PlanSettings, build_plan, profile_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +31,7 @@ class BuildReport:
 
 def available() -> bool:
     """Whether TensorRT-RTX is installed here."""
-    return importlib.util.find_spec("tensorrt_rtx") is not None
+    return installed("tensorrt-rtx")
 
 
 def check_build(path: Path, info: ModelInfo, *, max_batch: int = 1) -> BuildReport:
@@ -48,46 +46,7 @@ def check_build(path: Path, info: ModelInfo, *, max_batch: int = 1) -> BuildRepo
         MissingDependency: TensorRT-RTX is not installed.
         CheckFailed: the parser or the builder refused the graph; the message has their words.
     """
-    try:
-        import tensorrt_rtx as trt
-    except ImportError as error:
-        raise MissingDependency.package(
-            "tensorrt_rtx", "tensorrt-rtx", "Checking the graph with TensorRT-RTX"
-        ) from error
-
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined, unused-ignore]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.errors.append(message)
-
-    start = time.perf_counter()
-    log = Log()
-    builder = trt.Builder(log)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(path)):
-        problems = [parser.get_error(i) for i in range(parser.num_errors)]
-        raise CheckFailed(
-            f"TensorRT-RTX cannot parse {path.name}",
-            why="; ".join(f"node {p.node_name() or p.node()}: {p.desc()}" for p in problems),
-            fix="Export again; if that does not help, report it with the model's `inspect` output",
-        )
-    config = builder.create_builder_config()
-    profile = builder.create_optimization_profile()
-    (h0, w0), (h1, w1) = info.min_size, info.max_size
-    profile.set_shape(INPUT, (1, h0, w0, 3), (1, h1, w1, 3), (max_batch, h1, w1, 3))
-    config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise CheckFailed(
-            f"TensorRT-RTX parses {path.name} but cannot build it",
-            why="; ".join(log.errors[-3:]),
-            fix="Export again; if that does not help, report it with the model's `inspect` output",
-        )
-    return BuildReport(
-        seconds=time.perf_counter() - start, plan_bytes=plan.nbytes, version=trt.__version__
-    )
+    trt = load_tensorrt("tensorrt-rtx")
+    settings = PlanSettings(profile=profile_for(info, (1, 1, max_batch)))
+    plan = build_plan(trt, "tensorrt-rtx", path.read_bytes(), settings, name=path.name)
+    return BuildReport(seconds=plan.seconds, plan_bytes=len(plan.data), version=trt.__version__)

@@ -9,19 +9,23 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from fake_builder import GPU, FakeBuilder
+from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.cli import main
 from retinart.engine.images import Image
-from retinart.engine.info import Thresholds
+from retinart.export import build
 from retinart.export.export import ExportSettings, export_checkpoint
 from retinart.train.checkpoint import save_checkpoint
 from retinart.train.presets import preset
 from retinart.train.retinanet import build_retinanet
+from retinart.train.scenes import SceneSettings, make_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RETINART_DATA", ROOT.parent / "shared"))
@@ -89,10 +93,43 @@ def model_path(noisy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 def dynamic_model_path(noisy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a dynamic input, shorter side 96, and a low threshold."""
     path = tmp_path_factory.mktemp("model") / "dynamic.onnx"
-    settings = ExportSettings(
-        imgsz=96, dynamic=True, thresholds=Thresholds(score_thresh=0.02), tensorrt=False
-    )
+    settings = ExportSettings(imgsz=96, dynamic=True, conf=0.02, tensorrt=False)
     export_checkpoint(noisy_checkpoint, path, settings)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model that is shipped, with a fixed input of 256x320."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    settings = ExportSettings(height=256, width=320, tensorrt=False)
+    export_checkpoint(ROOT / "train" / "assets" / "tiny.pt", path, settings)
+    return path
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen scenes like those that `tiny` was trained on: images/ and instances.json."""
+    out = tmp_path_factory.mktemp("scenes") / "scenes"
+    make_scenes(out, num=16, seed=4)
+    return out
+
+
+@pytest.fixture(scope="session")
+def small_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of twelve scenes of 96x128."""
+    out = tmp_path_factory.mktemp("scenes") / "scenes"
+    make_scenes(out, num=12, seed=4, settings=SceneSettings(size=(96, 128)))
+    return out / "images"
+
+
+@pytest.fixture(scope="session")
+def int8_path(
+    model_path: Path, small_scenes: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """`model_path` in INT8, with its record beside it."""
+    path = tmp_path_factory.mktemp("int8") / "model.int8.onnx"
+    calibrate(model_path, path, CalibrationSettings(images=str(small_scenes), num=4))
     return path
 
 
@@ -146,3 +183,17 @@ def retinart(capfd: pytest.CaptureFixture[str]) -> Callable[..., CompletedProces
         return CompletedProcess(args=arguments, returncode=code, stdout=out, stderr=err)
 
     return run
+
+
+@pytest.fixture
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeBuilder]:
+    """Puts a double in TensorRT's place, on a machine with a GPU."""
+
+    def put(*args: Any, **kwargs: Any) -> FakeBuilder:
+        fake = FakeBuilder(*args, **kwargs)
+        monkeypatch.setattr(build, "find_gpus", lambda: [GPU])
+        monkeypatch.setattr(build, "installed", lambda runtime: True)
+        monkeypatch.setattr(build, "load_tensorrt", lambda runtime: fake)
+        return fake
+
+    return put

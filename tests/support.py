@@ -8,9 +8,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from retinart.engine.images import Image
+from retinart.engine.variant import Variant
 from retinart.engine.video import VideoReader
+from retinart.export.sources import SOURCES, Source
+from retinart.train.retinanet import build_retinanet
 
 
 def make_picture(seed: int, height: int = 96, width: int = 128) -> Image:
@@ -55,3 +60,33 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     text = path.read_text()
     assert text == "" or text.endswith("\n")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def named(name: str) -> Source:
+    """The record of a project whose checkpoints are read."""
+    return next(source for source in SOURCES if source.name == name)
+
+
+def project_state(
+    name: str, backbone: str = "resnet18", num_classes: int = 5, **fields: Any
+) -> dict[str, Tensor]:
+    """A small state dict under a project's names, made by undoing the renaming.
+
+    Each tensor is one number, of its own, in a shape; a file of it is small.
+    """
+    source = named(name)
+    settings = {"fpn_channels": 32, **source.settings, **fields}
+    variant = Variant(source=name, backbone=backbone, num_classes=num_classes, **settings)
+    with torch.device("meta"):
+        ours = build_retinanet(variant).state_dict()
+    numbers = torch.linspace(0.5, 1, len(ours))
+    return {
+        source.original(key): number.clone().expand(value.shape)
+        for number, (key, value) in zip(numbers, ours.items(), strict=True)
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+def torchvision_state(num_classes: int = 5) -> dict[str, Tensor]:
+    """The same under torchvision's names."""
+    return project_state("torchvision retinanet_resnet50_fpn", num_classes=num_classes)

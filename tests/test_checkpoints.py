@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from retinart.engine.errors import BadInput
 from retinart.export.array_pickle import load_arrays
@@ -21,38 +21,7 @@ from retinart.export.checkpoint import load_any, recognise
 from retinart.export.coco_names import COCO_80, COCO_91, default_names
 from retinart.export.sources import SOURCES
 from retinart.train.checkpoint import load_checkpoint, save_checkpoint
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
-
-
-def named(name: str) -> Any:
-    return next(source for source in SOURCES if source.name == name)
-
-
-def torchvision_state(num_classes: int = 5, backbone: str = "resnet18") -> dict[str, Tensor]:
-    """A small state dict under torchvision's names, made by undoing the renaming."""
-    ours = build_retinanet(preset(backbone, num_classes)).state_dict()
-    prefixes = {
-        "backbone.": "backbone.body.",
-        "fpn.lateral.": "backbone.fpn.inner_blocks.",
-        "fpn.output.": "backbone.fpn.layer_blocks.",
-        "fpn.p": "backbone.fpn.extra_blocks.p",
-        "cls_head.convs.": "head.classification_head.conv.",
-        "box_head.convs.": "head.regression_head.conv.",
-        "cls_head.output.": "head.classification_head.cls_logits.",
-        "box_head.output.": "head.regression_head.bbox_reg.",
-    }
-    state = {}
-    for key, value in ours.items():
-        prefix = next(p for p in prefixes if key.startswith(p))
-        rest = key.removeprefix(prefix)
-        if ".convs." in prefix or prefix in ("fpn.lateral.", "fpn.output."):
-            number, kind = rest.split(".")
-            rest = f"{number}.0.{kind}"
-        state[prefixes[prefix] + rest] = value
-    del state["backbone.fpn.extra_blocks.p6.weight"]  # P6 of P5 there
-    state["backbone.fpn.extra_blocks.p6.weight"] = torch.zeros(256, 256, 3, 3)
-    return state
+from support import named, torchvision_state
 
 
 @pytest.fixture
@@ -65,8 +34,8 @@ def save(tmp_path: Path) -> Callable[[Any], Path]:
     return write
 
 
-def test_every_golden_file_is_one_project_s(golden: ModuleType) -> None:
-    """Each file's keys match one record, and every key has a place."""
+def test_every_golden_file_is_one_project_s(shared: Callable[..., Path]) -> None:
+    """Each file's keys match one record, every key has a place, and the way back."""
     want = {
         "torchvision_retinanet_resnet50_fpn": "torchvision retinanet_resnet50_fpn",
         "torchvision_retinanet_resnet50_fpn_v2": "torchvision retinanet_resnet50_fpn_v2",
@@ -75,10 +44,13 @@ def test_every_golden_file_is_one_project_s(golden: ModuleType) -> None:
         "mmdetection_retinanet_r50_fpn": "mmdetection",
     }
     for variant, name in want.items():
-        keys = list(golden.arrays(variant))
+        keys = list(json.loads(shared("golden", variant, "state_dict.json").read_text()))
         matching = [source for source in SOURCES if source.matches(keys)]
         assert [source.name for source in matching] == [name]
-        assert None not in [matching[0].translate(key) for key in keys]
+        ours = [matching[0].translate(key) for key in keys]
+        assert None not in ours
+        back = [matching[0].original(key).replace("NAME", "ResNet50FPN") for key in ours if key]
+        assert back == [key for key, mine in zip(keys, ours, strict=True) if mine]
 
 
 def test_sizes_are_read_from_the_file(save: Callable[[Any], Path]) -> None:
@@ -114,26 +86,26 @@ def test_all_that_does_not_fit_is_listed(save: Callable[[Any], Path]) -> None:
     with pytest.raises(BadInput) as caught:
         load_any(save(state))
     text = str(caught.value)
-    assert "missing     box_head.convs.2.weight" in text
-    assert "nearest in the file: head.regression_head.conv.2.0.wieght" in text
-    assert "unexpected  backbone.fpn.extra_blocks.p8.weight" in text
-    assert "unexpected  backbone.body.layer1.0.conv9.weight" in text
-    assert "misshapen   backbone.body.layer2.0.bn1.bias: 3, expected 128" in text
-    assert "Nothing was loaded" in text
+    right, wrong = "head.regression_head.conv.2.0.weight", "head.regression_head.conv.2.0.wieght"
+    assert text.splitlines()[0].endswith("its tensors do not fit. 5 differ:")
+    assert text.splitlines()[1:] == [
+        f"  missing     {right} (nearest in the file: {wrong})",
+        "  unexpected  backbone.fpn.extra_blocks.p8.weight",
+        "  unexpected  backbone.body.layer1.0.conv9.weight",
+        f"  unexpected  {wrong} (nearest expected: {right})",
+        "  misshapen   backbone.body.layer2.0.bn1.bias: 3, expected 128",
+        "Nothing was loaded. Export from the file that the project itself saved.",
+    ]
 
 
-def test_other_models_are_named(save: Callable[[Any], Path]) -> None:
-    with pytest.raises(BadInput, match=r"tensors are called features\.0, roi_heads\.box"):
-        load_any(save({"roi_heads.box.weight": torch.zeros(1), "features.0.weight": torch.ones(1)}))
-    with pytest.raises(BadInput, match="holds no state dict"):
-        load_any(save([1, 2, 3]))
+def test_other_sizes_are_named(save: Callable[[Any], Path]) -> None:
     fewer = save({k: v for k, v in torchvision_state().items() if "body.layer1.1." not in k})
     with pytest.raises(BadInput, match="backbone is none that retinart knows"):
         load_any(fewer)
-    boxes = {"head.regression_head.bbox_reg.weight": torch.zeros(24, 256, 3, 3)}
-    other_anchors = save({**torchvision_state(), **boxes})
-    with pytest.raises(BadInput, match="has 6 anchors at a position"):
-        load_any(other_anchors)
+    for name, outputs in (("regression_head.bbox_reg", 24), ("classification_head.cls_logits", 46)):
+        other = {f"head.{name}.weight": torch.zeros(outputs, 32, 3, 3)}
+        with pytest.raises(BadInput, match=f"{outputs} .* has 9 anchors with 4 box outputs each"):
+            load_any(save({**torchvision_state(), **other}))
 
 
 class Hostile:

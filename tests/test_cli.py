@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from retinart.cli import main
-from retinart.engine import detect_job
+from retinart.engine import outputs
 from retinart.engine.detector import Detector
 from retinart.engine.info import METADATA_KEY
 from support import files_below
@@ -50,7 +50,7 @@ def test_a_full_disk_is_said_in_a_line(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device", "x.png")
 
-    monkeypatch.setattr(detect_job, "_write_picture", full)
+    monkeypatch.setattr(outputs, "_write_picture", full)
     ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.endswith("retinart: cannot read or write x.png. No space left on device.\n")
@@ -67,7 +67,7 @@ def test_a_defect_of_ours_is_no_traceback_without_debug(
     def broken(*args: Any, **more: Any) -> None:
         raise ZeroDivisionError("seven")
 
-    monkeypatch.setattr(Detector, "__call__", broken)
+    monkeypatch.setattr(Detector, "infer", broken)
     arguments = ["detect", str(model_path), str(images), "--out", str(tmp_path / "out")]
     ran = retinart(*arguments)
     assert ran.returncode == 70
@@ -177,8 +177,9 @@ def test_help_and_version(retinart: Command) -> None:
 def test_python_m_retinart(model_path: Path, images: Path, tmp_path: Path) -> None:
     ran = _process("detect", model_path, "images", "--out", "out", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines() == ["out/detections.jsonl", "out"]
-    assert files_below(tmp_path / "out") == ["0.png", "1.png", "2.png", "detections.jsonl"]
+    assert ran.stdout.splitlines() == ["out/detections.jsonl", "out", "out/summary.json"]
+    pictures = ["0.png", "1.png", "2.png"]
+    assert files_below(tmp_path / "out") == [*pictures, "detections.jsonl", "summary.json"]
     ran = _process("inspect", tmp_path / "none.onnx")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("retinart: there is no model at ")
@@ -194,7 +195,8 @@ def test_a_path_that_is_not_utf8_is_printed_as_it_is(
     env = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "0"}
     ran = subprocess.run([*command, "--out", out], capture_output=True, timeout=120, env=env)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines() == [out + b"/detections.jsonl", out]
+    names = [out + b"/detections.jsonl", out, out + b"/summary.json"]
+    assert ran.stdout.splitlines() == names
 
 
 def test_a_reader_that_goes_away(model_path: Path) -> None:

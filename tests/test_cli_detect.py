@@ -24,10 +24,11 @@ def test_detect_on_a_folder(
     out = tmp_path / "out"
     ran = retinart("detect", model_path, images, "--out", out)
     assert ran.returncode == 0
-    assert ran.stdout.splitlines() == [str(out / "detections.jsonl"), str(out)]
+    names = (out / "detections.jsonl", out, out / "summary.json")
+    assert ran.stdout.splitlines() == [str(p) for p in names]
     assert "3 images, " in ran.stderr and ", 0 skipped" in ran.stderr
     assert "infer" in ran.stderr and "p50 ms" in ran.stderr  # where the time went
-    assert files_below(out) == ["0.png", "1.png", "2.png", "detections.jsonl"]
+    assert files_below(out) == ["0.png", "1.png", "2.png", "detections.jsonl", "summary.json"]
     lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
     assert [list(line) for line in lines] == [
         ["source", "frame", "time_ms", "width", "height", "detections"]
@@ -39,12 +40,22 @@ def test_detect_on_an_image_a_glob_and_with_every_output(
     retinart: Command, model_path: Path, images: Path, tmp_path: Path
 ) -> None:
     ran = retinart("detect", model_path, images / "1.png", "--out", tmp_path / "one")
-    assert ran.returncode == 0 and files_below(tmp_path / "one") == ["1.png", "detections.jsonl"]
+    assert ran.returncode == 0 and files_below(tmp_path / "one") == [
+        "1.png",
+        "detections.jsonl",
+        "summary.json",
+    ]
     glob, out = f"{images}/[02].png", tmp_path / "some"
     coco, rows = tmp_path / "r.json", tmp_path / "r.csv"
     ran = retinart("detect", model_path, glob, "--out", out, "--coco", coco, "--csv", rows)
-    assert ran.returncode == 0 and files_below(out) == ["0.png", "2.png", "detections.jsonl"]
-    assert ran.stdout.splitlines() == [str(p) for p in (out / "detections.jsonl", coco, rows, out)]
+    assert ran.returncode == 0 and files_below(out) == [
+        "0.png",
+        "2.png",
+        "detections.jsonl",
+        "summary.json",
+    ]
+    names = (out / "detections.jsonl", coco, rows, out, out / "summary.json")
+    assert ran.stdout.splitlines() == [str(p) for p in names]
     lines = (out / "detections.jsonl").read_text().splitlines()
     count = sum(len(json.loads(line)["detections"]) for line in lines)
     assert len(json.loads(coco.read_text())) == count
@@ -57,7 +68,7 @@ def test_detect_on_a_video(
     out = tmp_path / "out"
     ran = retinart("detect", model_path, video, "--out", out, "--conf", "0.5", "--strict")
     assert ran.returncode == 0 and "10 frames, " in ran.stderr
-    assert files_below(out) == ["clip.mp4", "detections.jsonl"]
+    assert files_below(out) == ["clip.mp4", "detections.jsonl", "summary.json"]
     with VideoReader(out / "clip.mp4") as made:
         assert sum(1 for _ in made) == 10
     lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
@@ -79,7 +90,7 @@ def test_bad_images_in_a_folder(
     assert f"skipped {images / 'cut.png'}: it is truncated or no image format\n" in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("3 images, ")
     assert ran.stderr.splitlines()[-1].endswith(", 2 skipped")
-    assert files_below(out) == ["0.png", "1.png", "2.png", "detections.jsonl"]
+    assert files_below(out) == ["0.png", "1.png", "2.png", "detections.jsonl", "summary.json"]
 
 
 def test_nothing_but_bad_images(retinart: Command, model_path: Path, tmp_path: Path) -> None:
@@ -113,7 +124,7 @@ def test_a_video_that_ends_in_the_middle_of_a_frame(
         in ran.stderr
     )
     assert len((out / "detections.jsonl").read_text().splitlines()) == frames
-    assert files_below(out) == ["clip.mp4", "detections.jsonl"]
+    assert files_below(out) == ["clip.mp4", "detections.jsonl", "summary.json"]
 
 
 def test_a_video_that_cannot_be_decoded(
@@ -160,26 +171,25 @@ def test_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = iter(range(100))
-    real = Detector.__call__
+    real = Detector.infer
 
-    def stopped(self: Detector, image: Any, **more: Any) -> Detections:
+    def stopped(self: Detector, *args: Any) -> list[Detections]:
         if next(calls) == 4:
             raise KeyboardInterrupt
-        found = real(self, image, **more)
-        assert isinstance(found, Detections)
-        return found
+        return real(self, *args)
 
-    monkeypatch.setattr(Detector, "__call__", stopped)
+    monkeypatch.setattr(Detector, "infer", stopped)
     out = tmp_path / "out"
     ran = retinart("detect", model_path, video, "--out", out)
     assert ran.returncode == 130
     assert ran.stderr.endswith("interrupted; what was done until then is kept\n")
-    assert ran.stdout.splitlines() == [str(out / "detections.jsonl"), str(out / "clip.mp4")]
+    names = ["detections.jsonl", "clip.mp4", "summary.json"]
+    assert ran.stdout.splitlines() == [str(out / name) for name in names]
     lines = (out / "detections.jsonl").read_text()
     assert lines.endswith("}\n") and len([json.loads(x) for x in lines.splitlines()]) == 4
     with VideoReader(out / "clip.mp4") as made:
         assert sum(1 for _ in made) == 4
-    assert files_below(out) == ["clip.mp4", "detections.jsonl"]
+    assert files_below(out) == ["clip.mp4", "detections.jsonl", "summary.json"]
 
 
 def test_the_help_says_what_coco_ids_are(retinart: Command) -> None:
@@ -195,10 +205,10 @@ def test_ctrl_c_at_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def stopped(*args: Any, **more: Any) -> Detections:
+    def stopped(*args: Any) -> list[Detections]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Detector, "__call__", stopped)
+    monkeypatch.setattr(Detector, "infer", stopped)
     ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (130, "") and ran.stderr.endswith("interrupted\n")
     assert files_below(tmp_path / "out") == []
@@ -213,6 +223,14 @@ def test_ctrl_c_at_once(
         (["--threads", "0"], "threads is 0. Give a whole number"),
         (["--device", "FOO"], "for the device FOO. "),
         (["--runtime", "onnxruntime", "--iou", "0.9"], "cannot be made looser"),
+        (["--every", "0"], "every is 0. Give a whole number from 1 (--every)."),
+        (["--max-fps", "-3"], "max_fps is -3.0. Give a positive number (--max-fps)."),
+        (["--start", "1:30"], "'1:30' is no position in a video. Give seconds, such as 12.5"),
+        (["--end", "2.5"], "holds images, which have no times. Give --start and --end in frames"),
+        (["--start", "3f"], "was chosen. Check --start, --end, --every and --max-fps."),
+        (["--buffer", "-1"], "buffer is -1. Give a number from 0 to 1000 (--buffer)."),
+        (["--timeout", "0"], "timeout is 0.0. Give seconds up to 3600 (--timeout)."),
+        (["--max-retries", "-2"], "Give numbers from 0, or -1 to retry for ever (--max-retries)."),
     ],
 )
 def test_flags_that_do_not_fit(
@@ -227,3 +245,56 @@ def test_flags_that_do_not_fit(
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("retinart: ") and message in ran.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_a_video_keeps_its_times(
+    retinart: Command, model_path: Path, video: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    more = ["--start", "2f", "--end", "0.9", "--every", "3", "--buffer", "1"]
+    ran = retinart("detect", model_path, video, "--out", out, *more)
+    assert ran.returncode == 0, ran.stderr
+    assert "read 9, dropped 0, left out 6; " in ran.stderr
+    lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
+    assert [(line["frame"], line["time_ms"]) for line in lines] == [(2, 200), (5, 500), (8, 800)]
+    with VideoReader(out / "clip.mp4") as made:  # 10 a second went in
+        assert [frame.time_ms for frame in made] == pytest.approx([0, 300, 600], abs=0.2)
+
+
+def test_several_sources(
+    retinart: Command, model_path: Path, video: Path, images: Path, tmp_path: Path
+) -> None:
+    """Equal names get a number, and COCO's ids are the lines of detections.jsonl."""
+    twin = tmp_path / "other" / "clip.avi"
+    twin.parent.mkdir()
+    twin.write_bytes(video.read_bytes())
+    out, coco = tmp_path / "out", tmp_path / "r.json"
+    ran = retinart("detect", model_path, video, images, twin, "--out", out, "--coco", coco)
+    assert ran.returncode == 0 and "23 frames, " in ran.stderr
+    copies = ["0.png", "1.png", "2.png", "clip-2.mp4", "clip.mp4"]
+    assert files_below(out) == sorted([*copies, "detections.jsonl", "summary.json"])
+    lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
+    for source, count in ((video, 10), (twin, 10), (images / "1.png", 1)):
+        assert sum(line["source"] == str(source) for line in lines) == count
+    ids = {r["image_id"] for r in json.loads(coco.read_text())}
+    assert ids == {i for i, line in enumerate(lines) if line["detections"]}
+    said = json.loads((out / "summary.json").read_text())
+    assert [s["written"] for s in said["sources"]] == [10, 3, 10]
+
+
+def test_the_summary_says_what_each_figure_covers(
+    retinart: Command, model_path: Path, video: Path, tmp_path: Path
+) -> None:
+    ran = retinart("detect", model_path, video, "--out", tmp_path / "out", "--no-copies")
+    assert files_below(tmp_path / "out") == ["detections.jsonl", "summary.json"]
+    said = json.loads((tmp_path / "out" / "summary.json").read_text())
+    stages = said["stages_ms"]
+    parts = ["infer: infer", "infer: nms", "infer: results"]
+    assert list(stages) == ["decode", "resize", "infer", *parts, "write"]
+    figures = [*stages.values(), *said["queues"].values()]
+    figures += [said[name] for name in ("frames", "fps", "capture_to_result_ms")]
+    assert all(figure["covers"] for figure in figures)
+    assert all({"p50", "p95", "p99"} < set(stage) for stage in stages.values())
+    assert said["frames"]["read"] == said["frames"]["written"] == 10
+    assert list(said["queues"]) == ["resize", "infer", "write", "results"]
+    assert "capture to result: p50 " in ran.stderr and "waiting before: resize " in ran.stderr

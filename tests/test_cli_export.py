@@ -186,3 +186,15 @@ def test_an_export_into_a_place_that_is_none(
     assert (ran.returncode, ran.stdout) == (2, "")
     assert f"retinart: cannot write to the folder {tmp_path / 'file'}. " in ran.stderr
     assert files_below(tmp_path) == ["file"]
+
+
+def test_names_that_differ_in_case_only_are_noted(
+    retinart: Command, noisy_checkpoint: Path, tmp_path: Path
+) -> None:
+    """And the file keeps them apart; evaluation compares names without their case."""
+    names, path = tmp_path / "names.txt", tmp_path / "model.onnx"
+    names.write_text("Cat\ndog\ncat\n")
+    size = ["--height", "64", "--width", "96", "--skip-tensorrt"]
+    ran = retinart("export", noisy_checkpoint, "-o", path, *size, "--classes", names)
+    assert ran.returncode == 0 and read_info(path).classes == ("Cat", "dog", "cat")
+    assert "the classes 'Cat' and 'cat' differ in case only: they are two" in ran.stderr

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.engine import detect_job
-from retinart.engine.detect_job import DetectJob, DetectSummary, run_job
+from retinart.engine import outputs
+from retinart.engine.detect_job import DetectJob, run_job
 from retinart.engine.detector import Detector
 from retinart.engine.images import Image
+from retinart.engine.summary import DetectSummary
 from retinart.engine.video import VideoReader
 from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
 
@@ -42,7 +43,7 @@ def test_a_folder(detector: Detector, tmp_path: Path) -> None:
     folder = write_images(tmp_path / "in", "b.png", "a.jpg")
     summary = _run(detector, folder, tmp_path / "out", draw_conf=0.0)
     assert (summary.frames, summary.skipped, summary.announced) == (2, [], None)
-    assert files_below(tmp_path / "out") == ["a.jpg", "b.png", "detections.jsonl"]
+    assert files_below(tmp_path / "out") == ["a.jpg", "b.png", "detections.jsonl", "summary.json"]
     lines = read_lines(tmp_path / "out" / "detections.jsonl")
     assert summary.detections == sum(len(line["detections"]) for line in lines) > 2
     for index, (line, name) in enumerate(zip(lines, ["a.jpg", "b.png"], strict=True)):
@@ -70,12 +71,12 @@ def test_one_image_that_no_encoder_writes_in_colour(detector: Detector, tmp_path
     (folder / "photo").write_bytes(cv2.imencode(".jpg", make_picture(1))[1].tobytes())
     _run(detector, folder / "grey.pgm", tmp_path / "out")
     _run(detector, folder / "photo", tmp_path / "out2")
-    assert files_below(tmp_path / "out") == ["detections.jsonl", "grey.pgm.png"]
-    assert files_below(tmp_path / "out2") == ["detections.jsonl", "photo.png"]
+    assert files_below(tmp_path / "out") == ["detections.jsonl", "grey.pgm.png", "summary.json"]
+    assert files_below(tmp_path / "out2") == ["detections.jsonl", "photo.png", "summary.json"]
 
 
 def test_a_picture_larger_than_its_format_allows(tmp_path: Path) -> None:
-    detect_job._write_picture(tmp_path / "a.jpg", np.zeros((70_000, 2, 3), np.uint8), set())
+    outputs._write_picture(tmp_path / "a.jpg", np.zeros((70_000, 2, 3), np.uint8), set())
     assert files_below(tmp_path) == ["a.jpg.png"]
 
 
@@ -86,6 +87,7 @@ def test_equal_names_of_several_folders_do_not_meet(detector: Detector, tmp_path
     assert files_below(tmp_path / "out") == [
         "detections.jsonl",
         "one/a.png",
+        "summary.json",
         "two/a.png",
         "two/deep/a.png",
     ]
@@ -98,7 +100,12 @@ def test_relative_sources(
     monkeypatch.chdir(tmp_path / "sub")
     _run(detector, "../a.png", Path("out"))
     _run(detector, "b.png", Path("out"))
-    assert files_below(tmp_path / "sub" / "out") == ["a.png", "b.png", "detections.jsonl"]
+    assert files_below(tmp_path / "sub" / "out") == [
+        "a.png",
+        "b.png",
+        "detections.jsonl",
+        "summary.json",
+    ]
     assert [line["source"] for line in read_lines(Path("out/detections.jsonl"))] == ["b.png"]
 
 
@@ -106,14 +113,15 @@ def test_a_video(detector: Detector, tmp_path: Path) -> None:
     source = write_video(tmp_path / "clip.mp4")
     summary = _run(detector, source, tmp_path / "out")
     assert (summary.frames, summary.announced, summary.ended_early) == (12, 12, False)
-    assert files_below(tmp_path / "out") == ["clip.mp4", "detections.jsonl"]
+    assert files_below(tmp_path / "out") == ["clip.mp4", "detections.jsonl", "summary.json"]
     assert count_frames(tmp_path / "out" / "clip.mp4") == 12
     lines = read_lines(tmp_path / "out" / "detections.jsonl")
     assert [line["frame"] for line in lines] == list(range(12))
     np.testing.assert_allclose([line["time_ms"] for line in lines], np.arange(12) * 100, atol=1)
     assert all(list(line) == LINE_KEYS and line["source"] == str(source) for line in lines)
-    stages = ["decode", "resize", "infer", "nms", "results", "draw", "write"]
-    assert list(summary.clock.ms) == stages
+    parts = ["infer: infer", "infer: nms", "infer: results"]
+    assert list(summary.stages) == ["decode", "resize", "infer", *parts, "draw", "write"]
+    assert all(t.count == 12 for t in summary.stages.values()) and summary.age.count == 12
 
 
 def test_a_video_of_odd_size(detector: Detector, tmp_path: Path) -> None:
@@ -129,7 +137,8 @@ def test_coco_and_csv(detector: Detector, tmp_path: Path) -> None:
     folder = write_images(tmp_path / "in", "000042.png", "cat.png")
     coco, rows = tmp_path / "made" / "r.json", tmp_path / "made" / "r.csv"
     summary = _run(detector, folder, tmp_path / "out", coco=coco, csv=rows)
-    assert summary.outputs == [tmp_path / "out" / "detections.jsonl", coco, rows, tmp_path / "out"]
+    out = tmp_path / "out"
+    assert summary.outputs == [out / "detections.jsonl", coco, rows, out, out / "summary.json"]
     assert files_below(tmp_path / "made") == ["r.csv", "r.json"]
     lines = read_lines(tmp_path / "out" / "detections.jsonl")
     flat = [(line, d) for line in lines for d in line["detections"]]
@@ -189,7 +198,12 @@ def test_a_png_in_place_of_a_format_takes_no_other_copys_name(
     folder = write_images(tmp_path / "in", "a.pgm.png")
     assert cv2.imwrite(str(folder / "a.pgm"), make_picture(7)[:, :, 0])
     _run(detector, folder, tmp_path / "out", draw_conf=1.1)  # nothing is drawn
-    assert files_below(tmp_path / "out") == ["a.pgm.png", "a.pgm.png.png", "detections.jsonl"]
+    assert files_below(tmp_path / "out") == [
+        "a.pgm.png",
+        "a.pgm.png.png",
+        "detections.jsonl",
+        "summary.json",
+    ]
     for name, copy in (("a.pgm.png", "a.pgm.png"), ("a.pgm", "a.pgm.png.png")):
         np.testing.assert_array_equal(_read(tmp_path / "out" / copy), _read(folder / name))
 
@@ -202,7 +216,7 @@ def test_a_named_file_is_tried_as_an_image_then_as_a_video(
         path = clip.with_name(name)
         path.write_bytes(clip.read_bytes())
         assert _run(detector, path, tmp_path / "out").frames == 12
-    assert files_below(tmp_path / "out") == ["clip.mp4", "detections.jsonl"]
+    assert files_below(tmp_path / "out") == ["clip.mp4", "detections.jsonl", "summary.json"]
     write_images(tmp_path / "frames.mkv", "a.png")  # a folder, whatever its name
     assert _run(detector, tmp_path / "frames.mkv", tmp_path / "out").announced is None
 
@@ -232,4 +246,6 @@ def test_names_that_are_not_utf8(detector: Detector, tmp_path: Path) -> None:
         _run(detector, source, out, csv=tmp_path / "r.csv", coco=tmp_path / "r.json")
         assert source.name.encode(errors="surrogateescape") in (tmp_path / "r.csv").read_bytes()
         assert read_lines(out / "detections.jsonl")[0]["source"] == str(source)
-    assert files_below(out) == sorted(["detections.jsonl", path.name, f"{suffix.name}.png"])
+    assert files_below(out) == sorted(
+        ["detections.jsonl", "summary.json", path.name, f"{suffix.name}.png"]
+    )

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from retinart.engine.detect_job import DetectJob, DetectSummary, run_job
+from retinart.engine.detect_job import DetectJob, run_job
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.images import Image
+from retinart.engine.summary import DetectSummary
 from retinart.engine.video import VideoWriter
 from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
 
@@ -32,13 +32,14 @@ class _Interrupted:
     """A detector at whose n-th image somebody presses Ctrl-C."""
 
     def __init__(self, detector: Detector, after: int) -> None:
-        self._detector, self._left, self.classes = detector, after, detector.classes
+        self._detector, self._left = detector, after
+        self.classes, self.info, self.resize = detector.classes, detector.info, detector.resize
 
-    def __call__(self, image: Image, **more: Any) -> Detections:
+    def infer(self, *args: Any) -> list[Detections]:
         if not self._left:
             raise KeyboardInterrupt
         self._left -= 1
-        return self._detector(image, **more)
+        return self._detector.infer(*args)
 
 
 def test_bad_images_are_skipped_and_named(detector: Detector, tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_bad_images_are_skipped_and_named(detector: Detector, tmp_path: Path) ->
         (folder / "b.jpg", "the file is empty"),
         (folder / "c.png", "it is truncated or no image format"),
     ]
-    assert files_below(tmp_path / "out") == ["a.png", "d.png", "detections.jsonl"]
+    assert files_below(tmp_path / "out") == ["a.png", "d.png", "detections.jsonl", "summary.json"]
     # the index is the place in the list of images, which the bad ones are in
     assert [line["frame"] for line in read_lines(tmp_path / "out/detections.jsonl")] == [0, 3]
 
@@ -100,7 +101,7 @@ def test_a_video_cut_in_the_middle_of_a_frame(
     summary = _run(detector, cut, tmp_path / "out")
     assert summary.ended_early and summary.announced == 20
     assert complete - 1 <= summary.frames <= begun
-    assert files_below(tmp_path / "out") == ["cut.mp4", "detections.jsonl"]
+    assert files_below(tmp_path / "out") == ["cut.mp4", "detections.jsonl", "summary.json"]
     assert count_frames(tmp_path / "out" / "cut.mp4") == summary.frames
     lines = read_lines(tmp_path / "out" / "detections.jsonl")
     assert [line["frame"] for line in lines] == list(range(summary.frames))
@@ -219,6 +220,7 @@ def test_ctrl_c_keeps_whole_lines_and_a_playable_video(detector: Detector, tmp_p
         "clip.mp4",
         "out/clip.mp4",
         "out/detections.jsonl",
+        "out/summary.json",
         "r.csv",
         "r.json",
     ]
@@ -261,17 +263,40 @@ def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> No
     assert json.loads("".join(results) + "]")
 
 
-def test_an_error_in_the_middle_leaves_no_half_files(
+def test_an_error_in_the_middle_keeps_what_was_done(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_video(tmp_path / "clip.mp4")
     calls = iter(range(100))
 
-    def fail(*args: Any, **more: Any) -> None:
+    real = VideoWriter.write
+
+    def fail(*args: Any) -> None:
         if next(calls) == 3:
             raise OSError(28, "No space left on device")
+        real(*args)
 
     monkeypatch.setattr(VideoWriter, "write", fail)
+    summary = _run(detector, source, tmp_path / "out", csv=tmp_path / "r.csv")
+    assert summary.ended == "failed" and "No space left" in str(summary.error)
+    assert summary.frames == 3 and summary.incomplete
+    assert len(read_lines(tmp_path / "out" / "detections.jsonl")) == 3
+    assert count_frames(tmp_path / "out" / "clip.mp4") == 3
+    said = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (said["ended"], said["frames"]["written"]) == ("failed", 3)
+    assert "No space left" in said["error"]
+    out = ["out/clip.mp4", "out/detections.jsonl", "out/summary.json"]
+    assert files_below(tmp_path) == ["clip.mp4", *out, "r.csv"]
+
+
+def test_an_error_at_the_first_frame_leaves_nothing(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(VideoWriter, "write", fail)
+    source = write_video(tmp_path / "clip.mp4")
     with pytest.raises(OSError, match="No space left"):
         _run(detector, source, tmp_path / "out", csv=tmp_path / "r.csv")
     assert files_below(tmp_path) == ["clip.mp4"]

@@ -22,6 +22,8 @@ from retinart.engine.images import Image
 from retinart.engine.matching import match
 from retinart.engine.runners import OpenVINORunner
 from retinart.engine.timing import StageClock
+from retinart.train.checkpoint import load_checkpoint
+from retinart.train.predict import predict
 
 RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
 
@@ -67,9 +69,30 @@ def test_the_runtimes_agree(model_path: Path, dynamic_model_path: Path) -> None:
     for path in (model_path, dynamic_model_path):
         a, b = (Detector(path, runtime=r, threads=2) for r in RUNTIMES)
         assert [a.runtime, b.runtime] == list(RUNTIMES)
-        for image in _pictures():
+        for seed, side in enumerate((24, 96, 300)):  # 4:3, so that nothing is padded
+            image = _picture(side, side * 4 // 3, seed)
             expected = a(image)
             _same(expected, b(image), _floor(expected, a))
+
+
+def test_boxes_are_clipped_to_the_image_before_nms(
+    model_path: Path, noisy_checkpoint: Path
+) -> None:
+    """And not to the padded frame, which decides otherwise for some of these."""
+    model, variant, _ = load_checkpoint(noisy_checkpoint)
+    differs = False
+    with Detector(model_path, max_det=1000) as detector:
+        for image in _pictures():
+            batch, (resized,) = detector.info.resize.apply([image])
+            to_image, to_frame = (
+                resized.detections_to_source(found)
+                for sizes in ([resized.size], None)
+                for found in predict(model, variant, batch, detector.thresholds, sizes=sizes)
+            )
+            found = detector(image)
+            _same(to_image, found, detector.thresholds.score_thresh)
+            differs |= not match(to_frame, found).same
+    assert differs
 
 
 def test_auto_is_openvino(model_path: Path) -> None:
@@ -315,9 +338,10 @@ def test_stream(detector: Detector, tmp_path: Path) -> None:
     writer.release()
     pairs = list(detector.stream(path))
     assert len(pairs) == 5
-    for image, found in pairs:
-        assert image.shape == (96, 128, 3)
-        _same(detector(image), found, _floor(found, detector))
+    for index, (frame, found) in enumerate(pairs):
+        assert frame.image.shape == (96, 128, 3) and frame.source == str(path)
+        assert frame.index == index and frame.time_ms == pytest.approx(100 * index)
+        _same(detector(frame.image), found, _floor(found, detector))
 
 
 def test_a_stream_of_nothing(detector: Detector, tmp_path: Path) -> None:

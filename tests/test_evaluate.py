@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.benchmarks.evaluate import FIGURES, coco_figures, evaluate, table
 from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluate import FIGURES, coco_figures, evaluate, table
 from retinart.engine.images import Image
 from retinart.engine.records import coco_result
 
@@ -143,7 +143,7 @@ def test_sizes_that_are_not_annotated_have_no_figure(tmp_path: Path) -> None:
     assert result.figures["AP_small"] == pytest.approx(1.0)
     assert result.figures["AP_large"] is None and result.figures["AR_medium"] is None
     assert result.per_class == {"disc": pytest.approx(1.0), "Square": None, "ring": None}
-    assert "AP_large      -" in table(result) and json.dumps(result.to_json())
+    assert "AP_large       -" in table(result) and json.dumps(result.to_json())
 
 
 @pytest.mark.parametrize(("crowd", "ap"), [(1, 1.0), (0, 0.5)])

@@ -1,32 +1,39 @@
-"""Against outputs of five public RetinaNets, in PyTorch and in the exported file on OpenVINO."""
+"""Against outputs of five public RetinaNets: in PyTorch, and in what `retinart export` writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 import torch
 
 from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.cli import main
 from retinart.engine.detections import Detections
-from retinart.engine.info import CANDIDATES, HEADS, ModelInfo, Thresholds, read_info
+from retinart.engine.detector import Detector
+from retinart.engine.images import Image, read_image
+from retinart.engine.info import CANDIDATES, HEADS, Thresholds, read_info
 from retinart.engine.matching import match
-from retinart.engine.nms import detect_from_candidates
-from retinart.engine.resize import ResizeRule
+from retinart.engine.nms import clip_boxes, detect_from_candidates
 from retinart.engine.runners import find_tensor, load_openvino
+from retinart.engine.variant import Variant
 from retinart.export import tensorrt_rtx
-from retinart.export.checkpoint import Loaded, load_any
-from retinart.export.onnx_model import build_onnx
+from retinart.export.checkpoint import load_any
+from retinart.train.boxes import decode
 from retinart.train.predict import postprocess
 from retinart.train.retinanet import variant_anchors
 
 TOLERANCE = 1e-3
-VARIANTS = (
+V1, V2, D2, ODTK, MMDET = VARIANTS = (
     "torchvision_retinanet_resnet50_fpn",
     "torchvision_retinanet_resnet50_fpn_v2",
     "detectron2_retinanet_R_50_FPN_3x",
@@ -34,21 +41,97 @@ VARIANTS = (
     "mmdetection_retinanet_r50_fpn",
 )
 Array = npt.NDArray[Any]
-CheckpointWriter = Callable[..., Path]
-Arrays = Callable[[str], dict[str, Array]]
+
+
+class Form(NamedTuple):
+    """A variant's weights in one of the forms in which its project saves them."""
+
+    variant: str
+    suffix: str
+    wrap: Callable[[Any], Any]
+
+
+FORMS = {
+    "torchvision": Form(V1, ".pth", lambda state: state),
+    "torchvision v2": Form(V2, ".pth", lambda state: state),
+    "detectron2 zoo": Form(
+        D2,
+        ".pkl",
+        lambda state: {
+            "model": {key: value.numpy() for key, value in state.items()},
+            "__author__": "Detectron2 Model Zoo",
+        },
+    ),
+    "detectron2 training": Form(
+        D2,
+        ".pth",
+        lambda state: {
+            "model": state,
+            "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": []},
+            "scheduler": {"last_epoch": 269999, "base_lrs": [0.01]},
+            "iteration": 269999,
+        },
+    ),
+    "odtk": Form(
+        ODTK,
+        ".pth",
+        lambda state: {
+            "backbone": ["ResNet50FPN"],
+            "classes": 80,
+            "state_dict": state,
+            "ratios": [1.0, 2.0, 0.5],
+            "scales": [4 * 2 ** (i / 3) for i in range(3)],
+            "iteration": 90000,
+            "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": []},
+            "scheduler": {"last_epoch": 90000},
+        },
+    ),
+    "mmdetection": Form(
+        MMDET,
+        ".pth",
+        lambda state: {
+            "meta": {
+                "cfg": "model = dict(type='RetinaNet')\n",
+                "epoch": 12,
+                "dataset_meta": {"classes": tuple(f"thing {i}" for i in range(80))},
+            },
+            "state_dict": state,
+        },
+    ),
+}
+OF_VARIANT = {FORMS[name].variant: name for name in reversed(FORMS)}  # its first form
+
+
+class Exported(NamedTuple):
+    """What the command made of a form."""
+
+    path: Path
+    want: dict[str, Array]
+    variant: Variant
+    padded: tuple[int, int]
 
 
 @pytest.fixture(scope="module")
-def write_checkpoint(
-    golden: ModuleType, tmp_path_factory: pytest.TempPathFactory
-) -> CheckpointWriter:
-    """Writes a variant's deterministic weights the way its project does."""
-    folder = tmp_path_factory.mktemp("checkpoints")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """For files of 150 MB each, which are not kept for three runs as pytest would."""
+    path = tmp_path_factory.mktemp("golden")
+    yield path
+    shutil.rmtree(path)
 
-    def write(variant: str, *, legacy: bool = False) -> Path:
-        path = folder / f"{variant}{'_legacy' if legacy else ''}.pth"
+
+@pytest.fixture(scope="module")
+def checkpoint(golden: ModuleType, folder: Path) -> Callable[[str], Path]:
+    """Writes a variant's deterministic weights in a project's form."""
+
+    def write(name: str) -> Path:
+        variant, suffix, wrap = FORMS[name]
+        path = folder / f"{name}{suffix}"
         if not path.exists():
-            torch.save(golden.load(variant, legacy=legacy), path)
+            state = {key: torch.from_numpy(v) for key, v in golden.arrays(variant).items()}
+            if suffix == ".pkl":
+                path.write_bytes(pickle.dumps(wrap(state)))
+            else:
+                torch.save(wrap(state), path)
         return path
 
     return write
@@ -68,6 +151,25 @@ def arrays(shared: Callable[..., Path]) -> Callable[[str], dict[str, Array]]:
     return load
 
 
+@pytest.fixture(scope="module")
+def exported(
+    checkpoint: Callable[[str], Path], arrays: Callable[[str], dict[str, Array]], folder: Path
+) -> Callable[[str], Exported]:
+    """What `retinart export` makes of a form, once for all tests."""
+
+    def export(name: str) -> Exported:
+        path = folder / f"{name}.onnx"
+        want = arrays(FORMS[name].variant)
+        height, width = want["input"].shape[2:]
+        if not path.exists():
+            size = ["--height", str(height), "--width", str(width)]
+            options = ["--skip-tensorrt"] if name == "detectron2 training" else []
+            assert main(["export", str(checkpoint(name)), "-o", str(path), *size, *options]) == 0
+        return Exported(path, want, read_info(path).variant, (height, width))
+
+    return export
+
+
 def compare_heads(want: dict[str, Array], logits: list[Array], deltas: list[Array]) -> None:
     for level in range(3, 8):
         for name, maps in (("cls", logits), ("box", deltas)):
@@ -78,31 +180,31 @@ def compare_heads(want: dict[str, Array], logits: list[Array], deltas: list[Arra
                 assert diff <= TOLERANCE, f"P{level} {name}{part}: {diff}"
 
 
-def compare_detections(want: dict[str, Array], got: Detections) -> None:
-    reference = Detections(
+def reference(want: dict[str, Array]) -> Detections:
+    result = Detections(
         xyxy=want["det_boxes"].astype(np.float32),
         confidence=want["det_scores"].astype(np.float32),
         class_id=want["det_labels"].astype(np.int32),
     )
-    assert len(reference) > 50
-    result = match(reference, got)
-    assert result.same, result
+    assert len(result) > 50
+    return result
 
 
-def limits(loaded: Loaded, want: dict[str, Array], padded: tuple[int, int]) -> tuple[int, int]:
-    """What boxes are clipped to: odtk takes the padded size, the others the image's."""
-    if loaded.variant.box_plus_one:
-        return padded
+def image_size(want: dict[str, Array]) -> tuple[int, int]:
+    """(height, width) of the part of the input that the image covers."""
     return int(want["image_size"][0]), int(want["image_size"][1])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_pytorch(variant: str, write_checkpoint: CheckpointWriter, arrays: Arrays) -> None:
-    loaded, want = load_any(write_checkpoint(variant)), arrays(variant)
-    x = want["input"]
-    padded = (x.shape[2], x.shape[3])
+def cut(found: Detections, size: tuple[int, int], *, plus_one: bool = False) -> Detections:
+    return dataclasses.replace(found, xyxy=clip_boxes(found.xyxy, size, plus_one=plus_one))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_pytorch(name: str, checkpoint: Any, arrays: Any) -> None:
+    loaded, want = load_any(checkpoint(OF_VARIANT[name])), arrays(name)
+    padded = want["input"].shape[2:]
     with torch.inference_mode():
-        outputs = loaded.model(torch.from_numpy(x))
+        outputs = loaded.model(torch.from_numpy(want["input"]))
     compare_heads(want, [t.numpy() for t in outputs.logits], [t.numpy() for t in outputs.deltas])
 
     for level, got in zip(range(3, 8), variant_anchors(loaded.variant, padded), strict=True):
@@ -110,102 +212,188 @@ def test_pytorch(variant: str, write_checkpoint: CheckpointWriter, arrays: Array
         assert np.abs(got[:18] - want[f"P{level}_anchors"]).max() <= TOLERANCE
         assert np.abs(got[-9:] - want[f"P{level}_anchors_last"]).max() <= TOLERANCE
 
-    cap = Thresholds(detections_per_img=300)
-    found = postprocess(
-        outputs, loaded.variant, padded, cap, clip_size=limits(loaded, want, padded)
-    )
-    compare_detections(want, found[0])
+    sizes = [image_size(want)]
+    found = postprocess(outputs, loaded.variant, padded, Thresholds(), sizes=sizes)
+    assert match(reference(want), found[0]).same
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_exported(
-    variant: str,
-    write_checkpoint: CheckpointWriter,
-    arrays: Arrays,
-    shared: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
+@pytest.mark.parametrize("name", VARIANTS)
+def test_exported_network(name: str, exported: Callable[[str], Exported]) -> None:
     """The file's own network, selection and decoding, fed behind its normalisation."""
-    loaded, want = load_any(write_checkpoint(variant)), arrays(variant)
-    x = want["input"]
-    padded = (x.shape[2], x.shape[3])
-    path = tmp_path / "model.onnx"
-    path.write_bytes(build_onnx(loaded.model, fixed_info(loaded, padded)).SerializeToString())
-    if tensorrt_rtx.available():
-        photo = CalibrationSettings(images=str(shared("golden", "input.png")), num=1)
-        for file in (path, calibrate(path, tmp_path / "int8.onnx", photo).path):
-            assert tensorrt_rtx.check_build(file, read_info(file), max_batch=4).plan_bytes > 0
-    bgr = x if loaded.variant.channel_order == "bgr" else x[:, ::-1]
-    tensors = run_normalized(path, np.ascontiguousarray(bgr), (*HEADS, *CANDIDATES))
+    path, want, variant, padded = exported(OF_VARIANT[name])
+    kept = 300 if name in (V1, V2) else 100
+    assert read_info(path).thresholds.detections_per_img == variant.detections_per_img == kept
+    x = want["input"] if variant.channel_order == "bgr" else want["input"][:, ::-1]
+    tensors = run_fed(path, {"normalized": np.ascontiguousarray(x)}, (*HEADS, *CANDIDATES))
     compare_heads(want, [tensors[n] for n in HEADS[:5]], [tensors[n] for n in HEADS[5:]])
 
-    boxes, scores = (tensors[name][0] for name in CANDIDATES)
-    height, width = limits(loaded, want, padded)
-    edge = np.array([width, height] * 2, np.float32) - np.float32(loaded.variant.box_plus_one)
+    edge = variant.clip_size(padded, image_size(want))
+    boxes, scores = (tensors[tensor][0] for tensor in CANDIDATES)
     found = detect_from_candidates(
-        np.clip(boxes, 0, edge) if loaded.variant.clip_before_nms else boxes,
+        boxes,
         scores,
-        Thresholds(detections_per_img=300),
-        plus_one=loaded.variant.box_plus_one,
+        Thresholds(),
+        plus_one=variant.box_plus_one,
+        clip_to=edge if variant.clip_before_nms else None,
     )
-    clipped = Detections(
-        xyxy=np.clip(found.xyxy, 0, edge), confidence=found.confidence, class_id=found.class_id
-    )
-    compare_detections(want, clipped)
+    result = match(reference(want), cut(found, edge, plus_one=variant.box_plus_one))
+    assert result.same, result
 
 
-def test_torchvision_before_0_13(write_checkpoint: CheckpointWriter) -> None:
+@pytest.mark.parametrize("name", VARIANTS)
+def test_exported_anchors(name: str, exported: Callable[[str], Exported]) -> None:
+    """Of each level the first 18 anchors and the last 9, which are made to score best."""
+    path, want, variant, _ = exported(OF_VARIANT[name])
+    feeds, counts = {}, [int(want[f"P{level}_anchors_count"]) for level in range(3, 8)]
+    for i, level in enumerate(range(3, 8)):
+        _, _, height, width = want[f"P{level}_cls_shape"].astype(int)
+        rows = np.full((counts[i], variant.num_classes), -9, np.float32)  # as (y, x, anchor)
+        wanted = [*range(18), *range(counts[i] - 9, counts[i])]
+        rows[wanted] = np.arange(27, 0, -1, dtype=np.float32)[:, None]
+        maps = rows.reshape(1, height, width, -1).transpose(0, 3, 1, 2)
+        feeds[HEADS[i]] = np.ascontiguousarray(maps)
+    got = run_fed(path, feeds, ("candidates/anchors",))
+    starts = np.cumsum([0, *(min(1000, count) for count in counts)])
+    for level, start in zip(range(3, 8), starts[:-1], strict=True):
+        anchors = got["candidates/anchors"][0, start : start + 27]
+        assert np.abs(anchors[:18] - want[f"P{level}_anchors"]).max() <= TOLERANCE
+        assert np.abs(anchors[18:] - want[f"P{level}_anchors_last"]).max() <= TOLERANCE
+
+
+def frame_of(want: dict[str, Array], variant: Variant) -> Image:
+    """(height, width, 3) uint8 BGR that entered the network, or what is nearest to it."""
+    height, width = image_size(want)
+    x = want["input"][0, :, :height, :width].transpose(1, 2, 0)
+    bgr = x if variant.channel_order == "bgr" else x[..., ::-1]
+    pixels = bgr * np.array(variant.std_bgr) + np.array(variant.mean_bgr)
+    return np.asarray(np.rint(pixels), np.uint8)
+
+
+def seen_in_image(found: Detections, image: Image) -> Detections:
+    """Cut to the image, without those that lie outside of it."""
+    found = cut(found, (image.shape[0], image.shape[1]))
+    has_area = (found.xyxy[:, 2:] > found.xyxy[:, :2]).all(axis=1)
+    return found[np.asarray(has_area, np.bool_)]
+
+
+@pytest.mark.parametrize("name", [D2, ODTK, MMDET])
+def test_detector(name: str, exported: Callable[[str], Exported]) -> None:
+    """All that is shipped, on the pixels that those projects' own resizing gave."""
+    path, want, variant, _ = exported(OF_VARIANT[name])
+    frame = frame_of(want, variant)
+    with Detector(path) as detector:
+        found = detector(frame)
+    expected = seen_in_image(reference(want), frame)
+    result = match(expected, found)
+    assert result.same and result.matched > 50, result
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime", "counts"),
+    [
+        (V1, "openvino", (53, 0, 0)),
+        (V2, "openvino", (97, 0, 0)),
+        (V1, "onnxruntime", (52, 1, 1)),  # NMS in the file knows the frame and not the image
+    ],
+)
+def test_detector_on_torchvision_s_floats(
+    name: str,
+    runtime: Any,
+    counts: tuple[int, ...],
+    exported: Callable[[str], Exported],
+    golden: ModuleType,
+    shared: Callable[..., Path],
+    folder: Path,
+) -> None:
+    """The same where what enters the network is no 8-bit image: it stands in the file instead."""
+    if runtime == "onnxruntime":
+        pytest.importorskip(runtime)
+    path, want, _, _ = exported(OF_VARIANT[name])
+    image = read_image(shared("golden", "input.png"))
+    with Detector(seeing(path, want["input"], folder / "seeing.onnx"), runtime=runtime) as detector:
+        found = detector(image)
+    in_image = {k.replace("det_orig", "det"): v for k, v in want.items() if "det_orig" in k}
+    result = match(seen_in_image(reference(in_image), image), found)
+    assert (result.matched, result.missing, result.extra) == counts, result
+
+
+def seeing(path: Path, x: Array, target: Path) -> Path:
+    """A copy of a file whose network always sees x (1, 3, H, W) RGB, whatever the frames are."""
+    model = onnx.load(path)
+    (normalize,) = (node for node in model.graph.node if "normalized" in node.output)
+    model.graph.node.remove(normalize)
+    bgr = np.ascontiguousarray(x[:, ::-1])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(bgr, "normalized"))
+    onnx.save(model, target)
+    return target
+
+
+def test_both_files_of_detectron2_are_one_model(exported: Callable[[str], Exported]) -> None:
+    pickled, saved = (onnx.load(exported(f"detectron2 {n}").path) for n in ("zoo", "training"))
+    saved.graph.name = pickled.graph.name
+    assert pickled.graph == saved.graph
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_int8_builds(
+    name: str, exported: Callable[[str], Exported], shared: Callable[..., Path], folder: Path
+) -> None:
+    if not tensorrt_rtx.available():
+        pytest.skip("TensorRT-RTX is not installed")
+    photo = CalibrationSettings(images=str(shared("golden", "input.png")), num=1)
+    path = calibrate(exported(OF_VARIANT[name]).path, folder / "int8.onnx", photo).path
+    info = read_info(path)
+    assert info.precision == "int8"
+    assert tensorrt_rtx.check_build(path, info, max_batch=4).plan_bytes > 0
+
+
+def test_torchvision_before_0_13(
+    golden: ModuleType, arrays: Any, checkpoint: Any, folder: Path
+) -> None:
     """Old names give the same tensors; their frozen norms have no epsilon."""
-    old = load_any(write_checkpoint(VARIANTS[0], legacy=True))
-    new = load_any(write_checkpoint(VARIANTS[0]))
+    path = folder / "legacy.pth"
+    torch.save(golden.load(V1, legacy=True), path)
+    old, new, want = load_any(path), load_any(checkpoint("torchvision")), arrays(V1)
     assert (old.variant.bn_eps, new.variant.bn_eps) == (0.0, 1e-5)
     new_state = new.model.state_dict()
     for key, value in old.model.state_dict().items():
         assert torch.equal(value, new_state[key]), key
+    with torch.inference_mode():
+        outputs = old.model(torch.from_numpy(want["input"]))
+    expected = reference({k.removeprefix("eps0_"): v for k, v in want.items() if "eps0_det" in k})
+    padded, sizes = want["input"].shape[2:], [image_size(want)]
+    found = postprocess(outputs, old.variant, padded, Thresholds(), sizes=sizes)
+    assert match(expected, found[0]).same
 
 
-def test_box_coding(write_checkpoint: CheckpointWriter, arrays: Arrays) -> None:
+def test_box_coding(checkpoint: Any, arrays: Any) -> None:
     """Hand-made deltas far past the clamps, through each project's own decoder."""
-    from retinart.train.boxes import clip, decode
-
     for name in VARIANTS:
-        variant, want = load_any(write_checkpoint(name)).variant, arrays(name)
+        variant, want = load_any(checkpoint(OF_VARIANT[name])).variant, arrays(name)
         got = decode(
             torch.from_numpy(want["coder_deltas"]),
             torch.from_numpy(want["coder_anchors"]),
             clamp=variant.box_clamp,
             clamp_below=variant.box_clamp_below,
             plus_one=variant.box_plus_one,
-        )
+        ).numpy()
         if variant.box_plus_one:  # that project's decoder clips, here to 256x384
-            got = clip(got, (256, 384), plus_one=True)
-        np.testing.assert_allclose(got.numpy(), want["coder_boxes"], rtol=1e-5, atol=1e-3)
+            got = clip_boxes(got, (256, 384), plus_one=True)
+        np.testing.assert_allclose(got, want["coder_boxes"], rtol=1e-5, atol=1e-3)
 
 
-def fixed_info(loaded: Loaded, size: tuple[int, int]) -> ModelInfo:
-    return ModelInfo(
-        name="golden",
-        classes=loaded.classes,
-        precision="fp32",
-        variant=loaded.variant,
-        resize=ResizeRule(
-            short_side=None, max_size=None, canvas=size, pad_multiple=32, pad_value=(0, 0, 0)
-        ),
-        min_size=size,
-        max_size=size,
-        thresholds=Thresholds(),
-    )
-
-
-def run_normalized(path: Path, x: Array, names: tuple[str, ...]) -> dict[str, Array]:
-    """A file's tensors for an input (1, 3, H, W) that is put in behind the normalisation."""
+def run_fed(path: Path, feeds: dict[str, Array], names: tuple[str, ...]) -> dict[str, Array]:
+    """Tensors of a file when others of it are given."""
     openvino = load_openvino()
     core = openvino.Core()
     model = core.read_model(path)
-    after = find_tensor(model, "normalized")
-    parameter = openvino.opset13.parameter(list(x.shape), np.float32, "normalized")
-    for target in after.get_target_inputs():
-        target.replace_source_output(parameter.output(0))
-    cut = openvino.Model([find_tensor(model, n) for n in names], [parameter], "cut")
-    result = core.compile_model(cut, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({0: x})
+    parameters = []
+    for name, value in feeds.items():
+        parameter = openvino.opset13.parameter(list(value.shape), np.float32, name)
+        for target in find_tensor(model, name).get_target_inputs():
+            target.replace_source_output(parameter.output(0))
+        parameters.append(parameter)
+    cut_out = openvino.Model([find_tensor(model, n) for n in names], parameters, "cut")
+    compiled = core.compile_model(cut_out, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    result = compiled(dict(enumerate(feeds.values())))
     return {name: np.array(result[i]) for i, name in enumerate(names)}

@@ -34,14 +34,18 @@ NOT_IN_ENGINE = frozenset({"onnx", "torch", "torchvision"})
 
 # What an install without extras has not got.
 EXTRAS_ONLY = (
+    "av",
+    "matplotlib",
     "onnx",
     "onnxruntime",
     "pycocotools",
     "pycuda",
+    "supervision",
     "tensorrt",
     "tensorrt_rtx",
     "torch",
     "torchvision",
+    "trackers",
 )
 
 MAX_LINES = 400
@@ -268,3 +272,23 @@ def test_commands_are_found_in_code_only() -> None:
         '`pip install "retinart[train]"` and `import retinart as r`\n'
     )
     assert commands_in(text) == {"detect", "export", "make-scenes"}
+
+
+def test_no_code_asks_whose_model_it_is() -> None:
+    """Projects differ in fields of `Variant`, and nothing branches on a project's name."""
+    projects = ("torchvision", "detectron2", "mmdetection", "odtk")
+    asked = []
+    for package in ("engine", "train", "export", "calib"):
+        for file in python_files(package):
+            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                if isinstance(node, ast.If | ast.IfExp | ast.While):
+                    question: ast.AST = node.test
+                elif isinstance(node, ast.Compare | ast.Match):
+                    question = node
+                else:
+                    continue
+                for part in ast.walk(question):
+                    named = isinstance(part, ast.Constant) and str(part.value).startswith(projects)
+                    if named or (isinstance(part, ast.Attribute) and part.attr == "source"):
+                        asked.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert not asked, f"code branches on whose model it is: {asked}"

@@ -14,7 +14,7 @@ from retinart.engine.images import list_images, read_image
 from retinart.engine.matching import match
 from retinart.export.checkpoint import load_any
 from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.predict import predict
+from retinart.train.predict import normalize, postprocess
 
 COCO_IMAGES = 20
 
@@ -37,11 +37,16 @@ def test_the_same_detections(
     with Detector(path) as openvino, Detector(path, runtime="onnxruntime") as onnxruntime:
         for image in map(read_image, paths):
             batch, (resized,) = openvino.info.resize.apply([image])
-            reference = predict(loaded.model, loaded.variant, batch, openvino.thresholds)[0]
-            expected = resized.detections_to_source(reference)
-            full = len(reference) == openvino.thresholds.detections_per_img
-            floor = float(reference.confidence[-1]) if full else 0.05
-            for detector in (openvino, onnxruntime):
+            with torch.inference_mode():
+                outputs = loaded.model(normalize(torch.from_numpy(batch), loaded.variant))
+            frame = batch.shape[1:3]
+            # NMS in the file clips to the frame, NMS in NumPy to the image
+            for detector, size in ((openvino, resized.size), (onnxruntime, frame)):
+                wanted = detector.thresholds
+                reference = postprocess(outputs, loaded.variant, frame, wanted, sizes=[size])[0]
+                expected = resized.detections_to_source(reference)
+                full = len(reference) == wanted.detections_per_img
+                floor = float(reference.confidence[-1]) if full else 0.05
                 result = match(expected, detector(image), floor=floor)
                 assert result.same, (detector.runtime, result)
                 matched += result.matched

@@ -1,4 +1,4 @@
-"""Box arithmetic in PyTorch: coding against anchors, IoU, clipping. Boxes are xyxy in pixels."""
+"""Box arithmetic in PyTorch: coding against anchors, IoU. Boxes are xyxy in pixels."""
 
 from __future__ import annotations
 
@@ -48,14 +48,6 @@ def decode(
     center = center + deltas[..., :2] * size
     half = torch.exp(log_size) * size / 2
     return torch.cat([center - half, center + half - one], dim=-1)
-
-
-def clip(boxes: Tensor, image_size: tuple[int, int], *, plus_one: bool = False) -> Tensor:
-    """Boxes (..., 4) cut to an image of (height, width); inclusive corners when `plus_one`."""
-    height, width = (side - float(plus_one) for side in image_size)
-    x = boxes[..., 0::2].clamp(0, width)
-    y = boxes[..., 1::2].clamp(0, height)
-    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ def read_torch_file(path: Path) -> Any:
     """
     if not path.is_file():
         raise BadInput(f"there is no checkpoint at {path}", fix="Check the path")
+    if kind := _other_kind(path):
+        raise BadInput(f"{path} is no checkpoint but {kind[0]}", fix=kind[1])
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -70,6 +73,28 @@ def read_torch_file(path: Path) -> Any:
             why=f"it is truncated or not a torch file ({_first_line(error)})",
             fix="Copy or download it again and compare its size",
         ) from error
+
+
+def _other_kind(path: Path) -> tuple[str, str] | None:
+    """What a file is that people may take for a checkpoint, and what to do with it."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    if path.suffix == ".onnx":
+        return "an ONNX model", "Export from the checkpoint that it was made from"
+    if path.suffix == ".safetensors" or (head[8:] == b"{" and head[4:8] == bytes(4)):
+        return (
+            "a safetensors file",
+            "Save what it holds with torch.save(safetensors.torch.load_file(FILE), 'model.pth')",
+        )
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return (
+                    "a TorchScript program",
+                    "Save its weights with torch.save(torch.jit.load(FILE).state_dict(), "
+                    "'model.pth')",
+                )
+    return None
 
 
 def load_checkpoint(path: Path) -> tuple[RetinaNet, Variant, list[str]]:

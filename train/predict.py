@@ -5,15 +5,18 @@ N  images      A  anchors at a position      K  classes      T  anchors of all l
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from retinart.engine.detections import Detections
 from retinart.engine.images import Image
 from retinart.engine.info import Thresholds
-from retinart.engine.nms import detect_from_candidates
+from retinart.engine.nms import clip_boxes, detect_from_candidates
 from retinart.engine.variant import Variant
-from retinart.train.boxes import clip, decode
+from retinart.train.boxes import decode
 from retinart.train.retinanet import HeadOutputs, RetinaNet, flatten_levels, variant_anchors
 
 
@@ -36,39 +39,47 @@ def normalize(frames: Tensor, variant: Variant) -> Tensor:
 
 @torch.inference_mode()
 def predict(
-    model: RetinaNet, variant: Variant, frames: Image, thresholds: Thresholds
+    model: RetinaNet,
+    variant: Variant,
+    frames: Image,
+    thresholds: Thresholds,
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> list[Detections]:
-    """Detections in pixels of the frames (N, H, W, 3) uint8 BGR, one object a frame."""
-    size = (frames.shape[1], frames.shape[2])
-    return postprocess(
-        model(normalize(torch.from_numpy(frames), variant)), variant, size, thresholds
-    )
+    """Detections in pixels of the frames (N, H, W, 3) uint8 BGR, one object a frame.
+
+    Args:
+        sizes: see `postprocess`.
+    """
+    frame_size = (frames.shape[1], frames.shape[2])
+    outputs = model(normalize(torch.from_numpy(frames), variant))
+    return postprocess(outputs, variant, frame_size, thresholds, sizes=sizes)
 
 
 def postprocess(
     outputs: HeadOutputs,
     variant: Variant,
-    image_size: tuple[int, int],
+    frame_size: tuple[int, int],
     thresholds: Thresholds,
     *,
-    clip_size: tuple[int, int] | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> list[Detections]:
     """Raw outputs to detections.
 
     Args:
-        outputs: of the network for inputs of image_size.
+        outputs: of the network for frames of frame_size.
         variant: anchors and box coding.
-        image_size: (height, width) of the padded network input.
+        frame_size: (height, width) of the padded network input.
         thresholds: what counts as a detection.
-        clip_size: (height, width) that boxes are clipped to; the whole input by default.
+        sizes: (height, width) of the part of each frame that its image covers; by default all.
 
     Returns:
         Detections in pixels of the network input.
     """
-    anchors = [torch.from_numpy(a) for a in variant_anchors(variant, image_size)]
-    clip_size = clip_size or image_size
+    anchors = [torch.from_numpy(a) for a in variant_anchors(variant, frame_size)]
+    plus_one = variant.box_plus_one
     found = []
-    for i in range(len(outputs.logits[0])):
+    for i, size in enumerate(sizes or [frame_size] * len(outputs.logits[0])):
         boxes, scores = [], []
         for logits, deltas, level_anchors in zip(
             outputs.logits, outputs.deltas, anchors, strict=True
@@ -82,20 +93,18 @@ def postprocess(
                 level_anchors[best],
                 clamp=variant.box_clamp,
                 clamp_below=variant.box_clamp_below,
-                plus_one=variant.box_plus_one,
+                plus_one=plus_one,
             )
             boxes.append(level_boxes)
             scores.append(flat_logits[best].sigmoid())
-        all_boxes = torch.cat(boxes)
-        if variant.clip_before_nms:
-            all_boxes = clip(all_boxes, clip_size, plus_one=variant.box_plus_one)
+        edge = variant.clip_size(frame_size, size)
         result = detect_from_candidates(
-            all_boxes.numpy(), torch.cat(scores).numpy(), thresholds, plus_one=variant.box_plus_one
+            torch.cat(boxes).numpy(),
+            torch.cat(scores).numpy(),
+            thresholds,
+            plus_one=plus_one,
+            clip_to=edge if variant.clip_before_nms else None,
         )
-        if not variant.clip_before_nms:
-            clipped = clip(torch.from_numpy(result.xyxy), clip_size, plus_one=variant.box_plus_one)
-            result = Detections(
-                xyxy=clipped.numpy(), confidence=result.confidence, class_id=result.class_id
-            )
-        found.append(result)
+        clipped = clip_boxes(result.xyxy, edge, plus_one=plus_one)
+        found.append(dataclasses.replace(result, xyxy=clipped))
     return found

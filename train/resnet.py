@@ -29,6 +29,8 @@ BACKBONES: dict[str, BackboneSpec] = {
     "resnet101": BackboneSpec(True, (3, 4, 23, 3)),
     "resnet152": BackboneSpec(True, (3, 8, 36, 3)),
     "resnext50_32x4d": BackboneSpec(True, (3, 4, 6, 3), groups=32, width_per_group=4),
+    "resnext101_32x4d": BackboneSpec(True, (3, 4, 23, 3), groups=32, width_per_group=4),
+    "resnext101_64x4d": BackboneSpec(True, (3, 4, 23, 3), groups=64, width_per_group=4),
     "resnext101_32x8d": BackboneSpec(True, (3, 4, 23, 3), groups=32, width_per_group=8),
 }
 

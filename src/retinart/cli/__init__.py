@@ -1,7 +1,8 @@
 """The command line: parses, calls one function, prints.
 
 stdout is data, stderr is progress and problems. Exit codes: 0 done, 1 a check failed, 2 bad usage
-or input, 3 something needed is missing here, 70 a defect of retinart itself, 130 interrupted.
+or input, 3 something needed is missing here, 70 a defect of retinart itself, 130 interrupted, 143
+ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from retinart.cli import data, model, training
+from retinart.cli import build, data, measure, model, precision, training
 from retinart.engine.errors import BadInput, MissingDependency, RetinartError
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 # modules that an extra brings, for whoever runs a command without it
-_EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval"}
+_EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval", "matplotlib": "report"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     common.set_defaults(extra="")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (model, data, training):
+    for module in (model, precision, build, data, measure, training):
         module.add_commands(commands, common)
     return parser
 

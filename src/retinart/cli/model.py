@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from retinart.engine.errors import BadInput
-from retinart.engine.info import Thresholds
-
-_DEFAULTS = Thresholds()
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -38,9 +35,11 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     export.add_argument(
         "--dynamic", action="store_true", help="input height and width follow each image"
     )
-    export.add_argument("--max-det", type=int, default=_DEFAULTS.detections_per_img, metavar="N")
-    export.add_argument("--conf", type=float, default=_DEFAULTS.score_thresh, metavar="T")
-    export.add_argument("--iou", type=float, default=_DEFAULTS.nms_thresh, metavar="T")
+    export.add_argument(
+        "--max-det", type=int, metavar="N", help="an image; default: what the project keeps"
+    )
+    export.add_argument("--conf", type=float, metavar="T", help="score threshold, default 0.05")
+    export.add_argument("--iou", type=float, metavar="T", help="NMS threshold, default 0.5")
     export.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
     export.add_argument(
         "--set",
@@ -55,24 +54,6 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "--skip-tensorrt", action="store_true", help="do not build the graph with TensorRT-RTX"
     )
     export.set_defaults(run=_export, extra="export")
-
-    calibrate = commands.add_parser(
-        "calibrate",
-        parents=[common],
-        help="FP32 ONNX to INT8 ONNX",
-        description="Observe the ranges of activations on images, resized as the runtime resizes "
-        "them, and write the model with Q/DQ pairs. A record of ranges, method and hashes goes "
-        "beside it.",
-    )
-    calibrate.add_argument("model", type=Path)
-    calibrate.add_argument("--images", required=True, metavar="SOURCE")
-    calibrate.add_argument("-o", "--out", type=Path, default=Path("model.int8.onnx"))
-    calibrate.add_argument("--num", type=int, default=200, metavar="N")
-    calibrate.add_argument("--seed", type=int, default=0)
-    calibrate.add_argument(
-        "--method", choices=("minmax", "percentile", "mse", "entropy"), default="percentile"
-    )
-    calibrate.set_defaults(run=_calibrate, extra="export")
 
     inspect = commands.add_parser("inspect", parents=[common], help="what a model file is")
     inspect.add_argument("model", type=Path)
@@ -98,33 +79,32 @@ def _export(args: argparse.Namespace) -> int:
         height=args.height,
         width=args.width,
         dynamic=args.dynamic,
-        thresholds=Thresholds(
-            score_thresh=args.conf, nms_thresh=args.iou, detections_per_img=args.max_det
-        ),
+        conf=args.conf,
+        iou=args.iou,
+        max_det=args.max_det,
         classes=None if args.classes is None else _names(args.classes),
         images=args.images,
         variant=tuple(args.set),
         tensorrt=not args.skip_tensorrt,
     )
-    _say_export(export_checkpoint(args.checkpoint, args.out, settings))
+    report = export_checkpoint(args.checkpoint, args.out, settings)
+    _say_alike(report.info.classes)
+    _say_export(report)
     return 0
 
 
-def _calibrate(args: argparse.Namespace) -> int:
-    from retinart.calib.calibrate import CalibrationSettings, calibrate
+def _say_alike(classes: tuple[str, ...]) -> None:
+    from retinart.engine.evaluate import class_key
 
-    report = calibrate(
-        args.model,
-        args.out,
-        CalibrationSettings(images=args.images, num=args.num, seed=args.seed, method=args.method),
-    )
-    print(
-        f"{report.convolutions} convolutions are INT8, by {args.method} over {report.images} "
-        f"images; the record is {report.record}",
-        file=sys.stderr,
-    )
-    print(report.path)
-    return 0
+    first: dict[str, str] = {}
+    for name in classes:
+        if first.setdefault(class_key(name), name) != name:
+            other = first[class_key(name)]
+            print(
+                f"the classes {other!r} and {name!r} differ in case only: they are two to the "
+                "detector, and one to `retinart eval`",
+                file=sys.stderr,
+            )
 
 
 def _say_export(report: Any) -> None:
@@ -194,7 +174,7 @@ def _demo(args: argparse.Namespace) -> int:
     ap, ap50 = (100 * (figures[name] or 0.0) for name in ("AP", "AP50"))
     print(f"\nAP {ap:.1f}, AP50 {ap50:.1f} on {report.evaluation.images} fresh scenes")
     print(f"\nvideo, {report.video.frames} frames, ms a frame by stage:")
-    print(report.video.clock.table())
+    print(report.video.table())
     print("\nleft behind:")
     for path in [report.export.path, *report.video.outputs, report.picture]:
         print(f"  {path}")

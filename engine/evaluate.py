@@ -37,6 +37,7 @@ class Evaluation:
         images: images evaluated.
         problems: what was wrong with the data, a line each.
         skipped: images that could not be read, with the reason.
+        found: the detections in each image, by its id, in pixels of the annotated size.
         clock: times of the stages.
     """
 
@@ -45,6 +46,7 @@ class Evaluation:
     images: int
     problems: tuple[str, ...]
     skipped: tuple[tuple[Path, str], ...]
+    found: dict[int, Detections]
     clock: StageClock = field(default_factory=StageClock)
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +80,8 @@ def evaluate(detector: Detector, annotations: Path, images: Path) -> Evaluation:
     category = _categories(detector.classes, dataset, problems)
     clock, progress = StageClock(), Progress()
     results: list[dict[str, Any]] = []
-    seen, skipped, resized = [], [], []
+    skipped, resized = [], []
+    by_image: dict[int, Detections] = {}
     for count, item in enumerate(dataset.images, 1):
         try:
             with clock("decode"):
@@ -91,23 +94,24 @@ def evaluate(detector: Detector, annotations: Path, images: Path) -> Evaluation:
             resized.append(f"{item.path.name} ({image.shape[1]}x{image.shape[0]})")
             ratio = np.array([item.width / image.shape[1], item.height / image.shape[0]] * 2)
             found = replace(found, xyxy=(found.xyxy * ratio).astype(np.float32))
-        seen.append(item.image_id)
+        by_image[item.image_id] = found
         results += _results(item.image_id, found, category)
         progress.update(count, len(dataset.images), f"{len(found)} objects")
-    if not seen:
+    if not by_image:
         raise BadInput(f"no image in {images} can be read", why=skipped[0][1])
     if resized:
         problems.append(
             f"{len(resized)} images of another size than annotated (detections scaled to that): "
             + _some(resized)
         )
-    stats, per_class = coco_figures(dataset, results, seen)
+    stats, per_class = coco_figures(dataset, results, list(by_image))
     return Evaluation(
         figures=stats,
         per_class=per_class,
-        images=len(seen),
+        images=len(by_image),
         problems=tuple(problems),
         skipped=tuple(skipped),
+        found=by_image,
         clock=clock,
     )
 
@@ -146,12 +150,13 @@ def _pycocotools() -> tuple[Any, Any]:
     return COCO, COCOeval
 
 
+def points(value: float | None) -> str:
+    """A share of 1 as points of 100, or a dash."""
+    return "    -" if value is None else f"{100 * value:5.1f}"
+
+
 def table(evaluation: Evaluation) -> str:
     """The figures for people, in AP points (0 to 100)."""
-
-    def points(value: float | None) -> str:
-        return "   -" if value is None else f"{100 * value:5.1f}"
-
     lines = [f"{name:<10} {points(value)}" for name, value in evaluation.figures.items()]
     lines.append(f"AP by class ({evaluation.images} images)")
     lines += [f"  {points(v)}  {name}" for name, v in evaluation.per_class.items()]
@@ -169,7 +174,7 @@ def _categories(
     category = {
         label: category_id
         for name, category_id in zip(dataset.classes, dataset.category_ids, strict=True)
-        for label in wanted.get(_key(name), ())
+        for label in wanted.get(class_key(name), ())
     }
     if not category:
         raise BadInput(
@@ -177,7 +182,7 @@ def _categories(
             why=f"the model has {_some(classes)}; the annotations have {_some(dataset.classes)}",
             fix="Give the model its names with `retinart export --classes FILE`",
         )
-    unknown = [n for n in dataset.classes if _key(n) not in wanted]
+    unknown = [n for n in dataset.classes if class_key(n) not in wanted]
     if unknown:
         problems.append(f"the model does not know {_some(unknown)}: they count as missed")
     return category
@@ -209,12 +214,12 @@ def _positions(names: Sequence[str]) -> dict[str, list[int]]:
     """Where each name stands, in the order of the first of each."""
     found: dict[str, list[int]] = {}
     for position, name in enumerate(names):
-        found.setdefault(_key(name), []).append(position)
+        found.setdefault(class_key(name), []).append(position)
     return found
 
 
-def _key(name: str) -> str:
-    """What names are compared by."""
+def class_key(name: str) -> str:
+    """What names of classes are compared by."""
     return name.strip().lower()
 
 

@@ -1,0 +1,263 @@
+"""AP against milliseconds an image, over scales and precisions of checkpoints.
+
+Every step (an export, a calibration, an evaluation, a timing) is kept under the hash of what it was
+made from, so a run that was stopped goes on, and one with another scale measures that alone. The
+precisions of one checkpoint and scale are timed in turn with each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from retinart.benchmarks import machine
+from retinart.benchmarks.latency import BenchmarkSettings, benchmark
+from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.calib.observe import choose_images
+from retinart.calib.resume import Saved
+from retinart.engine.detector import Detector
+from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.evaluate import evaluate
+from retinart.engine.files import new_folder, sha256
+from retinart.engine.images import list_images
+from retinart.engine.progress import Progress
+from retinart.export.export import ExportSettings, export_checkpoint
+
+PRECISIONS = ("fp32", "int8")
+WITHIN = 0.01  # AP below the best, of the point that is named
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSettings:
+    """What to measure.
+
+    Attributes:
+        imgsz: shorter sides in pixels; inputs are 4:3, as `retinart export --imgsz` makes them.
+        images: folder of the annotated images; the first of them are timed.
+        annotations: COCO instances.
+        calibration_images: folder, file or glob to take INT8's ranges from.
+        calibration_num: how many of them.
+        precisions: of "fp32" and "int8".
+        num_images, repeats, threads: of the timing, as in `BenchmarkSettings`.
+    """
+
+    imgsz: tuple[int, ...]
+    images: Path
+    annotations: Path
+    calibration_images: str | None = None
+    calibration_num: int = 200
+    precisions: tuple[str, ...] = PRECISIONS
+    num_images: int = 16
+    repeats: int = 5
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("imgsz", "precisions"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise BadInput(f"{name} is {list(values)}", fix="Give each value once")
+        if "int8" in self.precisions and self.calibration_images is None:
+            raise BadInput(
+                "INT8 needs images to take ranges from",
+                fix="Give --calibration-images, or --precisions fp32",
+            )
+        for path, there in ((self.images, self.images.is_dir()),
+                            (self.annotations, self.annotations.is_file())):  # fmt: skip
+            if not there:
+                raise BadInput(f"there is no {path}", fix="Check --images and --annotations")
+
+
+def measure_curve(
+    checkpoints: Sequence[Path], out: Path, settings: CurveSettings
+) -> dict[str, Any]:
+    """Export, calibrate, evaluate and time every point; plain JSON types.
+
+    Args:
+        checkpoints: files that `retinart export` reads; a line each, called by the file's stem.
+        out: folder for models/ and done.json, which holds the steps that are done.
+        settings: what to measure.
+
+    Raises:
+        BadInput: a checkpoint or the data cannot be used, or two checkpoints have one name.
+        CheckFailed: as `export_checkpoint` and `calibrate`.
+        MissingDependency: pycocotools is not installed.
+    """
+    names = [path.stem for path in checkpoints]
+    if len(set(names)) < len(names):
+        raise BadInput("two checkpoints have one name", fix="Rename one of the files")
+    if importlib.util.find_spec("pycocotools") is None:
+        raise MissingDependency.package("pycocotools", "export,eval,report", "A curve")
+    for path in checkpoints:
+        if not path.is_file():
+            raise BadInput(f"there is no checkpoint at {path}")
+    with new_folder(out):
+        steps = _Steps(out, settings)
+        points: list[dict[str, Any]] = []
+        for checkpoint in checkpoints:
+            for size in settings.imgsz:
+                points += steps.points(checkpoint, size)
+    return {
+        "what": "AP on annotated images against ms an image from a decoded frame to final boxes",
+        "machine": machine.describe("torch", "onnx"),
+        "images": steps.annotated["images"],
+        "annotations_sha256": steps.annotated["annotations"],
+        "noise": max(point["noise"] for point in points),
+        "fastest_within_1_ap": name(fastest(points)),
+        "points": [{**point, "pareto": is_pareto(point, points)} for point in points],
+        "taken_over": steps.taken_over,
+    }
+
+
+def name(point: dict[str, Any]) -> str:
+    """What to call a point."""
+    return f"{point['checkpoint']} {point['precision']} {point['imgsz']}"
+
+
+def fastest(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The fastest point within 1 AP of the best one."""
+    best = max(point["ap"] for point in points)
+    close = [point for point in points if point["ap"] >= best - WITHIN]
+    return min(close, key=lambda point: float(point["ms"]["p50"]))
+
+
+def is_pareto(point: dict[str, Any], points: Sequence[dict[str, Any]]) -> bool:
+    """No other point is as fast and as good, and better in one of the two."""
+    mine = (-point["ms"]["p50"], point["ap"])
+    for other in points:
+        theirs = (-other["ms"]["p50"], other["ap"])
+        if theirs != mine and all(a >= b for a, b in zip(theirs, mine, strict=True)):
+            return False
+    return True
+
+
+class _Steps:
+    """The steps of a curve, each made once."""
+
+    def __init__(self, out: Path, settings: CurveSettings) -> None:
+        self._settings, self._models = settings, out / "models"
+        self._saved = Saved(out / "done.json", key="curve 1")
+        self._versions = {n: version(n) for n in ("retinart", "openvino", "numpy")}
+        images = list_images(str(settings.images))
+        self._timed = _hash_of(images[: settings.num_images])
+        self.annotated = {
+            "annotations": sha256(settings.annotations), "images": len(images),
+            "images_sha256": _hash_of(images),
+        }  # fmt: skip
+        self._calibration = ""
+        if "int8" in settings.precisions:
+            source, num = str(settings.calibration_images), settings.calibration_num
+            self._calibration = _hash_of(choose_images(source, num, 0))
+        self._progress = Progress()
+        self.taken_over = 0
+
+    def points(self, checkpoint: Path, size: int) -> list[dict[str, Any]]:
+        """A checkpoint at a scale, in each precision."""
+        fp32 = self._export(checkpoint, size)
+        paths = [self._int8(fp32) if p == "int8" else fp32 for p in self._settings.precisions]
+        figures = [self._accuracy(path) for path in paths]
+        timing = self._timing(paths)
+        return [
+            {
+                "checkpoint": checkpoint.stem,
+                "imgsz": size,
+                "precision": precision,
+                "input": timed["input"],
+                "ap": found["AP"] or 0.0,
+                "ap50": found["AP50"] or 0.0,
+                "ms": timed["ms"]["total"],
+                "images_per_second": timed["images_per_second"],
+                "gmac": timed["gmac"],
+                "share_of_peak": timed["share_of_peak"],
+                "noise": timing["noise"],
+                "sha256": timed["sha256"],
+            }
+            for precision, found, timed in zip(
+                self._settings.precisions, figures, timing["models"], strict=True
+            )
+        ]
+
+    def _export(self, checkpoint: Path, size: int) -> Path:
+        path = self._models / f"{checkpoint.stem}-{size}.onnx"
+        inputs = {"checkpoint": sha256(checkpoint), "imgsz": size}
+
+        def make() -> None:
+            export_checkpoint(checkpoint, path, ExportSettings(imgsz=size, tensorrt=False))
+
+        return self._file("export", path, inputs, make)
+
+    def _int8(self, fp32: Path) -> Path:
+        path = fp32.with_suffix(".int8.onnx")
+        inputs = {"fp32": sha256(fp32), "images": self._calibration}
+        settings = CalibrationSettings(
+            images=self._settings.calibration_images, num=self._settings.calibration_num
+        )
+
+        def make() -> None:
+            calibrate(fp32, path, settings)
+
+        return self._file("calibrate", path, inputs, make)
+
+    def _accuracy(self, path: Path) -> dict[str, Any]:
+        def make() -> Any:
+            with Detector(path, runtime="openvino", threads=self._settings.threads) as detector:
+                found = evaluate(detector, self._settings.annotations, self._settings.images)
+            return found.figures
+
+        return dict(self._once("evaluate", path, {"model": sha256(path), **self.annotated}, make))
+
+    def _timing(self, paths: list[Path]) -> dict[str, Any]:
+        s = self._settings
+        settings = BenchmarkSettings(
+            images=str(s.images), num_images=s.num_images, repeats=s.repeats, threads=s.threads
+        )
+        inputs = {
+            "models": [sha256(path) for path in paths], "images": self._timed,
+            "repeats": s.repeats, "threads": s.threads, "cpu": machine.describe()["cpu"],
+        }  # fmt: skip
+        made = self._once("time", paths[0], inputs, lambda: benchmark(paths, settings))
+        return dict(made)
+
+    def _file(
+        self, what: str, path: Path, inputs: dict[str, Any], make: Callable[[], None]
+    ) -> Path:
+        """A file that is made once, and again when it is gone or is another one by now."""
+
+        def make_and_hash() -> str:
+            make()
+            return sha256(path)
+
+        def holds(digest: str) -> bool:
+            return path.is_file() and sha256(path) == digest
+
+        self._once(what, path, {"name": path.name, **inputs}, make_and_hash, holds)
+        return path
+
+    def _once(
+        self,
+        what: str,
+        path: Path,
+        inputs: dict[str, Any],
+        make: Callable[[], Any],
+        holds: Callable[[Any], bool] = lambda found: True,
+    ) -> Any:
+        content = json.dumps([what, inputs, self._versions], sort_keys=True)
+        key = f"{what} {hashlib.sha256(content.encode()).hexdigest()}"
+        found = self._saved.get(key)
+        if found is not None and holds(found):
+            self.taken_over += 1
+            return found
+        self._progress.line(f"{what} {path.name}")
+        found = make()
+        self._saved.set(key, found)
+        return found
+
+
+def _hash_of(paths: Sequence[Path]) -> str:
+    """Of the files' names and contents."""
+    return hashlib.sha256("".join(f"{p.name} {sha256(p)}\n" for p in paths).encode()).hexdigest()

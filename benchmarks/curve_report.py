@@ -1,0 +1,170 @@
+"""A curve as JSON, CSV and, with matplotlib, an HTML page, a PNG and an SVG."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+from retinart.benchmarks.curve import name
+from retinart.benchmarks.latency_report import environment, noise, why_no_report, write_csv
+from retinart.benchmarks.references import RECALLED, SCALES, TABLE_1E
+from retinart.engine.files import atomic_path
+from retinart.engine.page import (
+    COLORS,
+    INK,
+    load_matplotlib,
+    paint,
+    svg,
+    svg_text,
+    table,
+    write_page,
+)
+
+_MARKERS = "osD^vP"
+
+
+def write_results(folder: Path, curve: dict[str, Any]) -> list[Path]:
+    """Write `curve.json`, `.csv` and, where they can be drawn, `report.html`, `curve.png`, `.svg`.
+
+    Args:
+        folder: where to.
+        curve: of `measure_curve`, with `command` that reproduces it.
+
+    Returns:
+        The files written.
+    """
+    paths = [folder / "curve.json", folder / "curve.csv"]
+    with atomic_path(paths[0]) as temporary:
+        temporary.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
+    write_csv(paths[1], [_row(point) for point in curve["points"]])
+    if why_no_report():
+        return paths
+    page, png, vector = (folder / n for n in ("report.html", "curve.png", "curve.svg"))
+    write_page(page, "AP against latency", _parts(curve))
+    with atomic_path(vector) as temporary:
+        temporary.write_text(svg_text(draw(curve)), encoding="utf-8")
+    figure = draw(curve)
+    paint(figure, "#202020")
+    figure.tight_layout()
+    with atomic_path(png) as temporary:
+        figure.savefig(temporary, dpi=140, facecolor="white")
+    return [*paths, page, png, vector]
+
+
+def report(curve: dict[str, Any]) -> str:
+    """The points as Markdown; a star is on the Pareto front."""
+    lines = [
+        "| checkpoint | precision | imgsz | input | AP | AP50 | ms p50 / p90 / p99 | Pareto |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += ["| " + " | ".join(_cells(point)) + " |" for point in curve["points"]]
+    return "\n".join([*lines, "", _fastest(curve)])
+
+
+def draw(curve: dict[str, Any]) -> Any:
+    """A figure of matplotlib: what was measured, and beside it the paper's figures."""
+    figure = load_matplotlib().Figure(figsize=(11, 5))
+    ours, paper = figure.subplots(1, 2, width_ratios=(3, 2))
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for point in curve["points"]:
+        lines.setdefault((point["checkpoint"], point["precision"]), []).append(point)
+    for i, ((checkpoint, precision), points) in enumerate(lines.items()):
+        points = sorted(points, key=lambda p: int(p["imgsz"]))
+        x, y = [p["ms"]["p50"] for p in points], [100 * p["ap"] for p in points]
+        color = COLORS[i % len(COLORS)]
+        ours.plot(x, y, color=color, marker=_MARKERS[i % len(_MARKERS)], markersize=5,
+                  label=f"{checkpoint} {precision}")  # fmt: skip
+        for p, px, py in zip(points, x, y, strict=True):
+            ours.annotate(str(p["imgsz"]), (px, py), (0, -15), textcoords="offset points",
+                          fontsize=8, color=color, ha="center")  # fmt: skip
+    front = [p for p in curve["points"] if p["pareto"]]
+    ours.scatter([p["ms"]["p50"] for p in front], [100 * p["ap"] for p in front], s=150,
+                 facecolors="none", edgecolors=INK, label="Pareto point")  # fmt: skip
+    ours.set_title("measured here", fontsize=10)
+    for (backbone, values), color in zip(TABLE_1E.items(), COLORS, strict=False):
+        paper.plot([ms for _, ms in values], [ap for ap, _ in values], color=color, marker="o",
+                   markersize=4, label=f"RetinaNet {backbone}, Table 1e")  # fmt: skip
+    paper.scatter([ms for _, ms in RECALLED.values()], [ap for ap, _ in RECALLED.values()],
+                  color=COLORS[4], marker="x", s=25, label="others, recalled")  # fmt: skip
+    for i, (label, (ap, ms)) in enumerate(RECALLED.items()):
+        above = (0, 6 if i % 2 else -12)  # two of them stand close to each other
+        paper.annotate(label, (ms, ap), above, textcoords="offset points", fontsize=7,
+                       color=COLORS[4], ha="center")  # fmt: skip
+    paper.set_title("the paper: M40, COCO test-dev", fontsize=10)
+    for axes in (ours, paper):
+        axes.set_xlabel("ms an image")
+        axes.set_ylabel("AP")
+        axes.margins(0.12, 0.15)
+        axes.grid(alpha=0.2)
+        axes.legend(fontsize=8, frameon=False)
+    ours.set_xlim(left=0)
+    low, high = ours.get_ylim()
+    if high - low < 2:  # so that a tenth of a point does not look like much
+        ours.set_ylim((low + high) / 2 - 1, (low + high) / 2 + 1)
+    return figure
+
+
+def _parts(curve: dict[str, Any]) -> list[str]:
+    head = [
+        "checkpoint",
+        "precision",
+        "imgsz",
+        "input",
+        "AP",
+        "AP50",
+        "ms p50 / p90 / p99",
+        "Pareto",
+    ]
+    paper = [
+        [f"RetinaNet {backbone} {size}", f"{ap:.1f}", str(ms), "Table 1e"]
+        for backbone, values in TABLE_1E.items()
+        for size, (ap, ms) in zip(SCALES, values, strict=True)
+    ]
+    paper += [[n, f"{ap:.1f}", str(ms), "Figure 2, recalled"] for n, (ap, ms) in RECALLED.items()]
+    return [
+        f"<p>{html.escape(curve['what'])}; AP over {curve['images']} images.</p>",
+        f"<p><b>{html.escape(_fastest(curve))}</b></p>",
+        noise(curve["noise"]),
+        svg(draw(curve)),
+        "<p>Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as good "
+        "and better in one of the two. The paper's points are of another GPU and other images, so "
+        "only the shapes compare.</p>",
+        "<h2>Points</h2>",
+        table(head, [_cells(point) for point in curve["points"]]),
+        "<h2>The paper's figures</h2><p>Lin et al. 2017, on COCO test-dev and an M40. The other "
+        "detectors of Figure 2 are recalled from the paper and were not looked up.</p>",
+        table(["", "AP", "ms", "from"], paper),
+        environment(curve),
+    ]
+
+
+def _fastest(curve: dict[str, Any]) -> str:
+    best = max(curve["points"], key=lambda p: float(p["ap"]))
+    chosen = next(p for p in curve["points"] if name(p) == curve["fastest_within_1_ap"])
+    return (
+        f"Fastest within 1 AP of the best: {name(chosen)}, AP {100 * chosen['ap']:.1f} in "
+        f"{chosen['ms']['p50']:.1f} ms; the best, {name(best)}, has AP {100 * best['ap']:.1f} in "
+        f"{best['ms']['p50']:.1f} ms."
+    )
+
+
+def _cells(point: dict[str, Any]) -> list[str]:
+    return [
+        point["checkpoint"],
+        point["precision"],
+        str(point["imgsz"]),
+        "x".join(map(str, point["input"])),
+        f"{100 * point['ap']:.1f}",
+        f"{100 * point['ap50']:.1f}",
+        " / ".join(f"{ms:.1f}" for ms in point["ms"].values()),
+        "*" if point["pareto"] else "",
+    ]
+
+
+def _row(point: dict[str, Any]) -> dict[str, Any]:
+    height, width = point["input"]
+    times = {f"{p}_ms": ms for p, ms in point["ms"].items()}
+    rest = {k: v for k, v in point.items() if k not in ("ms", "input")}
+    return {**rest, "height": height, "width": width, **times}

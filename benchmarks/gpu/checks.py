@@ -1,0 +1,165 @@
+"""The GPU's part: each function opens an engine, measures or compares, and returns figures."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinart.engine.detections import Detections
+from retinart.engine.detector import Detector
+from retinart.engine.engine_file import read_engine_info
+from retinart.engine.images import Image
+from retinart.engine.matching import match
+from retinart.engine.tensorrt_runner import load_engine
+
+Figures = dict[str, Any]
+WARM = 20
+
+
+def compare(engine: Path, images: Sequence[Image], want: Sequence[Detections]) -> Figures:
+    """The engine's detections against OpenVINO's, plain, with graphs, and resized on the GPU."""
+    figures: Figures = {}
+    for name, graphs, gpu_resize in (
+        ("no graph", False, False),
+        ("graph", True, False),
+        ("GPU resize", True, True),
+    ):
+        matched = missing = extra = 0
+        with Detector(engine, graphs=graphs, gpu_resize=gpu_resize) as detect:
+            for image, expected in zip(images, want, strict=True):
+                for _ in range(3):  # plain, captured, replayed
+                    found = detect(image)
+                full = len(expected) == detect.thresholds.detections_per_img
+                floor = float(expected.confidence[-1]) if full else detect.thresholds.score_thresh
+                result = match(expected, found, floor=floor)
+                matched, missing = matched + result.matched, missing + result.missing
+                extra += result.extra
+        figures[name] = {"matched": matched, "missing": missing, "extra": extra}
+    return figures
+
+
+def latency(engine: Path, image: Image, repeats: int = 300) -> Figures:
+    """Percentiles in ms of one image: by the GPU's own clock, and from image to detections."""
+    figures: Figures = {}
+    info = read_engine_info(engine)
+    frames, _ = info.model.resize.apply([image])
+    for graphs in (False, True):
+        runner = load_engine(engine, info, graphs=graphs, contexts=1)
+        device = [runner.device_ms(frames) for _ in range(WARM + repeats)]
+        runner.close()
+        with Detector(engine, graphs=graphs, contexts=1) as detect:
+            whole = [_ms(lambda: detect(image)) for _ in range(WARM + repeats)]
+        name = "graph" if graphs else "no graph"
+        figures[name] = {"device": percentiles(device), "end to end": percentiles(whole)}
+    return figures
+
+
+def throughput(engine: Path, image: Image, seconds: float = 2.0) -> Figures:
+    """Images a second over batches of 1 to 32, with 1 to 4 contexts in as many threads."""
+    figures: Figures = {}
+    for contexts in (1, 2, 4):
+        with Detector(engine, contexts=contexts) as detect:
+            for batch in (1, 2, 4, 8, 16, 32):
+                images = [image] * batch
+                detect(images)
+                end = time.perf_counter() + seconds
+
+                work = partial(_until, end, partial(detect, images), batch)
+                start = time.perf_counter()
+                with ThreadPoolExecutor(contexts) as pool:
+                    done = sum(pool.map(work, range(contexts)))
+                rate = done / (time.perf_counter() - start)
+                figures[f"batch {batch}, {contexts} contexts"] = round(rate, 1)
+    return figures
+
+
+def endurance(engine: Path, image: Image, frames: int) -> Figures:
+    """Memory of the process and of the GPU, after a start and after many frames."""
+    with Detector(engine) as detect:
+        for _ in range(200):
+            detect(image)
+        before = _memory()
+        for _ in range(frames):
+            detect(image)
+        after = _memory()
+    return {"frames": frames, "before": before, "after": after}
+
+
+def threads(engine: Path, images: Sequence[Image], count: int = 8) -> Figures:
+    """Many threads on one detector find what one thread finds."""
+    with Detector(engine, contexts=4) as detect:
+        want = [detect(image) for image in images]
+
+        def work(_: int) -> int:
+            found = [detect(image) for _ in range(5) for image in images]
+            same = (match(a, b, floor=0.0).same for a, b in zip(want * 5, found, strict=True))
+            return sum(not s for s in same)
+
+        with ThreadPoolExecutor(count) as pool:
+            wrong = sum(pool.map(work, range(count)))
+    return {"threads": count, "images": count * 5 * len(images), "differ": wrong}
+
+
+def torch_compile(checkpoint: Path, size: tuple[int, int], repeats: int = 100) -> Figures:
+    """ms an image of the same network in PyTorch: compiled, FP16, channels last, batch 1.
+
+    The network alone, from normalised pixels on the GPU to raw heads: no resize, no copy, no NMS,
+    so that it is at an advantage.
+    """
+    import torch
+
+    from retinart.export.checkpoint import load_any
+
+    loaded = load_any(checkpoint)
+    model: Any = loaded.model.cuda().half()
+    model = model.to(memory_format=torch.channels_last)
+    compiled: Callable[..., Any] = torch.compile(model, mode="max-autotune")
+    x = torch.randn(1, 3, *size, device="cuda").half().to(memory_format=torch.channels_last)
+    times = []
+    event: Callable[..., Any] = torch.cuda.Event
+    with torch.inference_mode():
+        for _ in range(WARM + repeats):
+            start, end = (event(enable_timing=True) for _ in range(2))
+            start.record()
+            compiled(x)
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+    return percentiles(times)
+
+
+def _until(end: float, work: Callable[[], object], images: int, _: int) -> int:
+    done = 0
+    while time.perf_counter() < end:
+        work()
+        done += images
+    return done
+
+
+def percentiles(values: Sequence[float]) -> Figures:
+    """Of all but the first WARM."""
+    kept = np.asarray(values[WARM:])
+    return {f"p{p}": round(float(np.percentile(kept, p)), 3) for p in (50, 90, 99)}
+
+
+def _ms(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _memory() -> Figures:
+    import pycuda.driver
+
+    free, total = pycuda.driver.mem_get_info()
+    return {
+        "host MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "GPU MB": (total - free) >> 20,
+    }

@@ -1,0 +1,214 @@
+"""What a benchmark leaves in a folder: JSON, CSV and, with matplotlib, an HTML page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinart.benchmarks import measures
+from retinart.benchmarks.latency import PERCENTILES, STAGES
+from retinart.engine.errors import MissingDependency
+from retinart.engine.files import atomic_path
+from retinart.engine.page import COLORS, load_matplotlib, svg, table, write_page
+
+FIGURES = (
+    "images_per_second", "load_ms", "first_ms", "peak_mib", "gmac", "share_of_peak",
+)  # fmt: skip
+
+
+def why_no_report() -> str:
+    """Why no page can be written here, and what to install; "" where it can."""
+    try:
+        load_matplotlib()
+    except MissingDependency as error:
+        return str(error)
+    return ""
+
+
+def write_results(folder: Path, result: dict[str, Any]) -> list[Path]:
+    """Write `benchmark.json`, `benchmark.csv` and, where it can be drawn, `report.html`.
+
+    Args:
+        folder: it is made where it is missing.
+        result: of `benchmark`, with `command` that reproduces it.
+
+    Returns:
+        The files written.
+    """
+    paths = [folder / "benchmark.json", folder / "benchmark.csv"]
+    with atomic_path(paths[0]) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_csv(paths[1], [_row(model) for model in result["models"]])
+    if not why_no_report():
+        paths.append(folder / "report.html")
+        write_page(paths[-1], "Benchmark", [_intro(result), *_parts(result), environment(result)])
+    return paths
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of the same keys, under a line that names them."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def environment(result: dict[str, Any]) -> str:
+    """HTML: the command that reproduces a result, and the machine that it ran on."""
+    rows = []
+    for name, value in result["machine"].items():
+        if isinstance(value, dict):
+            rows += [[key, str(version)] for key, version in value.items()]
+        else:
+            rows.append([name, " ".join(value) if isinstance(value, list) else str(value)])
+    return (
+        "<h2>To reproduce it</h2>"
+        f"<p><code>{html.escape(result['command'])}</code></p>"
+        f"<h2>Environment</h2>{table(['', ''], rows)}"
+    )
+
+
+def noise(spread: float) -> str:
+    """HTML: how quiet the machine was."""
+    text = f"A fixed piece of arithmetic, timed between the repeats, varied by {spread:.0%}"
+    if spread <= measures.NOISY:
+        return f"<p>{text}.</p>"
+    return (
+        f"<p><b>{text}: the machine was not quiet.</b> Ratios hold better than times, and "
+        "differences below that mean nothing.</p>"
+    )
+
+
+def _intro(result: dict[str, Any]) -> str:
+    text = (
+        f"{len(result['images'])} images x {result['repeats']} repeats, {result['threads']} "
+        f"threads, {result['machine']['cpu']}; {result['what']}. Decoding an image took "
+        f"{result['decode_ms']['p50']:.1f} ms and is not in the total."
+    )
+    return f"<p>{html.escape(text)}</p>{noise(result['noise'])}"
+
+
+def _parts(result: dict[str, Any]) -> list[str]:
+    models, peaks = result["models"], result["peak_gops"]
+    rows = [
+        [
+            m["model"],
+            m["precision"],
+            f"{m['input'][0]}x{m['input'][1]}",
+            *(f"{m['ms']['total'][f'p{p}']:.1f}" for p in PERCENTILES),
+            f"{m['images_per_second']:.2f}",
+            str(measures.Estimate(**m["times_as_fast_as_first"])),
+        ]
+        for m in models
+    ]
+    limits = [
+        [
+            m["model"],
+            f"{m['gmac']:.2f}",
+            f"{m['share_of_peak']:.0%}",
+            f"{m['load_ms']:.0f}",
+            f"{m['first_ms']:.0f}",
+            f"{m['peak_mib']:.0f}",
+        ]
+        for m in models
+    ]
+    head = [
+        "model", "precision", "input", *(f"p{p} ms" for p in PERCENTILES), "images/s",
+        "times the first (95%)",
+    ]  # fmt: skip
+    stages = [
+        [m["model"], stage, *(f"{m['ms'][stage][f'p{p}']:.2f}" for p in PERCENTILES)]
+        for m in models
+        for stage in STAGES[1:]
+    ]
+    parts = [
+        "<h2>Models</h2>",
+        table(head, rows),
+        "<h2>Limits and cost</h2>",
+        table(["model", "GMAC", "share of peak", "load ms", "first ms", "peak MiB"], limits),
+        "<p>Share of peak: the convolutions' arithmetic in the time of infer, over what the "
+        f"machine did in a large matrix product just before: {peaks['fp32']:.0f} GFLOP/s in "
+        f"FP32, {peaks['int8']:.0f} GOP/s in INT8.</p>",
+        "<h2>Stages</h2>",
+        _bars(models),
+        table(["model", "stage", *(f"p{p} ms" for p in PERCENTILES)], stages),
+        "<h2>Latency</h2><p>Milliseconds of every run, all stages. The line is the median.</p>",
+        _histograms(models),
+    ]
+    if "comparison" in result:
+        parts += _comparison(result["comparison"])
+    return parts
+
+
+def _comparison(comparison: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            row["model"],
+            row["stage"],
+            f"{row['old_ms']:.2f}",
+            f"{row['new_ms']:.2f}",
+            str(measures.Estimate(**row["ratio"])),
+            "SLOWER" if row["slower"] else "",
+        ]
+        for row in comparison["ratios"]
+    ]
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in comparison["differences"])
+    return [
+        "<h2>Against an older benchmark</h2>",
+        table(["model", "stage", "old p50 ms", "new p50 ms", "new / old (95%)", ""], rows),
+        f"<p>SLOWER: the whole interval is above {comparison['max_ratio']:g}.</p>",
+        f"<p>Not as it was:</p><ul>{lines}</ul>" if lines else "",
+    ]
+
+
+def _bars(models: Sequence[dict[str, Any]]) -> str:
+    """A bar a model, its stages' medians one after the other."""
+    figure = load_matplotlib().Figure(figsize=(10, 1.4 + 0.45 * len(models)))
+    axes = figure.add_subplot()
+    left = np.zeros(len(models))
+    for stage, color in zip(STAGES[1:], COLORS, strict=False):
+        widths = np.array([m["ms"][stage]["p50"] for m in models])
+        axes.barh(range(len(models)), widths, left=left, color=color, label=stage, height=0.6)
+        left += widths
+    axes.set_yticks(range(len(models)), [m["model"] for m in models])
+    axes.invert_yaxis()
+    axes.set_xlabel("ms, medians of the stages")
+    axes.legend(ncols=4, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    return svg(figure)
+
+
+def _histograms(models: Sequence[dict[str, Any]]) -> str:
+    figure = load_matplotlib().Figure(figsize=(10, 1.9 * len(models)))
+    axes = None
+    for number, model in enumerate(models, 1):
+        axes = figure.add_subplot(len(models), 1, number, sharex=axes)
+        values = np.asarray(model["runs_ms"]["total"])
+        axes.hist(values, bins=min(40, max(5, len(values) // 2)), color=COLORS[0])
+        axes.axvline(float(np.median(values)), color=COLORS[1], linewidth=1.5)
+        axes.set_title(f"{model['model']}, {len(values)} runs", fontsize=10)
+        axes.set_ylabel("runs")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    figure.axes[-1].set_xlabel("ms, from a decoded frame to final boxes")
+    return svg(figure)
+
+
+def _row(model: dict[str, Any]) -> dict[str, Any]:
+    times = {
+        f"{stage}_p{p}_ms": model["ms"][stage][f"p{p}"] for stage in STAGES for p in PERCENTILES
+    }
+    ratio = {f"times_first_{k}": v for k, v in model["times_as_fast_as_first"].items()}
+    return {
+        "model": model["model"],
+        "precision": model["precision"],
+        "height": model["input"][0],
+        "width": model["input"][1],
+        **times,
+        **{name: model[name] for name in FIGURES},
+        **ratio,
+    }

@@ -1,0 +1,116 @@
+"""One command from a file to the same file with its float part in FP16."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from retinart.calib.fp16 import to_fp16
+from retinart.calib.network import network_sha256
+from retinart.calib.observe import choose_images, observe_peaks
+from retinart.calib.record import CalibrationRecord, read_record
+from retinart.engine.errors import BadInput
+from retinart.engine.files import atomic_path, sha256
+from retinart.engine.info import METADATA_KEY, ModelInfo, Precision, read_info
+
+_CONVERTED: dict[Precision, Precision] = {"fp32": "fp16", "int8": "int8+fp16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertSettings:
+    """How to convert.
+
+    Attributes:
+        precision: of the float part; FP16 is what there is.
+        images: folder, file or glob to take ranges from; None for none.
+        num, seed: how many of them, and which.
+        record: calibration record to take ranges from. None takes the one beside the model, if
+            there is one and no images are given.
+    """
+
+    precision: Literal["fp16"] = "fp16"
+    images: str | None = None
+    num: int = 16
+    seed: int = 0
+    record: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertReport:
+    """A conversion that succeeded.
+
+    Attributes:
+        path: the file.
+        source: where the ranges came from, for people; "" when there were none.
+        kept: the largest magnitude of each tensor that stayed FP32 because it would overflow.
+    """
+
+    path: Path
+    source: str
+    kept: dict[str, float]
+
+
+def convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertReport:
+    """Write a model with its network's float part in FP16.
+
+    Normalisation, decoding and NMS stay FP32, and so does what would overflow by the ranges seen.
+
+    Args:
+        model: a file of `retinart export` or `retinart calibrate`.
+        output: where to write; it appears only when all has gone well.
+
+    Raises:
+        BadInput: the model is not ours or FP16 already, or the ranges are not of it.
+    """
+    if output.suffix != ".onnx":
+        raise BadInput(f"the output {output} does not end in .onnx", fix="Name it model.fp16.onnx")
+    info = read_info(model)
+    if info.precision not in _CONVERTED:
+        raise BadInput(f"{model} is {info.precision} already", fix="Convert the file it came from")
+    graph = onnx.load(model)
+    peaks, source = _peaks(model, info, graph, settings)
+    result, kept = to_fp16(graph, peaks)
+    described = dataclasses.replace(
+        info,
+        name=output.stem,
+        precision=_CONVERTED[info.precision],
+        provenance={
+            **info.provenance,
+            "fp16": {"model_sha256": sha256(model), "ranges": source, "kept_fp32": kept},
+        },
+    )
+    onnx.helper.set_model_props(result, {METADATA_KEY: described.to_json()})
+    with atomic_path(output) as temporary:
+        temporary.write_bytes(result.SerializeToString(deterministic=True))
+    return ConvertReport(path=output, source=source, kept=kept)
+
+
+def _peaks(
+    model: Path, info: ModelInfo, graph: onnx.ModelProto, settings: ConvertSettings
+) -> tuple[dict[str, float], str]:
+    """Largest magnitudes by tensor, and where they come from."""
+    if settings.images is not None:
+        if settings.record is not None:
+            raise BadInput("images and a record are given", fix="Give one of them")
+        images = choose_images(settings.images, settings.num, settings.seed)
+        return observe_peaks(model, info, graph, images), f"{len(images)} images"
+    path = settings.record or model.with_suffix(".json")
+    if settings.record is None and not path.is_file():
+        return {}, ""
+    record = read_record(path)
+    record.check(path, info, _source_network(info, graph))
+    return record.peaks, f"{path.name}, {_images(record)}"
+
+
+def _source_network(info: ModelInfo, graph: onnx.ModelProto) -> str:
+    """Hash of the FP32 network that a file comes from: an INT8 file tells it."""
+    calibration = info.provenance.get("calibration", {})
+    return str(calibration.get("network_sha256") or network_sha256(graph))
+
+
+def _images(record: CalibrationRecord) -> str:
+    return f"{record.images} images"

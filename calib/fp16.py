@@ -1,0 +1,148 @@
+"""FP16 as types in the graph: the network in half precision, all around it in FP32.
+
+TensorRT runs a strongly typed network as it is written, so precision is a matter of the file. What
+a half cannot hold (magnitudes above 65504) stays FP32, with a Cast on each side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from retinart.calib.network import network_nodes
+from retinart.engine.errors import BadInput
+
+LARGEST = 65504.0  # of IEEE half precision
+FP16_QDQ_OPSET = 19
+MARGIN = 2.0  # images to come may excite a tensor more than those that were looked at
+# What sums over a whole map would overflow first; Identity names the raw outputs, which are FP32.
+_NEVER_HALF = frozenset(
+    {"InstanceNormalization", "Identity", "Shape", "QuantizeLinear", "DequantizeLinear"}
+)
+
+
+def to_fp16(
+    model: onnx.ModelProto, peaks: Mapping[str, float]
+) -> tuple[onnx.ModelProto, dict[str, float]]:
+    """A copy of a model whose network computes in FP16.
+
+    Precondition: a file of `retinart export` or `retinart calibrate`, FP32 where it is not INT8.
+    Postcondition: input, normalisation, raw outputs and all behind them have the types that they
+    had; every float tensor of the network is FP16, but for those that are named in the result.
+
+    Args:
+        peaks: the largest magnitude that was seen of each tensor, by name; a tensor that is not
+            named is taken to fit.
+
+    Returns:
+        The model, and the magnitude of each tensor that does not fit and so stays FP32.
+
+    Raises:
+        BadInput: the network is FP16 already, or its scales are none that FP16 holds.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    nodes = network_nodes(result)
+    constants = {i.name: i for i in result.graph.initializer}
+    if any(i.data_type == TensorProto.FLOAT16 for i in constants.values()):
+        raise BadInput("the model is FP16 already")
+    opset = next(o.version for o in model.opset_import if o.domain == "")
+    if opset < FP16_QDQ_OPSET and any(n.op_type == "QuantizeLinear" for n in nodes):
+        raise BadInput(
+            f"the INT8 file is of opset {opset}, in which Q/DQ takes no FP16",
+            why="it comes from an older retinart",
+            fix="Export and calibrate again",
+        )
+    large = {name: peak for name, peak in peaks.items() if peak * MARGIN > LARGEST}
+    for node in nodes:
+        for name in node.input:
+            if name in constants and constants[name].data_type == TensorProto.FLOAT:
+                peak = float(np.abs(numpy_helper.to_array(constants[name])).max(initial=0.0))
+                if peak > LARGEST:
+                    large[name] = peak
+    writer = _Writer(model.graph, {n.output[0] for n in nodes}, large)
+    writer.write(result.graph)
+    onnx.checker.check_model(result, full_check=True)
+    return result, {name: large[name] for name in sorted(large) if name in writer.kept}
+
+
+class _Writer:
+    """Gives each of the network's tensors one type, and casts where two types meet."""
+
+    def __init__(
+        self, graph: onnx.GraphProto, network: set[str], large: Mapping[str, float]
+    ) -> None:
+        self._graph, self._large = graph, large
+        self._constants = {i.name: i for i in graph.initializer}
+        self._made: dict[str, str] = {}  # by the name of a Cast's output or a half constant
+        self._nodes: list[onnx.NodeProto] = []
+        self.kept: set[str] = set()  # what was too large
+        nodes = [n for n in graph.node if n.output[0] in network]
+        self._integer = {n.output[0] for n in nodes if n.op_type in ("QuantizeLinear", "Shape")}
+        self._half = {n.output[0] for n in nodes if self._computes_in_half(n)}
+        read_in_half = {name for n in nodes if n.output[0] in self._half for name in n.input}
+        for node in nodes:  # a Q has the type of what it reads, a DQ of what reads it
+            if (node.op_type == "QuantizeLinear" and node.input[0] in self._half) or (
+                node.op_type == "DequantizeLinear" and node.output[0] in read_in_half
+            ):
+                self._half.add(node.output[0])
+
+    def write(self, graph: onnx.GraphProto) -> None:
+        """Replace a graph's nodes and constants."""
+        for node in self._graph.node:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            half = node.output[0] in self._half
+            # of a Resize only the first input is a feature map; a Shape takes any type
+            count = {"Resize": 1, "Shape": 0}.get(node.op_type, len(node.input))
+            for index in range(count):
+                copy.input[index] = self._typed(node.input[index], half)
+            if half and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                self._check_scale(node.input[1])
+            self._nodes.append(copy)
+        used = {name for node in self._nodes for name in node.input}
+        constants = [i for i in self._constants.values() if i.name in used]
+        del graph.node[:], graph.initializer[:]
+        graph.node.extend(self._nodes)
+        graph.initializer.extend(constants)
+
+    def _computes_in_half(self, node: onnx.NodeProto) -> bool:
+        """Whether an operation's numbers all fit; Q and DQ are none that computes."""
+        too_large = {*node.input, node.output[0]} & self._large.keys()
+        self.kept |= too_large
+        return not too_large and node.op_type not in _NEVER_HALF
+
+    def _typed(self, name: str, half: bool) -> str:
+        """The name under which a node that computes in half, or not, reads a value."""
+        constant = self._constants.get(name)
+        if constant is not None:
+            is_float = constant.data_type == TensorProto.FLOAT
+            return self._half_constant(constant) if half and is_float else name
+        if name in self._integer or half == (name in self._half):
+            return name
+        cast = f"{name}/{'fp16' if half else 'fp32'}"
+        if cast not in self._made:
+            to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+            self._nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=to))
+            self._made[cast] = name
+        return cast
+
+    def _half_constant(self, constant: onnx.TensorProto) -> str:
+        name = f"{constant.name}/fp16"
+        if name not in self._constants:
+            halves = numpy_helper.to_array(constant).astype(np.float16)
+            self._constants[name] = numpy_helper.from_array(halves, name)
+        return name
+
+    def _check_scale(self, name: str) -> None:
+        """A scale that changes would quantize otherwise than what was measured."""
+        scale = numpy_helper.to_array(self._constants[name])
+        if (scale.astype(np.float16) != scale).any():
+            raise BadInput(
+                f"the scale {name} is none that FP16 holds",
+                why="the file was calibrated by an older retinart",
+                fix="Calibrate again",
+            )

@@ -1,0 +1,40 @@
+"""What an interrupted job has done so far, in one hidden JSON file beside its output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from retinart.engine.files import atomic_path
+
+
+class Saved:
+    """Results by name, written as they come, so that a job that was stopped goes on.
+
+    Args:
+        path: the file; it need not be there.
+        key: identifies the job. What another job left in the file is not taken up.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path = path
+        self._content: dict[str, Any] = {"key": key}
+        if path.is_file():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.get("key") == key:
+                self._content = content
+
+    def get(self, name: str) -> Any:
+        """What was saved under a name, in JSON's types, or None."""
+        return self._content.get(name)
+
+    def set(self, name: str, value: Any) -> None:
+        """Keep a value of JSON's types, on disk as well."""
+        self._content[name] = value
+        with atomic_path(self._path) as temporary:
+            temporary.write_text(json.dumps(self._content), encoding="utf-8")
+
+    def remove(self) -> None:
+        """The job is done: nothing is left behind."""
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,189 @@
+"""One way through an engine: a stream, the memory for its largest batch, and a context a shape.
+
+A captured graph is only valid as long as nothing of the execution context that it was captured from
+changes, so each input shape has a context of its own. They share the lane's memory, since a lane
+does one thing at a time; TensorRT's guide advises just that (CUDA graphs, "Limitations").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from retinart.engine.cuda import Cuda, CudaError, Graph
+from retinart.engine.engine_file import FrameShape
+from retinart.engine.errors import RetinartError
+from retinart.engine.images import Image
+from retinart.engine.info import INPUT, OUTPUTS
+from retinart.engine.resize import round_up
+from retinart.engine.tensorrt_api import ICudaEngine, IExecutionContext, TensorRT
+
+SHAPES = 4  # contexts that a lane keeps, one an input shape
+_ALIGNMENT = 256  # of every address that TensorRT is given
+
+# num_detections (N, 1), detection_boxes (N, M, 4), detection_scores and detection_classes (N, M)
+Outputs = tuple[
+    npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int32]
+]
+_TYPES = (np.int32, np.float32, np.float32, np.int32)
+
+
+class _Freed(Protocol):
+    def free(self) -> None: ...
+
+
+F = TypeVar("F", bound=_Freed)
+
+
+@dataclass
+class _Bound:
+    """An execution context with its shape and addresses set."""
+
+    context: IExecutionContext
+    ran: bool = False
+    graph: Graph | None = None
+
+
+class Lane:
+    """Runs one batch at a time. Every method is called inside of `cuda.current()`.
+
+    Args:
+        trt: the runtime's module.
+        cuda: the GPU.
+        engine: what to run.
+        largest: (N, H, W, 3) of the profile.
+        limit: M, the detections an image that the engine gives.
+        graphs: capture CUDA graphs.
+
+    Attributes:
+        no_graph: why plain launches are used although graphs are wanted; "" while they work.
+    """
+
+    def __init__(
+        self,
+        trt: TensorRT,
+        cuda: Cuda,
+        engine: ICudaEngine,
+        *,
+        largest: FrameShape,
+        limit: int,
+        graphs: bool,
+    ) -> None:
+        self._trt, self._graphs, self._limit = trt, graphs, limit
+        self._engine: ICudaEngine | None = engine
+        self.no_graph = ""
+        self._bound: dict[FrameShape, _Bound] = {}
+        self._shape = largest
+        self._offsets, size = [], 0
+        for _, shape in self._output_shapes(largest[0]):
+            self._offsets.append(size)
+            size += round_up(4 * math.prod(shape), _ALIGNMENT)
+        self._free: list[Callable[[], None]] = []
+        try:
+            self.stream = self._own(cuda.stream())
+            self.frames = self._own(cuda.device_memory(math.prod(largest)))
+            self._outputs = self._own(cuda.device_memory(size))
+            scratch = max(_ALIGNMENT, int(engine.device_memory_size_v2))
+            self._scratch = self._own(cuda.device_memory(scratch))
+            self._host_frames = self._own(cuda.host_memory(math.prod(largest)))
+            self._host_outputs = self._own(cuda.host_memory(size))
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, frames: Image) -> None:
+        """Enqueue a batch (N, H, W, 3) uint8 BGR; it is copied before this returns."""
+        staged = self._host_frames.array[: frames.size]
+        np.copyto(staged.reshape(frames.shape), frames)
+        self.stream.upload(self.frames.address, staged)
+        n, height, width, _ = frames.shape
+        self.start_on_gpu((n, height, width, 3))
+
+    def start_on_gpu(self, shape: FrameShape) -> None:
+        """Enqueue a batch that stands at `frames`, or will when the stream gets there."""
+        self._shape = shape
+        bound = self._bind(shape)
+        if bound.graph is None and bound.ran and self._graphs and not self.no_graph:
+            # the first run of a context settles what it does lazily, and cannot be captured
+            try:
+                bound.graph = self.stream.capture(lambda: self._enqueue(bound))
+            except (CudaError, RetinartError) as error:
+                self.no_graph = str(error)
+        if bound.graph is not None:
+            bound.graph.launch()
+        else:
+            self._enqueue(bound)
+        bound.ran = True
+
+    def finish(self) -> Outputs:
+        """Wait for the batch, and copy its outputs out."""
+        self.stream.synchronize()
+        values: list[npt.NDArray[Any]] = []
+        for offset, (kind, shape) in zip(
+            self._offsets, self._output_shapes(self._shape[0]), strict=True
+        ):
+            data = self._host_outputs.array[offset : offset + 4 * math.prod(shape)]
+            values.append(data.view(kind).reshape(shape).copy())
+        count, boxes, scores, classes = values
+        return count, boxes, scores, classes
+
+    def close(self) -> None:
+        """Free everything, in the order that each part needs the next: graphs, contexts, memory."""
+        if self._free:
+            self.stream.synchronize()
+        for shape in list(self._bound):
+            self._unbind(shape)
+        self._engine = None  # it goes before its runtime does
+        while self._free:
+            self._free.pop()()
+
+    def _own(self, thing: F) -> F:
+        self._free.append(thing.free)
+        return thing
+
+    def _output_shapes(self, n: int) -> list[tuple[type, tuple[int, ...]]]:
+        m = self._limit
+        return list(zip(_TYPES, ((n, 1), (n, m, 4), (n, m), (n, m)), strict=True))
+
+    def _bind(self, shape: FrameShape) -> _Bound:
+        bound = self._bound.pop(shape, None)
+        if bound is None:
+            if len(self._bound) >= SHAPES:
+                self._unbind(next(iter(self._bound)))
+            bound = _Bound(self._context(shape))
+        self._bound[shape] = bound  # the most recent last
+        return bound
+
+    def _unbind(self, shape: FrameShape) -> None:
+        bound = self._bound.pop(shape)
+        if bound.graph is not None:
+            bound.graph.free()
+        del bound.context
+
+    def _context(self, shape: FrameShape) -> IExecutionContext:
+        assert self._engine is not None
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise RetinartError("TensorRT cannot make an execution context")
+        # contexts after an engine's first one have no profile until they are told
+        done = context.set_optimization_profile_async(0, self.stream.handle)
+        context.set_device_memory(self._scratch.address, self._scratch.nbytes)
+        done = context.set_input_shape(INPUT, shape) and done
+        done = context.set_tensor_address(INPUT, self.frames.address) and done
+        for name, offset in zip(OUTPUTS, self._offsets, strict=True):
+            done = context.set_tensor_address(name, self._outputs.address + offset) and done
+        if not done:
+            del context  # whoever keeps the error does not keep this
+            raise RetinartError(f"the engine takes no frames of shape {shape}")
+        return context
+
+    def _enqueue(self, bound: _Bound) -> None:
+        if not bound.context.execute_async_v3(self.stream.handle):
+            raise RetinartError("TensorRT could not run the engine")
+        self.stream.download(self._host_outputs.array, self._outputs.address)

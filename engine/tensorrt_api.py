@@ -1,0 +1,211 @@
+"""What retinart uses of TensorRT's Python API, class by class, and nothing else.
+
+Two modules have this API: `tensorrt` (10 and 11) and `tensorrt_rtx`. Neither has types, so mypy
+checks our calls against these protocols; and `tests/test_tensorrt_contract.py` compares each class,
+method, argument and flag here with the real bindings of both majors and of TensorRT-RTX. A protocol
+has the name of the class that it stands for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, cast
+
+from retinart.engine.errors import MissingDependency
+
+RuntimeName = Literal["tensorrt", "tensorrt-rtx"]
+MODULES: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+TITLES: dict[RuntimeName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+
+Flag = Any  # a member of one of the enumerations below
+Shape = Sequence[int]
+
+
+class BuilderFlag(Protocol):
+    """Switches of a builder's configuration."""
+
+    TF32: Flag
+    VERSION_COMPATIBLE: Flag
+
+
+class HardwareCompatibilityLevel(Protocol):
+    """Which GPUs an engine runs on, besides that which built it."""
+
+    AMPERE_PLUS: Flag
+
+
+class MemoryPoolType(Protocol):
+    """Kinds of memory that can be limited."""
+
+    WORKSPACE: Flag
+
+
+class ExecutionContextAllocationStrategy(Protocol):
+    """Who gives an execution context its memory."""
+
+    USER_MANAGED: Flag
+
+
+class IHostMemory(Protocol):
+    """Bytes that TensorRT owns; they are read through the buffer protocol."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+class ITimingCache(Protocol):
+    """How fast each tactic was, for later builds."""
+
+    def serialize(self) -> IHostMemory: ...
+
+
+class IOptimizationProfile(Protocol):
+    """The sizes that an engine is made for."""
+
+    def set_shape(self, input: str, min: Shape, opt: Shape, max: Shape) -> None: ...
+
+
+class IBuilderConfig(Protocol):
+    """How to build."""
+
+    progress_monitor: Any
+    builder_optimization_level: int
+    hardware_compatibility_level: Flag
+
+    def set_flag(self, flag: Flag) -> None: ...
+    def clear_flag(self, flag: Flag) -> None: ...
+    def set_memory_pool_limit(self, pool: Flag, pool_size: int) -> None: ...
+    def add_optimization_profile(self, profile: IOptimizationProfile) -> int: ...
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache: ...
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool: ...
+    def get_timing_cache(self) -> ITimingCache: ...
+
+
+class INetworkDefinition(Protocol):
+    """A network, as the parser fills it."""
+
+    @property
+    def num_layers(self) -> int: ...
+
+
+class Builder(Protocol):
+    """Makes networks and plans."""
+
+    def create_network(self, flags: int) -> INetworkDefinition: ...
+    def create_builder_config(self) -> IBuilderConfig: ...
+    def create_optimization_profile(self) -> IOptimizationProfile: ...
+    def build_serialized_network(
+        self, network: INetworkDefinition, config: IBuilderConfig
+    ) -> IHostMemory | None: ...
+
+
+class ParserError(Protocol):
+    """Why a file was refused, and where."""
+
+    def node(self) -> int: ...
+    def node_name(self) -> str: ...
+    def node_operator(self) -> str: ...
+    def desc(self) -> str: ...
+
+
+class OnnxParser(Protocol):
+    """Reads ONNX into a network."""
+
+    @property
+    def num_errors(self) -> int: ...
+    def parse(self, model: bytes) -> bool: ...
+    def get_error(self, index: int) -> ParserError: ...
+
+
+class IPluginRegistry(Protocol):
+    """The plugins that there are."""
+
+    def get_creator(self, type: str, version: str, plugin_namespace: str) -> object | None: ...
+
+
+class IExecutionContext(Protocol):
+    """One execution at a time of an engine, at one input shape."""
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool: ...
+    def set_device_memory(self, memory: int, size: int) -> None: ...
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool: ...
+    def set_tensor_address(self, name: str, memory: int) -> bool: ...
+    def execute_async_v3(self, stream_handle: int) -> bool: ...
+
+
+class ICudaEngine(Protocol):
+    """A loaded plan."""
+
+    @property
+    def num_io_tensors(self) -> int: ...
+    @property
+    def device_memory_size_v2(self) -> int: ...
+    def get_tensor_name(self, index: int) -> str: ...
+    def create_execution_context(self, strategy: Flag) -> IExecutionContext | None: ...
+
+
+class Runtime(Protocol):
+    """Loads plans. Never made on a machine without a GPU: that can end the process."""
+
+    engine_host_code_allowed: bool
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None: ...
+
+
+class TensorRT(Protocol):
+    """The module."""
+
+    __version__: str
+    ILogger: Any  # a base class of ours, with the method log(severity, msg)
+    IProgressMonitor: Any  # the same, with phase_start, step_complete and phase_finish
+    BuilderFlag: BuilderFlag
+    HardwareCompatibilityLevel: HardwareCompatibilityLevel
+    MemoryPoolType: MemoryPoolType
+    ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
+
+    def Builder(self, logger: Any) -> Builder: ...
+    def OnnxParser(self, network: INetworkDefinition, logger: Any) -> OnnxParser: ...
+    def Runtime(self, logger: Any) -> Runtime: ...
+    def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool: ...
+    def get_plugin_registry(self) -> IPluginRegistry | None: ...
+
+
+def installed(runtime: RuntimeName) -> bool:
+    """Whether a runtime's module is installed here; it is not imported."""
+    return importlib.util.find_spec(MODULES[runtime]) is not None
+
+
+def load_tensorrt(runtime: RuntimeName) -> TensorRT:
+    """The module of a runtime.
+
+    Raises:
+        MissingDependency: it is not installed, or its libraries cannot be loaded.
+    """
+    title, module = TITLES[runtime], MODULES[runtime]
+    try:
+        return cast(TensorRT, importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        raise MissingDependency.package(module, runtime, f"{title}") from error
+    except (ImportError, OSError) as error:  # the package is there, a library of it is not
+        raise MissingDependency(
+            f"{title} is installed and cannot be loaded",
+            why=str(error),
+            fix="Install its libraries for this system and this version of CUDA",
+        ) from error
+
+
+def problems_log(trt: TensorRT) -> Any:
+    """A logger that keeps errors in its list `errors` and says nothing."""
+
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]  # a base that is found at run time
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity <= trt.ILogger.Severity.ERROR:
+                self.errors.append(msg)
+
+    return Log()

@@ -1,0 +1,309 @@
+"""Engines on a GPU: the runner for files that `retinart build` wrote.
+
+    N  frames      H, W  the network's size      M  detections of a frame
+
+A few lanes (stream, memory, contexts) stand ready, so that threads run at once, and what is more
+than a batch keeps two under way: while the GPU works on one, the next is copied. In a stream of
+frames, decoding and resizing have threads of their own and go on meanwhile, too.
+"""
+
+from __future__ import annotations
+
+import traceback
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinart.engine.cuda import Cuda
+from retinart.engine.detections import Detections
+from retinart.engine.engine_file import (
+    EngineInfo,
+    FrameShape,
+    check_gpu,
+    check_plan,
+    check_version,
+)
+from retinart.engine.errors import BadInput, RetinartError
+from retinart.engine.gpu import find_gpus
+from retinart.engine.gpu_resize import GpuResize, plan_resize
+from retinart.engine.images import Image
+from retinart.engine.info import INPUT, OUTPUTS, Thresholds
+from retinart.engine.lane import Lane
+from retinart.engine.lane_pool import LanePool, Pending, finisher, two_at_once
+from retinart.engine.runners import check_stricter
+from retinart.engine.tensorrt_api import TensorRT, load_tensorrt, problems_log
+from retinart.engine.timing import StageClock
+
+CONTEXTS = 2
+
+
+def load_engine(
+    path: Path,
+    info: EngineInfo,
+    *,
+    gpu: int = 0,
+    contexts: int = CONTEXTS,
+    graphs: bool = True,
+    gpu_resize: bool = False,
+) -> TensorRTRunner:
+    """Load an engine, after seeing that it can run here.
+
+    Args:
+        path: the engine.
+        info: its metadata.
+        gpu: the driver's number of the GPU.
+        contexts: batches that can be under way at once.
+        graphs: capture CUDA graphs.
+        gpu_resize: resize on the GPU; see `engine/gpu_resize.py`.
+
+    Raises:
+        BadInput: another plan, version or GPU than the metadata says.
+        MissingDependency: no GPU, no TensorRT or no pycuda.
+    """
+    plan = check_plan(path, info)
+    trt = load_tensorrt(info.runtime)
+    check_version(path, info, trt.__version__)
+    check_gpu(path, info, find_gpus(), gpu)
+    from retinart.engine.cuda_pycuda import PyCuda  # needs the driver
+
+    return TensorRTRunner(
+        plan,
+        info,
+        trt=trt,
+        cuda=PyCuda(gpu),
+        contexts=contexts,
+        graphs=graphs,
+        gpu_resize=gpu_resize,
+    )
+
+
+class TensorRTRunner:
+    """A plan on a GPU. See `load_engine`, which checks first that it can run.
+
+    Args:
+        plan: the engine's bytes.
+        info: its metadata.
+        trt: the runtime's module.
+        cuda: the GPU; closed with the runner, and if this fails.
+        contexts, graphs, gpu_resize: see `load_engine`.
+    """
+
+    def __init__(
+        self,
+        plan: bytes,
+        info: EngineInfo,
+        *,
+        trt: TensorRT,
+        cuda: Cuda,
+        contexts: int = CONTEXTS,
+        graphs: bool = True,
+        gpu_resize: bool = False,
+    ) -> None:
+        if not 1 <= contexts <= 64:
+            raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
+        self.name: str = info.runtime
+        self.gpu_resize = gpu_resize
+        self._info, self._cuda = info, cuda
+        self._under_way: set[Pending] = set()
+        held: list[Any] = []
+        lanes: list[Lane] = []
+        resizers: dict[Lane, GpuResize] = {}
+        self._pool, self._resizers = LanePool(lanes), resizers
+        # runs once: at close, or when this is collected, or when the process ends
+        self._release = weakref.finalize(
+            self, _release, cuda, self._pool, self._under_way, resizers, held
+        )
+        try:
+            with cuda.current():
+                _deserialize(trt, plan, info, held)
+                for _ in range(contexts):
+                    lane = Lane(
+                        trt,
+                        cuda,
+                        held[-1],
+                        largest=info.profile[2],
+                        limit=info.model.thresholds.detections_per_img,
+                        graphs=graphs,
+                    )
+                    lanes.append(lane)
+                    if gpu_resize:
+                        resizers[lane] = GpuResize(cuda, lane.stream, info.model.resize)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they hold what is to be freed
+            self._release()
+            raise
+        self._pool.open()
+
+    def run(
+        self,
+        frames: Image,
+        sizes: Sequence[tuple[int, int]],  # NMS in the engine has no use for them
+        thresholds: Thresholds,
+        clock: StageClock,
+    ) -> list[Detections]:
+        """See `Runner`. Thresholds can only be made stricter than those in the engine."""
+        found: list[Detections] = []
+
+        def begin(part: slice, wait: bool) -> Callable[[], list[Detections]] | None:
+            batch = frames[part]
+            self._check(batch.shape, thresholds)
+            pending = self._start(lambda lane: lane.start(batch), wait=wait)
+            return None if pending is None else lambda: pending.result(thresholds)
+
+        with clock("infer"):
+            for _, some in two_at_once(self._parts(len(frames)), begin):
+                found += some
+        return found
+
+    def run_images(
+        self, images: list[Image], thresholds: Thresholds, clock: StageClock
+    ) -> list[Detections]:
+        """The same for images (H, W, 3) of any sizes, resized on the GPU; in their own pixels."""
+        found: list[Detections] = []
+        with clock("infer"):
+            for _, some in two_at_once(
+                self._parts(len(images)),
+                lambda part, wait: self.start(images[part], thresholds, wait=wait),
+            ):
+                found += some
+        return found
+
+    def start(
+        self, images: list[Image], thresholds: Thresholds, *, wait: bool = True
+    ) -> Callable[[], list[Detections]] | None:
+        """Enqueue one batch of images of any sizes.
+
+        Args:
+            images: each (H, W, 3) uint8 BGR; no more than the profile's largest batch.
+            thresholds: can only be made stricter than those in the engine.
+            wait: wait for a lane if all are taken.
+
+        Returns:
+            What waits for the batch and gives detections in pixels of each image; None when no lane
+            is free and `wait` is not set.
+        """
+        rule = self._info.model.resize
+        if self.gpu_resize:
+            shape, resized = plan_resize(rule, images)
+            self._check(shape, thresholds)
+
+            def work(lane: Lane) -> None:
+                self._resizers[lane].enqueue(images, resized, shape, lane.frames.address)
+                lane.start_on_gpu(shape)
+
+            pending = self._start(work, wait=wait)
+        else:
+            batch, resized = rule.apply(images)
+            self._check(batch.shape, thresholds)
+            pending = self._start(lambda lane: lane.start(batch), wait=wait)
+        if pending is None:
+            return None
+
+        def finish() -> list[Detections]:
+            some = zip(pending.result(thresholds), resized, strict=True)
+            return [r.detections_to_source(d) for d, r in some]
+
+        return finish
+
+    def device_ms(self, frames: Image) -> float:
+        """Milliseconds by the GPU's own clock from one batch's upload to its download's end."""
+        lane = self._pool.take(wait=True)
+        assert lane is not None
+        try:
+            with self._cuda.current():
+                begin = lane.stream.record()
+                lane.start(frames)
+                end = lane.stream.record()
+                lane.finish()
+                ms = end.ms_since(begin)
+                del begin, end  # pycuda lets go of them with their objects, in their context
+                return ms
+        finally:
+            self._pool.give(lane)
+
+    def close(self) -> None:
+        """See `Runner`. Batches that are under way are waited for."""
+        self._release()
+
+    def _start(self, work: Callable[[Lane], None], *, wait: bool) -> Pending | None:
+        lane = self._pool.take(wait=wait)
+        if lane is None:
+            return None
+        try:
+            with self._cuda.current():
+                work(lane)
+        except BaseException:
+            with self._cuda.current():
+                lane.stream.synchronize()
+            self._pool.give(lane)
+            raise
+        return Pending(finisher(self._cuda, self._pool, lane), self._under_way)
+
+    def _parts(self, n: int) -> list[slice]:
+        """Batches that the profile takes: as large as can be."""
+        largest = self._info.profile[2][0]
+        return [slice(i, i + largest) for i in range(0, n, largest)]
+
+    def _check(self, shape: tuple[int, ...], thresholds: Thresholds) -> None:
+        check_stricter(thresholds, self._info.model.thresholds)
+        low, _, high = self._info.profile
+        if not all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
+            raise BadInput(
+                f"a batch of {_text(shape)} is outside of the engine's profile",
+                why=f"it takes {_text(low)} to {_text(high)} (images, height, width, channels)",
+                fix=f"Build it with another profile: {self._info.rebuild}",
+            )
+
+
+def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, held: list[Any]) -> None:
+    """Put what has to outlive the lanes into `held`, the engine last."""
+    log = problems_log(trt)
+    if info.runtime == "tensorrt":
+        trt.init_libnvinfer_plugins(log, "")
+    runtime = trt.Runtime(log)
+    if info.version_compatible:  # such a plan brings code of its own version along
+        runtime.engine_host_code_allowed = True
+    held += [log, runtime]
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise RetinartError(
+            f"{info.runtime} cannot load the engine",
+            why="; ".join(log.errors[-3:]),
+            fix=f"Build it again here: {info.rebuild}",
+        )
+    held.append(engine)
+    names = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
+    if names != {INPUT, *OUTPUTS}:
+        raise BadInput(
+            f"the engine's tensors are {', '.join(sorted(names))}",
+            why=f"a detector's are {', '.join((INPUT, *OUTPUTS))}",
+            fix=f"Build it again: {info.rebuild}",
+        )
+
+
+def _release(
+    cuda: Cuda,
+    pool: LanePool,
+    under_way: set[Pending],
+    resizers: dict[Lane, GpuResize],
+    held: list[Any],
+) -> None:
+    """Free what a runner holds: lanes, then the engine, the runtime, and last the context."""
+    for pending in list(under_way):
+        pending.end()
+    lanes = pool.close()
+    with cuda.current():
+        for lane in lanes:
+            if lane in resizers:
+                resizers.pop(lane).close()
+            lane.close()
+        while held:
+            held.pop()
+    cuda.close()
+
+
+def _text(shape: Iterable[int] | FrameShape) -> str:
+    return "x".join(str(int(np.int64(s))) for s in shape)

@@ -1,0 +1,104 @@
+"""The TensorRT plugin EfficientNMS_TRT in the place of the file's own NMS.
+
+The file is cut at its candidates, which are decoded, clamped and cut down per level already, and
+the plugin does the rest in one kernel. It compares with ">=" where RetinaNets compare with ">", so
+each threshold goes in as the next larger float32; and it counts areas without "+1", so that where a
+model counts them with it, far corners go in one larger and come out one smaller. What the plugin
+does stands in its README and source (plugin/efficientNMSPlugin in github.com/NVIDIA/TensorRT).
+
+One difference is left: the plugin takes the best 5000 pairs where the file takes `nms_candidates`
+(2000), so it may add detections where more pass the threshold and NMS leaves fewer than it may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from retinart.engine.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo
+from retinart.export.candidates import input_limits
+from retinart.export.graph import FLOAT, GraphBuilder
+
+PLUGIN = "EfficientNMS_TRT"
+PLUGIN_VERSION = "1"
+_DOMAIN = "TRT"  # any: TensorRT's parser looks at the name
+_PREFIX = "efficient_nms/"
+
+
+def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
+    """A copy of an exported model with the plugin's node after the candidates.
+
+    Its inputs and outputs keep their names and types; of the outputs only the first
+    `num_detections` rows mean anything.
+    """
+    graph = GraphBuilder()
+    graph.scope = _PREFIX
+    # whatever the network's precision is: boxes in FP16 are coarse above 1024 pixels
+    boxes, scores = (graph.op("Cast", name, to=FLOAT) for name in CANDIDATES)
+    if info.variant.box_plus_one:
+        far = graph.const([0, 0, 1, 1], np.float32)
+        boxes = graph.op("Add", boxes, far)
+    found = [f"{_PREFIX}{name}" for name in OUTPUTS]
+    plugin = helper.make_node(
+        PLUGIN,
+        [boxes, scores],
+        found,
+        name=f"{_PREFIX}plugin",
+        domain=_DOMAIN,
+    )
+    attributes: dict[str, Any] = {"plugin_version": PLUGIN_VERSION, "plugin_namespace": ""}
+    attributes |= plugin_attributes(info)
+    plugin.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+    graph.nodes.append(plugin)
+    if info.variant.box_plus_one:
+        found[1] = graph.op("Sub", found[1], far)
+    if not info.variant.clip_before_nms:
+        limits = input_limits(graph, INPUT, info.resize.canvas)
+        found[1] = graph.op("Max", graph.op("Min", found[1], limits), graph.scalar(0))
+    for value, name in zip(found, OUTPUTS, strict=True):
+        graph.rename(value, name)
+
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    kept = _ancestors(model.graph.node, set(CANDIDATES))
+    del result.graph.node[:]
+    result.graph.node.extend([*kept, *graph.nodes])
+    used = {name for node in result.graph.node for name in node.input}
+    held = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    have = {tensor.name for tensor in held}
+    del result.graph.initializer[:]
+    result.graph.initializer.extend([*held, *(t for t in graph.initializers if t.name not in have)])
+    result.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    return result
+
+
+def plugin_attributes(info: ModelInfo) -> dict[str, float | int]:
+    """What the plugin is told: scores are in 0 to 1 already, boxes are corners, no background."""
+    return {
+        "score_threshold": above(info.thresholds.score_thresh),
+        "iou_threshold": above(info.thresholds.nms_thresh),
+        "max_output_boxes": info.thresholds.detections_per_img,
+        "background_class": -1,
+        "score_activation": 0,
+        "class_agnostic": 0,
+        "box_coding": 0,
+    }
+
+
+def above(threshold: float) -> float:
+    """The t for which "x >= t" is what "x > threshold" is, for every float32 x."""
+    return float(np.nextafter(np.float32(threshold), np.float32(np.inf)))
+
+
+def _ancestors(nodes: Iterable[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that these values need, in their order."""
+    needed, kept = set(wanted), []
+    for node in reversed(list(nodes)):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    return kept[::-1]

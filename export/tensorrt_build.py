@@ -1,0 +1,247 @@
+"""ONNX bytes to a TensorRT plan: one builder for TensorRT 10, TensorRT 11 and TensorRT-RTX.
+
+Networks are strongly typed: precision stands in the file, as types and as Q/DQ pairs, which is the
+only way that TensorRT 11 has. TF32 is turned off, as a file that says FP32 shall be computed in it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from retinart.engine.engine_file import FrameShape
+from retinart.engine.errors import BadInput, CheckFailed
+from retinart.engine.info import INPUT, REEXPORT, ModelInfo
+from retinart.engine.tensorrt_api import (
+    TITLES,
+    IBuilderConfig,
+    OnnxParser,
+    RuntimeName,
+    TensorRT,
+    problems_log,
+)
+
+Profile = tuple[FrameShape, FrameShape, FrameShape]
+Show = Callable[[float, str], None]
+T = TypeVar("T")
+
+_STRONGLY_TYPED = 1 << 1  # NetworkDefinitionCreationFlag.STRONGLY_TYPED, of TensorRT 10 only
+_TYPICAL = (480, 640)  # (height, width) of the images that dynamic sizes are tuned for
+_REPORT = "If that does not help, report it with the output of `retinart inspect`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """What a plan is built with.
+
+    Attributes:
+        profile: smallest, optimal and largest (N, H, W, 3) of the frames.
+        workspace: bytes of GPU memory that a layer may use for itself; None for TensorRT's choice.
+        optimization_level: 0 to 5; None for TensorRT's choice.
+        version_compatible: for any version of the same major one.
+        hardware_compatible: for any GPU from Ampere on.
+        timing_cache: what `Plan.timing_cache` was earlier; b"" to begin one, None for none.
+    """
+
+    profile: Profile
+    workspace: int | None = None
+    optimization_level: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    timing_cache: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A serialized engine.
+
+    Attributes:
+        data: the plan.
+        seconds: parsing and building.
+        timing_cache: with what this build added; None if none was wanted.
+    """
+
+    data: bytes = field(repr=False)
+    seconds: float
+    timing_cache: bytes | None = field(repr=False)
+
+
+def profile_for(info: ModelInfo, batch: tuple[int, int, int]) -> Profile:
+    """The profile of a model for these smallest, optimal and largest batches."""
+    rule = info.resize
+    best = rule.canvas or rule.canvas_for([rule.fit(*_TYPICAL)])
+    low, middle, high = batch
+    return ((low, *info.min_size, 3), (middle, *best, 3), (high, *info.max_size, 3))
+
+
+def build_plan(
+    trt: TensorRT,
+    runtime: RuntimeName,
+    model: bytes,
+    settings: PlanSettings,
+    *,
+    name: str = "the model",
+    show: Show = lambda fraction, phase: None,
+) -> Plan:
+    """Parse and build. Ctrl-C stops it between two of TensorRT's steps.
+
+    Args:
+        trt: the module of the runtime.
+        model: a serialized ONNX file.
+        name: how to call the file in errors.
+        show: called with how far the build is, 0 to 1, and with what TensorRT is at.
+
+    Raises:
+        CheckFailed: the parser or the builder refused the graph; the message has their words.
+        BadInput: the timing cache is of another GPU or version.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    stop = threading.Event()
+    monitor = _progress_monitor(trt, show, stop)
+    # in a thread of its own, as a KeyboardInterrupt inside of a callback would end the process
+    return _interruptible(lambda: _build(trt, runtime, model, settings, name, monitor), stop)
+
+
+def _build(
+    trt: TensorRT,
+    runtime: RuntimeName,
+    model: bytes,
+    settings: PlanSettings,
+    name: str,
+    monitor: Any,
+) -> Plan:
+    start = time.perf_counter()
+    title, log = TITLES[runtime], problems_log(trt)
+    builder = trt.Builder(log)
+    old = runtime == "tensorrt" and trt.__version__.startswith("10.")
+    network = builder.create_network(_STRONGLY_TYPED if old else 0)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(model):
+        raise CheckFailed(
+            f"{title} cannot parse {name}",
+            why="; ".join(_problems(parser)) or "; ".join(log.errors[-3:]),
+            fix=f"{REEXPORT}, or try a newer {title}. {_REPORT}",
+        )
+    config = builder.create_builder_config()
+    _configure(trt, config, settings)
+    profile = builder.create_optimization_profile()
+    profile.set_shape(INPUT, *settings.profile)
+    config.add_optimization_profile(profile)
+    config.progress_monitor = monitor
+    if settings.timing_cache is not None:
+        cache = config.create_timing_cache(settings.timing_cache)
+        if not config.set_timing_cache(cache, False):
+            raise BadInput(
+                "the timing cache cannot be used",
+                why=f"it was made on another GPU, or by another version than {trt.__version__}",
+                fix="Name another file with --timing-cache, or delete this one",
+            )
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise CheckFailed(
+            f"{title} parses {name} but cannot build it",
+            why="; ".join(log.errors[-3:]),
+            fix=f"Give it more memory with --workspace, or free some of the GPU's. {_REPORT}",
+        )
+    kept = None
+    if settings.timing_cache is not None:
+        kept = bytes(memoryview(config.get_timing_cache().serialize()))  # type: ignore[arg-type]
+    data = bytes(memoryview(plan))  # type: ignore[arg-type]  # it has the buffer protocol
+    return Plan(data=data, seconds=time.perf_counter() - start, timing_cache=kept)
+
+
+def _configure(trt: TensorRT, config: IBuilderConfig, settings: PlanSettings) -> None:
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if settings.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+
+
+def _problems(parser: OnnxParser) -> list[str]:
+    """What the parser says, with the nodes it says it of."""
+    lines = []
+    for i in range(parser.num_errors):
+        problem = parser.get_error(i)
+        node = problem.node_name() or f"number {problem.node()}"
+        lines.append(f"node {node} ({problem.node_operator()}): {problem.desc()}")
+    return lines
+
+
+def _interruptible(work: Callable[[], T], stop: threading.Event) -> T:
+    """Do `work` in another thread; on Ctrl-C set `stop`, wait for the end of it, and raise."""
+    with ThreadPoolExecutor(1, "build") as pool:
+        future = pool.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            stop.set()
+            raise
+
+
+def _progress_monitor(trt: TensorRT, show: Show, stop: threading.Event) -> Any:
+    """A monitor that turns TensorRT's nested phases into one fraction, and stops when told to."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]  # found at run time
+        def __init__(self) -> None:
+            super().__init__()
+            self._phases = Phases()
+            self._lock = threading.Lock()  # TensorRT calls from several threads
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with self._lock:
+                self._phases.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with self._lock:
+                self._phases.done(phase_name, step + 1)
+                show(self._phases.fraction, phase_name)
+            return not stop.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            with self._lock:
+                self._phases.finish(phase_name)
+
+    return Monitor()
+
+
+class Phases:
+    """How far a build is: each phase is one step of its parent, which steps on when it is over."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, steps done
+        self._furthest = 0.0
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        """A phase begins."""
+        self._open[name] = (parent, max(1, steps), 0)
+
+    def done(self, name: str, steps: int) -> None:
+        """So many of its steps are done."""
+        if name in self._open:
+            parent, total, _ = self._open[name]
+            self._open[name] = (parent, total, min(steps, total))
+
+    def finish(self, name: str) -> None:
+        """A phase is over."""
+        self._open.pop(name, None)
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1, and never less than it was."""
+        parts = [self._of(name) for name, (parent, _, _) in self._open.items() if not parent]
+        self._furthest = max([self._furthest, *parts])
+        return self._furthest
+
+    def _of(self, name: str) -> float:
+        _, total, done = self._open[name]
+        inner = [self._of(n) for n, (parent, _, _) in self._open.items() if parent == name]
+        return min(1.0, (done + max(inner, default=0.0)) / total)

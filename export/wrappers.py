@@ -1,0 +1,109 @@
+"""What a checkpoint says besides its weights: settings and class names, per project."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from retinart.engine.errors import BadInput
+from retinart.train.anchors import LEVEL_STRIDES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What stands beside the weights.
+
+    Attributes:
+        settings: fields of `Variant` in which the file differs from its project's defaults.
+        classes: class names, or None.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+
+
+def nothing(content: Mapping[str, Any]) -> Told:
+    """For projects that write weights alone."""
+    return Told()
+
+
+def odtk(content: Mapping[str, Any]) -> Told:
+    """Anchors: `ratios`, and `scales` in strides of each level.
+
+    Raises:
+        BadInput: it is a detector of rotated boxes.
+    """
+    if content.get("angles"):
+        raise BadInput(
+            "this odtk checkpoint detects rotated boxes",
+            why=f"its anchors have the angles {content['angles']}",
+            fix="Only detectors of upright boxes can be exported",
+        )
+    ratios, scales = _numbers(content.get("ratios")), _numbers(content.get("scales"))
+    if not ratios or not scales:
+        return Told()
+    sizes = tuple(tuple(scale * stride for scale in scales) for stride in LEVEL_STRIDES)
+    return Told(settings={"anchor_ratios": ratios, "anchor_sizes": sizes})
+
+
+def detectron2(content: Mapping[str, Any]) -> Told:
+    """Mean and standard deviation, where a file holds the buffers `pixel_mean` and `pixel_std`."""
+    state = content.get("model", content)
+    if not isinstance(state, Mapping):
+        return Told()
+    found = {
+        field: tuple(round(float(v), 4) for v in np.asarray(state[key]).ravel())
+        for field, key in (("mean", "pixel_mean"), ("std", "pixel_std"))
+        if isinstance(state.get(key), np.ndarray | Tensor)
+    }
+    return Told(settings=found if [len(v) for v in found.values()] == [3, 3] else {})
+
+
+def mmdetection(content: Mapping[str, Any]) -> Told:
+    """Class names, and from the configuration's text the input's colours and the style."""
+    meta = content.get("meta")
+    if not isinstance(meta, Mapping):
+        return Told()
+    dataset = meta.get("dataset_meta")
+    names = meta.get("CLASSES")
+    if isinstance(dataset, Mapping):
+        names = dataset.get("classes", dataset.get("CLASSES"))
+    classes = None
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        classes = tuple(names)
+    text = meta.get("cfg", meta.get("config"))
+    return Told(settings=_colours(text) if isinstance(text, str) else {}, classes=classes)
+
+
+def _colours(config: str) -> dict[str, Any]:
+    """Fields of `Variant` that a configuration's text tells; none unless it tells all of them."""
+    mean, std = (re.search(rf"\b{name}\s*=\s*\[([^\]]*)\]", config) for name in ("mean", "std"))
+    rgb = re.search(r"\b(?:bgr_)?to_rgb\s*=\s*(True|False)", config)
+    style = re.search(r"\bstyle\s*=\s*['\"](pytorch|caffe)['\"]", config)
+    if not (mean and std and rgb and style):
+        return {}
+    try:
+        colours = {
+            name: tuple(float(v) for v in found[1].split(",") if v.strip())
+            for name, found in (("mean", mean), ("std", std))
+        }
+    except ValueError:
+        return {}
+    return {
+        **colours,
+        "channel_order": "rgb" if rgb[1] == "True" else "bgr",
+        "stride_in_1x1": style[1] == "caffe",
+    }
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple):
+        return ()
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in value):
+        return ()
+    return tuple(float(v) for v in value)

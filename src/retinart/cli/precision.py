@@ -1,0 +1,140 @@
+"""Commands that change a model's precision: calibrate, convert."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add this module's commands to the parser."""
+    calibrate = commands.add_parser(
+        "calibrate",
+        parents=[common],
+        help="FP32 ONNX to INT8 ONNX",
+        description="Observe the ranges of activations on images, resized as the runtime resizes "
+        "them, and write the model with Q/DQ pairs. A record of ranges, method and hashes goes "
+        "beside it. With a budget, the fewest layers stay in float that keep it.",
+    )
+    calibrate.add_argument("model", type=Path)
+    calibrate.add_argument("-o", "--out", type=Path, default=Path("model.int8.onnx"))
+    calibrate.add_argument("--images", metavar="SOURCE", help="folder, file or glob")
+    calibrate.add_argument("--num", type=int, default=200, metavar="N", help="images to use")
+    calibrate.add_argument("--seed", type=int, default=0, help="that draws them")
+    calibrate.add_argument(
+        "--method", choices=("minmax", "percentile", "mse", "entropy"), default="percentile"
+    )
+    calibrate.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="take the ranges from this record of the same weights and size",
+    )
+    calibrate.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="COCO instances, to measure AP"
+    )
+    calibrate.add_argument(
+        "--eval-images", type=Path, metavar="DIR", help="their images, if not those of --images"
+    )
+    calibrate.add_argument(
+        "--max-drop", type=float, metavar="D", help="AP points that may be lost at most"
+    )
+    calibrate.add_argument(
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave layers in float, such as 'backbone.layer1.*'; may be given again",
+    )
+    calibrate.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="an HTML page with ranges, the sensitivity of each layer, and AP where annotated",
+    )
+    calibrate.set_defaults(run=_calibrate, extra="export")
+
+    convert = commands.add_parser(
+        "convert",
+        parents=[common],
+        help="FP32 or INT8 ONNX to FP16",
+        description="Write a model with the float part of its network in FP16. Normalisation, "
+        "decoding and NMS stay FP32, and so does what would overflow by the ranges seen.",
+    )
+    convert.add_argument("model", type=Path)
+    convert.add_argument("-o", "--out", type=Path, default=Path("model.fp16.onnx"))
+    convert.add_argument("--precision", choices=("fp16",), default="fp16")
+    convert.add_argument("--images", metavar="SOURCE", help="images to take ranges from")
+    convert.add_argument("--num", type=int, default=16, metavar="N", help="of them")
+    convert.add_argument("--seed", type=int, default=0, help="that draws them")
+    convert.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="calibration record to take ranges from (default: the one beside the model)",
+    )
+    convert.set_defaults(run=_convert, extra="export")
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from retinart.calib.calibrate import CalibrationSettings, calibrate
+    from retinart.calib.tables import accuracy_table, sensitivity_table
+
+    settings = CalibrationSettings(
+        images=args.images,
+        num=args.num,
+        seed=args.seed,
+        method=args.method,
+        record=args.record,
+        annotations=args.annotations,
+        eval_images=args.eval_images,
+        max_drop=args.max_drop,
+        keep_float=tuple(args.keep_float),
+        report=args.report,
+    )
+    report = calibrate(args.model, args.out, settings)
+    record = report.record
+    for text in (sensitivity_table(record), accuracy_table(record.accuracy)):
+        if text:
+            print(f"{text}\n", file=sys.stderr)
+    for layer in record.kept_float:
+        print(f"in float: {layer}", file=sys.stderr)
+    print(
+        f"{report.convolutions} convolutions are INT8, by {record.method} over {record.images} "
+        f"images; the record is {report.record_path}",
+        file=sys.stderr,
+    )
+    print(report.path)
+    if args.report is not None:
+        print(args.report)
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from retinart.calib.convert import ConvertSettings, convert
+
+    report = convert(
+        args.model,
+        args.out,
+        ConvertSettings(
+            precision=args.precision,
+            images=args.images,
+            num=args.num,
+            seed=args.seed,
+            record=args.record,
+        ),
+    )
+    if not report.source:
+        print(
+            "no ranges were given, so nothing but the weights was checked against FP16's 65504: "
+            "give --images or --record",
+            file=sys.stderr,
+        )
+    else:
+        print(f"ranges of {report.source} were checked against FP16's 65504", file=sys.stderr)
+    for name, peak in report.kept.items():
+        print(f"stays FP32: {name}, which reached {peak:.4g}", file=sys.stderr)
+    print(report.path)
+    return 0

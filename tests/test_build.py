@@ -1,0 +1,292 @@
+"""`retinart build`: real engines by TensorRT-RTX on the CPU, and TensorRT's part by a double.
+
+The double records what a builder is told; it builds nothing, and is no test of TensorRT.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+from fake_builder import GPU, FakeBuilder
+from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.calib.convert import ConvertSettings, convert
+from retinart.engine.engine_file import (
+    check_plan,
+    read_engine_info,
+)
+from retinart.engine.errors import BadInput, CheckFailed, MissingDependency
+from retinart.engine.files import sha256
+from retinart.engine.gpu import find_gpus
+from retinart.engine.info import read_info
+from retinart.engine.tensorrt_api import installed
+from retinart.export import build
+from retinart.export.build import BuildSettings, build_engine
+from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.export.tensorrt_build import Phases, profile_for
+from retinart.train.checkpoint import save_checkpoint
+from retinart.train.presets import preset
+from retinart.train.retinanet import build_retinanet
+from support import files_below, write_images
+
+Command = Callable[..., CompletedProcess[str]]
+
+needs_rtx = pytest.mark.skipif(
+    not installed("tensorrt-rtx"), reason="TensorRT-RTX is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """The ONNX file of a backbone with random weights, in a precision; made once."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def get(backbone: str, precision: str) -> Path:
+        if (backbone, precision) not in made:
+            folder = tmp_path_factory.mktemp(backbone)
+            if precision == "fp32":
+                torch.manual_seed(0)
+                variant = preset(backbone, 3)
+                model = build_retinanet(variant, prior=0.02).eval()
+                checkpoint = folder / "model.pt"
+                save_checkpoint(
+                    checkpoint, model=model, variant=variant, classes=("a", "b", "c"), training={}
+                )
+                settings = ExportSettings(height=64, width=96, tensorrt=False)
+                path = export_checkpoint(checkpoint, folder / "model.onnx", settings).path
+            elif precision == "fp16":
+                fp32 = get(backbone, "fp32")
+                path = convert(fp32, folder / "fp16.onnx", ConvertSettings()).path
+            else:
+                images = CalibrationSettings(images=str(write_images(folder, "0.png")), num=1)
+                path = calibrate(get(backbone, "fp32"), folder / "int8.onnx", images).path
+            made[backbone, precision] = path
+        return made[backbone, precision]
+
+    return get
+
+
+@needs_rtx
+@pytest.mark.parametrize("batch", [(1, 1, 1), (1, 2, 4)], ids=["static", "dynamic"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("backbone", ["tiny", "resnet18", "resnet50"])
+def test_engines_build(
+    backbone: str,
+    precision: Any,
+    batch: tuple[int, int, int],
+    model_of: Callable[[str, str], Path],
+    tmp_path: Path,
+) -> None:
+    model, output = model_of(backbone, precision), tmp_path / "new" / "model.engine"
+    seen: list[float] = []
+    settings = BuildSettings(
+        runtime="tensorrt-rtx", batch=batch, precision=precision, nms="native", workspace=1
+    )
+    report = build_engine(model, output, settings, show=lambda f, phase: seen.append(f))
+    assert files_below(output.parent) == ["model.engine", "model.engine.json"]
+    info = read_engine_info(output)
+    assert info == report.info and info.model == read_info(model)
+    assert check_plan(output, info) == output.read_bytes() and len(output.read_bytes()) > 1_000_000
+    assert info.onnx_sha256 == sha256(model) and info.profile[2] == (batch[2], 64, 96, 3)
+    assert (info.runtime, info.nms, info.gpu) == ("tensorrt-rtx", "native", None)
+    assert seen == sorted(seen) and seen[0] > 0 and seen[-1] <= 1 and len(set(seen)) > 10
+
+
+@needs_rtx
+def test_the_command(retinart: Command, model_path: Path, tmp_path: Path) -> None:
+    output, cache = tmp_path / "a.engine", tmp_path / "cache"
+    ran = retinart("build", model_path, "-o", output, "--batch", 1, 1, 2, "--timing-cache", cache)
+    assert (ran.returncode, ran.stdout.strip()) == (0, str(output))
+    assert "TensorRT-RTX has no EfficientNMS_TRT" in ran.stderr and "saved 0 s" in ran.stderr
+    assert files_below(tmp_path) == ["a.engine", "a.engine.json"]
+    ran = retinart("inspect", output)
+    assert "engine of" in ran.stdout and "1x96x128 to 1x96x128 to 2x96x128" in ran.stdout
+    ran = retinart("inspect", output, "--json")
+    assert json.loads(ran.stdout)["engine"]["runtime"] == "tensorrt-rtx"
+    if not find_gpus():
+        ran = retinart("detect", output, tmp_path)
+        assert ran.returncode == 3 and "needs an NVIDIA GPU" in ran.stderr
+
+
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, though a shell starts background jobs that ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("control_c")
+@needs_rtx
+def test_control_c_stops_it_and_leaves_nothing(
+    model_path: Path, tmp_path: Path, retinart: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[float] = []
+
+    def show(fraction: float, phase: str) -> None:
+        if not shown:
+            os.kill(os.getpid(), signal.SIGINT)
+        shown.append(fraction)
+        time.sleep(0.01)  # steps come by the hundred in a blink, and the main thread has to wake up
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(model_path, tmp_path / "new" / "a.engine", BuildSettings(), show=show)
+    assert files_below(tmp_path) == [] and not (tmp_path / "new").exists()
+    assert len(shown) < 500  # of more than 900 steps
+    monkeypatch.setattr("retinart.engine.progress.Progress.update", lambda *a: show(0, ""))
+    shown.clear()
+    ran = retinart("build", model_path, "-o", tmp_path / "a.engine")
+    assert ran.returncode == 130 and files_below(tmp_path) == []
+
+
+@needs_rtx
+def test_what_the_parser_refuses(model_path: Path, tmp_path: Path) -> None:
+    model = onnx.load(model_path)
+    for node in model.graph.node:
+        if node.name == "fpn.p6":
+            node.op_type, node.domain = "NoSuchThing", "nobody"
+    path = tmp_path / "bad.onnx"
+    onnx.save(model, path)
+    message = r"cannot parse bad\.onnx.*node fpn\.p6 \(NoSuchThing\): .*retinart export"
+    with pytest.raises(CheckFailed, match=message):
+        build_engine(path, tmp_path / "bad.engine", BuildSettings())
+    assert files_below(tmp_path) == ["bad.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch": (2, 1, 4)}, "no profile"),
+        ({"batch": (0, 1, 1)}, "no profile"),
+        ({"workspace": 0}, "--workspace is 0"),
+        ({"optimization_level": 6}, "Give 0 to 5"),
+        ({"precision": "int8"}, "is fp32, not int8.*retinart calibrate"),
+        ({"version_compatible": True}, "TensorRT-RTX .* takes no --version-compatible"),
+        ({"hardware_compatible": True}, "takes no --hardware-compatible.*as they are"),
+        ({"nms": "plugin"}, "takes no --nms plugin"),
+    ],
+)
+@needs_rtx
+def test_bad_settings(
+    settings: dict[str, Any], message: str, model_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        build_engine(
+            model_path,
+            tmp_path / "a.engine",
+            BuildSettings(**({"runtime": "tensorrt-rtx"} | settings)),
+        )
+    assert files_below(tmp_path) == []
+
+
+def test_what_is_missing(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(name: str = "a.engine", **settings: Any) -> None:
+        build_engine(model_path, tmp_path / name, BuildSettings(**settings))
+
+    with pytest.raises(BadInput, match="has no engine's suffix"):
+        run("a.onnx")
+    monkeypatch.setattr(build, "find_gpus", list)
+    monkeypatch.setattr(build, "installed", lambda runtime: runtime == "tensorrt")
+    with pytest.raises(MissingDependency, match="kind of GPU that will run it"):
+        run(runtime="tensorrt")
+    with pytest.raises(MissingDependency, match=r"pip install .*tensorrt-rtx"):
+        run()
+
+
+@pytest.mark.parametrize(("version", "flags"), [("10.16.1.11", 2), ("11.4.0.106", 0)])
+def test_what_tensorrt_is_told(
+    version: str, flags: int, tensorrt: Callable[..., FakeBuilder], model_path: Path, tmp_path: Path
+) -> None:
+    fake = tensorrt(version)
+    settings = BuildSettings(
+        batch=(1, 4, 8), workspace=1.5, optimization_level=4, hardware_compatible=True
+    )
+    report = build_engine(model_path, tmp_path / "a.engine", settings)
+    assert fake.told["network"] == flags  # strongly typed: 11 knows nothing else
+    assert fake.told["flags"] == ["no TF32"] and fake.told["WORKSPACE"] == 3 << 29
+    assert fake.told["builder_optimization_level"] == 4
+    assert fake.told["hardware_compatibility_level"] == "AMPERE_PLUS"
+    shapes = [(n, 96, 128, 3) for n in (1, 4, 8)]
+    assert fake.told["profile"] == ("frames", *shapes)
+    assert [n.op_type for n in fake.told["model"].graph.node].count("EfficientNMS_TRT") == 1
+    info = report.info
+    assert (info.nms, info.gpu, info.compute_capability) == ("plugin", GPU.name, "8.9")
+    assert "NMS is the plugin EfficientNMS_TRT" in report.notes
+    assert "--workspace 1.5" in info.rebuild and "--batch 1 4 8" in info.rebuild
+
+
+def test_the_choice_of_nms(
+    tensorrt: Callable[..., FakeBuilder], model_path: Path, tmp_path: Path
+) -> None:
+    def run(**settings: Any) -> Any:
+        return build_engine(model_path, tmp_path / "a.engine", BuildSettings(**settings))
+
+    fake = tensorrt(plugin=False)
+    report = run()
+    assert report.info.nms == "native" and "this TensorRT has no EfficientNMS" in report.notes[0]
+    assert fake.told["model"] == onnx.load(model_path)
+    with pytest.raises(BadInput, match="has no plugin EfficientNMS_TRT"):
+        run(nms="plugin")
+    tensorrt()
+    assert run(nms="native").info.nms == "native"
+    assert run(version_compatible=True).info.nms == "native"
+    with pytest.raises(BadInput, match="exclude each other"):
+        run(version_compatible=True, nms="plugin")
+    tensorrt("8.6.1")
+    with pytest.raises(BadInput, match=r"8\.6\.1 is too old"):
+        run()
+
+
+def test_the_timing_cache(
+    tensorrt: Callable[..., FakeBuilder],
+    model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake, cache = tensorrt(), tmp_path / "cache"
+    settings = BuildSettings(timing_cache=cache)
+    clock = iter([0.0, 100.0, 0.0, 30.0, 0.0, 1.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    first = build_engine(model_path, tmp_path / "a.engine", settings)
+    assert "next build of this file will be quicker" in first.notes[-1]
+    assert (fake.told["cache"], cache.read_bytes()) == (b"", b"timings")
+    second = build_engine(model_path, tmp_path / "a.engine", settings)
+    assert "saved 70.0 s: 30.0 s, and 100.0 s for the first build" in second.notes[-1]
+    assert fake.told["cache"] == b"timings"
+    fake.cache_fits = False
+    with pytest.raises(BadInput, match="made on another GPU, or by another version"):
+        build_engine(model_path, tmp_path / "a.engine", settings)
+    assert cache.read_bytes() == b"timings"
+
+
+def test_profiles(model_path: Path, dynamic_model_path: Path) -> None:
+    fixed = profile_for(read_info(model_path), (1, 2, 3))
+    assert fixed == ((1, 96, 128, 3), (2, 96, 128, 3), (3, 96, 128, 3))
+    dynamic = profile_for(read_info(dynamic_model_path), (1, 1, 1))
+    assert dynamic == ((1, 32, 32, 3), (1, 96, 128, 3), (1, 160, 160, 3))
+
+
+def test_phases() -> None:
+    phases, seen = Phases(), []
+    phases.start("all", None, 2)
+    for _ in range(2):
+        phases.start("part", "all", 2)
+        for step in range(2):
+            phases.done("part", step + 1)
+            seen.append(phases.fraction)
+        phases.finish("part")
+        phases.done("all", 1)
+    assert seen == [0.25, 0.5, 0.75, 1.0]
+    phases.start("unknown", "gone", 0)
+    phases.done("never begun", 3)
+    assert phases.fraction == 1.0

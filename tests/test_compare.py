@@ -1,0 +1,123 @@
+"""`retinart eval A --against B`: a gate with a table and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from retinart.benchmarks.compare import count
+from retinart.engine.coco import CocoImage, load_coco
+from retinart.engine.detections import Detections
+from retinart.engine.matching import box_iou
+from support import files_below
+
+pytest.importorskip("pycocotools")
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def worse(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny` that is blind for discs."""
+    model = onnx.load(tiny_path)
+    for initializer in model.graph.initializer:
+        if initializer.name.startswith("cls_head.output") and initializer.name.endswith(".bias"):
+            values = numpy_helper.to_array(initializer).copy()
+            values[0::6] -= 20  # (anchor, class) with six classes, of which disc is the first
+            initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
+    path = tmp_path_factory.mktemp("worse") / "worse.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_the_gate(
+    retinart: Command, tiny_path: Path, worse: Path, scenes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "compare"
+    data = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
+    ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "1", "--out", out)
+    assert ran.returncode == 1
+    assert "AP, and 1.0 was allowed" in ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[0].split() == ["tiny.onnx", "worse.onnx", "change"]
+    assert lines[1].split()[0] == "AP" and float(lines[1].split()[3]) < -5
+    by_class = lines.index("AP by class (16 images)")
+    assert lines[by_class + 1].split()[0] == "disc", "the largest loss comes first"
+    assert lines[by_class + 1].split()[2] == "0.0"
+    unchanged = [line.split() for line in lines[by_class + 2 :]]
+    assert all(abs(float(row[3])) < 1 for row in unchanged)
+
+    names = files_below(out)
+    assert names[0] == "comparison.json" and names[1].startswith("worst-1-")
+    result = json.loads((out / "comparison.json").read_text())
+    assert result["drop"] > 1 and len(result["worst"]) == len(names) - 1
+    losses = [entry["loss"] for entry in result["worst"]]
+    assert losses == sorted(losses, reverse=True) and losses[-1] > 0
+    picture = cv2.imread(str(out / names[1]))
+    assert picture is not None and picture.shape[1] == 3 * 320 and picture.shape[0] > 256
+
+    ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "90", "--out", out)
+    assert ran.returncode == 0 and "are allowed" in ran.stderr
+    ran = retinart("eval", worse, "--against", tiny_path, *data, "--max-drop", "0", "--out", out)
+    assert ran.returncode == 0, "a gain is no drop"
+
+
+def test_json_and_no_budget(
+    retinart: Command, tiny_path: Path, scenes: Path, tmp_path: Path
+) -> None:
+    data = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
+    out = tmp_path / "compare"
+    ran = retinart("eval", tiny_path, "--against", tiny_path, *data, "--json", "--out", out)
+    assert ran.returncode == 0
+    result = json.loads(ran.stdout)
+    assert result["drop"] == 0 and result["worst"] == []
+    assert result["first"]["figures"] == result["second"]["figures"]
+    assert files_below(out) == ["comparison.json"]
+    ran = retinart("eval", tiny_path, *data, "--max-drop", "1")
+    assert ran.returncode == 2 and "Give the second with --against" in ran.stderr
+
+
+def test_hits_and_false_detections(scenes: Path) -> None:
+    """Each object counts once; the class must be equal; crowds are neither hit nor miss."""
+    first = load_coco(scenes / "instances.json", scenes / "images").images[0]
+    image = CocoImage(
+        image_id=first.image_id, path=first.path, height=100, width=100,
+        boxes=np.array([[0, 0, 20, 20], [50, 50, 90, 90], [0, 60, 40, 100]], np.float32),
+        labels=np.array([0, 1, 0]), crowd=np.array([False, False, True]),
+        areas=np.ones(3, np.float32),
+    )  # fmt: skip
+
+    def found(*rows: tuple[float, ...]) -> Detections:
+        return Detections(
+            xyxy=np.array([r[:4] for r in rows], np.float32).reshape(-1, 4),
+            confidence=np.array([r[4] for r in rows], np.float32),
+            class_id=np.array([r[5] for r in rows], np.int32),
+        )
+
+    truth, model = ("disc", "Ring"), ("ring", "disc")
+    near = (1, 1, 21, 21)
+    for rows, expected in (
+        ((), (0, 0)),
+        (((*near, 0.9, 1),), (1, 0)),
+        (((*near, 0.9, 1), (*near, 0.8, 1)), (1, 1)),  # twice the same
+        (((*near, 0.9, 0),), (0, 1)),  # another class
+        (((*near, 0.2, 1),), (0, 0)),  # unsure
+        (((50, 50, 90, 90, 0.9, 0), (0, 60, 30, 90, 0.8, 1)), (1, 0)),  # on the crowd
+        (((11, 11, 31, 31, 0.9, 1),), (0, 1)),  # too far
+    ):
+        assert count(image, truth, found(*rows), model) == expected, rows
+
+
+def test_box_iou() -> None:
+    a = np.array([[0, 0, 10, 10], [5, 5, 5, 5]], np.float32)
+    b = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], np.float32)
+    assert box_iou(a, b) == pytest.approx(np.array([[1, 1 / 3, 0], [0, 0, 0]]))
+    assert box_iou(a, b[:0]).shape == (2, 0)

@@ -1,0 +1,257 @@
+"""The plugin form of NMS gives what the file's own NMS gives, on outputs of whole models.
+
+No plugin runs here: the graph round it runs in ONNX Runtime, and in the plugin's place stands the
+NumPy reference of `efficient_nms.py`. That TensorRT's parser takes the node, TensorRT-RTX is asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from efficient_nms import efficient_nms
+from retinart.engine.detections import Detections
+from retinart.engine.images import Image, list_images, read_image
+from retinart.engine.info import INPUT, OUTPUTS, ModelInfo, Thresholds, read_info
+from retinart.engine.matching import match
+from retinart.engine.tensorrt_api import installed
+from retinart.export.efficient_nms import PLUGIN, above, plugin_attributes, with_plugin
+from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.train.checkpoint import load_checkpoint, save_checkpoint
+from support import make_picture
+
+Array = npt.NDArray[Any]
+Run = Callable[[Image], list[Array]]
+
+
+def plugin_form(path: Path) -> Run:
+    """The outputs of a file's plugin form, with the reference in the plugin's place."""
+    info = read_info(path)
+    model = with_plugin(onnx.load(path), info)
+    onnx.checker.check_model(model)
+    nodes = list(model.graph.node)
+    (at,) = (i for i, node in enumerate(nodes) if node.op_type == PLUGIN)
+    plugin = nodes[at]
+    attributes = {a.name: helper.get_attribute_value(a) for a in plugin.attribute}
+    assert attributes.pop("plugin_version") == b"1" and attributes.pop("plugin_namespace") == b""
+    kinds = (TensorProto.INT32, TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT32)
+    found = [
+        helper.make_tensor_value_info(n, t, None) for n, t in zip(plugin.output, kinds, strict=True)
+    ]
+    before = _part(model, nodes[:at], list(model.graph.input), list(plugin.input))
+    after = _part(model, nodes[at + 1 :], [*model.graph.input, *found], list(OUTPUTS))
+
+    def run(frames: Image) -> list[Array]:
+        boxes, scores = before.run(None, {INPUT: frames})
+        values = efficient_nms(boxes, scores, **attributes)
+        feeds = dict(zip(plugin.output, values, strict=True))
+        wanted = {i.name for i in after.get_inputs()}
+        result = after.run(None, {k: v for k, v in {INPUT: frames, **feeds}.items() if k in wanted})
+        return list(result)
+
+    return run
+
+
+def _part(
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], inputs: list[Any], outputs: list[str]
+) -> onnxruntime.InferenceSession:
+    """Some nodes of a model, on their own."""
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "part",
+        [i for i in inputs if i.name in used],
+        [helper.make_empty_tensor_value_info(name) for name in outputs],
+        initializer=[t for t in model.graph.initializer if t.name in used],
+    )
+    part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return onnxruntime.InferenceSession(
+        part.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+def native_form(path: Path) -> Run:
+    """The outputs of the file as it is."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda frames: list(session.run(list(OUTPUTS), {INPUT: frames}))
+
+
+def compare(path: Path, frames: Image) -> int:
+    """See that both forms detect the same in each frame; returns how many detections matched."""
+    limit, matched = read_info(path).thresholds.detections_per_img, 0
+    native, plugin = native_form(path)(frames), plugin_form(path)(frames)
+    for a, b in zip(native, plugin, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+    for image in range(len(frames)):
+        want, got = (
+            Detections(xyxy=b[image, :n], confidence=s[image, :n], class_id=c[image, :n])
+            for (count, b, s, c) in (native, plugin)
+            for n in [int(count[image, 0])]
+        )
+        floor = float(want.confidence[-1]) if len(want) == limit else 0.0
+        result = match(want, got, floor=floor)
+        assert result.same, result
+        assert len(want) == len(got)
+        matched += result.matched
+    return matched
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize(
+    ("plus_one", "clip_first"),
+    [(False, True), (False, False), (True, True)],
+    ids=["plain", "clip-after", "plus-one"],
+)
+def test_every_convention(
+    plus_one: bool, clip_first: bool, dynamic: bool, noisy_checkpoint: Path, tmp_path: Path
+) -> None:
+    model, variant, classes = load_checkpoint(noisy_checkpoint)
+    variant = dataclasses.replace(variant, box_plus_one=plus_one, clip_before_nms=clip_first)
+    checkpoint = tmp_path / "model.pt"
+    save_checkpoint(checkpoint, model=model, variant=variant, classes=classes, training={})
+    settings = (
+        ExportSettings(imgsz=96, dynamic=True, tensorrt=False)
+        if dynamic
+        else ExportSettings(height=96, width=128, tensorrt=False)
+    )
+    path = export_checkpoint(checkpoint, tmp_path / "model.onnx", settings).path
+    assert compare(path, np.stack([make_picture(seed) for seed in range(3)])) > 100
+
+
+def test_a_public_model(golden: ModuleType, shared: Callable[..., Path], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model.pth"
+    torch.save(golden.load("torchvision_retinanet_resnet50_fpn"), checkpoint)
+    settings = ExportSettings(imgsz=256, tensorrt=False)
+    path = export_checkpoint(checkpoint, tmp_path / "model.onnx", settings).path
+    paths = list_images(str(shared("data", "coco_val206", "images")))[:5]
+    images = [read_image(shared("golden", "input.png")), *map(read_image, paths)]
+    frames, _ = read_info(path).resize.apply(images)
+    assert compare(path, frames) > 20 * len(images)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 1.0])
+def test_at_least_becomes_above(threshold: float) -> None:
+    t = above(threshold)
+    exact = np.float32(threshold)
+    values = np.array([exact - 1e-3, exact, np.nextafter(exact, np.float32(2)), 1], np.float32)
+    np.testing.assert_array_equal(values >= np.float32(t), values > np.float32(threshold))
+
+
+def test_the_reference_itself() -> None:
+    """By hand: an IoU of exactly 1/3, a tie, another class, a background class, the limit."""
+    corners = [[0, 0, 2, 1], [1, 0, 3, 1], [1, 0, 3, 1], [9, 9, 9, 9], [5, 5, 6, 6]]
+    boxes = np.array(corners, np.float32)
+    scores = np.array([[0.9, 0], [0.8, 0], [0, 0.7], [0.6, 0], [0.5, 0.5]], np.float32)
+
+    def run(**changes: Any) -> list[tuple[float, int]]:
+        settings: dict[str, Any] = plugin_attributes(_info()) | changes
+        count, _, kept, labels = efficient_nms(boxes[None], scores[None], **settings)
+        n = int(count[0, 0])
+        assert not kept[0, n:].any()
+        return [
+            (round(float(s), 2), int(c)) for s, c in zip(kept[0, :n], labels[0, :n], strict=True)
+        ]
+
+    rest = [(0.7, 1), (0.6, 0), (0.5, 0), (0.5, 1)]
+    third = float(np.float32(1) / np.float32(3))
+    assert run(iou_threshold=third) == [(0.9, 0), *rest]
+    assert run(iou_threshold=above(third)) == [(0.9, 0), (0.8, 0), *rest]
+    assert run(score_threshold=0.5, background_class=1)[-1] == (0.5, 0)
+    assert run(score_threshold=above(0.5))[-1] == (0.6, 0)
+    assert run(max_output_boxes=2) == [(0.9, 0), (0.8, 0)]
+
+
+PARSE = """
+import json, os, sys
+import numpy as np
+import tensorrt_rtx as trt
+
+class Log(trt.ILogger):
+    def __init__(self):
+        super().__init__()
+    def log(self, severity, msg):
+        pass
+
+class Creator(trt.IPluginCreatorV3One):
+    def __init__(self):
+        super().__init__()
+        self.name, self.plugin_version, self.plugin_namespace = "EfficientNMS_TRT", "1", ""
+        kinds = {"score_threshold": np.float32, "iou_threshold": np.float32}
+        names = ["score_threshold", "iou_threshold", "max_output_boxes", "background_class",
+                 "score_activation", "class_agnostic", "box_coding"]
+        types = {np.float32: trt.PluginFieldType.FLOAT32, np.int32: trt.PluginFieldType.INT32}
+        self.field_names = trt.PluginFieldCollection([
+            trt.PluginField(n, np.zeros(1, k), types[k])
+            for n in names for k in [kinds.get(n, np.int32)]])
+    def create_plugin(self, name, fields, phase):
+        print(json.dumps({f.name: [f.type.name, np.asarray(f.data).tolist()] for f in fields}))
+        sys.stdout.flush()
+        os._exit(0)  # TensorRT-RTX has no plugins of its own and would not go on from here
+
+creator = Creator()
+trt.get_plugin_registry().register_creator(creator, "")
+log = Log()
+builder = trt.Builder(log)
+network = builder.create_network(0)
+parser = trt.OnnxParser(network, log)
+parser.parse(open(sys.argv[1], "rb").read())
+print([parser.get_error(i).desc() for i in range(parser.num_errors)])
+"""
+
+
+def test_the_parser_hands_the_attributes_to_the_plugin(model_path: Path, tmp_path: Path) -> None:
+    """TensorRT's own parser finds a plugin of that name and gives it our values, in float32."""
+    if not installed("tensorrt-rtx"):
+        pytest.skip("TensorRT-RTX is not installed")
+    info = read_info(model_path)
+    path = tmp_path / "plugin.onnx"
+    onnx.save(with_plugin(onnx.load(model_path), info), path)
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.startswith("{"), done
+    given = json.loads(done.stdout)
+    expected = {
+        name: ["FLOAT32" if isinstance(value, float) else "INT32", [value]]
+        for name, value in plugin_attributes(info).items()
+    }
+    for kind, values in given.values():
+        if kind == "FLOAT32":
+            values[0] = float(np.float32(values[0]))
+    assert given == expected
+
+
+def _info() -> ModelInfo:
+    from retinart.engine.resize import ResizeRule
+    from retinart.train.presets import preset
+
+    return ModelInfo(
+        name="two",
+        classes=("a", "b"),
+        precision="fp32",
+        variant=preset("tiny", 2),
+        resize=ResizeRule(
+            short_side=None, max_size=None, canvas=(96, 128), pad_multiple=32, pad_value=(0, 0, 0)
+        ),
+        min_size=(96, 128),
+        max_size=(96, 128),
+        thresholds=Thresholds(),
+    )

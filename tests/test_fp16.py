@@ -1,0 +1,177 @@
+"""FP16 as types: what changes, what must not, and what would overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper, shape_inference
+
+from retinart.calib.convert import ConvertSettings, convert
+from retinart.calib.fp16 import LARGEST, MARGIN, to_fp16
+from retinart.calib.network import network_nodes
+from retinart.calib.observe import observe_peaks
+from retinart.engine.detector import Detector
+from retinart.engine.errors import BadInput
+from retinart.engine.images import read_image
+from retinart.engine.info import HEADS, NORMALIZED, read_info
+from retinart.engine.matching import match
+from retinart.export import tensorrt_rtx
+
+LARGE, NEXT = "backbone.layer1.0.conv1", "backbone.layer1.0.conv2"
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    """Element type of every tensor of a graph, as the standard infers it."""
+    graph = shape_inference.infer_shapes(model, strict_mode=True).graph
+    values = [*graph.value_info, *graph.input, *graph.output]
+    return {v.name: v.type.tensor_type.elem_type for v in values}
+
+
+def with_large(model: onnx.ModelProto, factor: float) -> onnx.ModelProto:
+    """The same function, with a layer's weights and bias times a factor, and the next's over it."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    factors = {f"{LARGE}.weight": factor, f"{LARGE}.bias": factor, f"{NEXT}.weight": 1 / factor}
+    for initializer in changed.graph.initializer:
+        if initializer.name in factors:
+            values = numpy_helper.to_array(initializer) * np.float32(factors[initializer.name])
+            initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
+    return changed
+
+
+@pytest.mark.parametrize("name", ["model_path", "dynamic_model_path", "int8_path", "tiny_path"])
+def test_types(name: str, request: pytest.FixtureRequest) -> None:
+    """The network is FP16 from end to end; what surrounds it has the types that it had."""
+    before = onnx.load(request.getfixturevalue(name))
+    after, large = to_fp16(before, {})
+    assert large == {}
+    old, new = types_of(before), types_of(after)
+    network = {n.output[0] for n in network_nodes(before)}
+    outside = {n.output[0] for n in before.graph.node} - network
+    assert NORMALIZED in outside and {*HEADS, NORMALIZED} <= old.keys()
+    for tensor in (*outside, *HEADS):
+        assert new.get(tensor) == old.get(tensor), tensor
+    kinds = {n.output[0]: n.op_type for n in before.graph.node}
+    for tensor in network - set(HEADS):
+        if kinds[tensor] == "InstanceNormalization":
+            assert new[tensor] == TensorProto.FLOAT
+        elif old[tensor] == TensorProto.FLOAT:
+            assert new[tensor] == TensorProto.FLOAT16, tensor
+        else:
+            assert new[tensor] == old[tensor]
+    floats = [i for i in after.graph.initializer if i.name.startswith(("backbone", "fpn"))]
+    assert floats and all(i.data_type != TensorProto.FLOAT for i in floats)
+    # a Cast into the network, one out of it for each raw output, and a pair around each norm
+    norms = sum(kind == "InstanceNormalization" for kind in kinds.values())
+    casts = [sum(n.op_type == "Cast" for n in m.graph.node) for m in (before, after)]
+    first = 0 if name == "int8_path" else 1  # there the first convolution reads a Q
+    assert casts[1] - casts[0] == first + len(HEADS) + 2 * norms
+
+
+@pytest.mark.parametrize("name", ["model_path", "int8_path"])
+def test_detects_alike(
+    name: str, request: pytest.FixtureRequest, small_scenes: Path, tmp_path: Path
+) -> None:
+    source = request.getfixturevalue(name)
+    report = convert(source, tmp_path / "half.onnx", ConvertSettings())
+    assert read_info(report.path).precision == {"model_path": "fp16"}.get(name, "int8+fp16")
+    same = total = 0
+    with Detector(source) as exact, Detector(report.path) as half:
+        for path in sorted(small_scenes.iterdir()):
+            found = match(exact(read_image(path))[:20], half(read_image(path)))
+            same, total = same + found.matched, total + 20
+    assert same >= 0.9 * total
+
+
+@pytest.mark.parametrize("name", ["model_path", "dynamic_model_path", "int8_path"])
+def test_tensorrt_rtx_builds_it(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if not tensorrt_rtx.available():
+        pytest.skip("TensorRT-RTX is not installed")
+    settings = ConvertSettings()
+    path = convert(request.getfixturevalue(name), tmp_path / "half.onnx", settings).path
+    assert tensorrt_rtx.check_build(path, read_info(path), max_batch=4).seconds > 0
+
+
+def test_what_would_overflow_stays_fp32(
+    retinart: Command, model_path: Path, small_scenes: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime rounds to FP16 between layers, so it shows what a GPU would do."""
+    image = read_image(sorted(small_scenes.iterdir())[0])
+    large = tmp_path / "large.onnx"
+    onnx.save(with_large(onnx.load(model_path), 1e6), large)
+
+    unchecked, checked = tmp_path / "unchecked.onnx", tmp_path / "checked.onnx"
+    ran = retinart("convert", large, "-o", unchecked)
+    assert ran.returncode == 0 and "no ranges were given" in ran.stderr
+    ran = retinart("convert", large, "-o", checked, "--images", small_scenes, "--num", "4")
+    assert ran.returncode == 0 and ran.stdout == f"{checked}\n"
+    assert "ranges of 4 images were checked against FP16's 65504" in ran.stderr
+    assert f"stays FP32: {LARGE}, which reached" in ran.stderr
+    kept = read_info(checked).provenance["fp16"]["kept_fp32"]
+    assert set(kept) == {LARGE, "backbone.layer1.0.relu"}
+    assert all(peak * MARGIN > LARGEST for peak in kept.values())
+
+    with Detector(large) as exact:
+        expected = exact(image)[:20]
+    with Detector(checked, runtime="onnxruntime") as half:
+        assert match(expected, half(image)).matched >= 16
+    with Detector(unchecked, runtime="onnxruntime") as half:
+        assert match(expected, half(image)).matched < 10
+
+
+def test_a_weight_beyond_fp16_stays_fp32(model_path: Path) -> None:
+    changed, kept = to_fp16(with_large(onnx.load(model_path), 1e9), {})
+    assert f"{LARGE}.weight" in kept
+    types = types_of(changed)
+    assert types[LARGE] == TensorProto.FLOAT
+    assert types[NEXT] == TensorProto.FLOAT16
+
+
+def test_peaks(model_path: Path, small_scenes: Path) -> None:
+    """Of every tensor, the largest of all images."""
+    graph, info = onnx.load(model_path), read_info(model_path)
+    paths = sorted(small_scenes.iterdir())[:2]
+    each = [observe_peaks(model_path, info, graph, [path]) for path in paths]
+    both = observe_peaks(model_path, info, graph, paths)
+    assert both == {name: max(peaks[name] for peaks in each) for name in both}
+    assert min(both.values()) > 0 and {"backbone.conv1", LARGE} <= both.keys()
+
+
+def test_the_record_beside_the_model_gives_the_ranges(
+    retinart: Command, model_path: Path, int8_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "half.onnx"
+    ran = retinart("convert", int8_path, "-o", out)
+    assert ran.returncode == 0 and "ranges of model.int8.json, 4 images" in ran.stderr
+    ran = retinart("convert", model_path, "-o", out, "--record", int8_path.with_suffix(".json"))
+    assert ran.returncode == 0 and "ranges of model.int8.json, 4 images" in ran.stderr
+
+
+def test_bad_input(
+    retinart: Command, model_path: Path, dynamic_model_path: Path, int8_path: Path, tmp_path: Path
+) -> None:
+    record, out = int8_path.with_suffix(".json"), tmp_path / "out" / "half.onnx"
+
+    def fails(message: str, *arguments: object) -> None:
+        ran = retinart("convert", *arguments, "-o", out)
+        assert (ran.returncode, ran.stdout) == (2, "") and message in ran.stderr
+        assert not out.parent.exists()
+
+    fails("not of dynamic", dynamic_model_path, "--record", record)
+    fails("is not a calibration record", model_path, "--record", tmp_path / "absent.json")
+    fails("Give one of them", model_path, "--record", record, "--images", tmp_path)
+    old = onnx.load(int8_path)
+    old.opset_import[0].version = 17
+    onnx.save(old, tmp_path / "old.onnx")
+    fails("of opset 17, in which Q/DQ takes no FP16", tmp_path / "old.onnx")
+    half = convert(model_path, tmp_path / "half.onnx", ConvertSettings()).path
+    fails("is fp16 already", half)
+    with pytest.raises(BadInput, match="does not end in"):
+        convert(model_path, tmp_path / "half.bin", ConvertSettings())

@@ -1,0 +1,93 @@
+"""The GPU's resize: its arithmetic, in NumPy and as the kernel's own source compiled for a CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retinart.engine.gpu_resize import SOURCE, plan_resize, resize_like_gpu
+from retinart.engine.images import Image
+from retinart.engine.resize import ResizeRule
+
+PAD = (104, 116, 124)
+# (image, canvas): down, up, by two exactly, one row, much larger, much smaller, odd
+CASES = [
+    ((720, 1280), (480, 640)),
+    ((40, 60), (160, 224)),
+    ((192, 256), (96, 128)),
+    ((1, 50), (64, 64)),
+    ((2160, 3840), (416, 544)),
+    ((7, 5), (96, 128)),
+    ((333, 501), (320, 480)),
+]
+
+
+def rule(canvas: tuple[int, int] | None) -> ResizeRule:
+    return ResizeRule(
+        short_side=None if canvas else 96,
+        max_size=None if canvas else 160,
+        canvas=canvas,
+        pad_multiple=32,
+        pad_value=PAD,
+    )
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("size", "canvas"), CASES)
+def test_it_is_the_cpus_to_one_grey_level(size: tuple[int, int], canvas: tuple[int, int]) -> None:
+    image = noise(*size)
+    _, (resized,) = rule(canvas).apply([image])
+    h, w = resized.size
+    cpu, gpu = resized.frame[:h, :w].astype(int), resize_like_gpu(image, (h, w)).astype(int)
+    assert np.abs(cpu - gpu).max() <= 1
+    assert np.mean(cpu != gpu) < 0.2
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The kernel's source, compiled by g++."""
+    if shutil.which("g++") is None:
+        pytest.skip("there is no g++")
+    library = tmp_path_factory.mktemp("kernel") / "kernel.so"
+    # -ffp-contract=off is what -fmad=false is to nvcc
+    flags = ["-O1", "-shared", "-fPIC", "-ffp-contract=off", "-I", str(SOURCE.parent)]
+    source = Path(__file__).with_name("kernel_on_cpu.cpp")
+    subprocess.run(["g++", *flags, "-o", library, source], check=True)
+    return ctypes.CDLL(str(library)).resize_on_cpu
+
+
+@pytest.mark.parametrize(("size", "canvas"), CASES)
+def test_the_kernel_computes_what_numpy_computes(
+    size: tuple[int, int], canvas: tuple[int, int], kernel: Any
+) -> None:
+    image = noise(*size, seed=1)
+    frame = np.full((*canvas, 3), 1, np.uint8)
+    h, w = rule(canvas).fit(*size)
+    scales = (ctypes.c_float(size[0] / h), ctypes.c_float(size[1] / w))
+    kernel(_pointer(image), *size, _pointer(frame), *canvas, h, w, *scales, *PAD)
+    expected = np.empty_like(frame)
+    expected[:] = PAD
+    expected[:h, :w] = resize_like_gpu(image, (h, w))
+    np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("canvas", [(96, 128), None])
+def test_the_plan_is_the_cpus(canvas: tuple[int, int] | None) -> None:
+    images = [noise(60, 90), noise(200, 100)]
+    batch, resized = rule(canvas).apply(images)
+    shape, planned = plan_resize(rule(canvas), images)
+    assert shape == batch.shape
+    assert [(p.size, p.source_size) for p in planned] == [(r.size, r.source_size) for r in resized]
+
+
+def _pointer(array: Image) -> Any:
+    return array.ctypes.data_as(ctypes.c_void_p)

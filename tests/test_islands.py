@@ -1,0 +1,100 @@
+"""Float islands between INT8 layers: as many as the placement rules intend, no more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from retinart.calib.islands import float_islands
+from retinart.calib.placement import place
+from retinart.calib.quantize import _scale, quantize
+from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.train.checkpoint import save_checkpoint
+from retinart.train.presets import preset
+from retinart.train.retinanet import build_retinanet
+
+
+@pytest.fixture(scope="module")
+def r18(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """ResNet-18, heads without norms."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("r18")
+    variant = preset("resnet18", 3)
+    model = build_retinanet(variant).eval()
+    path = folder / "r18.pt"
+    save_checkpoint(path, model=model, variant=variant, classes=("a", "b", "c"), training={})
+    settings = ExportSettings(height=64, width=96, tensorrt=False)
+    return onnx.load(export_checkpoint(path, folder / "r18.onnx", settings).path)
+
+
+def int8(model: onnx.ModelProto, *keep_float: str) -> onnx.ModelProto:
+    placement = place(model, keep_float=frozenset(keep_float))
+    return quantize(model, placement, dict.fromkeys(placement.activations, 1.0))
+
+
+def test_a_network_without_norms_has_the_two_upsamplings(r18: onnx.ModelProto) -> None:
+    assert sorted(float_islands(int8(r18))) == [("fpn.interpolate",), ("fpn.interpolate_1",)]
+
+
+def test_group_norms_are_islands(tiny_path: Path) -> None:
+    """`tiny` has two convolutions with a norm behind each in both heads, on five levels.
+
+    Behind the second norm of the box head comes its last convolution, which is float, so that is
+    the end of the INT8 part and not an island in it.
+    """
+    islands = float_islands(int8(onnx.load(tiny_path)))
+    norms = [i for i in islands if any(name.endswith("/norm") for name in i)]
+    assert len(norms) == (2 + 1) * 5 and len(islands) == len(norms) + 2
+    for island in norms:
+        assert Counter(name.endswith("/norm") for name in island)[True] == 1
+
+
+def test_a_layer_in_float_is_an_island(r18: onnx.ModelProto) -> None:
+    before = float_islands(int8(r18))
+    after = float_islands(int8(r18, "backbone.layer2.1.conv1"))
+    new = [island for island in after if island not in before]
+    assert len(after) == len(before) + 1
+    assert new == [("backbone.layer2.1.conv1", "backbone.layer2.1.relu")]
+
+
+def test_a_bad_placement_is_seen(r18: onnx.ModelProto) -> None:
+    """A ReLU that reads a Q/DQ pair is cut off from its convolution."""
+    model = int8(r18)
+    zero, scale = (i.name for i in model.graph.initializer if i.name in (
+        "quantize/zero_point", "normalized/scale"))  # fmt: skip
+    if "scale" not in scale:
+        zero, scale = scale, zero
+    nodes = list(model.graph.node)
+    at = next(i for i, n in enumerate(nodes) if n.name == "backbone.layer1.0.relu")
+    data = nodes[at].input[0]
+    nodes[at].input[0] = "bad/back"
+    nodes[at:at] = [
+        helper.make_node("QuantizeLinear", [data, scale, zero], ["bad/q"], name="bad/q"),
+        helper.make_node("DequantizeLinear", ["bad/q", scale, zero], ["bad/back"], name="bad/dq"),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    assert ("backbone.layer1.0.relu",) in float_islands(model)
+
+
+def test_scales_are_values_of_fp16(r18: onnx.ModelProto) -> None:
+    model = int8(r18)
+    scales = [i for i in model.graph.initializer if i.name.endswith("/scale")]
+    scales = [i for i in scales if not i.name.startswith("normalize/")]
+    assert len(scales) > 40
+    for scale in scales:
+        values = onnx.numpy_helper.to_array(scale)
+        assert np.array_equal(values.astype(np.float16).astype(np.float32), values)
+
+
+@pytest.mark.parametrize("peak", [1e-12, 1e-6, 12.7, 3.3, 8e6, 1e9, 0.0])
+def test_a_scale_covers_its_peak_and_is_never_zero(peak: float) -> None:
+    """Rounded to FP16 it is rounded up, and what is too small for FP16 does not become 0."""
+    scale = _scale(peak)
+    assert scale > 0 and 127 * scale >= peak * (1 - 1e-12)

@@ -1,0 +1,267 @@
+"""`Detector.stream`: files, images and several sources, through the stages."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from retinart.benchmarks.mjpeg_server import MJPEGServer, number_of, numbered_jpeg
+from retinart.engine import av_capture
+from retinart.engine.detector import Detector
+from retinart.engine.errors import BadInput
+from retinart.engine.frame import Position
+from retinart.engine.sources import list_numbered
+from retinart.engine.stream import Step, Stream, StreamSettings, _sizes
+from support import make_picture, write_images, write_video
+
+
+@pytest.fixture(scope="module")
+def detector(model_path: Path) -> Iterator[Detector]:
+    with Detector(model_path, threads=2) as one:
+        yield one
+
+
+def test_several_files_are_batched_and_each_comes_whole(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [
+        write_video(tmp_path / "a.avi", frames=7),
+        write_video(tmp_path / "b.mp4", frames=3, size=(64, 80)),
+        write_images(tmp_path / "c", *(f"{i}.png" for i in range(5))),
+    ]
+    sizes: list[int] = []
+    real = Detector.infer
+
+    def infer(self: Detector, batch: Any, *args: Any) -> Any:
+        sizes.append(len(batch))
+        return real(self, batch, *args)
+
+    monkeypatch.setattr(Detector, "infer", infer)
+    results = list(detector.stream(paths))
+    assert sum(sizes) == len(results) == 15
+    assert sizes[:4] == [2, 1, 2, 1]  # three frames are a batch of two and one of one
+    for place, count in enumerate((7, 3, 5)):
+        own = [(frame, found) for frame, found in results if frame.place == place]
+        assert [frame.index for frame, _ in own] == list(range(count))
+        frame, found = own[-1]
+        alone = detector(frame.image)
+        assert len(found) == pytest.approx(len(alone), abs=2)  # a batch may round otherwise
+    assert {f.source for f, _ in results if f.place == 2} == {str(p) for p in paths[2].iterdir()}
+
+
+@pytest.mark.parametrize("buffer", [None, 0, 1, 5])
+def test_no_frame_of_a_file_is_lost_whatever_the_buffer(
+    detector: Detector, tmp_path: Path, buffer: int | None
+) -> None:
+    path = write_video(tmp_path / "v.avi", frames=20)
+    frames = [f.index for f, _ in detector.stream(path, StreamSettings(buffer=buffer))]
+    assert frames == list(range(20))
+
+
+def test_a_selection(detector: Detector, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.avi", frames=30)  # 10 a second
+    start, end = Position.parse("1.0"), Position.parse("22f")
+    settings = StreamSettings(every=3, start=start, end=end)
+    assert [f.index for f, _ in detector.stream(path, settings)] == [10, 13, 16, 19]
+    settings = StreamSettings(max_fps=5)
+    assert [f.index for f, _ in detector.stream(path, settings)] == list(range(0, 30, 2))
+
+
+def test_images_have_no_times(detector: Detector, tmp_path: Path) -> None:
+    folder = write_images(tmp_path, "a.png", "b.png", "c.png")
+    settings = StreamSettings(start=Position.parse("1f"))
+    assert [f.index for f, _ in detector.stream(folder, settings)] == [1, 2]
+    with pytest.raises(BadInput) as raised:
+        next(detector.stream(folder, StreamSettings(end=Position.parse("1.5"))))
+    assert str(raised.value) == (
+        f"{folder} holds images, which have no times. Give --start and --end in frames, such as "
+        "30f, and leave --max-fps out."
+    )
+
+
+def test_numbered_images_come_by_number(detector: Detector, tmp_path: Path) -> None:
+    write_images(tmp_path, *(f"f{i}.png" for i in (9, 10, 100, 2)), "fx.png", "f1.jpg")
+    pattern = str(tmp_path / "f%d.png")
+    names = [Path(f.source).name for f, _ in detector.stream(pattern)]
+    assert names == ["f2.png", "f9.png", "f10.png", "f100.png"]
+    assert list_numbered(str(tmp_path / "g%04d.png")) == []
+    with pytest.raises(BadInput, match="no images at"):
+        next(detector.stream(str(tmp_path / "g%04d.png")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"buffer": -1}, "buffer is -1. Give a number from 0 to 1000 (--buffer)."),
+        ({"timeout": 0}, "timeout is 0. Give seconds up to 3600 (--timeout)."),
+        ({"max_retries": -2}, "max_retries is -2 and backoff 0.5. Give numbers from 0, or -1 to"),
+        ({"every": 0}, "every is 0. Give a whole number from 1 (--every)."),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        StreamSettings(**settings)
+    assert str(raised.value).startswith(message)
+
+
+def test_an_address_of_an_unknown_kind(detector: Detector) -> None:
+    with pytest.raises(BadInput) as raised:
+        next(detector.stream("gopher://me:secret@host/x"))
+    assert str(raised.value).startswith(
+        "cannot read from gopher://host/x. gopher:// is not known. Known are http, https, rtsp, "
+    )
+
+
+def test_leaving_a_stream_ends_its_threads(detector: Detector, tmp_path: Path) -> None:
+    stream = detector.stream(write_video(tmp_path / "v.avi", frames=50))
+    next(stream)
+    assert any(t.name == "retinart-infer" for t in threading.enumerate())
+    stream.close()  # type: ignore[attr-defined]
+    assert not any(t.name.startswith("retinart-") for t in threading.enumerate())
+
+
+def test_an_error_in_the_model_comes_after_the_results_before_it(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, real = iter(range(100)), Detector.infer
+
+    def infer(self: Detector, *args: Any) -> Any:
+        if next(calls) == 4:
+            raise RuntimeError("out of memory")
+        return real(self, *args)
+
+    monkeypatch.setattr(Detector, "infer", infer)
+    seen = []
+    with pytest.raises(RuntimeError, match="out of memory"):  # noqa: PT012
+        for frame, _ in detector.stream(write_video(tmp_path / "v.avi")):
+            seen.append(frame.index)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_stopping_drops_what_has_not_reached_the_detector(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, real = iter(range(100)), Detector.infer
+
+    def infer(self: Detector, *args: Any) -> Any:
+        if next(calls) == 4:
+            stream.stop()
+        return real(self, *args)
+
+    monkeypatch.setattr(Detector, "infer", infer)
+    path = write_video(tmp_path / "v.avi", frames=60)
+    with Stream(detector, [str(path)], StreamSettings(buffer=5)) as stream:
+        assert [step.frames[0].index for step in stream] == list(range(5))
+    counts = stream.sources.all[0].counts
+    assert (counts.ended, stream.detected) == ("stopped", [5]) and 5 <= counts.read < 60
+
+
+def test_a_long_file_leaves_nothing_behind(detector: Detector, tmp_path: Path) -> None:
+    """A short form of `benchmarks/pipeline.py --long`: what is held does not grow with frames."""
+    path, held = write_video(tmp_path / "v.avi", frames=300), []
+
+    def look(step: Step) -> None:
+        if step.frames[0].index % 25 == 0:  # looking takes a while
+            held.append(sum(type(thing) is Step for thing in gc.get_objects()))
+
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    threads, handles = threading.active_count(), files()
+    with Stream(detector, [str(path)], StreamSettings(), stages=[("look", look)]) as stream:
+        assert sum(1 for _ in stream) == 300
+        running = threading.active_count()
+    assert running <= threads + 4 and (threading.active_count(), files()) == (threads, handles)
+    # two wait before each of three stages and after the last, and each of four threads has one
+    assert max(held) <= 2 * 4 + 4 + 1
+    assert len(stream.times.stages()) == 7 and stream.times.stages()["infer"].count == 300
+
+
+def test_batches() -> None:
+    assert [_sizes(n) for n in (1, 2, 3, 7, 8, 21)] == [
+        [1],
+        [2],
+        [2, 1],
+        [4, 2, 1],
+        [8],
+        [8, 8, 4, 1],
+    ]
+
+
+def test_a_live_stream_drops_what_it_cannot_take_and_counts_it(detector: Detector) -> None:
+    """A short form of `benchmarks/pipeline.py --live`, without a limit on times."""
+    total, picture = 150, make_picture(0, 240, 320)
+    numbers: list[int] = []
+    asked = threading.Event()
+
+    def frames(connection: int) -> Iterator[bytes]:
+        for number in range(total):
+            if number == 40:
+                assert asked.wait(20)  # so that the first frames are seen before the last ones
+            yield numbered_jpeg(number, picture)
+
+    def look(step: Step) -> None:
+        numbers.extend(number_of(frame.image) for frame in step.frames)
+        asked.set()
+
+    with MJPEGServer(frames) as camera:
+        settings = StreamSettings(max_retries=0)
+        with Stream(detector, [camera.url], settings, stages=[("look", look)]) as stream:
+            steps = list(stream)
+            counts = stream.sources.all[0].counts
+        assert counts.read == camera.sent == total
+    assert counts.taken + counts.dropped == total and counts.broken == counts.skipped == 0
+    assert counts.taken == len(steps) == len(numbers) == stream.detected[0]
+    assert numbers == sorted(set(numbers)) and numbers[-1] == total - 1
+    assert [step.frames[0].index for step in steps] == numbers  # gaps are what was dropped
+    assert counts.dropped > 0
+    assert [q.capacity for q in stream.queues.values()] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("pyav", [False, True], ids=["opencv", "pyav"])
+def test_a_camera_that_changes_its_size_and_sends_junk(
+    detector: Detector, monkeypatch: pytest.MonkeyPatch, pyav: bool
+) -> None:
+    """PyAV gives each frame its own size; OpenCV scales them to the first one's."""
+    if pyav:
+        pytest.importorskip("av", reason="the extra `stream` is not installed")
+    monkeypatch.setattr(av_capture, "installed", lambda: pyav)
+    small, large = (240, 320), (480, 640)
+    go = threading.Semaphore(2)
+
+    def frames(connection: int) -> Iterator[bytes]:
+        for number in range(12):
+            go.acquire(timeout=20)
+            if number == 3:
+                yield b"\xff\xd8 no JPEG at all"
+            yield numbered_jpeg(number, make_picture(0, *(small if number < 6 else large)))
+
+    sizes: list[tuple[int, ...]] = []
+    with (
+        MJPEGServer(frames) as camera,
+        Stream(detector, [camera.url], StreamSettings(max_retries=0)) as stream,
+    ):
+        for step in stream:
+            sizes.append(step.frames[0].image.shape[:2])
+            if pyav or sizes[-1] == small:
+                assert all((d.xyxy <= (*sizes[-1][::-1],) * 2).all() for d in step.found)
+            go.release(4)
+        counts = stream.sources.all[0].counts
+    assert sizes[0] == small and sizes[-1] == (large if pyav else small)
+    assert counts.read == counts.taken + counts.dropped + counts.broken
+    assert counts.read >= 12 and counts.ended == "lost"
+
+
+def test_numbers_survive_jpeg() -> None:
+    image = make_picture(0, 64, 256)
+    for number in (0, 1, 77, 12345, 2**24 - 1):
+        data = np.frombuffer(numbered_jpeg(number, image), np.uint8)
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None and number_of(np.asarray(decoded, np.uint8)) == number
