@@ -7,15 +7,14 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.detections import Detections
-from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, MissingDependency
-from retinart.engine.images import read_image
+from retinart.engine.images import Image, read_image
 from retinart.engine.progress import Progress
 from retinart.engine.records import coco_result
 from retinart.engine.timing import StageClock
@@ -61,13 +60,27 @@ class Evaluation:
         }
 
 
-def evaluate(detector: Detector, annotations: Path, images: Path) -> Evaluation:
+class ImageDetector(Protocol):
+    """What is evaluated: a `Detector`, or what detects as it does."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """A name for each class."""
+
+    def __call__(self, image: Image, /, *, clock: StageClock) -> Detections:
+        """Detections in pixels of an image (H, W, 3) uint8 BGR."""
+
+
+def evaluate(
+    detector: ImageDetector, annotations: Path, images: Path, *, quiet: bool = False
+) -> Evaluation:
     """Detect on every image of a dataset and compare with its annotations.
 
     Args:
         detector: its classes are matched with the annotations' categories by name.
         annotations: a COCO instances file.
         images: the folder of its images.
+        quiet: show no progress.
 
     Raises:
         BadInput: the data cannot be used, or shares no class name with the model.
@@ -96,7 +109,8 @@ def evaluate(detector: Detector, annotations: Path, images: Path) -> Evaluation:
             found = replace(found, xyxy=(found.xyxy * ratio).astype(np.float32))
         by_image[item.image_id] = found
         results += _results(item.image_id, found, category)
-        progress.update(count, len(dataset.images), f"{len(found)} objects")
+        if not quiet:
+            progress.update(count, len(dataset.images), f"{len(found)} objects")
     if not by_image:
         raise BadInput(f"no image in {images} can be read", why=skipped[0][1])
     if resized:

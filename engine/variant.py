@@ -36,6 +36,7 @@ class Variant:
         source: which project's conventions these are (for people; no code branches on it).
         backbone: a name from `retinart.train.resnet.BACKBONES`.
         num_classes: logits per anchor, K.
+        backbone_norm_groups: groups of the backbone's GroupNorm; 0 for batch norms.
         fpn_channels: channels of P3 to P7 and of the heads.
         head_convs: convolutions before each output convolution.
         head_norm_groups: groups of the heads' GroupNorm; 0 for heads without a norm.
@@ -64,6 +65,7 @@ class Variant:
     source: str
     backbone: str
     num_classes: int
+    backbone_norm_groups: int = 0
     fpn_channels: int = 256
     head_convs: int = 4
     head_norm_groups: int = 0
@@ -90,7 +92,8 @@ class Variant:
 
     def __post_init__(self) -> None:
         limits = {"num_classes": (1, 100_000), "fpn_channels": (1, 8192), "head_convs": (0, 64)}
-        limits |= {"head_norm_groups": (0, 8192), "pad_multiple": (1, 4096)}
+        limits |= {"head_norm_groups": (0, 8192), "backbone_norm_groups": (0, 8192)}
+        limits |= {"pad_multiple": (1, 4096)}
         limits |= {"detections_per_img": (1, 2000)}
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -162,7 +165,13 @@ _CHOICES = {
     "clip_to": ("image", "input"),
 }
 # what a checkpoint's tensors say themselves, and so is not for a user to set
-_IN_TENSORS = ("source", "backbone", "num_classes", "fpn_channels", "head_convs")
+_IN_TENSORS = (
+    "source", "backbone", "num_classes", "fpn_channels", "head_convs", "backbone_norm_groups",
+)  # fmt: skip
+
+
+# what a training may choose besides
+_TRAINED = ("fpn_channels", "head_convs", "head_norm_groups")
 
 
 def override(variant: Variant, assignments: Sequence[str]) -> Variant:
@@ -171,7 +180,20 @@ def override(variant: Variant, assignments: Sequence[str]) -> Variant:
     Raises:
         BadInput: no such field, or a value of another kind than the field's.
     """
-    kinds = {f.name: getattr(variant, f.name) for f in fields(variant) if f.name not in _IN_TENSORS}
+    return replace(variant, **_parse(variant, assignments, _IN_TENSORS))
+
+
+def parse_fields(variant: Variant, assignments: Sequence[str]) -> dict[str, Any]:
+    """Fields of a model yet to be trained, set by text; its width and depth are among them.
+
+    Raises:
+        BadInput: as `override`.
+    """
+    return _parse(variant, assignments, tuple(set(_IN_TENSORS) - set(_TRAINED)))
+
+
+def _parse(variant: Variant, assignments: Sequence[str], fixed: tuple[str, ...]) -> dict[str, Any]:
+    kinds = {f.name: getattr(variant, f.name) for f in fields(variant) if f.name not in fixed}
     changes: dict[str, Any] = {}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
@@ -181,7 +203,7 @@ def override(variant: Variant, assignments: Sequence[str]) -> Variant:
                 fix=f"Fields: {', '.join(kinds)}; what they mean stands in engine/variant.py",
             )
         changes[name] = _parsed(text, kinds[name], assignment)
-    return replace(variant, **changes)
+    return changes
 
 
 def _parsed(text: str, like: Any, assignment: str) -> Any:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import retinart.train.criterion as criterion
 import retinart.train.trainer as trainer
-from retinart.engine.coco import load_coco
+from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.errors import BadInput, CheckFailed
-from retinart.train.checkpoint import load_checkpoint
-from retinart.train.data import NO_AUGMENTATION, Augmentation, Batches, prefetch
+from retinart.train.average import Average
+from retinart.train.checkpoint import load_checkpoint, load_resume_state
+from retinart.train.data import NO_AUGMENTATION, Augmentation, Batch, Batches, prefetch
 from retinart.train.predict import normalize
 from retinart.train.presets import preset
 from retinart.train.resnet import BACKBONES
 from retinart.train.retinanet import build_retinanet
 from retinart.train.scenes import SceneSettings, make_scenes
-from retinart.train.trainer import Average, TrainSettings, learning_rate, train, training_rule
+from retinart.train.schedule import learning_rate
+from retinart.train.settings import TrainSettings
+from retinart.train.trainer import train, training_rule
 
 SIZE = (96, 128)
 
@@ -96,15 +102,14 @@ def test_an_error_in_a_loading_thread_arrives_as_it_is(scenes: Path, tmp_path: P
     "augmentation",
     [
         Augmentation(flip=1.0, color=0.0, scale=(1.0, 1.0)),
+        Augmentation(flip=0.0, flip_vertical=1.0, color=0.0, scale=(1.0, 1.0)),
         Augmentation(flip=0.0, color=0.0, scale=(0.5, 0.7)),
         Augmentation(flip=0.5, color=0.0, scale=(1.2, 1.6)),
     ],
-    ids=["mirrored", "smaller", "cut"],
+    ids=["mirrored", "upside down", "smaller", "cut"],
 )
 def test_boxes_follow_the_pixels(augmentation: Augmentation, tmp_path: Path) -> None:
     """On one white rectangle on black, the box must hold it all and nothing else."""
-    import cv2
-
     image = np.zeros((*SIZE, 3), np.uint8)
     image[30:70, 40:90] = 255
     cv2.imwrite(str(tmp_path / "a.png"), image)
@@ -125,13 +130,13 @@ def test_boxes_follow_the_pixels(augmentation: Augmentation, tmp_path: Path) -> 
             box, [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], rtol=0, atol=1.01
         )
         places.add(tuple(box.round().tolist()))
-    assert (len(places) == 1) == (augmentation.flip == 1.0)
+    assert (len(places) == 1) == (augmentation.scale == (1.0, 1.0))
 
 
 def test_an_object_that_a_cut_hides_is_ignored(scenes: Path) -> None:
     cut = Augmentation(flip=0.0, color=0.0, scale=(2.5, 3.0), min_visible=0.6)
     batches = _batches(scenes, cut)
-    objects = [o for step in range(6) for o in batches[step].objects]
+    objects = [o for step in range(20) for o in batches[step].objects]
     boxes, crowd = (torch.cat([o[i] for o in objects]) for i in (0, 2))
     assert crowd.any()
     assert not crowd.all()
@@ -174,6 +179,71 @@ def test_the_average_follows_the_weights() -> None:
     torch.testing.assert_close(average.model.fpn.p7.weight, before + 1)  # a copy of its own
 
 
+def test_the_step_schedule_takes_a_tenth_at_each_milestone() -> None:
+    rates = [
+        learning_rate(i, 90, peak=1.0, warmup_steps=0, schedule="step", milestones=(2 / 3, 8 / 9))
+        for i in (0, 59, 60, 79, 80, 89)
+    ]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def _boxes_in_a_file(folder: Path, sizes: list[tuple[int, int]]) -> CocoDataset:
+    """Images of (height, width) in `sizes`, black."""
+    for i, (height, width) in enumerate(sizes):
+        cv2.imwrite(str(folder / f"{i}.png"), np.zeros((height, width, 3), np.uint8))
+    content = {
+        "images": [
+            {"id": i, "file_name": f"{i}.png", "height": h, "width": w}
+            for i, (h, w) in enumerate(sizes)
+        ],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    (folder / "i.json").write_text(json.dumps(content))
+    return load_coco(folder / "i.json", folder)
+
+
+def test_tall_images_get_batches_and_an_input_of_their_own(tmp_path: Path) -> None:
+    dataset = _boxes_in_a_file(tmp_path, [(40, 60), (60, 40)] * 3)
+    rule = training_rule(preset("tiny", 1), (64, 96))
+
+    def sizes(batch_size: int, aspect: bool) -> list[tuple[int, ...]]:
+        batches = Batches(
+            dataset, rule=rule, batch_size=batch_size, seed=0, augmentation=NO_AUGMENTATION,
+            aspect_batches=aspect,
+        )  # fmt: skip
+        return [tuple(batches[i].frames.shape[1:3]) for i in range(batches.steps_per_epoch)]
+
+    assert sorted(sizes(3, True)) == [(64, 96), (96, 64)]
+    assert sizes(3, False) == [(64, 96)] * 2
+    assert sizes(4, True) == [(64, 96)]  # three of a kind fill no batch: they are not left out
+
+
+def test_scales_vary_by_step_and_boxes_with_them(scenes: Path) -> None:
+    batches = Batches(
+        load_coco(scenes / "instances.json", scenes / "images"),
+        rule=training_rule(preset("tiny", 6), SIZE), batch_size=4, seed=0,
+        augmentation=NO_AUGMENTATION, multiscale=(0.5, 1.5),
+    )  # fmt: skip
+    shapes = {tuple(batches[i].frames.shape[1:3]) for i in range(20)}
+    assert len(shapes) > 3
+    assert all(h % 32 == w % 32 == 0 and 32 <= h <= 160 for h, w in shapes)
+
+
+def test_the_shares_of_two_processes_are_the_batch_of_one(scenes: Path) -> None:
+    dataset = load_coco(scenes / "instances.json", scenes / "images")
+
+    def batch(share: Callable[[Sequence[int]], Sequence[int]]) -> Batch:
+        rule = training_rule(preset("tiny", 6), SIZE)
+        return Batches(
+            dataset, rule=rule, batch_size=4, seed=3, augmentation=Augmentation(), share=share
+        )[1]
+
+    whole, even, odd = batch(lambda x: x), batch(lambda x: x[::2]), batch(lambda x: x[1::2])
+    assert torch.equal(whole.frames[::2], even.frames)
+    assert torch.equal(whole.frames[1::2], odd.frames)
+
+
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_every_backbone_has_a_preset(name: str) -> None:
     variant = preset(name, 3)
@@ -199,7 +269,9 @@ def test_a_run_learns_and_its_checkpoint_loads(
     losses = [float(row["loss"]) for row in rows]
     assert len(losses) == 8
     assert losses[-1] < 0.75 * losses[0]
-    assert sorted(p.name for p in path.parent.iterdir()) == ["last.pt", "results.csv"]
+    assert {p.name for p in path.parent.iterdir() if "tfevents" not in p.name} == {
+        "config.json", "curves.png", "environment.json", "last.pt", "predictions.jpg", "results.csv"
+    }  # fmt: skip
     training = torch.load(path, weights_only=True)["training"]
     assert training["command"] == "retinart train ..."
     assert training["settings"]["seed"] == 0
@@ -234,13 +306,17 @@ def test_a_nan_stops_and_keeps_the_last_epoch(
     assert e.value.exit_code == 1
     assert "last.pt is of the last whole epoch" in str(e.value)
     folder = settings.runs / "run"
-    assert sorted(p.name for p in folder.iterdir()) == ["last.pt", "results.csv"]
-    model, _, _ = load_checkpoint(folder / "last.pt")
-    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert len((folder / "results.csv").read_text().splitlines()) == 2
+    for name in ("last.pt", "diverged.pt"):  # the weights that gave the NaN are whole themselves
+        model, _, _ = load_checkpoint(folder / name)
+        assert all(torch.isfinite(p).all() for p in model.parameters())
+    state = load_resume_state(folder / "diverged.pt")
+    assert state["step"] == 4
+    assert len(state["files"]) == 6
 
 
 def test_a_nan_in_the_first_epoch_leaves_no_checkpoint(settings: TrainSettings) -> None:
-    with pytest.raises(CheckFailed, match="No checkpoint was written"):
+    with pytest.raises(CheckFailed, match="no epoch was finished"):
         train(replace(settings, lr=1e12, max_grad_norm=1e12, warmup_steps=0, epochs=9))
     assert not (settings.runs / "run" / "last.pt").exists()
 
@@ -255,7 +331,8 @@ def test_an_interruption_while_saving_leaves_no_half_file(
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
         train(settings)
-    assert [p.name for p in (settings.runs / "run").iterdir()] == ["results.csv"]
+    left = {p.name for p in (settings.runs / "run").iterdir() if "tfevents" not in p.name}
+    assert left == {"config.json", "environment.json", "results.csv"}
 
 
 def test_a_run_is_not_written_over(settings: TrainSettings) -> None:
@@ -280,6 +357,12 @@ def test_a_run_is_not_written_over(settings: TrainSettings) -> None:
         ("loss", criterion.LossSettings(beta=-1), "the beta of the box loss is -1"),
         ("loss", criterion.LossSettings(box_weight=math.nan), "the factor of the box loss is nan"),
         ("seed", -3, "the seed is -3"),
+        ("accumulate", 4, "a batch of 6 images does not divide into 4 parts in 1 process"),
+        ("prior", 1.0, "the prior is 1"),
+        ("multiscale", (2.0, 1.0), "the range of scales is 2 to 1"),
+        ("norm", "frozen", "frozen batch norms without weights do nothing"),
+        ("val_images", Path("x"), "validation needs both"),
+        ("overrides", {"colour": 1}, "cannot set a field of the model"),
         ("threads", 0, r"threads is 0\. Give a whole number from 1 to 1024"),
         ("device", "nope", r"cannot train on the device 'nope'\. .* Give cpu, or a device that"),
         ("device", "meta", "cannot train on the device 'meta'"),

@@ -27,6 +27,7 @@ def save_checkpoint(
     variant: Variant,
     classes: Sequence[str],
     training: Mapping[str, Any],
+    resume: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint under a temporary name and rename it.
 
@@ -34,6 +35,7 @@ def save_checkpoint(
         model: its weights are stored on the CPU in their own types.
         classes: a name for each of the K classes.
         training: plain JSON types that say how the weights came about.
+        resume: what a stopped training needs to go on, in types that `weights_only` admits.
     """
     state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
     content = {
@@ -44,6 +46,8 @@ def save_checkpoint(
         "training": dict(training),
         "state_dict": state,
     }
+    if resume is not None:
+        content["resume"] = dict(resume)
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
 
@@ -95,6 +99,22 @@ def _other_kind(path: Path) -> tuple[str, str] | None:
                     "'model.pth')",
                 )
     return None
+
+
+def load_resume_state(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `resume`, and the checkpoint's weights as "average".
+
+    Raises:
+        BadInput: the file cannot be read, or its run is finished.
+    """
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise BadInput(f"{path} is not a checkpoint of retinart")
+    if "resume" not in content:
+        raise BadInput(
+            f"the run of {path} is finished", fix="Train on from its weights: --weights FILE"
+        )
+    return {**content["resume"], "average": content["state_dict"]}
 
 
 def load_checkpoint(path: Path) -> tuple[RetinaNet, Variant, list[str]]:

@@ -5,6 +5,7 @@ N  images      A  all anchors of an image      K  classes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ def detection_loss(
     *,
     num_classes: int,
     settings: LossSettings,
+    normalizer: Callable[[Tensor], Tensor] | None = None,
 ) -> Losses:
     """Focal loss over all anchors that are not ignored, smooth L1 over the positive ones.
 
@@ -63,6 +65,8 @@ def detection_loss(
         objects: what is on each of them.
         anchors: (A, 4) xyxy in pixels of the network input, in the order of the outputs.
         num_classes: K.
+        normalizer: from the number of positive anchors here to what the sums are divided by, where
+            this is a part of a larger batch.
 
     Returns:
         Sums over the batch divided by its number of positive anchors (at least 1).
@@ -79,12 +83,19 @@ def detection_loss(
     num_positives = len(image)
     cls = sigmoid_focal_loss(logits, targets, alpha=settings.alpha, gamma=settings.gamma)
     box = smooth_l1(deltas[image, anchor], encode(wanted, anchors[anchor]), beta=settings.beta)
-    share = 1.0 / max(1, num_positives)
+    count = torch.tensor(float(num_positives), device=logits.device)
+    share = 1.0 / (count if normalizer is None else normalizer(count)).clamp(min=1)
     return Losses(
         cls=(cls * counted).sum() * share,
         box=box.sum() * (share * settings.box_weight),
         num_positives=num_positives,
     )
+
+
+def count_positives(objects: list[Objects], anchors: Tensor, settings: LossSettings) -> Tensor:
+    """How many anchors learn a box, over some images: a scalar, float32."""
+    found = [(_match(o, anchors, settings) >= 0).sum() for o in objects]
+    return torch.stack(found).sum().float()
 
 
 def _match(objects: Objects, anchors: Tensor, settings: LossSettings) -> Tensor:

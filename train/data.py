@@ -6,7 +6,7 @@ N  images of a batch      H, W  network input size      M  objects of an image
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,8 @@ class Augmentation:
     """How training images vary.
 
     Attributes:
-        flip: probability of a mirror image.
+        flip: probability of a mirror image, left for right.
+        flip_vertical: probability of one upside down, for pictures that have no upside.
         color: strength of the jitter of brightness, contrast and the channels' gains; 0 for none.
         scale: range of the zoom, 1 being the whole image fitted to the canvas; below 1 it is
             smaller and lies anywhere, above 1 a part is cut out.
@@ -36,6 +37,7 @@ class Augmentation:
     """
 
     flip: float = 0.5
+    flip_vertical: float = 0.0
     color: float = 0.2
     scale: tuple[float, float] = (0.8, 1.25)
     min_visible: float = 0.35
@@ -72,9 +74,13 @@ class Batches:
     Args:
         dataset: images in any sizes.
         rule: with a canvas, which all images are brought to.
-        batch_size: N; the images that do not fill a batch are left out of an epoch.
+        batch_size: N, over all processes; the images that do not fill a batch are left out of an
+            epoch.
         seed: of the order and of the augmentation.
         augmentation: how images vary.
+        multiscale: range of factors of the canvas, drawn for each step.
+        aspect_batches: images taller than wide get batches of their own, and the canvas turned.
+        share: a process's part of a batch, of the list of all.
     """
 
     def __init__(
@@ -85,44 +91,87 @@ class Batches:
         batch_size: int,
         seed: int,
         augmentation: Augmentation,
+        multiscale: tuple[float, float] = (1.0, 1.0),
+        aspect_batches: bool = False,
+        share: Callable[[Sequence[int]], Sequence[int]] = lambda items: items,
     ) -> None:
         self._images = dataset.images
         self._rule = rule
         self._batch_size = min(batch_size, len(dataset.images))
         self._seed = seed
         self._augmentation = augmentation
+        self._multiscale = multiscale
+        self._share = share
+        tall = np.array([image.height > image.width for image in dataset.images])
+        enough = min(tall.sum(), len(tall) - tall.sum()) >= self._batch_size
+        self._tall = tall if aspect_batches and enough else np.full(len(tall), False)
+        if aspect_batches and not enough and tall.mean() > 0.5:
+            self._tall[:] = True
+        self._plan: tuple[int, list[npt.NDArray[np.int64]]] = (-1, [])
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches until every image was seen once."""
-        return len(self._images) // self._batch_size
+        return sum(int(n) // self._batch_size for n in (self._tall.sum(), (~self._tall).sum()))
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, counted from 0 over all epochs."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._images))
-        chosen = order[position * self._batch_size :][: self._batch_size]
-        rng = np.random.default_rng([self._seed, epoch, position + 1])
-        images = [self._images[int(i)] for i in chosen]
-        loaded = [self._load(image, rng) for image in images]
+        chosen = self._epoch(epoch)[position]
+        key = [self._seed, epoch, position + 1]
+        rule = replace(self._rule, canvas=self._canvas(np.random.default_rng(key), chosen))
+        mine = self._share(range(len(chosen)))
+        loaded = [
+            self._load(self._images[int(chosen[i])], rule, np.random.default_rng([*key, i]))
+            for i in mine
+        ]
         return Batch(
             frames=torch.from_numpy(np.stack([frame for frame, _ in loaded])),
             objects=[objects for _, objects in loaded],
-            paths=[image.path for image in images],
+            paths=[self._images[int(chosen[i])].path for i in mine],
         )
 
-    def _load(self, image: CocoImage, rng: np.random.Generator) -> tuple[Image, Objects]:
+    def _epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
+        """The batches of an epoch, as indices of images."""
+        known, plan = self._plan
+        if known != epoch:
+            rng = np.random.default_rng([self._seed, epoch])
+            order = rng.permutation(len(self._images))
+            tall = self._tall[order]
+            plan = []
+            for group in (order[~tall], order[tall]):
+                full = len(group) // self._batch_size * self._batch_size
+                plan += list(group[:full].reshape(-1, self._batch_size))
+            if tall.any() and not tall.all():
+                plan = [plan[i] for i in rng.permutation(len(plan))]
+            self._plan = (epoch, plan)  # threads may both do this: the same comes out
+        return plan
+
+    def _canvas(
+        self, rng: np.random.Generator, chosen: npt.NDArray[np.int64]
+    ) -> tuple[int, int] | None:
+        if self._rule.canvas is None:
+            return None
+        low, high = self._multiscale
+        factor = float(np.exp(rng.uniform(np.log(low), np.log(high)))) if low < high else low
+        height, width = (max(32, round(side * factor / 32) * 32) for side in self._rule.canvas)
+        return (width, height) if self._tall[chosen[0]] else (height, width)
+
+    def _load(
+        self, image: CocoImage, rule: ResizeRule, rng: np.random.Generator
+    ) -> tuple[Image, Objects]:
         settings = self._augmentation
         pixels = read_image(image.path)
         # the file counts, should it and the annotations not agree on the size
         ratio = np.array([pixels.shape[1] / image.width, pixels.shape[0] / image.height] * 2)
         sample = _Sample(pixels, (image.boxes * ratio).astype(np.float32), image.crowd)
-        if rng.random() < settings.flip:
-            sample = _mirror(sample)
+        for axis, probability in ((1, settings.flip), (0, settings.flip_vertical)):
+            if rng.random() < probability:
+                sample = _mirror(sample, axis)
         zoom = float(np.exp(rng.uniform(*np.log(settings.scale))))
         if zoom > 1:
             sample = _cut(sample, zoom, rng, settings.min_visible)
-        frame, boxes = _place(sample, min(zoom, 1.0), self._rule, rng)
+        frame, boxes = _place(sample, min(zoom, 1.0), rule, rng)
         if settings.color:
             frame = _vary_color(frame, settings.color, rng)
         return frame, Objects(
@@ -156,11 +205,13 @@ def prefetch(batches: Batches, steps: range, *, workers: int) -> Generator[Batch
                 future.cancel()
 
 
-def _mirror(sample: _Sample) -> _Sample:
-    width = sample.image.shape[1]
+def _mirror(sample: _Sample, axis: int) -> _Sample:
+    """Left for right along axis 1, top for bottom along axis 0."""
+    length = sample.image.shape[axis]
+    low, high = (0, 2) if axis == 1 else (1, 3)
     boxes = sample.boxes.copy()
-    boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
-    return sample._replace(image=np.ascontiguousarray(sample.image[:, ::-1]), boxes=boxes)
+    boxes[:, [low, high]] = length - sample.boxes[:, [high, low]]
+    return sample._replace(image=np.ascontiguousarray(np.flip(sample.image, axis)), boxes=boxes)
 
 
 def _cut(sample: _Sample, zoom: float, rng: np.random.Generator, min_visible: float) -> _Sample:

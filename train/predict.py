@@ -52,7 +52,9 @@ def predict(
         sizes: see `postprocess`.
     """
     frame_size = (frames.shape[1], frames.shape[2])
-    outputs = model(normalize(torch.from_numpy(frames), variant))
+    device = model.cls_head.output.weight.device
+    outputs = model(normalize(torch.from_numpy(frames).to(device), variant))
+    outputs = HeadOutputs(*([m.cpu() for m in maps] for maps in outputs))
     return postprocess(outputs, variant, frame_size, thresholds, sizes=sizes)
 
 

@@ -101,12 +101,17 @@ class ResNet(nn.Module):
         spec: which backbone.
         stride_in_1x1: where a bottleneck strides (see `Variant`).
         bn_eps: epsilon of the batch norms.
+        norm_groups: groups of GroupNorms in their place; 0 for none.
     """
 
-    def __init__(self, spec: BackboneSpec, *, stride_in_1x1: bool, bn_eps: float) -> None:
+    def __init__(
+        self, spec: BackboneSpec, *, stride_in_1x1: bool, bn_eps: float, norm_groups: int = 0
+    ) -> None:
         super().__init__()
 
         def norm(channels: int) -> nn.Module:
+            if norm_groups:
+                return nn.GroupNorm(norm_groups, channels)
             return nn.BatchNorm2d(channels, eps=bn_eps)
 
         def block(in_channels: int, channels: int, stride: int) -> nn.Module:

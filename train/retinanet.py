@@ -140,7 +140,10 @@ def build_retinanet(variant: Variant, *, prior: float = 0.01) -> RetinaNet:
             f"unknown backbone {variant.backbone!r}", fix=f"Choose one of: {', '.join(BACKBONES)}"
         )
     backbone = ResNet(
-        BACKBONES[variant.backbone], stride_in_1x1=variant.stride_in_1x1, bn_eps=variant.bn_eps
+        BACKBONES[variant.backbone],
+        stride_in_1x1=variant.stride_in_1x1,
+        bn_eps=variant.bn_eps,
+        norm_groups=variant.backbone_norm_groups,
     )
     channels, a = variant.fpn_channels, variant.num_anchors
     head = {"convs": variant.head_convs, "norm_groups": variant.head_norm_groups}

@@ -1,243 +1,369 @@
-"""The training loop: plain SGD from scratch on one device."""
+"""The training loop: one step after another, a checkpoint after every epoch."""
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.errors import BadInput, CheckFailed
-from retinart.engine.files import atomic_path, make_folder, sha256
+from retinart.engine.files import sha256
 from retinart.engine.progress import Progress
 from retinart.engine.resize import ResizeRule
 from retinart.engine.variant import Variant
-from retinart.train.checkpoint import save_checkpoint
-from retinart.train.criterion import LossSettings, detection_loss
-from retinart.train.data import Augmentation, Batch, Batches, Objects, prefetch
+from retinart.train.average import Average
+from retinart.train.checkpoint import load_resume_state, save_checkpoint
+from retinart.train.criterion import count_positives, detection_loss
+from retinart.train.data import Batch, Batches, Objects, prefetch
+from retinart.train.initial import freeze_batch_norms, start, trainable
 from retinart.train.predict import normalize
-from retinart.train.presets import preset
-from retinart.train.retinanet import RetinaNet, build_retinanet, variant_anchors
+from retinart.train.ranks import Ranks, open_ranks, process_count
+from retinart.train.retinanet import RetinaNet, variant_anchors
+from retinart.train.run_folder import Row, RunFolder
+from retinart.train.schedule import learning_rate
+from retinart.train.settings import TrainSettings, check_settings
+from retinart.train.validate import TorchDetector, Validation
 
-COLUMNS = ("epoch", "step", "loss", "cls_loss", "box_loss", "lr", "images_per_s", "seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """One training run.
-
-    Attributes:
-        annotations, images: a COCO instances file and its image folder.
-        name: the run's folder below `runs`.
-        model: a name that `preset` knows.
-        size: (height, width) of the network input in pixels, multiples of 32.
-        epochs, batch_size: how long, and how many images a step.
-        optimizer: "sgd" with momentum, the paper's, or "adamw", which learns faster from scratch.
-        lr: highest learning rate, reached after `warmup_steps` and lowered by a half cosine.
-        weight_decay: None for 1e-4 with SGD and 0.05 with AdamW.
-        max_grad_norm: gradients longer than this are shortened to it.
-        ema_decay: the saved weights are a moving average of this decay; 0 for the last weights.
-        seed: of the weights, the order of images and their augmentation.
-        workers: threads that load images.
-        threads: of PyTorch; None leaves its own choice.
-        device: "cpu", "cuda", ...
-        precision: of the network's forward and backward pass; weights and losses stay float32.
-    """
-
-    annotations: Path
-    images: Path
-    name: str
-    runs: Path = Path("runs/train")
-    model: str = "tiny"
-    size: tuple[int, int] = (256, 320)
-    epochs: int = 12
-    batch_size: int = 16
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.02
-    momentum: float = 0.9
-    weight_decay: float | None = None
-    warmup_steps: int = 200
-    max_grad_norm: float = 10.0
-    ema_decay: float = 0.998
-    seed: int = 0
-    workers: int = 2
-    threads: int | None = None
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    loss: LossSettings = field(default_factory=LossSettings)
-    augmentation: Augmentation = field(default_factory=Augmentation)
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def train(settings: TrainSettings, *, command: str = "") -> Path:
-    """Train a model from scratch. Progress and the data's problems go to stderr.
+def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -> Path:
+    """Train a model. Progress and the data's problems go to stderr.
 
-    Writes `runs/name/last.pt` and `results.csv` after every epoch, each under a temporary name
-    that is renamed, so that a run that is stopped leaves those of its last whole epoch.
+    Writes into `runs/name`, each file under a temporary name that is renamed: `last.pt` after every
+    epoch, with all that a stopped run needs to go on, `best.pt` where AP is the best so far,
+    `results.csv`, `curves.png`, `predictions.jpg`, TensorBoard's events, `config.json` and
+    `environment.json`. Started by `torchrun`, the processes share each step.
 
     Args:
         command: the command line that asked for it, kept in the checkpoint.
+        resume: go on with the run that stands there, from its last whole epoch.
 
     Returns:
-        The path of the checkpoint.
+        The path of `last.pt`.
 
     Raises:
         BadInput: unusable data or settings, or a run of this name exists.
         CheckFailed: the loss became NaN or infinite.
     """
-    _check(settings)
-    folder = settings.runs / settings.name
-    if (folder / "last.pt").exists():
+    check_settings(settings, process_count())
+    last = settings.folder / "last.pt"
+    if last.exists() and not resume:
         raise BadInput(
-            f"{folder} holds a finished or stopped run", fix="Choose another name or remove it"
+            f"{settings.folder} holds a finished or stopped run",
+            fix="Choose another name, remove it, or go on with it by --resume",
         )
-    progress = Progress()
+    state = load_resume_state(last) if resume and last.exists() else None
     dataset = load_coco(settings.annotations, settings.images)
-    for line in dataset.summary():
-        progress.line(line)
-    variant = preset(settings.model, len(dataset.classes))
-    make_folder(folder)
+    if state is not None and state["annotations_sha256"] != sha256(settings.annotations):
+        raise BadInput(
+            f"cannot go on with {settings.folder}",
+            why=f"{settings.annotations} is not the file that the run began with",
+            fix="Bring it back, or start a new run",
+        )
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    return _run(settings, dataset, variant, folder, progress, command)
+    with open_ranks(settings.device) as ranks:
+        return _Run(settings, dataset, ranks, command).go(state)
 
 
-def _run(
-    settings: TrainSettings,
-    dataset: CocoDataset,
-    variant: Variant,
-    folder: Path,
-    progress: Progress,
-    command: str,
-) -> Path:
-    device = torch.device(settings.device)
-    model = build_retinanet(variant)
-    widen_head_init(model)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = Average(model, settings.ema_decay)
-    optimizer = make_optimizer(model, settings)
-    batches = Batches(
-        dataset,
-        rule=training_rule(variant, settings.size),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        augmentation=settings.augmentation,
-    )
-    anchors = torch.from_numpy(np.concatenate(variant_anchors(variant, settings.size))).to(device)
-    per_epoch = batches.steps_per_epoch
-    steps = per_epoch * settings.epochs
-    rows: list[dict[str, float]] = []
-    sums = np.zeros(3)
-    started = epoch_started = time.perf_counter()
-    with closing(prefetch(batches, range(steps), workers=settings.workers)) as source:
-        for step, batch in enumerate(source):
-            model.train()
-            lr = learning_rate(step, steps, peak=settings.lr, warmup_steps=settings.warmup_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            images = normalize(batch.frames.to(device), variant)
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                outputs = model(images)
-            losses = detection_loss(
-                outputs,
-                [Objects(*(t.to(device) for t in o)) for o in batch.objects],
-                anchors,
-                num_classes=variant.num_classes,
-                settings=settings.loss,
+class _Run:
+    """One process of a run: what `go` and its steps share."""
+
+    def __init__(
+        self, settings: TrainSettings, dataset: CocoDataset, ranks: Ranks, command: str
+    ) -> None:
+        self.settings, self.dataset, self.ranks, self.command = settings, dataset, ranks, command
+        self.progress = Progress()
+        begun = start(settings, dataset.classes)
+        self.variant: Variant = begun.variant
+        self.rule = training_rule(self.variant, settings.size)
+        self.validation = _validation(settings, self.rule, dataset.classes)
+        self.batches = Batches(
+            dataset,
+            rule=self.rule,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            augmentation=settings.augmentation,
+            multiscale=settings.multiscale,
+            aspect_batches=settings.aspect_batches,
+            share=ranks.share,
+        )
+        self.say([*dataset.summary(), *begun.notes])
+        device = ranks.device
+        self.net: RetinaNet = begun.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.norm == "frozen":
+            freeze_batch_norms(self.net)
+        self.model: nn.Module = self.net
+        if ranks.count > 1:
+            if device.type == "cuda":
+                nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
+            self.model = DistributedDataParallel(self.net)
+        self.average = Average(self.net, settings.ema_decay)
+        self.optimizer = make_optimizer(self.net, settings)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.anchors = _anchors(self.variant, device)
+        self.rows: list[Row] = []
+        self.best = -1.0
+
+    def go(self, state: Mapping[str, Any] | None) -> Path:
+        """All epochs from the start, or from a stopped run's state; returns `last.pt`."""
+        first_epoch, seconds = 0, 0.0
+        if state is not None:
+            self._restore(state)
+            first_epoch, seconds = len(self.rows), float(self.rows[-1]["seconds"] or 0.0)
+        per_epoch, epochs = self.batches.steps_per_epoch, self.settings.epochs
+        folder = RunFolder(self.settings.folder) if self.ranks.first else None
+        if folder is not None and state is None:
+            folder.describe(self.settings, self.ranks.device)
+        if folder is not None:
+            self.say([folder.open_board(first_epoch * per_epoch)])
+        started = time.perf_counter() - seconds
+        steps = range(first_epoch * per_epoch, epochs * per_epoch)
+        try:
+            with closing(prefetch(self.batches, steps, workers=self.settings.workers)) as source:
+                for epoch in range(first_epoch + 1, epochs + 1):
+                    row = self._epoch(epoch, source)
+                    row["seconds"] = time.perf_counter() - started
+                    if folder is not None:
+                        self._after_epoch(epoch, row, folder)
+                    self.ranks.wait()
+        finally:
+            if folder is not None:
+                folder.close()
+        return self.settings.folder / "last.pt"
+
+    def _epoch(self, epoch: int, source: Any) -> Row:
+        """The steps of one epoch, counted from 1."""
+        settings, per_epoch = self.settings, self.batches.steps_per_epoch
+        steps = settings.epochs * per_epoch
+        sums, data, images = np.zeros(2), 0.0, 0
+        began = time.perf_counter()
+        for done in range(1, per_epoch + 1):
+            step = (epoch - 1) * per_epoch + done
+            waited = time.perf_counter()
+            batch: Batch = next(source)
+            data += time.perf_counter() - waited
+            lr = learning_rate(
+                step - 1,
+                steps,
+                peak=settings.lr,
+                warmup_steps=settings.warmup_steps,
+                schedule=settings.schedule,
+                milestones=settings.milestones,
             )
-            values = [losses.total.item(), losses.cls.item(), losses.box.item()]
-            if not math.isfinite(values[0]):
-                raise _diverged(step, batch, folder, lr)
-            optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-            optimizer.step()
-            ema.update(model)
+            values = self._step(batch, lr, step)
             sums += values
-
-            epoch, done = divmod(step + 1, per_epoch)
-            now = time.perf_counter()
-            progress.update(step + 1, steps, f"loss {values[0]:.3f} lr {lr:.4f}")
-            if done == 0:
-                mean: list[float] = (sums / per_epoch).tolist()  # no NumPy types in files
-                speed = per_epoch * len(batch.paths) / (now - epoch_started)
-                row = (epoch, step + 1, *mean, lr, speed, now - started)
-                rows.append(dict(zip(COLUMNS, row, strict=True)))
-                _write_results(folder / "results.csv", rows)
-                save_checkpoint(
-                    folder / "last.pt",
-                    model=ema.model,
-                    variant=variant,
-                    classes=dataset.classes,
-                    training=_record(settings, rows, command),
+            images += len(batch.paths) * self.ranks.count
+            spent = time.perf_counter() - began
+            if self.ranks.first:
+                self.progress.update(
+                    step,
+                    steps,
+                    f"epoch {epoch}/{settings.epochs} loss {values[0] + values[1]:.3f} "
+                    f"lr {lr:.2g} data {data / spent:.1%} {images / spent:.1f} images/s",
                 )
-                progress.line(
-                    f"epoch {epoch}/{settings.epochs}: loss {mean[0]:.4f} (class {mean[1]:.4f}, "
-                    f"box {mean[2]:.4f}), {speed:.1f} images/s, {now - started:.0f} s"
+        cls, box = (sums / per_epoch).tolist()
+        return {
+            "epoch": epoch,
+            "step": epoch * per_epoch,
+            "loss": cls + box,
+            "cls_loss": cls,
+            "box_loss": box,
+            "lr": lr,
+            "images_per_s": images / spent,
+            "data_share": data / spent,
+            "seconds": None,
+            "AP": None,
+            "AP50": None,
+        }
+
+    def _step(self, batch: Batch, lr: float, step: int) -> list[float]:
+        """One update of the weights.
+
+        Returns:
+            Class loss and box loss over all processes.
+
+        Raises:
+            CheckFailed: one of them, or the gradient, is NaN or infinite; the weights stay.
+        """
+        settings, device, parts = self.settings, self.ranks.device, self.settings.accumulate
+        self.model.train()
+        if settings.norm == "frozen":
+            freeze_batch_norms(self.net)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        anchors = self.anchors((batch.frames.shape[1], batch.frames.shape[2]))
+        objects = [Objects(*(t.to(device) for t in o)) for o in batch.objects]
+        normalizer = self._normalizer(objects, anchors)
+        total = torch.zeros(2, device=device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for part in range(parts):
+            images = normalize(batch.frames[part::parts].to(device), self.variant)
+            alone = part + 1 < parts and isinstance(self.model, DistributedDataParallel)
+            with self.model.no_sync() if alone else nullcontext():  # type: ignore[operator]
+                with torch.autocast(
+                    device.type, _TYPES[settings.precision], enabled=settings.precision != "fp32"
+                ):
+                    outputs = self.model(images)
+                losses = detection_loss(
+                    outputs,
+                    objects[part::parts],
+                    anchors,
+                    num_classes=self.variant.num_classes,
+                    settings=settings.loss,
+                    normalizer=normalizer,
                 )
-                sums, epoch_started = np.zeros(3), time.perf_counter()
-    return folder / "last.pt"
+                self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+            total += torch.stack([losses.cls, losses.box]).detach()
+        self.scaler.unscale_(self.optimizer)
+        length = nn.utils.clip_grad_norm_(trainable(self.net), settings.max_grad_norm)
+        # gradients, and so these losses, are averaged over the processes
+        values: list[float] = (self.ranks.sum(total) / self.ranks.count).tolist()
+        if not math.isfinite(sum(values)):
+            raise self._diverged("loss", step, batch, lr)
+        if not self.scaler.is_enabled() and not math.isfinite(length.item()):
+            raise self._diverged("gradient", step, batch, lr)  # a scaler skips such a step
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(self.net)
+        return values
+
+    def _normalizer(
+        self, objects: list[Objects], anchors: Tensor
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Positives of the whole step for each process, where a part does not hold all of them."""
+        if self.ranks.count == 1 and self.settings.accumulate == 1:
+            return None
+        positives = self.ranks.sum(count_positives(objects, anchors, self.settings.loss))
+        return lambda _: positives / self.ranks.count
+
+    def _after_epoch(self, epoch: int, row: Row, folder: RunFolder) -> None:
+        """Measure AP, write the files, say a line; the first process alone does this."""
+        settings, last = self.settings, epoch == self.settings.epochs
+        ap = ""
+        if self.validation and (last or epoch % settings.eval_every == 0):
+            figures = self.validation.run(self.average.model, self.variant).figures
+            row["AP"], row["AP50"] = figures["AP"], figures["AP50"]
+            ap = f", AP {100 * (row['AP'] or 0):.1f}, AP50 {100 * (row['AP50'] or 0):.1f}"
+        self.rows.append(row)
+        folder.record(self.rows)
+        if row["AP"] is not None and row["AP"] > self.best:
+            self.best = row["AP"]
+            self._save(folder.path / "best.pt")
+        self._save(folder.path / "last.pt", resume=None if last else self._state())
+        self.progress.line(
+            f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4f} (class "
+            f"{row['cls_loss']:.4f}, box {row['box_loss']:.4f}){ap}, "
+            f"{row['images_per_s']:.1f} images/s, data {row['data_share']:.1%}, "
+            f"{row['seconds']:.0f} s"
+        )
+        if last:
+            shown = self.dataset
+            if self.validation:
+                shown = load_coco(self.validation.annotations, self.validation.images)
+            detector = TorchDetector(
+                self.average.model, self.variant, self.dataset.classes, self.rule
+            )
+            folder.draw_samples(detector, shown)
+            self.say([folder.draw_curves(self.rows)])
+            if not self.validation:
+                self.say(["no best.pt: there was nothing to measure AP on"])
+
+    def _save(self, path: Path, resume: Mapping[str, Any] | None = None) -> None:
+        save_checkpoint(
+            path,
+            model=self.average.model,
+            variant=self.variant,
+            classes=self.dataset.classes,
+            training=self._record(),
+            resume=resume,
+        )
+
+    def _record(self) -> dict[str, Any]:
+        """How the weights came about, in plain JSON types and without this machine's paths."""
+        plain = self.settings.to_json()
+        for key in ("annotations", "images", "val_annotations", "val_images", "runs", "name"):
+            del plain[key]
+        return {
+            "command": self.command,
+            "settings": plain,
+            "annotations_sha256": sha256(self.settings.annotations),
+            "torch": str(torch.__version__),
+            "processes": self.ranks.count,
+            "last_epoch": dict(self.rows[-1]) if self.rows else {},
+        }
+
+    def _state(self) -> dict[str, Any]:
+        """What a stopped run needs besides the averaged weights."""
+        return {
+            "annotations_sha256": sha256(self.settings.annotations),
+            "rows": [dict(row) for row in self.rows],
+            "best": self.best,
+            "model": self.net.state_dict(),
+            "updates": self.average.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.net.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.updates = state["updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.rows = [dict(row) for row in state["rows"]]
+        self.best = state["best"]
+
+    def _diverged(self, what: str, step: int, batch: Batch, lr: float) -> CheckFailed:
+        """Keep the state at the failure, and say which images were in it."""
+        paths = [p.name for part in self.ranks.gather(batch.paths) for p in part]
+        folder = self.settings.folder
+        if self.ranks.first:
+            self._save(
+                folder / "diverged.pt",
+                resume={**self._state(), "step": step, "files": paths, "lr": lr},
+            )
+        names = ", ".join(paths[:8]) + ("..." if paths[8:] else "")
+        kept = folder / "last.pt"
+        return CheckFailed(
+            f"the {what} is NaN or infinite at step {step}, learning rate {lr:.2g}",
+            why=f"training diverged; this batch held {names}",
+            fix="Lower the learning rate or lengthen the warm-up. The state at the failure is in "
+            f"{folder / 'diverged.pt'}; "
+            + (f"{kept} is of the last whole epoch" if kept.exists() else "no epoch was finished"),
+        )
+
+    def say(self, lines: list[str | None] | list[str]) -> None:
+        """Lines on stderr, by the first process."""
+        for line in lines:
+            if line and self.ranks.first:
+                self.progress.line(line)
 
 
-def make_optimizer(model: RetinaNet, settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings ask for, over all of a model's weights."""
-    decay = settings.weight_decay
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer that the settings ask for, over all weights that learn."""
+    decay, weights = settings.weight_decay, trainable(model)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(
-            model.parameters(), lr=settings.lr, weight_decay=0.05 if decay is None else decay
+            weights, lr=settings.lr, weight_decay=0.05 if decay is None else decay
         )
     return torch.optim.SGD(
-        model.parameters(),
+        weights,
         lr=settings.lr,
         momentum=settings.momentum,
         weight_decay=1e-4 if decay is None else decay,
     )
-
-
-def widen_head_init(model: RetinaNet) -> None:
-    """Give the heads' hidden convolutions He et al.'s (2015) spread instead of the paper's 0.01.
-
-    0.01 suits 256 channels and weights from ImageNet; narrower heads would pass on hardly any
-    signal, and a training from scratch would spend its first epochs on that. The output
-    convolutions keep theirs, and with it the prior.
-    """
-    for head in (model.cls_head, model.box_head):
-        for conv in head.convs:
-            torch.nn.init.kaiming_normal_(conv.get_parameter("weight"), nonlinearity="relu")
-
-
-class Average:
-    """A moving average of a model's weights and batch statistics, the decay rising at first.
-
-    Args:
-        model: what is averaged; its first weights are the first average.
-        decay: share of the old average that an update keeps, in the end.
-    """
-
-    def __init__(self, model: RetinaNet, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval()
-        self._decay, self._updates = decay, 0
-
-    @torch.no_grad()
-    def update(self, model: RetinaNet) -> None:
-        """Take the model's present state in."""
-        self._updates += 1
-        keep = min(self._decay, self._updates / (self._updates + 10))
-        ours: Mapping[str, Tensor] = self.model.state_dict()
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                ours[name].lerp_(value, 1 - keep)
-            else:
-                ours[name].copy_(value)
 
 
 def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
@@ -251,75 +377,25 @@ def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
     )
 
 
-def learning_rate(step: int, steps: int, *, peak: float, warmup_steps: int) -> float:
-    """Linear warm-up to `peak`, then a half cosine to 0 at `steps`."""
-    warmup = min(warmup_steps, steps // 2)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def _anchors(variant: Variant, device: torch.device) -> Callable[[tuple[int, int]], Tensor]:
+    """Anchors (A, 4) of a frame's (height, width), made once for each size."""
+    known: dict[tuple[int, int], Tensor] = {}
+
+    def of(size: tuple[int, int]) -> Tensor:
+        if size not in known:
+            made = np.concatenate(variant_anchors(variant, size))
+            known[size] = torch.from_numpy(made).to(device)
+        return known[size]
+
+    return of
 
 
-def _check(settings: TrainSettings) -> None:
-    height, width = settings.size
-    if min(height, width) < 32 or height % 32 or width % 32:
-        raise BadInput(
-            f"cannot train at {height}x{width} pixels", fix="Give multiples of 32, from 32 on"
-        )
-    if min(settings.epochs, settings.batch_size) < 1 or not 0 < settings.lr < math.inf:
-        raise BadInput(
-            f"cannot train {settings.epochs} epochs of batches of {settings.batch_size} "
-            f"at a learning rate of {settings.lr}",
-            fix="Give numbers above zero",
-        )
-    for name, value in (
-        ("weight decay", settings.weight_decay or 0.0),
-        ("beta of the box loss", settings.loss.beta),
-        ("factor of the box loss", settings.loss.box_weight),
-    ):
-        if not 0 <= value < math.inf:
-            raise BadInput(f"the {name} is {value}", fix="Give a number from 0 on")
-    if not 0 <= settings.seed < 2**63:
-        raise BadInput(f"the seed is {settings.seed}", fix="Give a whole number from 0 to 2^63 - 1")
-    if settings.threads is not None and not 1 <= settings.threads <= 1024:
-        raise BadInput(f"threads is {settings.threads}", fix="Give a whole number from 1 to 1024")
-    try:
-        torch.zeros(1, device=settings.device).item()
-    except Exception as error:  # of many kinds, by device
-        raise BadInput(
-            f"cannot train on the device {settings.device!r}",
-            why=str(error).partition("\n")[0],
-            fix="Give cpu, or a device that this PyTorch and this machine have, such as cuda:0",
-        ) from error
-
-
-def _diverged(step: int, batch: Batch, folder: Path, lr: float) -> CheckFailed:
-    names = ", ".join(path.name for path in batch.paths[:8])
-    kept = folder / "last.pt"
-    return CheckFailed(
-        f"the loss is NaN or infinite at step {step + 1}, learning rate {lr:.2g}",
-        why=f"training diverged; this batch held {names}" + ("..." if batch.paths[8:] else ""),
-        fix="Lower the learning rate or lengthen the warm-up. "
-        + (f"{kept} is of the last whole epoch" if kept.exists() else "No checkpoint was written"),
+def _validation(
+    settings: TrainSettings, rule: ResizeRule, classes: tuple[str, ...]
+) -> Validation | None:
+    if settings.val_annotations is None or settings.val_images is None:
+        return None
+    load_coco(settings.val_annotations, settings.val_images)  # its errors before the training
+    return Validation(
+        annotations=settings.val_annotations, images=settings.val_images, rule=rule, classes=classes
     )
-
-
-def _write_results(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    lines = [",".join(COLUMNS), *(",".join(f"{row[c]:.6g}" for c in COLUMNS) for row in rows)]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _record(
-    settings: TrainSettings, rows: Sequence[Mapping[str, float]], command: str
-) -> dict[str, Any]:
-    """How the weights came about, in plain JSON types and without this machine's paths."""
-    plain = asdict(settings)
-    for key in ("annotations", "images", "runs", "name"):
-        del plain[key]
-    return {
-        "command": command,
-        "settings": plain,
-        "annotations_sha256": sha256(settings.annotations),
-        "torch": str(torch.__version__),
-        "last_epoch": dict(rows[-1]),
-    }

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from retinart.engine.errors import BadInput
+
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add this module's commands to the parser."""
@@ -25,28 +27,75 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     scenes.add_argument("--width", type=int, default=320)
     scenes.set_defaults(run=_make_scenes)
 
+    _add_train(commands, common)
+
+
+def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
     train = commands.add_parser(
-        "train", parents=[common], help="train a RetinaNet on COCO-format data"
+        "train",
+        parents=[common],
+        help="train a RetinaNet on COCO-format data",
+        description="Train on one device, or on many: torchrun --nproc-per-node N -m retinart "
+        "train ... The run is in --out/--name; --resume goes on with one that was stopped.",
     )
-    train.add_argument("--images", type=Path, required=True, metavar="DIR")
-    train.add_argument("--annotations", type=Path, required=True, metavar="FILE")
-    train.add_argument("--model", default="tiny", help="backbone: tiny, resnet18, resnet50, ...")
-    train.add_argument("--name", default="exp", help="folder below --out")
-    train.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR")
-    train.add_argument("--height", type=int, default=256)
-    train.add_argument("--width", type=int, default=320)
-    train.add_argument("--epochs", type=int, default=12)
-    train.add_argument("--batch", type=int, default=16)
-    train.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
-    train.add_argument("--lr", type=float, default=0.02)
-    train.add_argument("--weight-decay", type=float, help="default 1e-4 (sgd), 0.05 (adamw)")
-    train.add_argument("--beta", type=float, default=1 / 9, help="of the smooth L1 box loss")
-    train.add_argument("--box-weight", type=float, default=1.0, help="factor of the box loss")
-    train.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--workers", type=int, default=2)
-    train.add_argument("--threads", type=int)
-    train.add_argument("--device", default="cpu")
+    train.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on with this run; takes no other settings"
+    )
+    data = train.add_argument_group("data")
+    data.add_argument("--images", type=Path, metavar="DIR")
+    data.add_argument("--annotations", type=Path, metavar="FILE")
+    data.add_argument("--val-images", type=Path, metavar="DIR", help="AP is measured on these")
+    data.add_argument("--val-annotations", type=Path, metavar="FILE")
+    data.add_argument("--eval-every", type=int, default=1, metavar="EPOCHS")
+    data.add_argument("--workers", type=int, default=2, help="threads that load images")
+    model = train.add_argument_group("model")
+    model.add_argument("--model", help="backbone: tiny (default), resnet18, resnet50, ...")
+    model.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a field of the model that differs from the preset's, such as anchor_sizes",
+    )
+    model.add_argument("--weights", type=Path, metavar="CKPT", help="a checkpoint to fine-tune")
+    model.add_argument(
+        "--backbone-weights", type=Path, metavar="FILE", help="ImageNet weights, torchvision's"
+    )
+    model.add_argument("--norm", choices=("batch", "frozen", "group"), default="batch")
+    model.add_argument("--prior", type=float, default=0.01, help="initial probability of a class")
+    images = train.add_argument_group("images")
+    images.add_argument("--height", type=int, default=256)
+    images.add_argument("--width", type=int, default=320)
+    images.add_argument(
+        "--multiscale", type=float, nargs=2, default=(1.0, 1.0), metavar=("LOW", "HIGH")
+    )
+    images.add_argument("--aspect-batches", action="store_true", help="tall images by themselves")
+    images.add_argument("--flip", type=float, default=0.5, help="probability")
+    images.add_argument("--flip-vertical", type=float, default=0.0, help="probability")
+    images.add_argument("--color", type=float, default=0.2, help="strength of the jitter")
+    images.add_argument("--zoom", type=float, nargs=2, default=(0.8, 1.25), metavar=("LOW", "HIGH"))
+    loop = train.add_argument_group("loop")
+    loop.add_argument("--epochs", type=int, default=12)
+    loop.add_argument("--batch", type=int, default=16, help="images a step, over all processes")
+    loop.add_argument("--accumulate", type=int, default=1, metavar="PARTS")
+    loop.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
+    loop.add_argument("--lr", type=float, default=0.02)
+    loop.add_argument("--schedule", choices=("cosine", "step"), default="cosine")
+    loop.add_argument("--warmup", type=int, default=200, metavar="STEPS")
+    loop.add_argument("--weight-decay", type=float, help="default 1e-4 (sgd), 0.05 (adamw)")
+    loop.add_argument("--max-grad-norm", type=float, default=10.0)
+    loop.add_argument("--ema", type=float, default=0.998, help="decay of the weights' average")
+    loop.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    loop.add_argument("--beta", type=float, default=1 / 9, help="of the smooth L1 box loss")
+    loop.add_argument("--box-weight", type=float, default=1.0, help="factor of the box loss")
+    loop.add_argument("--alpha", type=float, default=0.25, help="of the focal loss")
+    loop.add_argument("--gamma", type=float, default=2.0, help="of the focal loss")
+    loop.add_argument("--seed", type=int, default=0)
+    run = train.add_argument_group("run")
+    run.add_argument("--name", default="exp", help="folder below --out")
+    run.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR")
+    run.add_argument("--threads", type=int)
+    run.add_argument("--device", default="cpu")
     train.set_defaults(run=_train, extra="train")
 
 
@@ -59,27 +108,63 @@ def _make_scenes(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from retinart.engine.variant import parse_fields
     from retinart.train.criterion import LossSettings
-    from retinart.train.trainer import TrainSettings, train
+    from retinart.train.data import Augmentation
+    from retinart.train.presets import preset
+    from retinart.train.run_folder import read_settings
+    from retinart.train.settings import TrainSettings
+    from retinart.train.trainer import train
 
+    command = shlex.join(["retinart", *sys.argv[1:]])
+    if args.resume is not None:
+        print(train(read_settings(args.resume), command=command, resume=True))
+        return 0
+    if args.images is None or args.annotations is None:
+        raise BadInput(
+            "there is nothing to train on", fix="Give --images and --annotations, or --resume DIR"
+        )
     settings = TrainSettings(
         annotations=args.annotations,
         images=args.images,
+        val_annotations=args.val_annotations,
+        val_images=args.val_images,
+        eval_every=args.eval_every,
         name=args.name,
         runs=args.out,
         model=args.model,
+        overrides=parse_fields(preset(args.model or "tiny", 1), args.set),
+        prior=args.prior,
+        norm=args.norm,
+        backbone_weights=args.backbone_weights,
+        weights=args.weights,
         size=(args.height, args.width),
+        multiscale=tuple(args.multiscale),
+        aspect_batches=args.aspect_batches,
         epochs=args.epochs,
         batch_size=args.batch,
+        accumulate=args.accumulate,
         optimizer=args.optimizer,
         lr=args.lr,
+        schedule=args.schedule,
         weight_decay=args.weight_decay,
+        warmup_steps=args.warmup,
+        max_grad_norm=args.max_grad_norm,
+        ema_decay=args.ema,
         precision=args.precision,
-        loss=LossSettings(beta=args.beta, box_weight=args.box_weight),
+        loss=LossSettings(
+            alpha=args.alpha, gamma=args.gamma, beta=args.beta, box_weight=args.box_weight
+        ),
+        augmentation=Augmentation(
+            flip=args.flip,
+            flip_vertical=args.flip_vertical,
+            color=args.color,
+            scale=tuple(args.zoom),
+        ),
         seed=args.seed,
         workers=args.workers,
         threads=args.threads,
         device=args.device,
     )
-    print(train(settings, command=shlex.join(["retinart", *sys.argv[1:]])))
+    print(train(settings, command=command))
     return 0

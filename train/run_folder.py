@@ -1,0 +1,160 @@
+"""The folder of a run: settings, results, curves and pictures, each written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from retinart.engine.coco import CocoDataset
+from retinart.engine.draw import draw
+from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.files import atomic_path, make_folder
+from retinart.engine.images import read_image
+from retinart.engine.page import COLORS, load_matplotlib
+from retinart.engine.timing import StageClock
+from retinart.train.settings import TrainSettings
+from retinart.train.validate import TorchDetector
+
+COLUMNS = (
+    "epoch", "step", "loss", "cls_loss", "box_loss", "lr", "images_per_s", "data_share",
+    "seconds", "AP", "AP50",
+)  # fmt: skip
+Row = dict[str, float | None]
+_PICTURES = 6
+_CONFIDENCE = 0.3  # from which on a sample prediction is drawn
+
+
+class RunFolder:
+    """What a run leaves, besides its checkpoints.
+
+    Args:
+        path: the folder; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = make_folder(path)
+        self._board: Any = None
+
+    def describe(self, settings: TrainSettings, device: torch.device) -> None:
+        """Write `config.json`, which `--resume` reads, and `environment.json`."""
+        write_json(self.path / "config.json", settings.to_json())
+        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+        environment = {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "system": platform.platform(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": gpu,
+        }
+        write_json(self.path / "environment.json", environment)
+
+    def open_board(self, step: int) -> str | None:
+        """Start TensorBoard's file, from a step on. Returns why there is none, or None."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return "TensorBoard is not installed: no event file (pip install tensorboard)"
+        self._board = SummaryWriter(str(self.path), purge_step=step)
+        return None
+
+    def record(self, rows: Sequence[Row]) -> None:
+        """Write `results.csv`, and the last row to TensorBoard."""
+        lines = [",".join(COLUMNS)]
+        lines += [",".join(_cell(row[name]) for name in COLUMNS) for row in rows]
+        with atomic_path(self.path / "results.csv") as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if self._board is not None:
+            for name, value in rows[-1].items():
+                if name not in ("epoch", "step") and value is not None:
+                    self._board.add_scalar(f"train/{name}", value, int(rows[-1]["step"] or 0))
+            self._board.flush()
+
+    def draw_curves(self, rows: Sequence[Row]) -> str | None:
+        """Write `curves.png`: loss, AP and learning rate. Returns why there is none, or None."""
+        try:
+            module = load_matplotlib()
+        except MissingDependency:
+            return 'matplotlib is not installed: no curves.png (pip install "retinart[report]")'
+        figure = module.Figure(figsize=(10, 3.2), layout="constrained")
+        panels = (("loss", "cls_loss", "box_loss"), ("AP", "AP50"), ("lr",))
+        for axes, names in zip(figure.subplots(1, 3), panels, strict=True):
+            for name, color in zip(names, COLORS, strict=False):
+                points = [(r["epoch"], r[name]) for r in rows if r[name] is not None]
+                if points:
+                    axes.plot(*zip(*points, strict=True), label=name, color=color, marker=".")
+            axes.set_xlabel("epoch")
+            if axes.lines:
+                axes.legend(frameon=False)
+        with atomic_path(self.path / "curves.png") as temporary:
+            figure.savefig(temporary, dpi=120)
+        return None
+
+    def draw_samples(self, detector: TorchDetector, dataset: CocoDataset) -> None:
+        """Write `predictions.jpg`: images of a dataset with what the model finds in them."""
+        clock, tiles = StageClock(), []
+        for item in dataset.images[:_PICTURES]:
+            try:
+                image = read_image(item.path)
+            except BadInput:
+                continue
+            found = detector(image, clock=clock)
+            tile = draw(image, found[found.confidence >= _CONFIDENCE], detector.classes)
+            scale = min(480 / tile.shape[1], 360 / tile.shape[0])
+            tile = np.asarray(cv2.resize(tile, None, fx=scale, fy=scale), np.uint8)
+            canvas = np.zeros((360, 480, 3), np.uint8)
+            canvas[: tile.shape[0], : tile.shape[1]] = tile
+            tiles.append(canvas)
+        if not tiles:
+            return
+        tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 3)
+        grid = np.vstack([np.hstack(tiles[i : i + 3]) for i in range(0, len(tiles), 3)])
+        _, data = cv2.imencode(".jpg", grid, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        with atomic_path(self.path / "predictions.jpg") as temporary:
+            temporary.write_bytes(data.tobytes())
+
+    def close(self) -> None:
+        """End TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+
+def read_settings(folder: Path) -> TrainSettings:
+    """The settings of a run that was started in a folder.
+
+    Raises:
+        BadInput: no run was, or its file is damaged.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"{folder} holds no run", why=f"there is no {path.name}", fix="Give a run's folder"
+        ) from error
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged", why=str(error)) from error
+    return dataclasses.replace(
+        TrainSettings.from_json(content), runs=folder.parent, name=folder.name
+    )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A JSON file under its final name once it is whole."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -1,0 +1,205 @@
+"""The settings of a training run: one frozen record, checked before anything starts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from retinart.engine.errors import BadInput
+from retinart.train.criterion import LossSettings
+from retinart.train.data import Augmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """One training run.
+
+    Attributes:
+        annotations, images: a COCO instances file and its image folder.
+        val_annotations, val_images: those that AP is measured on; without them there is no
+            `best.pt`.
+        eval_every: epochs between two measurements of AP.
+        name: the run's folder below `runs`.
+        model: a name that `preset` knows; None takes that of `weights`, or else "tiny".
+        overrides: fields of `Variant` that differ from the preset's, such as `anchor_sizes`.
+        prior: initial probability of every class (Lin et al. 2017, section 4.1); 0.5 is a bias of
+            0, that is none.
+        norm: the backbone's: "batch" as usual, "frozen" batch norms that keep what `weights` or
+            `backbone_weights` hold, or "group".
+        backbone_weights: a file of ImageNet weights under torchvision's names.
+        weights: a checkpoint of ours to start from; classes of other names start afresh.
+        size: (height, width) of the network input in pixels, multiples of 32.
+        multiscale: range of factors of `size`, drawn for every step, rounded to multiples of 32.
+        aspect_batches: images taller than wide get batches and an input of their own, turned.
+        epochs: how long.
+        batch_size: images a step, over all processes.
+        accumulate: parts that a process takes its share of a step in, one after another, to save
+            memory; losses and gradients are those of the whole.
+        optimizer: "sgd" with momentum, the paper's, or "adamw", which learns faster from scratch.
+        lr: highest learning rate, reached after `warmup_steps`.
+        schedule: "cosine" to 0, or "step": a tenth from each of `milestones` on.
+        milestones: shares of the run.
+        weight_decay: None for 1e-4 with SGD and 0.05 with AdamW.
+        max_grad_norm: gradients longer than this are shortened to it.
+        ema_decay: the saved weights are a moving average of this decay; 0 for the last weights.
+        seed: of the weights, the order of images and their augmentation.
+        workers: threads that load images.
+        threads: of PyTorch; None leaves its own choice.
+        device: "cpu", "cuda", ...; with several processes, "cuda" is one GPU each.
+        precision: of the network's forward and backward pass; weights and losses stay float32.
+    """
+
+    annotations: Path
+    images: Path
+    name: str
+    val_annotations: Path | None = None
+    val_images: Path | None = None
+    eval_every: int = 1
+    runs: Path = Path("runs/train")
+    model: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    prior: float = 0.01
+    norm: Literal["batch", "frozen", "group"] = "batch"
+    backbone_weights: Path | None = None
+    weights: Path | None = None
+    size: tuple[int, int] = (256, 320)
+    multiscale: tuple[float, float] = (1.0, 1.0)
+    aspect_batches: bool = False
+    epochs: int = 12
+    batch_size: int = 16
+    accumulate: int = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.02
+    schedule: Literal["cosine", "step"] = "cosine"
+    milestones: tuple[float, ...] = (2 / 3, 8 / 9)
+    momentum: float = 0.9
+    weight_decay: float | None = None
+    warmup_steps: int = 200
+    max_grad_norm: float = 10.0
+    ema_decay: float = 0.998
+    seed: int = 0
+    workers: int = 2
+    threads: int | None = None
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    loss: LossSettings = field(default_factory=LossSettings)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files are."""
+        return self.runs / self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TrainSettings:
+        """The record that `to_json` wrote. Raises BadInput when it is another version's."""
+        names = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - names):
+            raise BadInput(
+                f"the run's settings hold unknown fields: {', '.join(unknown)}",
+                why="another version wrote them",
+            )
+        values = {key: _tuples(value) for key, value in data.items()}
+        for key in _PATHS:
+            if values.get(key) is not None:
+                values[key] = Path(values[key])
+        try:
+            values["loss"] = LossSettings(**values["loss"])
+            values["augmentation"] = Augmentation(
+                **{key: _tuples(value) for key, value in values["augmentation"].items()}
+            )
+            values["overrides"] = {k: _tuples(v) for k, v in values["overrides"].items()}
+            return cls(**values)
+        except (TypeError, KeyError) as error:
+            raise BadInput("the run's settings are incomplete", why=str(error)) from error
+
+
+_PATHS = (
+    "annotations", "images", "val_annotations", "val_images", "runs", "backbone_weights", "weights",
+)  # fmt: skip
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def check_settings(settings: TrainSettings, processes: int) -> None:
+    """Refuse what cannot be trained with, before anything is read or written.
+
+    Args:
+        processes: that share each step.
+
+    Raises:
+        BadInput: naming the setting.
+    """
+    height, width = settings.size
+    if min(height, width) < 32 or height % 32 or width % 32:
+        raise BadInput(
+            f"cannot train at {height}x{width} pixels", fix="Give multiples of 32, from 32 on"
+        )
+    if min(settings.epochs, settings.batch_size) < 1 or not 0 < settings.lr < math.inf:
+        raise BadInput(
+            f"cannot train {settings.epochs} epochs of batches of {settings.batch_size} "
+            f"at a learning rate of {settings.lr}",
+            fix="Give numbers above zero",
+        )
+    for name, value in (
+        ("weight decay", settings.weight_decay or 0.0),
+        ("beta of the box loss", settings.loss.beta),
+        ("factor of the box loss", settings.loss.box_weight),
+        ("number of warm-up steps", settings.warmup_steps),
+    ):
+        if not 0 <= value < math.inf:
+            raise BadInput(f"the {name} is {value}", fix="Give a number from 0 on")
+    low, high = settings.multiscale
+    if not 0.1 <= low <= high <= 10:
+        raise BadInput(
+            f"the range of scales is {low:g} to {high:g}", fix="Give a lower and a higher factor"
+        )
+    if not 0 < settings.prior < 1:
+        raise BadInput(f"the prior is {settings.prior:g}", fix="Give a number between 0 and 1")
+    if not 0 <= settings.ema_decay < 1:
+        raise BadInput(f"the EMA's decay is {settings.ema_decay:g}", fix="Give 0 or less than 1")
+    for name, whole in (("accumulate", settings.accumulate), ("eval-every", settings.eval_every)):
+        if whole < 1:
+            raise BadInput(f"{name} is {whole}", fix="Give a whole number from 1 on")
+    if settings.batch_size % (settings.accumulate * processes):
+        raise BadInput(
+            f"a batch of {settings.batch_size} images does not divide into "
+            f"{settings.accumulate} parts in {processes} process{'es' * (processes > 1)}",
+            fix=f"Give a multiple of {settings.accumulate * processes}",
+        )
+    if not 0 <= settings.seed < 2**63:
+        raise BadInput(f"the seed is {settings.seed}", fix="Give a whole number from 0 to 2^63 - 1")
+    if settings.threads is not None and not 1 <= settings.threads <= 1024:
+        raise BadInput(f"threads is {settings.threads}", fix="Give a whole number from 1 to 1024")
+    if (settings.val_annotations is None) != (settings.val_images is None):
+        raise BadInput("validation needs both annotations and images", fix="Give both or neither")
+    if settings.norm == "frozen" and not (settings.weights or settings.backbone_weights):
+        raise BadInput(
+            "frozen batch norms without weights do nothing",
+            fix="Give --backbone-weights or --weights, or train with --norm batch or group",
+        )
+    _check_device(settings.device)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # of many kinds, by device
+        raise BadInput(
+            f"cannot train on the device {device!r}",
+            why=str(error).partition("\n")[0],
+            fix="Give cpu, or a device that this PyTorch and this machine have, such as cuda:0",
+        ) from error
