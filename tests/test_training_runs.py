@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from retinart.engine.coco import load_coco
+import retinart.train.trainer as trainer
 from retinart.engine.errors import BadInput
 from retinart.export.export import ExportSettings, export_checkpoint
 from retinart.train.checkpoint import load_checkpoint, save_checkpoint
@@ -83,29 +83,23 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses(
 
 
 def test_a_run_does_not_go_on_with_other_annotations(
-    settings: TrainSettings, tmp_path: Path
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "instances.json"
     path.write_bytes(settings.annotations.read_bytes())
-    changed = replace(settings, annotations=path, epochs=2)
-
-    class Stop(Exception):
-        pass
-
-    import retinart.train.trainer as trainer
-
+    stopped = replace(settings, annotations=path)
     original = trainer._Run._after_epoch
 
     def once(self: trainer._Run, *args: object) -> None:
         original(self, *args)  # type: ignore[arg-type]
-        raise Stop
+        raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(trainer._Run, "_after_epoch", once)
-        train(changed)
+    monkeypatch.setattr(trainer._Run, "_after_epoch", once)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped)
     path.write_text(path.read_text() + " ")
     with pytest.raises(BadInput, match="is not the file that the run began with"):
-        train(read_settings(changed.folder), resume=True)
+        train(read_settings(stopped.folder), resume=True)
 
 
 def test_no_run_to_go_on_with(tmp_path: Path) -> None:
@@ -221,7 +215,7 @@ def test_a_detector_of_other_classes_is_a_start(settings: TrainSettings, tmp_pat
         ({"norm": "group"}, "has batch norms"),
     ):
         with pytest.raises(BadInput, match=message):
-            start(replace(settings, weights=path, **change), CLASSES)  # type: ignore[arg-type]
+            start(replace(settings, weights=path, **change), CLASSES)
 
 
 def test_backbone_weights_under_torchvisions_names(tmp_path: Path) -> None:
@@ -263,5 +257,5 @@ def test_a_backbone_with_group_norm_is_exported(settings: TrainSettings) -> None
 
 def test_half_precision_trains(settings: TrainSettings) -> None:
     for precision in ("bf16", "fp16"):
-        path = train(replace(settings, name=precision, precision=precision, epochs=1))  # type: ignore[arg-type]
+        path = train(replace(settings, name=precision, precision=precision, epochs=1))
         assert torch.isfinite(load_checkpoint(path)[0].fpn.p7.weight).all()

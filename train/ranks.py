@@ -42,7 +42,7 @@ class Ranks:
             return value
         value = value.clone()
         dist.all_reduce(value)
-        return value  # type: ignore[unreachable]  # all_reduce is annotated as if it never returned
+        return value
 
     def gather(self, value: Any) -> list[Any]:
         """What each process has, by rank."""
@@ -79,7 +79,7 @@ def open_ranks(device: str) -> Iterator[Ranks]:
         yield Ranks(device=torch.device(device))
         return
     chosen = torch.device(device)
-    if chosen.type == "cuda" and chosen.index is None:
+    if device == "cuda":
         chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
