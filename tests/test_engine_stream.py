@@ -96,6 +96,7 @@ def test_a_live_stream_has_one_under_way(
 ) -> None:
     """A frame that waited for the GPU would be older than the newest one."""
     monkeypatch.setattr(Sources, "live", property(lambda self: True))
+    cuda.at_work = lambda: time.sleep(0.05)  # long enough for another to be started
     with Detector(engine) as detect:
         assert sum(1 for _ in detect.stream(video)) == count_frames(video)
     steps = [entry for entry in cuda.log if entry in ("upload", "wait")]
