@@ -29,15 +29,14 @@ from retinart.engine.detector import Detector
 from retinart.engine.errors import RetinartError
 from retinart.engine.files import atomic_path
 from retinart.engine.frame import Position
-from retinart.engine.images import Image
 from retinart.engine.resize import Resized
-from retinart.engine.stream import StreamSettings
+from retinart.engine.stream import Batch, StreamSettings
 from retinart.engine.summary import DetectSummary
 from retinart.engine.timing import StageClock
 from retinart.engine.video import VideoReader
 
 _HELD = 32  # resized frames that inference alone goes round
-Batches = list[tuple[Image, list[Resized]]]
+Batches = list[tuple[Batch, list[Resized]]]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from retinart.engine.detections import Detections
 from retinart.engine.engine_file import is_engine, read_engine_info
 from retinart.engine.errors import BadInput
 from retinart.engine.frame import Frame
+from retinart.engine.gpu_resize import plan_resize
 from retinart.engine.images import Image, as_bgr
 from retinart.engine.info import ModelInfo, read_info
+from retinart.engine.openvino_runner import OpenVINORunner
 from retinart.engine.resize import Resized
-from retinart.engine.runners import ONNXRuntimeRunner, OpenVINORunner, Runner, check_stricter
-from retinart.engine.stream import Stream, StreamSettings
+from retinart.engine.runners import Finish, ONNXRuntimeRunner, Runner, check_stricter
+from retinart.engine.stream import Batch, Stream, StreamSettings
 from retinart.engine.tensorrt_runner import CONTEXTS, TensorRTRunner, load_engine
 from retinart.engine.timing import StageClock
 
@@ -39,10 +41,12 @@ class Detector:
         device: OpenVINO device; for an engine the GPU, "cuda:0" and so on.
         threads: inference threads; None leaves the choice to the runtime.
         cache_dir: where OpenVINO keeps compiled models between starts; None for nowhere.
+        throughput: OpenVINO: the highest rate of a stream of files or of several threads, where a
+            single call takes longer. Not for live sources, whose frames should get old as little
+            as can be.
         contexts: batches that an engine can have under way at once.
         graphs: capture an engine's work in CUDA graphs.
-        gpu_resize: resize on the GPU, which is for large frames; engines only, and calls only:
-            streams resize in a thread of their own.
+        gpu_resize: resize on the GPU, which is for large frames; engines only.
 
     Attributes:
         info: the model's metadata.
@@ -64,6 +68,7 @@ class Detector:
         device: str | None = None,
         threads: int | None = None,
         cache_dir: str | Path | None = None,
+        throughput: bool = False,
         contexts: int = CONTEXTS,
         graphs: bool = True,
         gpu_resize: bool = False,
@@ -103,7 +108,12 @@ class Detector:
         if runtime in ("auto", "openvino"):
             cache = None if cache_dir is None else Path(cache_dir)
             self._runner = OpenVINORunner(
-                path, self.info, device=device, threads=threads, cache_dir=cache
+                path,
+                self.info,
+                device=device,
+                threads=threads,
+                throughput=throughput,
+                cache_dir=cache,
             )
         elif runtime == "onnxruntime":
             if device.upper() != "CPU":
@@ -158,16 +168,47 @@ class Detector:
             return self._detect(images, clock or StageClock())
         return self._detect([images], clock or StageClock())[0]
 
-    def resize(self, images: Sequence[Image]) -> tuple[Image, list[Resized]]:
-        """The first half of a call: images as a batch (N, H, W, 3) of the network's size."""
-        return self.info.resize.apply([as_bgr(image) for image in images])
+    @property
+    def at_once(self) -> int:
+        """Batches under way at once that give the highest rate."""
+        return self._open().at_once
 
-    def infer(self, batch: Image, resized: list[Resized], clock: StageClock) -> list[Detections]:
-        """The second half: what `resize` made, through the network; as a call returns it."""
-        sizes = [r.size for r in resized]
-        found = self._open().run(batch, sizes, self.thresholds, clock)
-        with clock("results"):
-            return [r.detections_to_source(d) for d, r in zip(found, resized, strict=True)]
+    def resize(self, images: Sequence[Image]) -> tuple[Batch, list[Resized]]:
+        """The first part of a call: images as a batch of the network's size.
+
+        Returns:
+            The batch, (N, H, W, 3) uint8 BGR, or with `gpu_resize` the images as they are; and for
+            each image the way back.
+        """
+        bgr, rule = [as_bgr(image) for image in images], self.info.resize
+        runner = self._open()
+        if isinstance(runner, TensorRTRunner) and runner.gpu_resize:
+            return bgr, plan_resize(rule, bgr)
+        return rule.apply(bgr)
+
+    def start(self, batch: Batch, resized: list[Resized], clock: StageClock) -> Finish:
+        """The second part: begin with what `resize` made.
+
+        Returns:
+            The third part, which waits and returns what a call does; once, on any thread.
+        """
+        runner = self._open()
+        if isinstance(batch, list):
+            assert isinstance(runner, TensorRTRunner)  # see `resize`
+            finish = runner.start_images(batch, resized, self.thresholds, clock)
+        else:
+            finish = runner.start(batch, [r.size for r in resized], self.thresholds, clock)
+
+        def finish_in_source() -> list[Detections]:
+            found = finish()
+            with clock("results"):
+                return [r.detections_to_source(d) for d, r in zip(found, resized, strict=True)]
+
+        return finish_in_source
+
+    def infer(self, batch: Batch, resized: list[Resized], clock: StageClock) -> list[Detections]:
+        """The second and third part at once."""
+        return self.start(batch, resized, clock)()
 
     def stream(
         self,
@@ -219,11 +260,9 @@ class Detector:
         return self._runner
 
     def _detect(self, images: Sequence[Image], clock: StageClock) -> list[Detections]:
-        runner = self._open()
+        self._open()
         if not len(images):
             return []
-        if isinstance(runner, TensorRTRunner) and runner.gpu_resize:
-            return runner.run_images([as_bgr(i) for i in images], self.thresholds, clock)
         with clock("resize"):
             batch, resized = self.resize(images)
         return self.infer(batch, resized, clock)

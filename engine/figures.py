@@ -77,7 +77,10 @@ class StageTimes:
 
 
 def table(stages: Mapping[str, Times], seconds: float) -> str:
-    """Stages as text, for people; `busy` is the share of `seconds` that a stage was at work."""
+    """Stages as text, for people.
+
+    `busy` is the share of `seconds` that a stage was at work, above 1 where it had several steps.
+    """
     lines = [f"{'stage':<16}{'count':>7}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'busy':>8}"]
     for name, t in stages.items():
         values = "".join(f"{t.percentile(p):>10.2f}" for p in PERCENTILES)

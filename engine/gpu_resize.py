@@ -22,16 +22,18 @@ KERNEL = "resize_to_frame"
 _BLOCK = (32, 8)
 
 
-def plan_resize(rule: ResizeRule, images: Sequence[Image]) -> tuple[FrameShape, list[Resized]]:
-    """The batch's shape and the way back of each image, whose `frame` is empty: the GPU has it."""
-    sizes = [rule.fit(*image.shape[:2]) for image in images]
-    height, width = rule.canvas_for(sizes)
+def plan_resize(rule: ResizeRule, images: Sequence[Image]) -> list[Resized]:
+    """The way back of each image, whose `frame` is empty: the GPU has it."""
     nothing: Image = np.empty((0, 0, 3), np.uint8)
-    resized = [
-        Resized(frame=nothing, size=size, source_size=(image.shape[0], image.shape[1]))
-        for image, size in zip(images, sizes, strict=True)
+    return [
+        Resized(frame=nothing, size=rule.fit(height, width), source_size=(height, width))
+        for height, width, _ in (image.shape for image in images)
     ]
-    return (len(images), height, width, 3), resized
+
+
+def batch_shape(rule: ResizeRule, resized: Sequence[Resized]) -> FrameShape:
+    """(N, H, W, 3) of the batch that holds these."""
+    return (len(resized), *rule.canvas_for([one.size for one in resized]), 3)
 
 
 class GpuResize:

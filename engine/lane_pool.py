@@ -1,30 +1,31 @@
-"""Batches under way: the lanes that are idle, what waits for a batch, and two batches at once."""
+"""Which lane does what: the idle ones, and the batches that are under way on the others."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
 
 from retinart.engine.cuda import Cuda
-from retinart.engine.detections import Detections
-from retinart.engine.errors import BadInput, RetinartError
-from retinart.engine.info import Thresholds
+from retinart.engine.errors import BadInput
 from retinart.engine.lane import Lane, Outputs
-from retinart.engine.runners import from_outputs
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class LanePool:
-    """The lanes that are idle."""
+    """Lanes, each idle, in a thread's hands, or with a batch under way.
 
-    def __init__(self, lanes: list[Lane]) -> None:
-        self._lanes = lanes
+    Whoever needs a lane when none is idle ends the batch that has been under way longest, and its
+    outputs are kept for whoever asks. So no lane is lost with a batch that nobody waits for, and
+    nobody waits for a lane that only he could free.
+
+    Args:
+        cuda: the GPU.
+        lanes: filled before `open`.
+    """
+
+    def __init__(self, cuda: Cuda, lanes: list[Lane]) -> None:
+        self._cuda, self._lanes = cuda, lanes
         self._idle: list[Lane] = []
+        self._under_way: dict[Lane, Pending] = {}  # the longest under way first
         self._closed = True
         self._change = threading.Condition()
 
@@ -33,18 +34,40 @@ class LanePool:
         with self._change:
             self._idle, self._closed = list(self._lanes), False
 
-    def take(self, *, wait: bool) -> Lane | None:
-        """An idle lane, or None when there is none and nobody waits."""
+    def start(self, work: Callable[[Lane], None]) -> Pending:
+        """Have `work` enqueue a batch on a lane; the context is current for it."""
+        lane = self.take()
+        try:
+            with self._cuda.current():
+                work(lane)
+        except BaseException:
+            try:
+                with self._cuda.current():
+                    lane.stream.synchronize()
+            finally:
+                self.give(lane)
+            raise
         with self._change:
-            if wait:
-                self._change.wait_for(lambda: self._idle or self._closed)
-            if self._closed:
-                raise BadInput("the detector is closed", fix="Make a new one")
-            return self._idle.pop() if self._idle else None
+            pending = self._under_way[lane] = Pending(lambda: self._finish(lane))
+            self._change.notify_all()
+            return pending
+
+    def take(self) -> Lane:
+        """A lane that is idle now, for `give` to take back."""
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._idle or self._under_way or self._closed)
+                if self._closed:
+                    raise BadInput("the detector is closed", fix="Make a new one")
+                if self._idle:
+                    return self._idle.pop()
+                longest = next(iter(self._under_way.values()))
+            longest.end()
 
     def give(self, lane: Lane) -> None:
-        """Give a lane back."""
+        """A lane is idle again."""
         with self._change:
+            self._under_way.pop(lane, None)
             self._idle.append(lane)
             self._change.notify_all()
 
@@ -53,72 +76,53 @@ class LanePool:
         with self._change:
             opened, self._closed = not self._closed, True
             self._change.notify_all()
-            if opened:
-                self._change.wait_for(lambda: len(self._idle) == len(self._lanes))
-            return list(self._lanes)
+        while opened:
+            with self._change:
+                self._change.wait_for(lambda: self._under_way or self._all_idle())
+                if self._all_idle():
+                    break
+                longest = next(iter(self._under_way.values()))
+            longest.end()
+        return list(self._lanes)
+
+    def _all_idle(self) -> bool:
+        return len(self._idle) == len(self._lanes)
+
+    def _finish(self, lane: Lane) -> Outputs:
+        try:
+            with self._cuda.current():
+                return lane.finish()
+        finally:
+            self.give(lane)
 
 
 class Pending:
-    """A batch under way on the GPU. `result` may be called on any thread, once."""
+    """A batch under way. Any thread may end it."""
 
-    def __init__(self, finish: Callable[[], Outputs], under_way: set[Pending]) -> None:
+    def __init__(self, finish: Callable[[], Outputs]) -> None:
         self._finish: Callable[[], Outputs] | None = finish
+        self._outputs: Outputs | None = None
+        self._error: Exception | None = None
         self._lock = threading.Lock()
-        self._under_way = under_way
-        under_way.add(self)
 
-    def result(self, thresholds: Thresholds) -> list[Detections]:
-        """Wait for it: detections in pixels of the frames, one object a frame."""
-        outputs = self.end()
-        if outputs is None:
-            raise BadInput("the detector is closed", fix="Make a new one")
-        return from_outputs(*outputs, thresholds)
-
-    def end(self) -> Outputs | None:
-        """Wait for it, if nobody did."""
+    def end(self) -> None:
+        """Wait for it and keep what it gives, if nobody did."""
         with self._lock:
-            finish, self._finish = self._finish, None
-            self._under_way.discard(self)
-            return finish() if finish is not None else None
+            if self._finish is not None:
+                finish, self._finish = self._finish, None
+                try:
+                    self._outputs = finish()
+                except Exception as error:  # for whoever wants the outputs
+                    self._error = error
 
+    def outputs(self) -> Outputs:
+        """Wait for it.
 
-def finisher(cuda: Cuda, pool: LanePool, lane: Lane) -> Callable[[], Outputs]:
-    """What waits for a lane's batch and gives the lane back to its pool."""
-
-    def finish() -> Outputs:
-        try:
-            with cuda.current():
-                return lane.finish()
-        finally:
-            pool.give(lane)
-
-    return finish
-
-
-def two_at_once(
-    items: Iterable[T], start: Callable[[T, bool], Callable[[], R] | None]
-) -> Iterator[tuple[T, R]]:
-    """Each item with its result, in order, the next one started before one is waited for.
-
-    Args:
-        items: such as frames.
-        start: begins one, given whether to wait for a place, and gives what waits for its result.
-            Whoever has one under way never waits for another place: two would wait for each other.
-    """
-    waiting: deque[tuple[T, Callable[[], R]]] = deque()
-    try:
-        for item in items:
-            finish = start(item, not waiting)
-            if finish is None or len(waiting) > 1:
-                first, end = waiting.popleft()
-                yield first, end()
-                finish = finish or start(item, not waiting)
-            assert finish is not None
-            waiting.append((item, finish))
-        while waiting:
-            first, end = waiting.popleft()
-            yield first, end()
-    finally:
-        for _, end in waiting:  # nobody wants these any more, or they ended with the detector
-            with contextlib.suppress(RetinartError):
-                end()
+        Raises:
+            Exception: what went wrong on the GPU.
+        """
+        self.end()
+        if self._error is not None:
+            raise self._error
+        assert self._outputs is not None
+        return self._outputs

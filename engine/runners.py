@@ -11,11 +11,8 @@ the frame. So it may decide otherwise than they and OpenVINO for boxes that reac
 from __future__ import annotations
 
 import importlib
-import queue
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,161 +21,45 @@ import numpy as np
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.images import Image
-from retinart.engine.info import CANDIDATES, INPUT, OUTPUTS, REEXPORT, ModelInfo, Thresholds
-from retinart.engine.nms import detect_from_candidates
+from retinart.engine.info import INPUT, OUTPUTS, REEXPORT, ModelInfo, Thresholds
 from retinart.engine.timing import StageClock
 
-_BATCH_SIZES = 4  # compiled models that are kept, one a batch size
+Finish = Callable[[], list[Detections]]
 
 
 class Runner(Protocol):
-    """What a detector needs of a runtime. `run` may be called from several threads at once."""
+    """What a detector needs of a runtime. Several threads may call it at once.
+
+    Attributes:
+        name: of the runtime.
+        at_once: batches under way at once that give the highest rate.
+    """
 
     name: str
+    at_once: int
 
-    def run(
+    def start(
         self,
         frames: Image,
         sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds,
         clock: StageClock,
-    ) -> list[Detections]:
-        """Detections in pixels of the frames, one object a frame.
+    ) -> Finish:
+        """Begin with a batch.
 
         Args:
-            frames: (N, H, W, 3) uint8 BGR.
+            frames: (N, H, W, 3) uint8 BGR; not to be changed before it is finished.
             sizes: (height, width) of the part of each frame that is no padding, at its top left.
             thresholds: what counts as a detection.
             clock: gets the times of the stages infer and nms.
+
+        Returns:
+            What waits for the batch, on any thread and once, and gives detections in pixels of the
+            frames, one object a frame. One that is never called does no harm.
         """
 
     def close(self) -> None:
         """Give back what the runtime holds."""
-
-
-class OpenVINORunner:
-    """A model on OpenVINO, compiled once for each batch size (once in all when sizes vary).
-
-    Args:
-        path: the ONNX file.
-        info: its metadata.
-        device: an OpenVINO device, such as "CPU".
-        threads: inference threads; None leaves the choice to OpenVINO.
-        cache_dir: where compiled models are kept between starts, or None.
-    """
-
-    name = "openvino"
-
-    def __init__(
-        self,
-        path: Path,
-        info: ModelInfo,
-        *,
-        device: str = "CPU",
-        threads: int | None = None,
-        cache_dir: Path | None = None,
-    ) -> None:
-        openvino = load_openvino()
-        self._info, self._device = info, device
-        self._core = openvino.Core()
-        # the file says its precision: without this, CPUs with bf16 would silently use that
-        self._config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        if threads is not None:
-            self._config["INFERENCE_NUM_THREADS"] = threads
-        if cache_dir is not None:
-            self._config["CACHE_DIR"] = str(cache_dir)
-        try:
-            whole = self._core.read_model(path)
-            cut = [find_tensor(whole, name) for name in CANDIDATES]
-            self._model = openvino.Model(cut, whole.get_parameters(), info.name)
-        except RuntimeError as error:
-            raise BadInput(
-                f"OpenVINO cannot load {path}", why=_last_line(error), fix=REEXPORT
-            ) from error
-        self._lock = threading.Lock()
-        self._pools: dict[int, _Pool] = {}
-        self._closed = False
-        try:
-            self._pool(1)
-        except RuntimeError as error:
-            raise BadInput(
-                f"OpenVINO cannot prepare {path} for the device {device}",
-                why=_last_line(error),
-                fix=f"Devices here: {', '.join(self._core.available_devices)}",
-            ) from error
-
-    def run(
-        self,
-        frames: Image,
-        sizes: Sequence[tuple[int, int]],
-        thresholds: Thresholds,
-        clock: StageClock,
-    ) -> list[Detections]:
-        """See `Runner`."""
-        variant, frame = self._info.variant, frames.shape[1:3]
-        with self._pool(len(frames)).request() as request:
-            with clock("infer"):
-                request.infer({0: frames}, share_inputs=True)
-                boxes, scores = (request.get_output_tensor(i).data for i in (0, 1))
-            with clock("nms"):
-                return [
-                    detect_from_candidates(
-                        b,
-                        s,
-                        thresholds,
-                        plus_one=variant.box_plus_one,
-                        clip_to=variant.clip_size(frame, size) if variant.clip_before_nms else None,
-                    )
-                    for b, s, size in zip(boxes, scores, sizes, strict=True)
-                ]
-
-    def close(self) -> None:
-        """See `Runner`. Calls that are running finish; what they hold goes with them."""
-        with self._lock:
-            self._closed = True
-            self._pools.clear()
-
-    def _pool(self, batch: int) -> _Pool:
-        """The compiled model for a batch size; of fixed-size models the last few are kept."""
-        canvas = self._info.resize.canvas
-        key = 0 if canvas is None else batch
-        with self._lock:
-            if self._closed:
-                raise BadInput("the detector is closed", fix="Make a new one")
-            pool = self._pools.pop(key, None)
-            if pool is None:
-                model = self._model
-                if canvas is not None:
-                    model = self._model.clone()
-                    model.reshape({INPUT: [batch, *canvas, 3]})
-                pool = _Pool(self._core.compile_model(model, self._device, self._config))
-            self._pools[key] = pool  # the most recent last
-            if len(self._pools) > _BATCH_SIZES:
-                del self._pools[next(iter(self._pools))]
-            return pool
-
-
-class _Pool:
-    """A compiled model and its idle inference requests; each serves one thread at a time."""
-
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    @contextmanager
-    def request(self) -> Iterator[Any]:
-        """An idle request, or a new one when all are in use."""
-        try:
-            request = self._idle.get_nowait()
-        except queue.Empty:
-            request = self._compiled.create_infer_request()
-        try:
-            yield request
-        finally:
-            self._idle.put(request)
 
 
 class ONNXRuntimeRunner:
@@ -193,6 +74,7 @@ class ONNXRuntimeRunner:
     """
 
     name = "onnxruntime"
+    at_once = 1
 
     def __init__(self, path: Path, info: ModelInfo, *, threads: int | None = None) -> None:
         try:
@@ -211,22 +93,26 @@ class ONNXRuntimeRunner:
             )
         except Exception as error:  # its exceptions share no public base
             raise BadInput(
-                f"ONNX Runtime cannot load {path}", why=_last_line(error), fix=REEXPORT
+                f"ONNX Runtime cannot load {path}", why=last_line(error), fix=REEXPORT
             ) from error
         self._built = info.thresholds
 
-    def run(
+    def start(
         self,
         frames: Image,
         sizes: Sequence[tuple[int, int]],  # NMS in the file has no use for them
         thresholds: Thresholds,
         clock: StageClock,
-    ) -> list[Detections]:
+    ) -> Finish:
         """See `Runner`. Thresholds can only be made stricter than those in the file."""
         check_stricter(thresholds, self._built)
-        with clock("infer"):
-            count, boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT: frames})
-        return from_outputs(count, boxes, scores, labels, thresholds)
+
+        def finish() -> list[Detections]:
+            with clock("infer"):
+                count, boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT: frames})
+            return from_outputs(count, boxes, scores, labels, thresholds)
+
+        return finish
 
     def close(self) -> None:
         """See `Runner`."""
@@ -317,7 +203,7 @@ def find_tensor(model: Any, name: str) -> Any:
     raise RuntimeError(f"the graph has no tensor {name}")
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
     """The cause: OpenVINO's messages begin with its own source files."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 

@@ -110,25 +110,15 @@ def open_source(
     Raises:
         BadInput: it is nothing of these, or a file that cannot be read.
     """
-    path = Path(name)
-    address: str | int | None = None
-    if "://" in name:
-        parts = urlsplit(name)
-        if parts.scheme.lower() not in _SCHEMES:
-            raise BadInput(
-                f"cannot read from {shown_address(name)}",
-                why=f"{parts.scheme}:// is not known",
-                fix=f"Known are {', '.join(_SCHEMES)}, files and webcams by number",
-            )
-        if Path(parts.path).suffix.lower() in VIDEO_SUFFIXES and parts.scheme.startswith("http"):
-            video = VideoReader(name, place=place, timeout=settings.timeout)
-            return VideoSource(video, selection, time_stage)
-        address = name
-    elif path.is_char_device():
-        address = name
-    elif name.isdecimal() and not path.exists():
-        address = int(name)
-    if address is not None:
+    path, remote = Path(name), "://" in name
+    if remote and (scheme := urlsplit(name).scheme).lower() not in _SCHEMES:
+        raise BadInput(
+            f"cannot read from {shown_address(name)}",
+            why=f"{scheme}:// is not known",
+            fix=f"Known are {', '.join(_SCHEMES)}, files and webcams by number",
+        )
+    if is_live(name):
+        address = name if remote or path.exists() else int(name)
         return LiveSource(
             f"webcam {address}" if isinstance(address, int) else shown_address(str(address)),
             place=place,
@@ -139,10 +129,24 @@ def open_source(
             say=say,
             time_stage=time_stage,
         )
+    if remote:
+        return VideoSource(
+            VideoReader(name, place=place, timeout=settings.timeout), selection, time_stage
+        )
     reader = _open_video(path, place)
     if reader is not None:
         return VideoSource(reader, selection, time_stage)
     return ImageSource(name, list_numbered(name) or list_images(name), place, selection, time_stage)
+
+
+def is_live(name: str) -> bool:
+    """Whether a name is that of a live source; it is not opened."""
+    if "://" in name:
+        parts = urlsplit(name)
+        file = Path(parts.path).suffix.lower() in VIDEO_SUFFIXES
+        return not (file and parts.scheme.startswith("http"))
+    path = Path(name)
+    return path.is_char_device() or (name.isdecimal() and not path.exists())
 
 
 def _connect(address: str | int, timeout: float) -> Capture:

@@ -1,7 +1,12 @@
-"""Frames of sources through a detector, in stages: decode, resize, infer, and what a job adds."""
+"""Frames of sources through a detector, in stages: decode, resize, infer, and what a job adds.
+
+Inference has two threads: one starts a step's batches, the other waits for them. So as many steps
+as the detector is best at are under way at once, and come out in order.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -18,11 +23,15 @@ from retinart.engine.info import ModelInfo
 from retinart.engine.live import FOREVER, LiveSettings
 from retinart.engine.pipeline import Channel, Pipeline, Stage
 from retinart.engine.resize import Resized
+from retinart.engine.runners import Finish
 from retinart.engine.sources import Sources
 from retinart.engine.timing import StageClock
 
 LARGEST_BATCH = 8
 _BUFFER = 2
+Batch = Image | list[Image]  # see `Detector.resize`
+# the sources time their own part, as waiting for a camera is no work, and infer is two threads'
+_TIMED_HERE = ("decode", "infer", "finish")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +89,15 @@ class Detecting(Protocol):
 
     info: ModelInfo
 
-    def resize(self, images: Sequence[Image]) -> tuple[Image, list[Resized]]:
+    @property
+    def at_once(self) -> int:
+        """See `Detector.at_once`."""
+
+    def resize(self, images: Sequence[Image]) -> tuple[Batch, list[Resized]]:
         """See `Detector.resize`."""
 
-    def infer(self, batch: Image, resized: list[Resized], clock: StageClock) -> list[Detections]:
-        """See `Detector.infer`."""
+    def start(self, batch: Batch, resized: list[Resized], clock: StageClock) -> Finish:
+        """See `Detector.start`."""
 
 
 @dataclass(kw_only=True)
@@ -93,13 +106,19 @@ class Step:
 
     Attributes:
         frames: of different sources.
-        resized: batches of the network's size, which hold the frames in order.
+        resized: batches that hold the frames in order; see `Detector.resize`.
+        begun: when the first of them was started; `time.perf_counter` seconds.
+        under_way: what waits for each of them.
+        clock: of the detector's parts.
         found: detections, one object a frame.
         pictures: annotated frames, for a job's stages.
     """
 
     frames: list[Frame]
-    resized: list[tuple[Image, list[Resized]]] = field(default_factory=list)
+    resized: list[tuple[Batch, list[Resized]]] = field(default_factory=list)
+    begun: float = 0.0
+    under_way: list[Finish] = field(default_factory=list)
+    clock: StageClock = field(default_factory=StageClock)
     found: list[Detections] = field(default_factory=list)
     pictures: list[Image] = field(default_factory=list)
 
@@ -146,17 +165,19 @@ class Stream:
         if before is None:
             before = 0 if self.sources.live else _BUFFER
         behind = max(1, before)
+        # a live frame is better chosen when the last one is done than started beside it
+        at_once = detector.at_once if before else 1
         self._pipeline = Pipeline(
             "decode",
             (Step(frames=frames) for frames in self.sources),
             [
                 Stage(name="resize", work=self._resize, capacity=before),
-                Stage(name="infer", work=self._infer, capacity=before),
+                Stage(name="infer", work=self._start, capacity=before),
+                Stage(name="finish", work=self._finish, capacity=at_once - 1),
                 *(Stage(name=n, work=_in_place(work), capacity=behind) for n, work in stages),
             ],
             capacity=behind,
-            # the sources time their own part, as waiting for a camera is no work
-            time_stage=lambda n, s: None if n == "decode" else self.times.add(n, s),
+            time_stage=lambda n, s: None if n in _TIMED_HERE else self.times.add(n, s),
         )
 
     @property
@@ -205,7 +226,7 @@ class Stream:
         for size in _sizes(2 * min(len(self.detected), LARGEST_BATCH) - 1):
             blank = [np.zeros((*canvas, 3), np.uint8)] * size
             if size <= len(self.detected):
-                self._detector.infer(*self._detector.resize(blank), StageClock())
+                self._detector.start(*self._detector.resize(blank), StageClock())()
 
     def _resize(self, step: Step) -> Step:
         begin = 0
@@ -215,12 +236,19 @@ class Stream:
             begin += size
         return step
 
-    def _infer(self, step: Step) -> Step:
-        clock = StageClock()
+    def _start(self, step: Step) -> Step:
+        step.begun = time.perf_counter()
         for batch, resized in step.resized:
-            step.found += self._detector.infer(batch, resized, clock)
+            step.under_way.append(self._detector.start(batch, resized, step.clock))
         step.resized = []
-        self.times.take(clock, "infer: ")
+        return step
+
+    def _finish(self, step: Step) -> Step:
+        for finish in step.under_way:
+            step.found += finish()
+        step.under_way = []
+        self.times.add("infer", time.perf_counter() - step.begun)
+        self.times.take(step.clock, "infer: ")
         for frame in step.frames:
             self.detected[frame.place] += 1
         return step

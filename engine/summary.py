@@ -18,8 +18,9 @@ _COVERS = {
     "decode": "reading and decoding a frame of a file into BGR",
     "receive": "waiting for a live source's next frame, decoding it, and BGR",
     "resize": "a step's frames (one of each source at most) to the network's size",
-    "infer": "a step through the network and NMS, and boxes back into the frames' pixels",
-    "infer: infer": "of infer, the runtime's part for a batch",
+    "infer": "a step through the network and NMS, and boxes back into the frames' pixels, from its "
+    "start to its end; several may be at it at once, and wait for each other",
+    "infer: infer": "of infer, the runtime's part for a batch, with waiting for those before it",
     "infer: nms": "of infer, NMS for a batch, where it is not in the runtime's part",
     "infer: results": "of infer, boxes back into the frames' pixels for a batch",
     "track": "a step's detections through the trackers",
@@ -187,7 +188,8 @@ class DetectSummary:
                     "capacity": capacity,
                     "mean": round(mean, 3),
                     "max": most,
-                    "covers": "steps waiting before this stage, each time one was added",
+                    "covers": "steps waiting before this stage, each time one was added; before "
+                    "finish they are at inference",
                 }
                 for name, (capacity, mean, most) in self.queues.items()
             },

@@ -2,16 +2,18 @@
 
     N  frames      H, W  the network's size      M  detections of a frame
 
-A few lanes (stream, memory, contexts) stand ready, so that threads run at once, and what is more
-than a batch keeps two under way: while the GPU works on one, the next is copied. In a stream of
-frames, decoding and resizing have threads of their own and go on meanwhile, too.
+A few lanes (stream, memory, contexts) stand ready, so that threads run at once, and so that one
+thread can start a batch before it waits for the last one: while the GPU works on that, the next is
+copied. Streams of frames do so, and so does what is more than the profile's largest batch.
 """
 
 from __future__ import annotations
 
+import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,13 @@ from retinart.engine.engine_file import (
 )
 from retinart.engine.errors import BadInput, RetinartError
 from retinart.engine.gpu import find_gpus
-from retinart.engine.gpu_resize import GpuResize, plan_resize
+from retinart.engine.gpu_resize import GpuResize, batch_shape
 from retinart.engine.images import Image
 from retinart.engine.info import INPUT, OUTPUTS, Thresholds
 from retinart.engine.lane import Lane
-from retinart.engine.lane_pool import LanePool, Pending, finisher, two_at_once
-from retinart.engine.runners import check_stricter
+from retinart.engine.lane_pool import LanePool, Pending
+from retinart.engine.resize import Resized
+from retinart.engine.runners import Finish, check_stricter, from_outputs
 from retinart.engine.tensorrt_api import TensorRT, load_tensorrt, problems_log
 from retinart.engine.timing import StageClock
 
@@ -57,7 +60,7 @@ def load_engine(
         gpu: the driver's number of the GPU.
         contexts: batches that can be under way at once.
         graphs: capture CUDA graphs.
-        gpu_resize: resize on the GPU; see `engine/gpu_resize.py`.
+        gpu_resize: be ready for `TensorRTRunner.start_images`; see `engine/gpu_resize.py`.
 
     Raises:
         BadInput: another plan, version or GPU than the metadata says.
@@ -105,17 +108,14 @@ class TensorRTRunner:
         if not 1 <= contexts <= 64:
             raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
         self.name: str = info.runtime
-        self.gpu_resize = gpu_resize
+        self.gpu_resize, self.at_once = gpu_resize, contexts
         self._info, self._cuda = info, cuda
-        self._under_way: set[Pending] = set()
         held: list[Any] = []
         lanes: list[Lane] = []
         resizers: dict[Lane, GpuResize] = {}
-        self._pool, self._resizers = LanePool(lanes), resizers
+        self._pool, self._resizers = LanePool(cuda, lanes), resizers
         # runs once: at close, or when this is collected, or when the process ends
-        self._release = weakref.finalize(
-            self, _release, cuda, self._pool, self._under_way, resizers, held
-        )
+        self._release = weakref.finalize(self, _release, cuda, self._pool, resizers, held)
         try:
             with cuda.current():
                 _deserialize(trt, plan, info, held)
@@ -137,81 +137,43 @@ class TensorRTRunner:
             raise
         self._pool.open()
 
-    def run(
+    def start(
         self,
         frames: Image,
         sizes: Sequence[tuple[int, int]],  # NMS in the engine has no use for them
         thresholds: Thresholds,
         clock: StageClock,
-    ) -> list[Detections]:
+    ) -> Finish:
         """See `Runner`. Thresholds can only be made stricter than those in the engine."""
-        found: list[Detections] = []
-
-        def begin(part: slice, wait: bool) -> Callable[[], list[Detections]] | None:
-            batch = frames[part]
+        parts = [frames[part] for part in self._parts(len(frames))]
+        for batch in parts:
             self._check(batch.shape, thresholds)
-            pending = self._start(lambda lane: lane.start(batch), wait=wait)
-            return None if pending is None else lambda: pending.result(thresholds)
+        return self._start([partial(Lane.start, frames=b) for b in parts], thresholds, clock)
 
-        with clock("infer"):
-            for _, some in two_at_once(self._parts(len(frames)), begin):
-                found += some
-        return found
-
-    def run_images(
-        self, images: list[Image], thresholds: Thresholds, clock: StageClock
-    ) -> list[Detections]:
-        """The same for images (H, W, 3) of any sizes, resized on the GPU; in their own pixels."""
-        found: list[Detections] = []
-        with clock("infer"):
-            for _, some in two_at_once(
-                self._parts(len(images)),
-                lambda part, wait: self.start(images[part], thresholds, wait=wait),
-            ):
-                found += some
-        return found
-
-    def start(
-        self, images: list[Image], thresholds: Thresholds, *, wait: bool = True
-    ) -> Callable[[], list[Detections]] | None:
-        """Enqueue one batch of images of any sizes.
+    def start_images(
+        self,
+        images: list[Image],
+        resized: Sequence[Resized],
+        thresholds: Thresholds,
+        clock: StageClock,
+    ) -> Finish:
+        """The same for images that the GPU resizes; detections are in pixels of the frames.
 
         Args:
-            images: each (H, W, 3) uint8 BGR; no more than the profile's largest batch.
-            thresholds: can only be made stricter than those in the engine.
-            wait: wait for a lane if all are taken.
-
-        Returns:
-            What waits for the batch and gives detections in pixels of each image; None when no lane
-            is free and `wait` is not set.
+            images: (H, W, 3) uint8 BGR of any sizes; copied before this returns.
+            resized: what `plan_resize` says of them.
+            thresholds, clock: see `start`.
         """
-        rule = self._info.model.resize
-        if self.gpu_resize:
-            shape, resized = plan_resize(rule, images)
+        works = []
+        for part in self._parts(len(images)):
+            shape = batch_shape(self._info.model.resize, resized[part])
             self._check(shape, thresholds)
-
-            def work(lane: Lane) -> None:
-                self._resizers[lane].enqueue(images, resized, shape, lane.frames.address)
-                lane.start_on_gpu(shape)
-
-            pending = self._start(work, wait=wait)
-        else:
-            batch, resized = rule.apply(images)
-            self._check(batch.shape, thresholds)
-            pending = self._start(lambda lane: lane.start(batch), wait=wait)
-        if pending is None:
-            return None
-
-        def finish() -> list[Detections]:
-            some = zip(pending.result(thresholds), resized, strict=True)
-            return [r.detections_to_source(d) for d, r in some]
-
-        return finish
+            works.append(partial(self._enqueue, images[part], resized[part], shape))
+        return self._start(works, thresholds, clock)
 
     def device_ms(self, frames: Image) -> float:
         """Milliseconds by the GPU's own clock from one batch's upload to its download's end."""
-        lane = self._pool.take(wait=True)
-        assert lane is not None
+        lane = self._pool.take()
         try:
             with self._cuda.current():
                 begin = lane.stream.record()
@@ -228,19 +190,25 @@ class TensorRTRunner:
         """See `Runner`. Batches that are under way are waited for."""
         self._release()
 
-    def _start(self, work: Callable[[Lane], None], *, wait: bool) -> Pending | None:
-        lane = self._pool.take(wait=wait)
-        if lane is None:
-            return None
-        try:
-            with self._cuda.current():
-                work(lane)
-        except BaseException:
-            with self._cuda.current():
-                lane.stream.synchronize()
-            self._pool.give(lane)
-            raise
-        return Pending(finisher(self._cuda, self._pool, lane), self._under_way)
+    def _enqueue(
+        self, images: Sequence[Image], resized: Sequence[Resized], shape: FrameShape, lane: Lane
+    ) -> None:
+        self._resizers[lane].enqueue(images, resized, shape, lane.frames.address)
+        lane.start_on_gpu(shape)
+
+    def _start(
+        self, works: Sequence[Callable[[Lane], None]], thresholds: Thresholds, clock: StageClock
+    ) -> Finish:
+        begin = time.perf_counter()
+        pending = [self._pool.start(work) for work in works]
+        return partial(self._finish, pending, thresholds, clock, begin)
+
+    def _finish(
+        self, pending: Sequence[Pending], thresholds: Thresholds, clock: StageClock, begin: float
+    ) -> list[Detections]:
+        found = [d for p in pending for d in from_outputs(*p.outputs(), thresholds)]
+        clock.add("infer", time.perf_counter() - begin)
+        return found
 
     def _parts(self, n: int) -> list[slice]:
         """Batches that the profile takes: as large as can be."""
@@ -287,13 +255,10 @@ def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, held: list[Any]) 
 def _release(
     cuda: Cuda,
     pool: LanePool,
-    under_way: set[Pending],
     resizers: dict[Lane, GpuResize],
     held: list[Any],
 ) -> None:
     """Free what a runner holds: lanes, then the engine, the runtime, and last the context."""
-    for pending in list(under_way):
-        pending.end()
     lanes = pool.close()
     with cuda.current():
         for lane in lanes:

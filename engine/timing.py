@@ -10,7 +10,7 @@ import numpy as np
 
 
 class StageClock:
-    """Durations by stage. One clock belongs to one thread."""
+    """Durations by stage. One thread at a time has a clock."""
 
     def __init__(self) -> None:
         self.ms: dict[str, list[float]] = {}
@@ -22,7 +22,11 @@ class StageClock:
         try:
             yield
         finally:
-            self.ms.setdefault(stage, []).append(1000 * (time.perf_counter() - start))
+            self.add(stage, time.perf_counter() - start)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count a duration under a stage's name."""
+        self.ms.setdefault(stage, []).append(1000 * seconds)
 
     def rows(self) -> list[tuple[str, int, float, float, float]]:
         """(stage, count, median ms, 95th percentile ms, share of the total time) a stage."""

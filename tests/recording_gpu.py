@@ -11,6 +11,7 @@ file in ONNX Runtime, on that memory.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,10 @@ import numpy.typing as npt
 import onnxruntime
 
 from retinart.engine.cuda import Bytes, CudaError
+from retinart.engine.detections import Detections
+from retinart.engine.engine_file import EngineInfo
 from retinart.engine.gpu_resize import KERNEL, resize_like_gpu
-from retinart.engine.info import INPUT, OUTPUTS
+from retinart.engine.info import INPUT, OUTPUTS, read_info
 
 
 class RecordingCuda:
@@ -35,6 +38,7 @@ class RecordingCuda:
         self.alive: dict[int, tuple[str, Any]] = {}
         self.captures = captures
         self.streams: dict[int, RecordingStream] = {}
+        self.at_work: Callable[[], None] = lambda: None  # called while the GPU does what it has
         self._next = 1 << 20
         self._thread = threading.local()
         self._lock = threading.Lock()
@@ -73,7 +77,7 @@ class RecordingCuda:
 
     def at(self, address: int, size: int) -> Bytes:
         """Live device memory at an address."""
-        for base, (kind, data) in self.alive.items():
+        for base, (kind, data) in list(self.alive.items()):
             if kind == "device memory" and base <= address < base + len(data):
                 assert address + size <= base + len(data), "out of an allocation"
                 return np.asarray(data[address - base : address - base + size])
@@ -179,6 +183,9 @@ class RecordingStream:
 
     def synchronize(self) -> None:
         self.cuda.check()
+        if self.queue:
+            self.cuda.at_work()
+            self.cuda.log.append("wait")
         while self.queue:
             self.queue.pop(0)()
 
@@ -192,7 +199,7 @@ class RecordingStream:
 
     def _page_locked(self, array: Bytes) -> None:
         assert array.flags.c_contiguous
-        held = [data for kind, data in self.cuda.alive.values() if kind == "host memory"]
+        held = [data for kind, data in list(self.cuda.alive.values()) if kind == "host memory"]
         assert any(np.shares_memory(array, data) for data in held), "not page-locked, or freed"
 
 
@@ -319,3 +326,34 @@ class _FakeContext(_Named):
         assert not self._captured, "changed after a graph was captured from it"
         self._set[name] = value
         return True
+
+
+PLAN = b"a plan"
+
+
+def engine_info(model: Path, batch: int = 4) -> EngineInfo:
+    """What `retinart build` would say of PLAN."""
+    info = read_info(model)
+    return EngineInfo(
+        model=info,
+        runtime="tensorrt",
+        version=FakeTensorRT.__version__,
+        gpu="a double",
+        compute_capability="8.9",
+        profile=((1, *info.min_size, 3), (1, *info.max_size, 3), (batch, *info.max_size, 3)),
+        nms="native",
+        version_compatible=False,
+        hardware_compatible=False,
+        build_seconds=1.0,
+        plan_sha256=hashlib.sha256(PLAN).hexdigest(),
+        onnx_sha256="",
+        rebuild="retinart build model.onnx -o model.engine",
+    )
+
+
+def same(a: Detections, b: Detections) -> bool:
+    return (
+        np.array_equal(a.xyxy, b.xyxy)
+        and np.array_equal(a.confidence, b.confidence)
+        and np.array_equal(a.class_id, b.class_id)
+    )

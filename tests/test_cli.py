@@ -67,7 +67,7 @@ def test_a_defect_of_ours_is_no_traceback_without_debug(
     def broken(*args: Any, **more: Any) -> None:
         raise ZeroDivisionError("seven")
 
-    monkeypatch.setattr(Detector, "infer", broken)
+    monkeypatch.setattr(Detector, "start", broken)
     arguments = ["detect", str(model_path), str(images), "--out", str(tmp_path / "out")]
     ran = retinart(*arguments)
     assert ran.returncode == 70

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
+from retinart.engine.errors import BadInput
+from retinart.engine.runners import Finish
 from retinart.engine.video import VideoReader
 from support import files_below
 
@@ -171,14 +172,14 @@ def test_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = iter(range(100))
-    real = Detector.infer
+    real = Detector.start
 
-    def stopped(self: Detector, *args: Any) -> list[Detections]:
+    def stopped(self: Detector, *args: Any) -> Finish:
         if next(calls) == 4:
             raise KeyboardInterrupt
         return real(self, *args)
 
-    monkeypatch.setattr(Detector, "infer", stopped)
+    monkeypatch.setattr(Detector, "start", stopped)
     out = tmp_path / "out"
     ran = retinart("detect", model_path, video, "--out", out)
     assert ran.returncode == 130
@@ -205,10 +206,10 @@ def test_ctrl_c_at_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def stopped(*args: Any) -> list[Detections]:
+    def stopped(*args: Any) -> Finish:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Detector, "infer", stopped)
+    monkeypatch.setattr(Detector, "start", stopped)
     ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (130, "") and ran.stderr.endswith("interrupted\n")
     assert files_below(tmp_path / "out") == []
@@ -296,5 +297,28 @@ def test_the_summary_says_what_each_figure_covers(
     assert all(figure["covers"] for figure in figures)
     assert all({"p50", "p95", "p99"} < set(stage) for stage in stages.values())
     assert said["frames"]["read"] == said["frames"]["written"] == 10
-    assert list(said["queues"]) == ["resize", "infer", "write", "results"]
+    assert list(said["queues"]) == ["resize", "infer", "finish", "write", "results"]
     assert "capture to result: p50 " in ran.stderr and "waiting before: resize " in ran.stderr
+
+
+@pytest.mark.parametrize(("source", "throughput"), [("clip.mp4", True), ("0", False)])
+def test_files_are_run_for_rate_and_cameras_for_age(
+    source: str,
+    throughput: bool,
+    retinart: Command,
+    model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Any] = []
+
+    def detector(*args: Any, **settings: Any) -> Any:
+        told.append(settings)
+        raise BadInput("not here")
+
+    monkeypatch.setattr("retinart.engine.detector.Detector", detector)
+    monkeypatch.chdir(tmp_path)
+    assert retinart("detect", model_path, source).returncode == 2
+    assert (told[0]["throughput"], told[0]["gpu_resize"]) == (throughput, False)
+    assert retinart("detect", model_path, source, "--gpu-resize").returncode == 2
+    assert told[1]["gpu_resize"] is True

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from retinart.engine.detect_job import DetectJob, run_job
-from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
+from retinart.engine.runners import Finish
 from retinart.engine.summary import DetectSummary
 from retinart.engine.video import VideoWriter
 from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
@@ -34,12 +34,13 @@ class _Interrupted:
     def __init__(self, detector: Detector, after: int) -> None:
         self._detector, self._left = detector, after
         self.classes, self.info, self.resize = detector.classes, detector.info, detector.resize
+        self.at_once = 1
 
-    def infer(self, *args: Any) -> list[Detections]:
+    def start(self, *args: Any) -> Finish:
         if not self._left:
             raise KeyboardInterrupt
         self._left -= 1
-        return self._detector.infer(*args)
+        return self._detector.start(*args)
 
 
 def test_bad_images_are_skipped_and_named(detector: Detector, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from retinart.engine.detector import Detector, RuntimeName
 from retinart.engine.errors import BadInput
 from retinart.engine.images import Image
 from retinart.engine.matching import match
-from retinart.engine.runners import OpenVINORunner
+from retinart.engine.openvino_runner import OpenVINORunner
 from retinart.engine.timing import StageClock
 from retinart.train.checkpoint import load_checkpoint
 from retinart.train.predict import predict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from retinart.engine import av_capture
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.frame import Position
-from retinart.engine.sources import list_numbered
+from retinart.engine.sources import is_live, list_numbered
 from retinart.engine.stream import Step, Stream, StreamSettings, _sizes
 from support import make_picture, write_images, write_video
 
@@ -37,13 +38,13 @@ def test_several_files_are_batched_and_each_comes_whole(
         write_images(tmp_path / "c", *(f"{i}.png" for i in range(5))),
     ]
     sizes: list[int] = []
-    real = Detector.infer
+    real = Detector.start
 
-    def infer(self: Detector, batch: Any, *args: Any) -> Any:
+    def start(self: Detector, batch: Any, *args: Any) -> Any:
         sizes.append(len(batch))
         return real(self, batch, *args)
 
-    monkeypatch.setattr(Detector, "infer", infer)
+    monkeypatch.setattr(Detector, "start", start)
     results = list(detector.stream(paths))
     assert sum(sizes) == len(results) == 15
     assert sizes[:4] == [2, 1, 2, 1]  # three frames are a batch of two and one of one
@@ -111,6 +112,15 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> 
     assert str(raised.value).startswith(message)
 
 
+def test_which_names_are_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "7").touch()
+    live = ("0", "rtsp://host/x", "rtsp://host/x.mp4", "http://host/mjpeg", "/dev/null")
+    assert all(is_live(name) for name in live)
+    files = ("7", "a.mp4", "frame_%04d.png", "http://host/clip.MP4?token=1", "https://host/a.mkv")
+    assert not any(is_live(name) for name in files)
+
+
 def test_an_address_of_an_unknown_kind(detector: Detector) -> None:
     with pytest.raises(BadInput) as raised:
         next(detector.stream("gopher://me:secret@host/x"))
@@ -130,14 +140,14 @@ def test_leaving_a_stream_ends_its_threads(detector: Detector, tmp_path: Path) -
 def test_an_error_in_the_model_comes_after_the_results_before_it(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, real = iter(range(100)), Detector.infer
+    calls, real = iter(range(100)), Detector.start
 
-    def infer(self: Detector, *args: Any) -> Any:
+    def start(self: Detector, *args: Any) -> Any:
         if next(calls) == 4:
             raise RuntimeError("out of memory")
         return real(self, *args)
 
-    monkeypatch.setattr(Detector, "infer", infer)
+    monkeypatch.setattr(Detector, "start", start)
     seen = []
     with pytest.raises(RuntimeError, match="out of memory"):  # noqa: PT012
         for frame, _ in detector.stream(write_video(tmp_path / "v.avi")):
@@ -148,14 +158,14 @@ def test_an_error_in_the_model_comes_after_the_results_before_it(
 def test_stopping_drops_what_has_not_reached_the_detector(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, real = iter(range(100)), Detector.infer
+    calls, real = iter(range(100)), Detector.start
 
-    def infer(self: Detector, *args: Any) -> Any:
+    def start(self: Detector, *args: Any) -> Any:
         if next(calls) == 4:
             stream.stop()
         return real(self, *args)
 
-    monkeypatch.setattr(Detector, "infer", infer)
+    monkeypatch.setattr(Detector, "start", start)
     path = write_video(tmp_path / "v.avi", frames=60)
     with Stream(detector, [str(path)], StreamSettings(buffer=5)) as stream:
         assert [step.frames[0].index for step in stream] == list(range(5))
@@ -178,9 +188,10 @@ def test_a_long_file_leaves_nothing_behind(detector: Detector, tmp_path: Path) -
     with Stream(detector, [str(path)], StreamSettings(), stages=[("look", look)]) as stream:
         assert sum(1 for _ in stream) == 300
         running = threading.active_count()
-    assert running <= threads + 4 and (threading.active_count(), files()) == (threads, handles)
-    # two wait before each of three stages and after the last, and each of four threads has one
-    assert max(held) <= 2 * 4 + 4 + 1
+    assert running <= threads + 5 and (threading.active_count(), files()) == (threads, handles)
+    # two wait before each of three stages and after the last, one may be under way, and each of
+    # five threads has one
+    assert max(held) <= 2 * 4 + 1 + 5 + 1
     assert len(stream.times.stages()) == 7 and stream.times.stages()["infer"].count == 300
 
 
@@ -222,7 +233,7 @@ def test_a_live_stream_drops_what_it_cannot_take_and_counts_it(detector: Detecto
     assert numbers == sorted(set(numbers)) and numbers[-1] == total - 1
     assert [step.frames[0].index for step in steps] == numbers  # gaps are what was dropped
     assert counts.dropped > 0
-    assert [q.capacity for q in stream.queues.values()] == [0, 0, 1, 1]
+    assert [q.capacity for q in stream.queues.values()] == [0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("pyav", [False, True], ids=["opencv", "pyav"])
@@ -265,3 +276,22 @@ def test_numbers_survive_jpeg() -> None:
         data = np.frombuffer(numbered_jpeg(number, image), np.uint8)
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
         assert decoded is not None and number_of(np.asarray(decoded, np.uint8)) == number
+
+
+def test_throughput(model_path: Path, detector: Detector, tmp_path: Path) -> None:
+    """Several frames are under way at once, and come out in order with what a call finds."""
+    path = write_video(tmp_path / "v.avi", frames=20)
+    with Detector(model_path, threads=2, throughput=True) as fast:
+        assert detector.at_once == 1 and fast.at_once == min(2, os.cpu_count() or 1)
+        with Stream(fast, [str(path)], StreamSettings()) as stream:
+            pairs = [(step.frames[0], step.found[0]) for step in stream]
+            assert stream.queues["finish"].capacity == fast.at_once - 1
+        assert [frame.index for frame, _ in pairs] == list(range(20))
+        for frame, found in pairs:
+            alone = detector(frame.image)
+            assert len(found) == len(alone) > 0
+            np.testing.assert_allclose(found.xyxy, alone.xyxy, atol=1e-2)
+        left = fast.stream(path)
+        next(left)
+        left.close()  # type: ignore[attr-defined]
+        assert len(fast(pairs[0][0].image)) == len(pairs[0][1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,46 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recording_gpu import FakeTensorRT, RecordingCuda
-from retinart.engine import cuda_pycuda, tensorrt_runner
+from recording_gpu import PLAN, FakeTensorRT, RecordingCuda, engine_info, same
+from retinart.engine.cuda import CudaError
 from retinart.engine.detections import Detections
-from retinart.engine.detector import Detector
-from retinart.engine.engine_file import EngineInfo, engine_json
 from retinart.engine.errors import BadInput, RetinartError
-from retinart.engine.gpu import Gpu
-from retinart.engine.gpu_resize import resize_like_gpu
+from retinart.engine.gpu_resize import plan_resize, resize_like_gpu
 from retinart.engine.images import Image
-from retinart.engine.info import Thresholds, read_info
+from retinart.engine.info import Thresholds
 from retinart.engine.lane import SHAPES
-from retinart.engine.lane_pool import two_at_once
-from retinart.engine.runners import ONNXRuntimeRunner
+from retinart.engine.runners import ONNXRuntimeRunner, Runner
 from retinart.engine.tensorrt_runner import TensorRTRunner
 from retinart.engine.timing import StageClock
-from support import count_frames, make_picture
+from support import make_picture
 
-PLAN = b"a plan"
 SIZES = [(96, 128)]  # of which neither runtime makes use
-
-
-def engine_info(model: Path, batch: int = 4, **changes: Any) -> EngineInfo:
-    """What `retinart build` would say of PLAN."""
-    info = read_info(model)
-    info = dataclasses.replace(info, **changes)
-    return EngineInfo(
-        model=info,
-        runtime="tensorrt",
-        version=FakeTensorRT.__version__,
-        gpu="a double",
-        compute_capability="8.9",
-        profile=((1, *info.min_size, 3), (1, *info.max_size, 3), (batch, *info.max_size, 3)),
-        nms="native",
-        version_compatible=False,
-        hardware_compatible=False,
-        build_seconds=1.0,
-        plan_sha256="55b6ef7bd2fd48a8ed4ea8e5d0dd3b6bca6f6cd8a7ab94eb4c8a0b4b1ab3b4d8",
-        onnx_sha256="",
-        rebuild="retinart build model.onnx -o model.engine",
-    )
 
 
 class Made:
@@ -69,18 +43,14 @@ class Made:
 
     def check(self, frames: Image) -> None:
         """See that the runner finds what ONNX Runtime finds."""
-        want = self.reference.run(frames, SIZES * len(frames), self.thresholds, StageClock())
-        got = self.runner.run(frames, SIZES * len(frames), self.thresholds, StageClock())
+        want = run(self.reference, frames, self.thresholds)
+        got = run(self.runner, frames, self.thresholds)
         assert all(same(a, b) for a, b in zip(want, got, strict=True))
         assert sum(map(len, want)) > 0
 
 
-def same(a: Detections, b: Detections) -> bool:
-    return (
-        np.array_equal(a.xyxy, b.xyxy)
-        and np.array_equal(a.confidence, b.confidence)
-        and np.array_equal(a.class_id, b.class_id)
-    )
+def run(runner: Runner, frames: Image, thresholds: Thresholds) -> list[Detections]:
+    return runner.start(frames, SIZES * len(frames), thresholds, StageClock())()
 
 
 def frames(*seeds: int, height: int = 96, width: int = 128) -> Image:
@@ -153,7 +123,7 @@ def test_order_of_release(made: Made) -> None:
     )
     made.runner.close()  # once is enough, and twice does no harm
     with pytest.raises(BadInput, match="the detector is closed"):
-        made.runner.run(frames(0), SIZES, made.thresholds, StageClock())
+        run(made.runner, frames(0), made.thresholds)
 
 
 def test_collected_without_being_closed(model_path: Path) -> None:
@@ -168,16 +138,13 @@ def test_collected_without_being_closed(model_path: Path) -> None:
 def test_eight_threads(model_path: Path) -> None:
     made = Made(model_path, contexts=3)
     batches = [frames(seed) for seed in range(6)]
-    want = [made.reference.run(b, SIZES, made.thresholds, StageClock())[0] for b in batches]
+    want = [run(made.reference, b, made.thresholds)[0] for b in batches]
     barrier = threading.Barrier(8)
 
     def work(thread: int) -> bool:
         barrier.wait()
         order = [(thread + i) % 6 for i in range(4)]
-        return all(
-            same(want[i], made.runner.run(batches[i], SIZES, made.thresholds, StageClock())[0])
-            for i in order
-        )
+        return all(same(want[i], run(made.runner, batches[i], made.thresholds)[0]) for i in order)
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
@@ -185,22 +152,47 @@ def test_eight_threads(model_path: Path) -> None:
 
 
 def test_close_waits_for_what_is_under_way(made: Made) -> None:
-    finish = made.runner.start([make_picture(1)], made.thresholds)
-    assert finish is not None
+    finish = made.runner.start(frames(1), SIZES, made.thresholds, StageClock())
     made.runner.close()
     assert made.cuda.closed
-    with pytest.raises(BadInput, match="the detector is closed"):
-        finish()
+    assert same(finish()[0], run(made.reference, frames(1), made.thresholds)[0])
+
+
+def test_more_than_there_are_lanes_by_one_thread(made: Made) -> None:
+    """Whoever needs a lane ends the batch that has been under way longest, and keeps its result."""
+    begun = [made.runner.start(frames(i), SIZES, made.thresholds, StageClock()) for i in range(5)]
+    steps = [entry for entry in made.cuda.log if entry in ("upload", "wait")]
+    assert steps[:4] == ["upload", "upload", "wait", "upload"]  # two before one is waited for
+    assert steps.count("wait") == 3
+    for i in (4, 0, 3, 1, 2):
+        (want,) = run(made.reference, frames(i), made.thresholds)
+        assert same(begun[i]()[0], want)
+    for _ in range(3):  # nobody wants these, and their lanes come back all the same
+        made.runner.start(frames(0), SIZES, made.thresholds, StageClock())
+    made.check(frames(1))
+
+
+def test_an_error_on_the_gpu_is_told_to_whoever_asks(made: Made) -> None:
+    def lost() -> None:
+        raise CudaError("CUDA_ERROR_ECC_UNCORRECTABLE (214)")
+
+    begun = [made.runner.start(frames(0), SIZES, made.thresholds, StageClock()) for _ in range(2)]
+    made.cuda.at_work = lost
+    third = made.runner.start(frames(0), SIZES, made.thresholds, StageClock())  # ends the first
+    made.cuda.at_work = lambda: None
+    with pytest.raises(CudaError, match="ECC"):
+        begun[0]()
+    assert len(begun[1]()[0]) == len(third()[0]) > 0
 
 
 def test_errors_of_use(made: Made) -> None:
     with pytest.raises(BadInput, match=r"1x96x160x3 is outside.*1x96x128x3 to 4x96x128x3.*build"):
-        made.runner.run(frames(0, width=160), SIZES, made.thresholds, StageClock())
+        run(made.runner, frames(0, width=160), made.thresholds)
     loose = dataclasses.replace(made.thresholds, score_thresh=0.01)
     with pytest.raises(BadInput, match="cannot be made looser"):
-        made.runner.run(frames(0), SIZES, loose, StageClock())
+        run(made.runner, frames(0), loose)
     strict = dataclasses.replace(made.thresholds, score_thresh=0.4, detections_per_img=3)
-    (found,) = made.runner.run(frames(0), SIZES, strict, StageClock())
+    (found,) = run(made.runner, frames(0), strict)
     assert len(found) <= 3 and (found.confidence > 0.4).all()
 
 
@@ -210,7 +202,7 @@ def test_a_failure_gives_the_lane_back(model_path: Path, fail: str) -> None:
     made.trt.fail = fail
     for _ in range(3):
         with pytest.raises(RetinartError, match=r"could not run|takes no frames"):
-            made.runner.run(frames(0), SIZES, made.thresholds, StageClock())
+            run(made.runner, frames(0), made.thresholds)
     made.trt.fail = ""
     made.check(frames(0))
     made.runner.close()
@@ -239,99 +231,13 @@ def test_resizing_on_the_gpu(dynamic_model_path: Path) -> None:
         batch, resized = rule.apply(images)
         for image, one, frame in zip(images, resized, batch, strict=True):
             frame[: one.size[0], : one.size[1]] = resize_like_gpu(image, one.size)
-        want = made.reference.run(batch, SIZES * len(batch), made.thresholds, StageClock())
-        want = [r.detections_to_source(d) for r, d in zip(resized, want, strict=True)]
-        got = made.runner.run_images(images, made.thresholds, StageClock())
+        want = run(made.reference, batch, made.thresholds)
+        planned = plan_resize(rule, images)
+        got = made.runner.start_images(images, planned, made.thresholds, StageClock())()
         assert all(same(a, b) for a, b in zip(want, got, strict=True))
         found += sum(map(len, want))
     assert found > 20
     made.runner.close()
-
-
-@pytest.fixture
-def engine(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An engine file that a detector runs on doubles."""
-    path = tmp_path / "model.engine"
-    path.write_bytes(PLAN)
-    import hashlib
-
-    info = dataclasses.replace(
-        engine_info(model_path), plan_sha256=hashlib.sha256(PLAN).hexdigest()
-    )
-    engine_json(path).write_text(info.to_json())
-    cuda = RecordingCuda()
-    gpu = Gpu(index=0, name="a double", compute_capability="8.9", cuda="13.0")
-    monkeypatch.setattr(tensorrt_runner, "find_gpus", lambda: [gpu])
-    monkeypatch.setattr(tensorrt_runner, "load_tensorrt", lambda _: FakeTensorRT(model_path, cuda))
-    monkeypatch.setattr(cuda_pycuda, "PyCuda", lambda index: cuda)
-    return path
-
-
-def test_a_detector_of_an_engine(engine: Path, model_path: Path, video: Path) -> None:
-    with Detector(engine) as detect, Detector(model_path, runtime="onnxruntime") as reference:
-        assert detect.runtime == "tensorrt"
-        images = [make_picture(i, 100 + i, 150) for i in range(3)]
-        assert all(same(a, b) for a, b in zip(reference(images), detect(images), strict=True))
-        assert same(reference(images[0]), detect(images[0])) and detect([]) == []
-        pairs = list(zip(reference.stream(video), detect.stream(video), strict=True))
-        assert len(pairs) == count_frames(video) == 10
-        for (a, want), (b, found) in pairs:
-            assert np.array_equal(a.image, b.image) and same(want, found)
-    with pytest.raises(BadInput, match="is closed"):
-        detect(images[0])
-    for settings, message in (
-        ({"runtime": "openvino"}, "is an engine"),
-        ({"device": "GPU.x"}, "runs on no device"),
-        ({"device": "cuda:7"}, "there is no GPU 7"),
-        ({"conf": 0.001}, "cannot be made looser"),
-        ({"contexts": 0}, "contexts is 0"),
-    ):
-        with pytest.raises(BadInput, match=message):
-            Detector(engine, **settings)
-    with pytest.raises(BadInput, match="resized on the CPU"):
-        Detector(model_path, gpu_resize=True)
-
-
-def test_a_detector_that_resizes_on_the_gpu(engine: Path, video: Path) -> None:
-    with Detector(engine, gpu_resize=True) as detect:
-        found = detect([make_picture(0, 200, 300), make_picture(1)])
-        assert len(found) == 2 and len(detect(make_picture(0))) > 0
-        assert sum(1 for _ in detect.stream(video)) == 10
-
-
-def test_a_stream_that_is_left(engine: Path, video: Path) -> None:
-    with Detector(engine) as detect:
-        stream = detect.stream(video)
-        next(stream)
-        del stream
-        gc.collect()
-        assert len(detect(make_picture(0))) > 0
-
-
-def test_two_at_once() -> None:
-    """The next begins before the last is waited for, if there is a place for it."""
-    for places in (1, 2, 3):
-        under_way, log = set[int](), list[str]()
-
-        def start(item: int, wait: bool, under_way: set[int] = under_way, log: list[str] = log,
-                  places: int = places) -> Callable[[], int] | None:  # fmt: skip
-            if len(under_way) == places:
-                assert not wait, "waits for itself"
-                return None
-            under_way.add(item)
-            log.append(f"start {item}")
-
-            def finish() -> int:
-                under_way.remove(item)
-                log.append(f"end {item}")
-                return -item
-
-            return finish
-
-        assert list(two_at_once(range(4), start)) == [(i, -i) for i in range(4)]
-        assert (log.index("start 1") < log.index("end 0")) == (places > 1)
-        assert not under_way
-    assert list(two_at_once([], start)) == []
 
 
 def test_the_double_itself() -> None:

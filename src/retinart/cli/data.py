@@ -98,6 +98,9 @@ def _add_stream_options(detect: argparse.ArgumentParser) -> None:
     detect.add_argument(
         "--no-copies", action="store_true", help="write no annotated images or videos"
     )
+    detect.add_argument(
+        "--gpu-resize", action="store_true", help="resize on the GPU; engines, for large frames"
+    )
     detect.add_argument("--show", action="store_true", help="show them in a window; q closes it")
     detect.add_argument("--track", action="store_true", help="give objects ids through the frames")
     detect.add_argument("--every", type=int, default=1, metavar="N", help="one frame in N")
@@ -135,7 +138,7 @@ def _add_stream_options(detect: argparse.ArgumentParser) -> None:
     )
 
 
-def _detector(args: argparse.Namespace, model: Path | None = None) -> Any:
+def _detector(args: argparse.Namespace, model: Path | None = None, **more: Any) -> Any:
     from retinart.engine.detector import Detector
 
     return Detector(
@@ -146,12 +149,14 @@ def _detector(args: argparse.Namespace, model: Path | None = None) -> Any:
         max_det=args.max_det,
         device=args.device,
         threads=args.threads,
+        **more,
     )
 
 
 def _detect(args: argparse.Namespace) -> int:
     from retinart.engine.detect_job import DetectJob, run_job
     from retinart.engine.frame import Position
+    from retinart.engine.sources import is_live
     from retinart.engine.stop import StopRequest, stop_on_signals
     from retinart.engine.stream import StreamSettings
 
@@ -174,7 +179,9 @@ def _detect(args: argparse.Namespace) -> int:
             max_retries=args.max_retries,
         ),
     )
-    with _detector(args) as detector, stop_on_signals(StopRequest()) as stop:
+    files = not any(is_live(name) for name in args.source)
+    more = {"throughput": files, "gpu_resize": args.gpu_resize}
+    with _detector(args, **more) as detector, stop_on_signals(StopRequest()) as stop:
         try:
             summary = run_job(detector, job, stop=stop)
         except KeyboardInterrupt:
