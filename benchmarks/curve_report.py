@@ -23,6 +23,10 @@ from retinart.engine.page import (
 )
 
 _MARKERS = "osD^vP"
+_HEAD = (
+    "checkpoint", "precision", "imgsz", "input", "AP", "AP50", "ms p50 / p90 / p99", "images/s",
+    "GMAC", "share of peak", "Pareto",
+)  # fmt: skip
 
 
 def write_results(folder: Path, curve: dict[str, Any]) -> list[Path]:
@@ -56,8 +60,8 @@ def write_results(folder: Path, curve: dict[str, Any]) -> list[Path]:
 def report(curve: dict[str, Any]) -> str:
     """The points as Markdown; a star is on the Pareto front."""
     lines = [
-        "| checkpoint | precision | imgsz | input | AP | AP50 | ms p50 / p90 / p99 | Pareto |",
-        "|---|---|---|---|---|---|---|---|",
+        "| " + " | ".join(_HEAD) + " |",
+        "|---" * len(_HEAD) + "|",
     ]
     lines += ["| " + " | ".join(_cells(point)) + " |" for point in curve["points"]]
     return "\n".join([*lines, "", _fastest(curve)])
@@ -107,16 +111,6 @@ def draw(curve: dict[str, Any]) -> Any:
 
 
 def _parts(curve: dict[str, Any]) -> list[str]:
-    head = [
-        "checkpoint",
-        "precision",
-        "imgsz",
-        "input",
-        "AP",
-        "AP50",
-        "ms p50 / p90 / p99",
-        "Pareto",
-    ]
     paper = [
         [f"RetinaNet {backbone} {size}", f"{ap:.1f}", str(ms), "Table 1e"]
         for backbone, values in TABLE_1E.items()
@@ -132,7 +126,9 @@ def _parts(curve: dict[str, Any]) -> list[str]:
         "and better in one of the two. The paper's points are of another GPU and other images, so "
         "only the shapes compare.</p>",
         "<h2>Points</h2>",
-        table(head, [_cells(point) for point in curve["points"]]),
+        table(_HEAD, [_cells(point) for point in curve["points"]]),
+        "<p>Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in the time "
+        "of infer, over what the machine did in a large matrix product in the same precision.</p>",
         "<h2>The paper's figures</h2><p>Lin et al. 2017, on COCO test-dev and an M40. The other "
         "detectors of Figure 2 are recalled from the paper and were not looked up.</p>",
         table(["", "AP", "ms", "from"], paper),
@@ -159,6 +155,9 @@ def _cells(point: dict[str, Any]) -> list[str]:
         f"{100 * point['ap']:.1f}",
         f"{100 * point['ap50']:.1f}",
         " / ".join(f"{ms:.1f}" for ms in point["ms"].values()),
+        f"{point['images_per_second']:.2f}",
+        f"{point['gmac']:.2f}",
+        f"{point['share_of_peak']:.0%}",
         "*" if point["pareto"] else "",
     ]
 
