@@ -31,7 +31,9 @@ class Steps:
         self._progress = Progress()
         self.taken_over = 0
 
-    def file(self, what: str, path: Path, inputs: dict[str, Any], make: Callable[[], None]) -> Path:
+    def file(
+        self, what: str, path: Path, inputs: dict[str, Any], make: Callable[[], object]
+    ) -> Path:
         """A file that is made once, and again when it is gone or is another one by now.
 
         Args:
