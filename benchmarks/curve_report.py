@@ -48,12 +48,12 @@ def write_results(folder: Path, curve: dict[str, Any]) -> list[Path]:
     page, png, vector = (folder / n for n in ("report.html", "curve.png", "curve.svg"))
     write_page(page, "AP against latency", _parts(curve))
     with atomic_path(vector) as temporary:
-        temporary.write_text(svg_text(draw(curve)), encoding="utf-8")
-    figure = draw(curve)
+        temporary.write_text(svg_text(draw(curve, paper=False)), encoding="utf-8")
+    figure = draw(curve, paper=False)
     paint(figure, "#202020")
     figure.tight_layout()
     with atomic_path(png) as temporary:
-        figure.savefig(temporary, dpi=140, facecolor="white")
+        figure.savefig(temporary, dpi=160, facecolor="white")
     return [*paths, page, png, vector]
 
 
@@ -67,10 +67,39 @@ def report(curve: dict[str, Any]) -> str:
     return "\n".join([*lines, "", _fastest(curve)])
 
 
-def draw(curve: dict[str, Any]) -> Any:
-    """A figure of matplotlib: what was measured, and beside it the paper's figures."""
-    figure = load_matplotlib().Figure(figsize=(11, 5))
-    ours, paper = figure.subplots(1, 2, width_ratios=(3, 2))
+def draw(curve: dict[str, Any], *, paper: bool) -> Any:
+    """A figure of matplotlib: what was measured.
+
+    Args:
+        curve: of `measure_curve`.
+        paper: put the paper's figures beside it; without them it is a picture for a README.
+    """
+    figure = load_matplotlib().Figure(figsize=(11, 5) if paper else (7, 4.4))
+    if paper:
+        ours, theirs = figure.subplots(1, 2, width_ratios=(3, 2))
+        _draw_paper(theirs)
+        ours.set_title("measured here", fontsize=10)
+    else:
+        ours = figure.add_subplot()
+        title = f"AP over {curve['images']} images; {curve['machine']['cpu']}"
+        ours.set_title(title, fontsize=10)
+    _draw_ours(ours, curve)
+    for axes in figure.axes:
+        axes.set_xlabel("ms an image")
+        axes.set_ylabel("AP")
+        axes.margins(0.12, 0.15)
+        axes.grid(alpha=0.2)
+        place = "lower right" if axes is ours else "upper left"
+        axes.legend(fontsize=8, frameon=False, loc=place)
+    ours.set_xlim(left=0)
+    low, high = ours.get_ylim()
+    if high - low < 2:  # so that a tenth of a point does not look like much
+        ours.set_ylim((low + high) / 2 - 1, (low + high) / 2 + 1)
+    return figure
+
+
+def _draw_ours(axes: Any, curve: dict[str, Any]) -> None:
+    """A line a checkpoint and precision, and rings around Pareto points."""
     lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for point in curve["points"]:
         lines.setdefault((point["checkpoint"], point["precision"]), []).append(point)
@@ -78,36 +107,28 @@ def draw(curve: dict[str, Any]) -> Any:
         points = sorted(points, key=lambda p: int(p["imgsz"]))
         x, y = [p["ms"]["p50"] for p in points], [100 * p["ap"] for p in points]
         color = COLORS[i % len(COLORS)]
-        ours.plot(x, y, color=color, marker=_MARKERS[i % len(_MARKERS)], markersize=5,
+        axes.plot(x, y, color=color, marker=_MARKERS[i % len(_MARKERS)], markersize=5,
                   label=f"{checkpoint} {precision}")  # fmt: skip
         for p, px, py in zip(points, x, y, strict=True):
-            ours.annotate(str(p["imgsz"]), (px, py), (0, -15), textcoords="offset points",
-                          fontsize=8, color=color, ha="center")  # fmt: skip
+            axes.annotate(str(p["imgsz"]), (px, py), (7, -12), textcoords="offset points",
+                          fontsize=8, color=color)  # fmt: skip
     front = [p for p in curve["points"] if p["pareto"]]
-    ours.scatter([p["ms"]["p50"] for p in front], [100 * p["ap"] for p in front], s=150,
+    axes.scatter([p["ms"]["p50"] for p in front], [100 * p["ap"] for p in front], s=110,
                  facecolors="none", edgecolors=INK, label="Pareto point")  # fmt: skip
-    ours.set_title("measured here", fontsize=10)
+
+
+def _draw_paper(axes: Any) -> None:
+    """Table 1e and the other detectors of Figure 2."""
     for (backbone, values), color in zip(TABLE_1E.items(), COLORS, strict=False):
-        paper.plot([ms for _, ms in values], [ap for ap, _ in values], color=color, marker="o",
-                   markersize=4, label=f"RetinaNet {backbone}, Table 1e")  # fmt: skip
-    paper.scatter([ms for _, ms in RECALLED.values()], [ap for ap, _ in RECALLED.values()],
-                  color=COLORS[4], marker="x", s=25, label="others, recalled")  # fmt: skip
+        axes.plot([ms for _, ms in values], [ap for ap, _ in values], color=color, marker="o",
+                  markersize=4, label=f"RetinaNet {backbone}, Table 1e")  # fmt: skip
+    axes.scatter([ms for _, ms in RECALLED.values()], [ap for ap, _ in RECALLED.values()],
+                 color=COLORS[4], marker="x", s=25, label="others, recalled")  # fmt: skip
     for i, (label, (ap, ms)) in enumerate(RECALLED.items()):
         above = (0, 6 if i % 2 else -12)  # two of them stand close to each other
-        paper.annotate(label, (ms, ap), above, textcoords="offset points", fontsize=7,
-                       color=COLORS[4], ha="center")  # fmt: skip
-    paper.set_title("the paper: M40, COCO test-dev", fontsize=10)
-    for axes in (ours, paper):
-        axes.set_xlabel("ms an image")
-        axes.set_ylabel("AP")
-        axes.margins(0.12, 0.15)
-        axes.grid(alpha=0.2)
-        axes.legend(fontsize=8, frameon=False)
-    ours.set_xlim(left=0)
-    low, high = ours.get_ylim()
-    if high - low < 2:  # so that a tenth of a point does not look like much
-        ours.set_ylim((low + high) / 2 - 1, (low + high) / 2 + 1)
-    return figure
+        axes.annotate(label, (ms, ap), above, textcoords="offset points", fontsize=7,
+                      color=COLORS[4], ha="center")  # fmt: skip
+    axes.set_title("the paper: M40, COCO test-dev", fontsize=10)
 
 
 def _parts(curve: dict[str, Any]) -> list[str]:
@@ -121,7 +142,7 @@ def _parts(curve: dict[str, Any]) -> list[str]:
         f"<p>{html.escape(curve['what'])}; AP over {curve['images']} images.</p>",
         f"<p><b>{html.escape(_fastest(curve))}</b></p>",
         noise(curve["noise"]),
-        svg(draw(curve)),
+        svg(draw(curve, paper=True)),
         "<p>Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as good "
         "and better in one of the two. The paper's points are of another GPU and other images, so "
         "only the shapes compare.</p>",

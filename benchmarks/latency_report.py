@@ -16,7 +16,7 @@ from retinart.benchmarks.latency_tables import intro, row_name, tables, warnings
 from retinart.benchmarks.turns import PERCENTILES, STAGES
 from retinart.engine.errors import MissingDependency
 from retinart.engine.files import atomic_path
-from retinart.engine.page import COLORS, load_matplotlib, svg, table, write_page
+from retinart.engine.page import COLORS, load_matplotlib, svg, table, text_table, write_page
 
 FIGURES = (
     "images_per_second", "detections", "load_ms", "first_ms", "peak_mib", "gmac", "share_of_peak",
@@ -67,13 +67,21 @@ def environment(result: dict[str, Any]) -> str:
     for name, value in result["machine"].items():
         if isinstance(value, dict):
             rows += [[key, str(version)] for key, version in value.items()]
+        elif isinstance(value, list):
+            rows.append(
+                [name, "; ".join(map(_words, value)) if name == "gpus" else " ".join(value)]
+            )
         else:
-            rows.append([name, " ".join(value) if isinstance(value, list) else str(value)])
+            rows.append([name, str(value)])
     return (
         "<h2>To reproduce it</h2>"
         f"<p><code>{html.escape(result['command'])}</code></p>"
-        f"<h2>Environment</h2>{table(['', ''], rows)}"
+        f"<h2>Environment</h2>{text_table(rows)}"
     )
+
+
+def _words(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items())
 
 
 def noise(spread: float) -> str:
@@ -98,7 +106,8 @@ def _parts(result: dict[str, Any]) -> list[str]:
         parts.append(table(found.head, found.rows))
         parts += [f"<p>{html.escape(note)}</p>" for note in found.notes]
     parts += [
-        "<h2>Latency</h2><p>Milliseconds of every run, all stages. The line is the median.</p>",
+        "<h2>Latency</h2><p>Milliseconds of every run, each model on its own scale. The line is "
+        "the median.</p>",
         _histograms([*models, *peers]),
     ]
     if "comparison" in result:
@@ -139,15 +148,14 @@ def _bars(models: Sequence[dict[str, Any]]) -> str:
     axes.set_yticks(range(len(models)), [row_name(m) for m in models])
     axes.invert_yaxis()
     axes.set_xlabel("ms, medians of the stages")
-    axes.legend(ncols=4, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.legend(ncols=5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     return svg(figure)
 
 
 def _histograms(models: Sequence[dict[str, Any]]) -> str:
     figure = load_matplotlib().Figure(figsize=(10, 1.9 * len(models)))
-    axes = None
     for number, model in enumerate(models, 1):
-        axes = figure.add_subplot(len(models), 1, number, sharex=axes)
+        axes = figure.add_subplot(len(models), 1, number)
         values = np.asarray(model["runs_ms"]["total"])
         axes.hist(values, bins=min(40, max(5, len(values) // 2)), color=COLORS[0])
         axes.axvline(float(np.median(values)), color=COLORS[1], linewidth=1.5)
