@@ -7,26 +7,23 @@ precisions of one checkpoint and scale are timed in turn with each other.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from retinart.benchmarks import machine
 from retinart.benchmarks.latency import BenchmarkSettings, benchmark
+from retinart.benchmarks.steps import Steps, hash_of
 from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.observe import choose_images
-from retinart.calib.resume import Saved
+from retinart.engine.coco import load_coco
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluate import evaluate
 from retinart.engine.files import new_folder, sha256
 from retinart.engine.images import list_images
-from retinart.engine.progress import Progress
 from retinart.export.export import ExportSettings, export_checkpoint
 
 PRECISIONS = ("fp32", "int8")
@@ -97,7 +94,7 @@ def measure_curve(
         if not path.is_file():
             raise BadInput(f"there is no checkpoint at {path}")
     with new_folder(out):
-        steps = _Steps(out, settings)
+        steps = _Points(out, settings)
         points: list[dict[str, Any]] = []
         for checkpoint in checkpoints:
             for size in settings.imgsz:
@@ -136,25 +133,28 @@ def is_pareto(point: dict[str, Any], points: Sequence[dict[str, Any]]) -> bool:
     return True
 
 
-class _Steps:
-    """The steps of a curve, each made once."""
+class _Points:
+    """The points of a curve, by steps that are each made once."""
 
     def __init__(self, out: Path, settings: CurveSettings) -> None:
         self._settings, self._models = settings, out / "models"
-        self._saved = Saved(out / "done.json", key="curve 1")
-        self._versions = {n: version(n) for n in ("retinart", "openvino", "numpy")}
-        images = list_images(str(settings.images))
-        self._timed = _hash_of(images[: settings.num_images])
+        self._steps = Steps(out / "done.json", key="curve 2")
+        self._timed = hash_of(list_images(str(settings.images))[: settings.num_images])
+        dataset = load_coco(settings.annotations, settings.images)
+        images = [image.path for image in dataset.images if image.path.is_file()]
         self.annotated = {
             "annotations": sha256(settings.annotations), "images": len(images),
-            "images_sha256": _hash_of(images),
+            "images_sha256": hash_of(images),
         }  # fmt: skip
         self._calibration = ""
         if "int8" in settings.precisions:
             source, num = str(settings.calibration_images), settings.calibration_num
-            self._calibration = _hash_of(choose_images(source, num, 0))
-        self._progress = Progress()
-        self.taken_over = 0
+            self._calibration = hash_of(choose_images(source, num, 0))
+
+    @property
+    def taken_over(self) -> int:
+        """Steps that had been made before."""
+        return self._steps.taken_over
 
     def points(self, checkpoint: Path, size: int) -> list[dict[str, Any]]:
         """A checkpoint at a scale, in each precision."""
@@ -189,7 +189,7 @@ class _Steps:
         def make() -> None:
             export_checkpoint(checkpoint, path, ExportSettings(imgsz=size, tensorrt=False))
 
-        return self._file("export", path, inputs, make)
+        return self._steps.file("export", path, inputs, make)
 
     def _int8(self, fp32: Path) -> Path:
         path = fp32.with_suffix(".int8.onnx")
@@ -201,7 +201,7 @@ class _Steps:
         def make() -> None:
             calibrate(fp32, path, settings)
 
-        return self._file("calibrate", path, inputs, make)
+        return self._steps.file("calibrate", path, inputs, make)
 
     def _accuracy(self, path: Path) -> dict[str, Any]:
         def make() -> Any:
@@ -209,7 +209,9 @@ class _Steps:
                 found = evaluate(detector, self._settings.annotations, self._settings.images)
             return found.figures
 
-        return dict(self._once("evaluate", path, {"model": sha256(path), **self.annotated}, make))
+        return dict(
+            self._steps.once("evaluate", path, {"model": sha256(path), **self.annotated}, make)
+        )
 
     def _timing(self, paths: list[Path]) -> dict[str, Any]:
         s = self._settings
@@ -220,44 +222,5 @@ class _Steps:
             "models": [sha256(path) for path in paths], "images": self._timed,
             "repeats": s.repeats, "threads": s.threads, "cpu": machine.describe()["cpu"],
         }  # fmt: skip
-        made = self._once("time", paths[0], inputs, lambda: benchmark(paths, settings))
+        made = self._steps.once("time", paths[0], inputs, lambda: benchmark(paths, settings))
         return dict(made)
-
-    def _file(
-        self, what: str, path: Path, inputs: dict[str, Any], make: Callable[[], None]
-    ) -> Path:
-        """A file that is made once, and again when it is gone or is another one by now."""
-
-        def make_and_hash() -> str:
-            make()
-            return sha256(path)
-
-        def holds(digest: str) -> bool:
-            return path.is_file() and sha256(path) == digest
-
-        self._once(what, path, {"name": path.name, **inputs}, make_and_hash, holds)
-        return path
-
-    def _once(
-        self,
-        what: str,
-        path: Path,
-        inputs: dict[str, Any],
-        make: Callable[[], Any],
-        holds: Callable[[Any], bool] = lambda found: True,
-    ) -> Any:
-        content = json.dumps([what, inputs, self._versions], sort_keys=True)
-        key = f"{what} {hashlib.sha256(content.encode()).hexdigest()}"
-        found = self._saved.get(key)
-        if found is not None and holds(found):
-            self.taken_over += 1
-            return found
-        self._progress.line(f"{what} {path.name}")
-        found = make()
-        self._saved.set(key, found)
-        return found
-
-
-def _hash_of(paths: Sequence[Path]) -> str:
-    """Of the files' names and contents."""
-    return hashlib.sha256("".join(f"{p.name} {sha256(p)}\n" for p in paths).encode()).hexdigest()

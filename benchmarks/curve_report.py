@@ -23,6 +23,10 @@ from retinart.engine.page import (
 )
 
 _MARKERS = "osD^vP"
+_HEAD = (
+    "checkpoint", "precision", "imgsz", "input", "AP", "AP50", "ms p50 / p90 / p99", "images/s",
+    "GMAC", "share of peak", "Pareto",
+)  # fmt: skip
 
 
 def write_results(folder: Path, curve: dict[str, Any]) -> list[Path]:
@@ -44,61 +48,49 @@ def write_results(folder: Path, curve: dict[str, Any]) -> list[Path]:
     page, png, vector = (folder / n for n in ("report.html", "curve.png", "curve.svg"))
     write_page(page, "AP against latency", _parts(curve))
     with atomic_path(vector) as temporary:
-        temporary.write_text(svg_text(draw(curve)), encoding="utf-8")
-    figure = draw(curve)
+        temporary.write_text(svg_text(draw(curve, paper=False)), encoding="utf-8")
+    figure = draw(curve, paper=False)
     paint(figure, "#202020")
     figure.tight_layout()
     with atomic_path(png) as temporary:
-        figure.savefig(temporary, dpi=140, facecolor="white")
+        figure.savefig(temporary, dpi=160, facecolor="white")
     return [*paths, page, png, vector]
 
 
 def report(curve: dict[str, Any]) -> str:
     """The points as Markdown; a star is on the Pareto front."""
     lines = [
-        "| checkpoint | precision | imgsz | input | AP | AP50 | ms p50 / p90 / p99 | Pareto |",
-        "|---|---|---|---|---|---|---|---|",
+        "| " + " | ".join(_HEAD) + " |",
+        "|---" * len(_HEAD) + "|",
     ]
     lines += ["| " + " | ".join(_cells(point)) + " |" for point in curve["points"]]
     return "\n".join([*lines, "", _fastest(curve)])
 
 
-def draw(curve: dict[str, Any]) -> Any:
-    """A figure of matplotlib: what was measured, and beside it the paper's figures."""
-    figure = load_matplotlib().Figure(figsize=(11, 5))
-    ours, paper = figure.subplots(1, 2, width_ratios=(3, 2))
-    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for point in curve["points"]:
-        lines.setdefault((point["checkpoint"], point["precision"]), []).append(point)
-    for i, ((checkpoint, precision), points) in enumerate(lines.items()):
-        points = sorted(points, key=lambda p: int(p["imgsz"]))
-        x, y = [p["ms"]["p50"] for p in points], [100 * p["ap"] for p in points]
-        color = COLORS[i % len(COLORS)]
-        ours.plot(x, y, color=color, marker=_MARKERS[i % len(_MARKERS)], markersize=5,
-                  label=f"{checkpoint} {precision}")  # fmt: skip
-        for p, px, py in zip(points, x, y, strict=True):
-            ours.annotate(str(p["imgsz"]), (px, py), (0, -15), textcoords="offset points",
-                          fontsize=8, color=color, ha="center")  # fmt: skip
-    front = [p for p in curve["points"] if p["pareto"]]
-    ours.scatter([p["ms"]["p50"] for p in front], [100 * p["ap"] for p in front], s=150,
-                 facecolors="none", edgecolors=INK, label="Pareto point")  # fmt: skip
-    ours.set_title("measured here", fontsize=10)
-    for (backbone, values), color in zip(TABLE_1E.items(), COLORS, strict=False):
-        paper.plot([ms for _, ms in values], [ap for ap, _ in values], color=color, marker="o",
-                   markersize=4, label=f"RetinaNet {backbone}, Table 1e")  # fmt: skip
-    paper.scatter([ms for _, ms in RECALLED.values()], [ap for ap, _ in RECALLED.values()],
-                  color=COLORS[4], marker="x", s=25, label="others, recalled")  # fmt: skip
-    for i, (label, (ap, ms)) in enumerate(RECALLED.items()):
-        above = (0, 6 if i % 2 else -12)  # two of them stand close to each other
-        paper.annotate(label, (ms, ap), above, textcoords="offset points", fontsize=7,
-                       color=COLORS[4], ha="center")  # fmt: skip
-    paper.set_title("the paper: M40, COCO test-dev", fontsize=10)
-    for axes in (ours, paper):
+def draw(curve: dict[str, Any], *, paper: bool) -> Any:
+    """A figure of matplotlib: what was measured.
+
+    Args:
+        curve: of `measure_curve`.
+        paper: put the paper's figures beside it; without them it is a picture for a README.
+    """
+    figure = load_matplotlib().Figure(figsize=(11, 5) if paper else (7, 4.4))
+    if paper:
+        ours, theirs = figure.subplots(1, 2, width_ratios=(3, 2))
+        _draw_paper(theirs)
+        ours.set_title("measured here", fontsize=10)
+    else:
+        ours = figure.add_subplot()
+        title = f"AP over {curve['images']} images; {curve['machine']['cpu']}"
+        ours.set_title(title, fontsize=10)
+    _draw_ours(ours, curve)
+    for axes in figure.axes:
         axes.set_xlabel("ms an image")
         axes.set_ylabel("AP")
         axes.margins(0.12, 0.15)
         axes.grid(alpha=0.2)
-        axes.legend(fontsize=8, frameon=False)
+        place = "lower right" if axes is ours else "upper left"
+        axes.legend(fontsize=8, frameon=False, loc=place)
     ours.set_xlim(left=0)
     low, high = ours.get_ylim()
     if high - low < 2:  # so that a tenth of a point does not look like much
@@ -106,17 +98,40 @@ def draw(curve: dict[str, Any]) -> Any:
     return figure
 
 
+def _draw_ours(axes: Any, curve: dict[str, Any]) -> None:
+    """A line a checkpoint and precision, and rings around Pareto points."""
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for point in curve["points"]:
+        lines.setdefault((point["checkpoint"], point["precision"]), []).append(point)
+    for i, ((checkpoint, precision), points) in enumerate(lines.items()):
+        points = sorted(points, key=lambda p: int(p["imgsz"]))
+        x, y = [p["ms"]["p50"] for p in points], [100 * p["ap"] for p in points]
+        color = COLORS[i % len(COLORS)]
+        axes.plot(x, y, color=color, marker=_MARKERS[i % len(_MARKERS)], markersize=5,
+                  label=f"{checkpoint} {precision}")  # fmt: skip
+        for p, px, py in zip(points, x, y, strict=True):
+            axes.annotate(str(p["imgsz"]), (px, py), (7, -12), textcoords="offset points",
+                          fontsize=8, color=color)  # fmt: skip
+    front = [p for p in curve["points"] if p["pareto"]]
+    axes.scatter([p["ms"]["p50"] for p in front], [100 * p["ap"] for p in front], s=110,
+                 facecolors="none", edgecolors=INK, label="Pareto point")  # fmt: skip
+
+
+def _draw_paper(axes: Any) -> None:
+    """Table 1e and the other detectors of Figure 2."""
+    for (backbone, values), color in zip(TABLE_1E.items(), COLORS, strict=False):
+        axes.plot([ms for _, ms in values], [ap for ap, _ in values], color=color, marker="o",
+                  markersize=4, label=f"RetinaNet {backbone}, Table 1e")  # fmt: skip
+    axes.scatter([ms for _, ms in RECALLED.values()], [ap for ap, _ in RECALLED.values()],
+                 color=COLORS[4], marker="x", s=25, label="others, recalled")  # fmt: skip
+    for i, (label, (ap, ms)) in enumerate(RECALLED.items()):
+        above = (0, 6 if i % 2 else -12)  # two of them stand close to each other
+        axes.annotate(label, (ms, ap), above, textcoords="offset points", fontsize=7,
+                      color=COLORS[4], ha="center")  # fmt: skip
+    axes.set_title("the paper: M40, COCO test-dev", fontsize=10)
+
+
 def _parts(curve: dict[str, Any]) -> list[str]:
-    head = [
-        "checkpoint",
-        "precision",
-        "imgsz",
-        "input",
-        "AP",
-        "AP50",
-        "ms p50 / p90 / p99",
-        "Pareto",
-    ]
     paper = [
         [f"RetinaNet {backbone} {size}", f"{ap:.1f}", str(ms), "Table 1e"]
         for backbone, values in TABLE_1E.items()
@@ -127,12 +142,14 @@ def _parts(curve: dict[str, Any]) -> list[str]:
         f"<p>{html.escape(curve['what'])}; AP over {curve['images']} images.</p>",
         f"<p><b>{html.escape(_fastest(curve))}</b></p>",
         noise(curve["noise"]),
-        svg(draw(curve)),
+        svg(draw(curve, paper=True)),
         "<p>Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as good "
         "and better in one of the two. The paper's points are of another GPU and other images, so "
         "only the shapes compare.</p>",
         "<h2>Points</h2>",
-        table(head, [_cells(point) for point in curve["points"]]),
+        table(_HEAD, [_cells(point) for point in curve["points"]]),
+        "<p>Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in the time "
+        "of infer, over what the machine did in a large matrix product in the same precision.</p>",
         "<h2>The paper's figures</h2><p>Lin et al. 2017, on COCO test-dev and an M40. The other "
         "detectors of Figure 2 are recalled from the paper and were not looked up.</p>",
         table(["", "AP", "ms", "from"], paper),
@@ -159,6 +176,9 @@ def _cells(point: dict[str, Any]) -> list[str]:
         f"{100 * point['ap']:.1f}",
         f"{100 * point['ap50']:.1f}",
         " / ".join(f"{ms:.1f}" for ms in point["ms"].values()),
+        f"{point['images_per_second']:.2f}",
+        f"{point['gmac']:.2f}",
+        f"{point['share_of_peak']:.0%}",
         "*" if point["pareto"] else "",
     ]
 

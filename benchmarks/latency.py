@@ -1,31 +1,37 @@
-"""Model files against each other, from a decoded frame to its final boxes, one image at a time.
+"""Model files against each other and against peers, from a decoded frame to its final boxes.
 
-Each file runs in a process of its own, and they take turns image by image, so that whatever slows
-the machine slows all of them. A fixed piece of arithmetic is timed between the repeats; its spread
-says how far the figures can be trusted.
+Each of them runs in a process of its own, and they take turns image by image, so that whatever
+slows the machine slows all of them. A fixed piece of arithmetic is timed between the repeats; its
+spread says how far the figures can be trusted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from retinart.benchmarks import machine, measures
-from retinart.benchmarks.workers import Retinart, Run, Worker
-from retinart.engine.errors import BadInput
+from retinart.benchmarks import limits, machine, measures
+from retinart.benchmarks.peers import (
+    LeftOut,
+    Peer,
+    PeerSettings,
+    find_peers,
+    same_size,
+)
+from retinart.benchmarks.turns import Case, Column, interleave
+from retinart.benchmarks.workers import Recipe, Retinart, Worker
+from retinart.engine.detector import Detector
+from retinart.engine.engine_file import is_engine, read_engine_info
+from retinart.engine.errors import BadInput, CheckFailed, RetinartError
+from retinart.engine.evaluate import evaluate
 from retinart.engine.files import sha256
-from retinart.engine.images import list_images, read_image
-from retinart.engine.info import read_info
-from retinart.engine.progress import Progress
-
-STAGES = ("total", "resize", "infer", "nms", "results")
-PERCENTILES = (50, 90, 99)
+from retinart.engine.images import list_images
+from retinart.engine.info import ModelInfo, read_info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +40,26 @@ class BenchmarkSettings:
 
     Attributes:
         images: folder, file or glob of real images, which NMS needs to be what it is in use.
+        annotations: COCO instances of the folder, to measure AP on; None for no AP.
+        imgsz: shorter sides, for files with dynamic sizes; nothing takes the file's own.
+        batch: images in a call, each of these.
+        streams: calls at once, from a thread each, each of these.
+        peers: names of peers to measure beside the first model, see `retinart.benchmarks.peers`.
+        checkpoint: what that model was exported from, for peers in PyTorch.
+        torchvision: folder that torchvision is imported from.
         num_images: how many of them.
         repeats: runs of every image.
         threads: of each runtime.
     """
 
     images: str
+    annotations: Path | None = None
+    imgsz: tuple[int, ...] = ()
+    batch: tuple[int, ...] = (1,)
+    streams: tuple[int, ...] = (1,)
+    peers: tuple[str, ...] = ()
+    checkpoint: Path | None = None
+    torchvision: Path = Path("build/peers")
     num_images: int = 16
     repeats: int = 5
     threads: int = 2
@@ -48,155 +68,208 @@ class BenchmarkSettings:
         for name in ("num_images", "repeats", "threads"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}", fix="Give at least 1")
+        for name, most in (("imgsz", 8192), ("batch", 1024), ("streams", 64)):
+            values = getattr(self, name)
+            if len(set(values)) < len(values) or any(not 1 <= v <= most for v in values):
+                raise BadInput(
+                    f"{name} is {', '.join(map(str, values))}",
+                    fix=f"Give values from 1 to {most}, each once",
+                )
+        if self.peers and (self.batch, self.streams) != ((1,), (1,)):
+            raise BadInput("peers run one image at a time", fix="Leave out --batch and --streams")
+        if self.annotations is not None and not Path(self.images).is_dir():
+            raise BadInput(
+                f"{self.images} is no folder", fix="With --annotations, --images is their folder"
+            )
 
 
 def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, Any]:
-    """Time every model on the same images; plain JSON types, times in milliseconds.
+    """Time every model on the same images; plain JSON types, times in milliseconds an image.
 
     Raises:
-        BadInput: a model or the images cannot be used.
+        BadInput: a model, the images or the checkpoint cannot be used.
+        CheckFailed: a peer gives its network another size than we do.
     """
-    infos = [read_info(path) for path in models]
     if len(set(models)) < len(models):
         raise BadInput("a model is named twice", fix="Name each file once")
-    paths = list_images(settings.images)[: settings.num_images]
-    decode = [_decode(path) for path in paths]
-    threads = settings.threads
-    peaks = machine.measure_peaks(threads)
-    with contextlib.ExitStack() as stack:
-        workers = [
-            stack.enter_context(
-                Worker(Retinart(model=path, threads=threads), paths, threads=threads)
-            )
-            for path in models
-        ]
-        sizes = [worker.size(0) for worker in workers]
-        first = [worker.run(0).ms["total"] for worker in workers]
-        runs, reference = _interleave(workers, settings.repeats, len(paths))
-        peaks = machine.best(peaks, machine.measure_peaks(threads))
-        load, peak = ([getattr(w, what)() for w in workers] for what in ("load_ms", "peak_mib"))
-    found = []
-    for i, (path, info) in enumerate(zip(models, infos, strict=True)):
-        macs = machine.count_macs(path, sizes[i])
-        limit = peaks.int8 if info.precision.startswith("int8") else peaks.fp32
-        infer = float(np.median([run.ms["infer"] for run in runs[i]]))
-        found.append(
-            {
-                "model": path.name,
-                "sha256": sha256(path),
-                "precision": info.precision,
-                "input": list(sizes[i]),
-                "ms": {stage: _percentiles(ms) for stage, ms in _by_stage(runs[i]).items()},
-                "runs_ms": {
-                    stage: [round(v, 4) for v in ms] for stage, ms in _by_stage(runs[i]).items()
-                },
-                "images_per_second": 1000 / float(np.mean([run.ms["total"] for run in runs[i]])),
-                "load_ms": load[i],
-                "first_ms": first[i],
-                "peak_mib": peak[i],
-                "gmac": macs / 1e9,
-                "share_of_peak": 2 * macs / (infer / 1000) / (limit * 1e9),
-                "times_as_fast_as_first": asdict(_ratio(runs[0], runs[i])),
-            }
+    infos = [read_engine_info(p).model if is_engine(p) else read_info(p) for p in models]
+    cases = [
+        Case(imgsz=imgsz, batch=batch, streams=streams)
+        for imgsz, batch, streams in itertools.product(
+            settings.imgsz or (None,), settings.batch, settings.streams
         )
+    ]
+    for info, imgsz in itertools.product(infos, settings.imgsz):
+        info.at_imgsz(imgsz)  # before the work
+    gpu = limits.measure_gpu_peaks() if any(map(is_engine, models)) else None
+    peaks = limits.measure_peaks(settings.threads)
+    groups = [_group(list(zip(models, infos, strict=True)), case, settings) for case in cases]
+    peaks = limits.best(peaks, limits.measure_peaks(settings.threads))
+    rows = [row for group in groups for row in group["models"]]
+    for row in rows:
+        _add_shares(row, gpu if is_engine(Path(row["file"])) else peaks)
+    reference = [ms for group in groups for ms in group["reference_ms"]]
+    if settings.annotations is not None:
+        _add_accuracy(rows, {path.name: path for path in models}, settings)
     return {
-        "what": "from a decoded BGR frame to final boxes, batch 1, interleaved, real images",
-        "images": [path.name for path in paths],
+        "what": "from a decoded BGR frame to final boxes, interleaved, real images",
+        "images": groups[0]["images"],
         "repeats": settings.repeats,
-        "threads": threads,
-        "machine": machine.describe(),
+        "threads": settings.threads,
+        "machine": machine.describe("onnxruntime", "torch"),
         "peak_gops": asdict(peaks),
-        "decode_ms": _percentiles(decode),
+        "gpu_peak_gops": asdict(gpu) if gpu else None,
         "reference_ms": reference,
         "noise": measures.spread(reference),
-        "models": found,
+        "models": rows,
+        "peers": [row for group in groups for row in group["peers"]],
+        "left_out": groups[0]["left_out"],
     }
 
 
-def report(result: dict[str, Any]) -> str:
-    """The result of `benchmark` as Markdown."""
-    lines = [
-        f"{len(result['images'])} images x {result['repeats']} repeats, {result['threads']} "
-        f"threads, {result['machine']['cpu']}; {result['what']}",
-        "",
-        "| model | precision | input | ms p50 / p90 / p99 | images/s | times the first (95%) "
-        "| share of peak | load ms | first ms | peak MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for m in result["models"]:
-        ratio = measures.Estimate(**m["times_as_fast_as_first"])
-        lines.append(
-            f"| {m['model']} | {m['precision']} | {m['input'][0]}x{m['input'][1]} "
-            f"| {_cell(m['ms']['total'])} | {m['images_per_second']:.2f} | {ratio} "
-            f"| {m['share_of_peak']:.0%} | {m['load_ms']:.0f} | {m['first_ms']:.0f} "
-            f"| {m['peak_mib']:.0f} |"
+def _group(
+    models: Sequence[tuple[Path, ModelInfo]], case: Case, settings: BenchmarkSettings
+) -> dict[str, Any]:
+    """All models and peers in one case, in turn."""
+    infos = [i if case.imgsz is None else i.at_imgsz(case.imgsz) for _, i in models]
+    found = _peers([path for path, _ in models], infos, settings)
+    left_out = [p for p in found if isinstance(p, LeftOut)]
+    paths = list_images(settings.images)
+    if any(isinstance(p, Peer) and p.own_size for p in found):
+        paths = _equal_for_all(paths, infos[0], settings.num_images)
+    paths = paths[: settings.num_images]
+    with contextlib.ExitStack() as stack:
+
+        def column(recipe: Recipe) -> Column:
+            worker = stack.enter_context(Worker(recipe, paths, threads=settings.threads))
+            sizes = [worker.size(i) for i in range(len(paths))]
+            return Column(worker=worker, sizes=sizes, first_ms=worker.run(0).ms["total"])
+
+        ours = [
+            column(Retinart(model=path, threads=settings.threads, imgsz=case.imgsz))
+            for path, _ in models
+        ]
+        theirs: list[tuple[Peer, Column]] = []
+        for peer in found:
+            if isinstance(peer, LeftOut):
+                continue
+            try:
+                theirs.append((peer, column(peer.recipe)))
+            except (RetinartError, RuntimeError) as error:  # it is not ours to mend
+                why = str(error).strip().splitlines()[-1]
+                left_out.append(LeftOut(name=peer.name, why=f"it does not run here: {why}"))
+                continue
+            _check_sizes(ours[0], *theirs[-1])
+        columns = ours + [c for _, c in theirs]
+        reference = interleave(columns, case, settings.repeats, len(paths))
+        rows = [
+            {
+                "model": case.name(path),
+                "file": path.name,
+                "sha256": sha256(path),
+                "precision": info.precision,
+                **asdict(case),
+                **c.figures(case),
+                **_work(path, c.sizes),
+                "times_as_fast_as_first": asdict(_ratio(ours[0], c)),
+                "times_as_fast_as": {p.name: asdict(_ratio(other, c)) for p, other in theirs},
+            }
+            for (path, info), c in zip(models, ours, strict=True)
+        ]
+        peers = [
+            {"peer": p.name, "what": p.what, "imgsz": case.imgsz, **c.figures(case)}
+            for p, c in theirs
+        ]
+    return {
+        "models": rows,
+        "peers": peers,
+        "left_out": [asdict(p) for p in left_out],
+        "reference_ms": reference,
+        "images": [path.name for path in paths],
+    }
+
+
+def _peers(
+    models: Sequence[Path], infos: Sequence[ModelInfo], settings: BenchmarkSettings
+) -> list[Peer | LeftOut]:
+    """Peers of the first FP32 model, or of the first one where there is none."""
+    if not settings.peers:
+        return []
+    place = next((i for i, info in enumerate(infos) if info.precision == "fp32"), 0)
+    wanted = PeerSettings(
+        names=settings.peers,
+        checkpoint=settings.checkpoint,
+        folder=settings.torchvision,
+        threads=settings.threads,
+    )
+    return find_peers(models[place], infos[place], wanted)
+
+
+def _equal_for_all(paths: Sequence[Path], info: ModelInfo, count: int) -> list[Path]:
+    chosen = list(itertools.islice(same_size(paths, info), count))
+    if not chosen:
+        raise BadInput(
+            f"a peer would resize each of the {len(paths)} images to another size than the file",
+            why="its input is 4:3, and none of them is",
+            fix="Give images such as 640x480, or a file exported with --dynamic",
         )
-    names = [m["model"] for m in result["models"]]
-    lines += ["", "| stage, ms p50 / p90 / p99 | " + " | ".join(names) + " |"]
-    lines.append("|---" * (len(names) + 1) + "|")
-    for stage in STAGES[1:]:
-        cells = " | ".join(_cell(m["ms"][stage]) for m in result["models"])
-        lines.append(f"| {stage} | {cells} |")
-    peaks = result["peak_gops"]
-    lines += [
-        "",
-        f"Decoding an image took {result['decode_ms']['p50']:.1f} ms and is not in the total. "
-        "Share of peak: the convolutions' arithmetic in the time of infer, over what the machine "
-        f"did in a large matrix product, before or after: {peaks['fp32']:.0f} GFLOP/s in FP32, "
-        f"{peaks['int8']:.0f} GOP/s in INT8.",
-    ]
-    if result["noise"] > measures.NOISY:
-        lines.append(
-            f"WARNING: the reference workload varied by {result['noise']:.0%}: the machine was not "
-            "quiet. Ratios hold better than times, and differences below that mean nothing."
+    return chosen
+
+
+def _check_sizes(ours: Column, peer: Peer, theirs: Column) -> None:
+    if ours.sizes != theirs.sizes:
+        raise CheckFailed(
+            f"{peer.name} gives its network {theirs.sizes[0]}, and we {ours.sizes[0]}",
+            why="they would not do the same work",
+            fix=f"Leave it out of --peers, or use other images than {ours.sizes}",
         )
-    else:
-        lines.append(f"The reference workload varied by {result['noise']:.0%}.")
-    return "\n".join(lines)
 
 
-def _interleave(
-    workers: Sequence[Worker], repeats: int, images: int
-) -> tuple[list[list[Run]], list[float]]:
-    """Runs of each worker, in the same order of images, and the reference's times between."""
-    progress = Progress()
-    runs: list[list[Run]] = [[] for _ in workers]
-    for worker in workers:  # warm-up
-        for image in range(min(2, images)):
-            worker.run(image)
-    reference = [machine.reference() for _ in range(3)]
-    for repeat, image, forward in measures.turns(repeats, images):
-        order = list(zip(workers, runs, strict=True))
-        for worker, column in order if forward else order[::-1]:
-            time.sleep(machine.REST_S)
-            column.append(worker.run(image))
-        done = repeat * images + image + 1
-        progress.update(done, repeats * images, "rounds")
-        if image == images - 1:
-            reference += [machine.reference() for _ in range(3)]
-    return runs, reference
+def _work(path: Path, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """What the graph asks for, as a mean over the images; None for an engine without its ONNX."""
+    if is_engine(path):
+        onnx = path.with_suffix(".onnx")
+        if not onnx.is_file() or sha256(onnx) != read_engine_info(path).onnx_sha256:
+            return {"gmac": None, "gvalues": None}
+        path = onnx
+    counts = Counter(sizes)
+    work = {size: limits.count_work(path, size) for size in counts}
+    total = sum(counts.values())
+    return {
+        "gmac": sum(n * work[size].macs for size, n in counts.items()) / total / 1e9,
+        "gvalues": sum(n * work[size].values for size, n in counts.items()) / total / 1e9,
+    }
 
 
-def _by_stage(runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Milliseconds of every run, in the order in which they were made."""
-    return {stage: [run.ms.get(stage, 0.0) for run in runs] for stage in STAGES}
+def _add_shares(row: dict[str, Any], peaks: limits.Peaks | None) -> None:
+    """The share of the arithmetic's limit, and of memory's where that was measured."""
+    row["share_of_peak"] = row["share_of_bandwidth"] = None
+    values = row.pop("gvalues")
+    if peaks is None or row["gmac"] is None:
+        return
+    seconds = row["ms"]["infer"]["p50"] / 1000 / row["streams"]
+    row["share_of_peak"] = 2 * row["gmac"] / seconds / peaks.of(row["precision"])
+    if peaks.bandwidth is not None:
+        moved = values * limits.bytes_of(row["precision"])
+        row["share_of_bandwidth"] = moved / seconds / peaks.bandwidth
 
 
-def _percentiles(values: Sequence[float]) -> dict[str, float]:
-    found = np.percentile(values, PERCENTILES)
-    return {f"p{p}": float(v) for p, v in zip(PERCENTILES, found, strict=True)}
+def _add_accuracy(
+    rows: Sequence[dict[str, Any]], paths: dict[str, Path], settings: BenchmarkSettings
+) -> None:
+    """AP of each model at each scale, over all annotated images."""
+    assert settings.annotations is not None
+    done: dict[tuple[str, int | None], dict[str, Any]] = {}
+    for row in rows:
+        key = (row["file"], row["imgsz"])
+        if key not in done:
+            with Detector(
+                paths[row["file"]], threads=settings.threads, imgsz=row["imgsz"]
+            ) as detector:
+                found = evaluate(detector, settings.annotations, Path(settings.images))
+            done[key] = {"ap": found.figures["AP"], "ap50": found.figures["AP50"]}
+        row.update(done[key])
 
 
-def _ratio(first: Sequence[Run], other: Sequence[Run]) -> measures.Estimate:
-    slow, fast = ([run.ms["total"] for run in runs] for runs in (first, other))
-    return measures.median_of_ratios(slow, fast)
-
-
-def _cell(ms: dict[str, float]) -> str:
-    return " / ".join(f"{ms[f'p{p}']:.1f}" for p in PERCENTILES)
-
-
-def _decode(path: Path) -> float:
-    start = time.perf_counter()
-    read_image(path)
-    return 1000 * (time.perf_counter() - start)
+def _ratio(slow: Column, fast: Column) -> measures.Estimate:
+    return measures.median_of_ratios(slow.turns_ms(), fast.turns_ms())

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from retinart.benchmarks import measures
-from retinart.benchmarks.latency import PERCENTILES, STAGES
+from retinart.benchmarks.latency_tables import intro, row_name, tables, warnings
+from retinart.benchmarks.turns import PERCENTILES, STAGES
 from retinart.engine.errors import MissingDependency
 from retinart.engine.files import atomic_path
-from retinart.engine.page import COLORS, load_matplotlib, svg, table, write_page
+from retinart.engine.page import COLORS, load_matplotlib, svg, table, text_table, write_page
 
 FIGURES = (
-    "images_per_second", "load_ms", "first_ms", "peak_mib", "gmac", "share_of_peak",
+    "images_per_second", "detections", "load_ms", "first_ms", "peak_mib", "gmac", "share_of_peak",
+    "share_of_bandwidth", "ap", "ap50",
 )  # fmt: skip
 
 
@@ -44,10 +46,10 @@ def write_results(folder: Path, result: dict[str, Any]) -> list[Path]:
     paths = [folder / "benchmark.json", folder / "benchmark.csv"]
     with atomic_path(paths[0]) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    write_csv(paths[1], [_row(model) for model in result["models"]])
+    write_csv(paths[1], [_row(row) for row in [*result["models"], *result["peers"]]])
     if not why_no_report():
         paths.append(folder / "report.html")
-        write_page(paths[-1], "Benchmark", [_intro(result), *_parts(result), environment(result)])
+        write_page(paths[-1], "Benchmark", [*_parts(result), environment(result)])
     return paths
 
 
@@ -65,13 +67,21 @@ def environment(result: dict[str, Any]) -> str:
     for name, value in result["machine"].items():
         if isinstance(value, dict):
             rows += [[key, str(version)] for key, version in value.items()]
+        elif isinstance(value, list):
+            rows.append(
+                [name, "; ".join(map(_words, value)) if name == "gpus" else " ".join(value)]
+            )
         else:
-            rows.append([name, " ".join(value) if isinstance(value, list) else str(value)])
+            rows.append([name, str(value)])
     return (
         "<h2>To reproduce it</h2>"
         f"<p><code>{html.escape(result['command'])}</code></p>"
-        f"<h2>Environment</h2>{table(['', ''], rows)}"
+        f"<h2>Environment</h2>{text_table(rows)}"
     )
+
+
+def _words(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items())
 
 
 def noise(spread: float) -> str:
@@ -85,61 +95,20 @@ def noise(spread: float) -> str:
     )
 
 
-def _intro(result: dict[str, Any]) -> str:
-    text = (
-        f"{len(result['images'])} images x {result['repeats']} repeats, {result['threads']} "
-        f"threads, {result['machine']['cpu']}; {result['what']}. Decoding an image took "
-        f"{result['decode_ms']['p50']:.1f} ms and is not in the total."
-    )
-    return f"<p>{html.escape(text)}</p>{noise(result['noise'])}"
-
-
 def _parts(result: dict[str, Any]) -> list[str]:
-    models, peaks = result["models"], result["peak_gops"]
-    rows = [
-        [
-            m["model"],
-            m["precision"],
-            f"{m['input'][0]}x{m['input'][1]}",
-            *(f"{m['ms']['total'][f'p{p}']:.1f}" for p in PERCENTILES),
-            f"{m['images_per_second']:.2f}",
-            str(measures.Estimate(**m["times_as_fast_as_first"])),
-        ]
-        for m in models
-    ]
-    limits = [
-        [
-            m["model"],
-            f"{m['gmac']:.2f}",
-            f"{m['share_of_peak']:.0%}",
-            f"{m['load_ms']:.0f}",
-            f"{m['first_ms']:.0f}",
-            f"{m['peak_mib']:.0f}",
-        ]
-        for m in models
-    ]
-    head = [
-        "model", "precision", "input", *(f"p{p} ms" for p in PERCENTILES), "images/s",
-        "times the first (95%)",
-    ]  # fmt: skip
-    stages = [
-        [m["model"], stage, *(f"{m['ms'][stage][f'p{p}']:.2f}" for p in PERCENTILES)]
-        for m in models
-        for stage in STAGES[1:]
-    ]
-    parts = [
-        "<h2>Models</h2>",
-        table(head, rows),
-        "<h2>Limits and cost</h2>",
-        table(["model", "GMAC", "share of peak", "load ms", "first ms", "peak MiB"], limits),
-        "<p>Share of peak: the convolutions' arithmetic in the time of infer, over what the "
-        f"machine did in a large matrix product just before: {peaks['fp32']:.0f} GFLOP/s in "
-        f"FP32, {peaks['int8']:.0f} GOP/s in INT8.</p>",
-        "<h2>Stages</h2>",
-        _bars(models),
-        table(["model", "stage", *(f"p{p} ms" for p in PERCENTILES)], stages),
-        "<h2>Latency</h2><p>Milliseconds of every run, all stages. The line is the median.</p>",
-        _histograms(models),
+    models, peers = result["models"], result["peers"]
+    parts = [f"<p>{html.escape(sentence)}</p>" for sentence in intro(result)]
+    parts += [f"<p>{html.escape(sentence)}</p>" for sentence in warnings(result)]
+    for found in tables(result):
+        parts.append(f"<h2>{html.escape(found.title)}</h2>")
+        if found.title == "Stages":
+            parts.append(_bars([*models, *peers]))
+        parts.append(table(found.head, found.rows))
+        parts += [f"<p>{html.escape(note)}</p>" for note in found.notes]
+    parts += [
+        "<h2>Latency</h2><p>Milliseconds of every run, each model on its own scale. The line is "
+        "the median.</p>",
+        _histograms([*models, *peers]),
     ]
     if "comparison" in result:
         parts += _comparison(result["comparison"])
@@ -176,39 +145,37 @@ def _bars(models: Sequence[dict[str, Any]]) -> str:
         widths = np.array([m["ms"][stage]["p50"] for m in models])
         axes.barh(range(len(models)), widths, left=left, color=color, label=stage, height=0.6)
         left += widths
-    axes.set_yticks(range(len(models)), [m["model"] for m in models])
+    axes.set_yticks(range(len(models)), [row_name(m) for m in models])
     axes.invert_yaxis()
     axes.set_xlabel("ms, medians of the stages")
-    axes.legend(ncols=4, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.legend(ncols=5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     return svg(figure)
 
 
 def _histograms(models: Sequence[dict[str, Any]]) -> str:
     figure = load_matplotlib().Figure(figsize=(10, 1.9 * len(models)))
-    axes = None
     for number, model in enumerate(models, 1):
-        axes = figure.add_subplot(len(models), 1, number, sharex=axes)
+        axes = figure.add_subplot(len(models), 1, number)
         values = np.asarray(model["runs_ms"]["total"])
         axes.hist(values, bins=min(40, max(5, len(values) // 2)), color=COLORS[0])
         axes.axvline(float(np.median(values)), color=COLORS[1], linewidth=1.5)
-        axes.set_title(f"{model['model']}, {len(values)} runs", fontsize=10)
+        axes.set_title(f"{row_name(model)}, {len(values)} runs", fontsize=10)
         axes.set_ylabel("runs")
         axes.yaxis.get_major_locator().set_params(integer=True)
     figure.axes[-1].set_xlabel("ms, from a decoded frame to final boxes")
     return svg(figure)
 
 
-def _row(model: dict[str, Any]) -> dict[str, Any]:
-    times = {
-        f"{stage}_p{p}_ms": model["ms"][stage][f"p{p}"] for stage in STAGES for p in PERCENTILES
-    }
-    ratio = {f"times_first_{k}": v for k, v in model["times_as_fast_as_first"].items()}
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """A line of the table; a peer has no precision, limit or ratio."""
+    times = {f"{stage}_p{p}_ms": row["ms"][stage][f"p{p}"] for stage in STAGES for p in PERCENTILES}
+    first = row.get("times_as_fast_as_first", {})
     return {
-        "model": model["model"],
-        "precision": model["precision"],
-        "height": model["input"][0],
-        "width": model["input"][1],
+        "model": row_name(row),
+        "precision": row.get("precision"),
+        "height": row["input"][0],
+        "width": row["input"][1],
         **times,
-        **{name: model[name] for name in FIGURES},
-        **ratio,
+        **{name: row.get(name) for name in FIGURES},
+        **{f"times_first_{k}": first.get(k) for k in ("value", "low", "high")},
     }

@@ -1,38 +1,32 @@
-"""The machine under a measurement: what it is, how quiet it is, and what it could do at most."""
+"""The machine under a measurement: what it is, and how quiet it is."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retinart.engine.info import CANDIDATES, INPUT
-from retinart.engine.runners import find_tensor, load_openvino
+from retinart.engine.gpu import find_gpus
 
 REST_S = 0.05  # between two runs, so that idle threads of the one have stopped spinning
+# of a CPU, those that decide how fast convolutions are
+FLAGS = {
+    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve",
+}  # fmt: skip
 PACKAGES = ("retinart", "openvino", "numpy", "opencv-python-headless")
-# Rows, inner size and columns of the product that gives the peaks: few rows, since quantizing them
-# is part of the time.
-_PRODUCT = (512, 4096, 8192)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Peaks:
-    """Measured limits of arithmetic, in 10^9 operations a second; a MAC is two."""
-
-    fp32: float
-    int8: float
 
 
 def describe(*packages: str) -> dict[str, Any]:
-    """CPU, system, versions and, in a checkout, the commit, as plain JSON types."""
+    """CPU, GPUs and their driver, system, versions, and in a checkout the commit, as JSON types."""
     versions = {}
     for name in (*PACKAGES, *packages):
         try:
@@ -43,8 +37,9 @@ def describe(*packages: str) -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cpus": os.cpu_count(),
-        "flags": sorted(_flags() & {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"}),
-        "system": platform.system(),
+        "flags": sorted(_flags() & FLAGS),
+        **_gpus(),
+        "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": versions,
         **({"commit": commit} if commit else {}),
@@ -59,57 +54,6 @@ def reference() -> float:
     for _ in range(3):
         x @ x
     return 1000 * (time.perf_counter() - start)
-
-
-def measure_peaks(threads: int) -> Peaks:
-    """The fastest of ten products of large matrices, in float32 and in int8."""
-    return Peaks(fp32=_peak(threads, int8=False), int8=_peak(threads, int8=True))
-
-
-def best(a: Peaks, b: Peaks) -> Peaks:
-    """The higher of each: a peak that was measured in a noisy moment is none."""
-    return Peaks(fp32=max(a.fp32, b.fp32), int8=max(a.int8, b.int8))
-
-
-def count_macs(model: Path, batch_size: tuple[int, int]) -> int:
-    """Multiply-accumulates of a file's convolutions for one image.
-
-    Args:
-        batch_size: height and width of the input.
-    """
-    openvino = load_openvino()
-    whole = openvino.Core().read_model(model)
-    network = openvino.Model([find_tensor(whole, n) for n in CANDIDATES], whole.get_parameters())
-    network.reshape({INPUT: [1, *batch_size, 3]})
-    total = 0
-    for op in network.get_ops():
-        if op.get_type_name() in ("Convolution", "GroupConvolution"):
-            *_, channels, height, width = op.input_value(1).get_shape()  # channels of a group
-            total += int(np.prod(list(op.output(0).get_shape()))) * channels * height * width
-    return total
-
-
-def _peak(threads: int, *, int8: bool) -> float:
-    openvino = load_openvino()
-    ops = openvino.opset13
-    rng = np.random.default_rng(0)
-    rows, inner, columns = _PRODUCT
-    x = ops.parameter([rows, inner], np.float32)
-    weights = rng.integers(-127, 128, (columns, inner)).astype(np.int8 if int8 else np.float32)
-    left, right = x, ops.constant(weights)
-    if int8:
-        left = ops.fake_quantize(x, *(np.float32(v) for v in (-128, 127, -128, 127)), 256)
-        right = ops.multiply(ops.convert(right, "f32"), np.float32(0.01))
-    model = openvino.Model([ops.matmul(left, right, False, True)], [x], "product")
-    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(model, "CPU", config).create_infer_request()
-    values = rng.integers(-127, 128, (rows, inner)).astype(np.float32)
-    best = np.inf
-    for _ in range(10):
-        start = time.perf_counter()
-        request.infer({0: values}, share_inputs=True)
-        best = min(best, time.perf_counter() - start)
-    return float(2 * rows * inner * columns / best / 1e9)
 
 
 def _commit() -> str:
@@ -127,12 +71,25 @@ def _commit() -> str:
         return ""
 
 
+def _gpus() -> dict[str, Any]:
+    """The GPUs and their driver's version; nothing where there is none."""
+    gpus = [{k: v for k, v in asdict(gpu).items() if k != "index"} for gpu in find_gpus()]
+    if not gpus:
+        return {}
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"\d+\.\d+(\.\d+)?", text)
+    return {"gpus": gpus, "driver": found[0] if found else "unknown"}
+
+
 def _cpu() -> str:
     return _cpuinfo("model name") or platform.processor()
 
 
 def _flags() -> set[str]:
-    return set(_cpuinfo("flags").split())
+    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())  # the latter on Arm
 
 
 def _cpuinfo(key: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retinart.benchmarks import measures
-from retinart.benchmarks.latency import STAGES
+from retinart.benchmarks.turns import STAGES
 from retinart.engine.errors import BadInput
 
 _KEYS = ("images", "repeats", "threads", "machine", "noise", "models")
@@ -50,11 +50,11 @@ def read_baseline(path: Path, names: Sequence[str]) -> dict[str, Any]:
         raise BadInput(
             "two models have one name, by which they are compared", fix="Rename one of the files"
         )
-    had = [model["model"] for model in old["models"]]
+    had = [model.get("file", model["model"]) for model in old["models"]]
     if not set(names) & set(had):
         raise BadInput(
             f"{path} holds none of these models",
-            why=f"it has {', '.join(had)}; now there is {', '.join(names)}",
+            why=f"it has {', '.join(dict.fromkeys(had))}; now there is {', '.join(names)}",
         )
     return old
 
@@ -77,7 +77,7 @@ def compare_runs(new: dict[str, Any], old: dict[str, Any], max_ratio: float) -> 
             continue
         was = before[model["model"]]["runs_ms"]
         for stage in STAGES:
-            mine, theirs = model["runs_ms"][stage], was.get(stage, [])
+            mine, theirs = (runs.get(stage, []) for runs in (model["runs_ms"], was))
             if not any(mine) or not any(theirs):  # a stage that one of them has not got
                 continue
             ratio = measures.ratio_of_apart(mine, theirs)

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from retinart.benchmarks import machine, measures, torchvision_shim
-from retinart.benchmarks.workers import Retinart, RetinartCuts, Run, Torchvision, Worker
+from retinart.benchmarks.cuts import RetinartCuts
+from retinart.benchmarks.workers import Retinart, Run, Torchvision, Worker
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, CheckFailed
 from retinart.engine.files import sha256
@@ -118,6 +119,7 @@ def _scale(settings: Settings, imgsz: int, model: Path, paths: list[Path]) -> di
     theirs = Torchvision(
         checkpoint=settings.checkpoint,
         peers=settings.peers,
+        backbone=info.variant.backbone,
         num_classes=info.variant.num_classes,
         group_norm=info.variant.head_norm_groups > 0,
         bn_eps=info.variant.bn_eps,
@@ -173,8 +175,7 @@ def _agreement(a: Worker, b: Worker, images: Sequence[int], info: ModelInfo) -> 
     limits = info.thresholds
     total = Match(matched=0, missing=0, extra=0, score_diff=0.0, corner_diff=0.0)
     for i in images:
-        ours, theirs = a.run(i).found, b.run(i).found
-        assert ours is not None and theirs is not None
+        (ours,), (theirs,) = a.run(i).found, b.run(i).found
         total += compare_detections(ours, theirs, limits.score_thresh, limits.detections_per_img)
     return total
 

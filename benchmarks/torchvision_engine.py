@@ -1,8 +1,9 @@
-"""torchvision's RetinaNet in eager mode, from a BGR frame to its boxes."""
+"""torchvision's RetinaNet, in eager mode or compiled, from a BGR frame to its boxes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,9 @@ class TorchvisionEngine:
         self._model.eval()
         if recipe.channels_last:
             self._model.to(memory_format=torch.channels_last)
+        if recipe.compiled:  # the rest is Python that follows each image's size
+            self._model.backbone = torch.compile(self._model.backbone, dynamic=False)
+            self._model.head = torch.compile(self._model.head, dynamic=False)
         self._marks: dict[str, float] = {}
         for name in STAGES:
             module = getattr(self._model, name)
@@ -48,8 +52,9 @@ class TorchvisionEngine:
         height, width = images.tensors.shape[-2:]
         return int(height), int(width)
 
-    def run(self, image: Image) -> Run:
+    def run(self, images: Sequence[Image]) -> Run:
         """See `retinart.benchmarks.workers.Engine`. The stand-in's time is `nms`, within `rest`."""
+        (image,) = images
         self._clock.ms.clear()
         start = time.perf_counter()
         with torch.inference_mode():
@@ -71,7 +76,7 @@ class TorchvisionEngine:
         }
         ms = {stage: 1000 * seconds for stage, seconds in ms.items()}
         ms["nms"] = sum(self._clock.ms.get("nms", [0.0]))
-        return Run(ms=ms, found=found)
+        return Run(ms=ms, found=(found,))
 
     def _mark(self, name: str, *_: Any) -> None:
         self._marks[name] = time.perf_counter()
@@ -89,13 +94,23 @@ def _is_frozen(state: dict[str, Any]) -> bool:
 
 
 def _build(torchvision: Any, recipe: Torchvision, *, frozen: bool) -> Any:
-    """The model that torchvision makes for such weights.
+    """torchvision's RetinaNet for such weights.
 
-    v1 is put together from its parts: its own function takes frozen norms only when it downloads
-    weights, and they are what the published checkpoint runs with.
+    It is put together from its parts, as `retinanet_resnet50_fpn` and its v2 do it, for two
+    reasons: those take frozen norms only when they download weights, although the published v1 runs
+    with them, and they have no other backbone.
     """
-    detection = torchvision.models.detection
-    settings = {
+    detection, ops = torchvision.models.detection, torchvision.ops
+    norm = ops.FrozenBatchNorm2d if frozen else torch.nn.BatchNorm2d
+    body = getattr(torchvision.models, recipe.backbone)(weights=None, norm_layer=norm)
+    p6_from = body.inplanes if recipe.group_norm else 256  # v2: of C5, whose channels these are
+    backbone = detection.backbone_utils._resnet_fpn_extractor(
+        body,
+        3,
+        returned_layers=[2, 3, 4],
+        extra_blocks=ops.feature_pyramid_network.LastLevelP6P7(p6_from, 256),
+    )
+    settings: dict[str, Any] = {
         "min_size": recipe.min_size,
         "max_size": recipe.max_size,
         "score_thresh": recipe.thresholds.score_thresh,
@@ -104,21 +119,16 @@ def _build(torchvision: Any, recipe: Torchvision, *, frozen: bool) -> Any:
         "topk_candidates": recipe.thresholds.topk_candidates,
     }
     if recipe.group_norm:
-        model = detection.retinanet_resnet50_fpn_v2(
-            weights=None, weights_backbone=None, num_classes=recipe.num_classes, **settings
+        anchors = detection.retinanet._default_anchorgen()
+        settings["anchor_generator"] = anchors
+        settings["head"] = detection.retinanet.RetinaNetHead(
+            backbone.out_channels,
+            anchors.num_anchors_per_location()[0],
+            recipe.num_classes,
+            norm_layer=partial(torch.nn.GroupNorm, 32),
         )
-    else:
-        ops = torchvision.ops
-        norm = ops.FrozenBatchNorm2d if frozen else torch.nn.BatchNorm2d
-        body = torchvision.models.resnet50(weights=None, norm_layer=norm)
-        backbone = detection.backbone_utils._resnet_fpn_extractor(
-            body,
-            3,
-            returned_layers=[2, 3, 4],
-            extra_blocks=ops.feature_pyramid_network.LastLevelP6P7(256, 256),
-        )
-        model = detection.RetinaNet(backbone, recipe.num_classes, **settings)
+    model = detection.RetinaNet(backbone, recipe.num_classes, **settings)
     for module in model.backbone.modules():
-        if isinstance(module, torch.nn.BatchNorm2d | torchvision.ops.FrozenBatchNorm2d):
+        if isinstance(module, torch.nn.BatchNorm2d | ops.FrozenBatchNorm2d):
             module.eps = recipe.bn_eps
     return model

@@ -1,17 +1,18 @@
-"""Engines in processes of their own, that run one image at a time when asked.
+"""Engines in processes of their own, that run images when asked.
 
 Every process holds one engine with its own threads and its own memory, so neither can slow the
-other except by running, and only one runs at a time. The images lie decoded in each of them.
+other except by running, and only one runs at a time. Images are decoded there, before the run.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import re
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -20,25 +21,38 @@ from typing import Any, Protocol
 import cv2
 
 from retinart.engine.detections import Detections
-from retinart.engine.detector import Detector
+from retinart.engine.detector import Detector, RuntimeName
 from retinart.engine.errors import RetinartError
 from retinart.engine.images import Image, read_image
-from retinart.engine.info import CANDIDATES, INPUT, Thresholds, read_info
-from retinart.engine.runners import find_tensor, load_openvino
+from retinart.engine.info import Thresholds
 from retinart.engine.timing import StageClock
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One image through an engine.
+    """One call of an engine.
 
     Attributes:
-        ms: milliseconds by stage; `total` is measured around all of them.
-        found: the detections, in pixels of the image, or None for engines that stop before.
+        ms: milliseconds by stage; `total` is measured around all of them but `decode`, which is
+            reading the images' files, before the call.
+        found: the detections of each image, in its pixels; nothing for engines that stop before.
     """
 
     ms: dict[str, float]
-    found: Detections | None = None
+    found: tuple[Detections, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Calls of an engine at once, a thread each.
+
+    Attributes:
+        runs: one a call.
+        ms: from the first call's start to the last one's end.
+    """
+
+    runs: tuple[Run, ...]
+    ms: float
 
 
 class Engine(Protocol):
@@ -47,8 +61,8 @@ class Engine(Protocol):
     def size(self, image: Image) -> tuple[int, int]:
         """(height, width) that the network gets for an image (H, W, 3) uint8 BGR."""
 
-    def run(self, image: Image) -> Run:
-        """Run on an image (H, W, 3) uint8 BGR."""
+    def run(self, images: Sequence[Image]) -> Run:
+        """Run on a batch of images, each (H, W, 3) uint8 BGR. Peers take one only."""
 
 
 class Recipe(Protocol):
@@ -59,43 +73,36 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Retinart:
-    """Our detector: an exported file on OpenVINO."""
+    """Our detector.
+
+    Attributes:
+        model: an exported file or an engine.
+        runtime: see `Detector`.
+        imgsz: shorter side, for files with dynamic sizes; None takes the file's.
+    """
 
     model: Path
     threads: int
+    runtime: RuntimeName = "auto"
+    imgsz: int | None = None
 
     def open(self) -> Engine:
         return _Retinart(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetinartCuts:
-    """An exported file up to the raw heads and up to the candidates, each timed in turn.
-
-    The second one less the first is not all that the candidates cost: raw heads are outputs, which
-    OpenVINO copies into plain layout. So what the profile says of the candidates' nodes, and of the
-    changes of layout before them, is summed as `selection`.
-    """
-
-    model: Path
-    heads: tuple[str, ...]
-    threads: int
-
-    def open(self) -> Engine:
-        return _RetinartCuts(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Torchvision:
-    """torchvision's own model, in eager mode.
+    """torchvision's own model.
 
     Attributes:
-        checkpoint: a state dict of retinanet_resnet50_fpn or its v2.
+        checkpoint: a state dict of its RetinaNet, v1 or v2.
         peers: folder that torchvision is imported from.
+        backbone: as torchvision calls it, such as "resnet101".
         group_norm: it is a v2, with GroupNorm in the heads.
         bn_eps: epsilon of the backbone's norms.
         min_size, max_size: of its transform.
         channels_last: weights are laid out channels last, which is faster on CPUs.
+        compiled: its backbone and its heads go through torch.compile; else it runs in eager mode.
     """
 
     checkpoint: Path
@@ -105,8 +112,10 @@ class Torchvision:
     bn_eps: float
     min_size: int
     max_size: int
+    backbone: str = "resnet50"
     thresholds: Thresholds = field(default_factory=Thresholds)
     channels_last: bool = False
+    compiled: bool = False
     threads: int
 
     def open(self) -> Engine:
@@ -120,7 +129,7 @@ class Worker:
 
     Args:
         recipe: makes the engine, in the new process.
-        images: files that are read there, at the start.
+        images: files that are read there.
         threads: of OpenCV, for engines that use it.
     """
 
@@ -140,17 +149,22 @@ class Worker:
 
     def run(self, image: int) -> Run:
         """Run on the image of this index."""
-        result = self._ask("run", image)
-        assert isinstance(result, Run)
+        (run,) = self.turn([[image]]).runs
+        return run
+
+    def turn(self, batches: Sequence[Sequence[int]]) -> Turn:
+        """Run on batches of images, given by index, all at once."""
+        result = self._ask("turn", batches)
+        assert isinstance(result, Turn)
         return result
 
     def load_ms(self) -> float:
         """Milliseconds that opening the engine took."""
-        return float(self._ask("load", 0))
+        return float(self._ask("load"))
 
     def peak_mib(self) -> float:
         """The most memory that the process has held so far, in MiB, its libraries included."""
-        return float(self._ask("peak", 0))
+        return float(self._ask("peak"))
 
     def __enter__(self) -> Worker:
         return self
@@ -166,9 +180,9 @@ class Worker:
         if self._process.is_alive():
             self._process.terminate()
 
-    def _ask(self, what: str, image: int) -> Any:
+    def _ask(self, what: str, which: Any = None) -> Any:
         try:
-            self._pipe.send((what, image))
+            self._pipe.send((what, which))
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise RuntimeError("a worker process ended without an answer") from error
@@ -186,86 +200,68 @@ def _serve(pipe: Connection, recipe: Recipe, images: list[Path], threads: int) -
         start = time.perf_counter()
         engine = recipe.open()
         load_ms = 1000 * (time.perf_counter() - start)
-        frames = [read_image(path) for path in images]
-        while True:
-            try:
-                what, image = pipe.recv()
-            except EOFError:
-                return
-            pipe.send(_answer(what, engine, frames, image, load_ms))
+        with ThreadPoolExecutor(64) as pool:
+            while True:
+                try:
+                    what, which = pipe.recv()
+                except EOFError:
+                    return
+                pipe.send(_answer(what, which, engine, images, load_ms, pool))
     except RetinartError as error:
         pipe.send(error)
     except Exception:
         pipe.send(traceback.format_exc())
 
 
-def _answer(what: str, engine: Engine, frames: list[Image], image: int, load_ms: float) -> Any:
+def _answer(
+    what: str, which: Any, engine: Engine, images: list[Path], load_ms: float, pool: Executor
+) -> Any:
     match what:
-        case "run":
-            return engine.run(frames[image])
+        case "turn":
+            return _turn(engine, [[images[i] for i in batch] for batch in which], pool)
         case "size":
-            return engine.size(frames[image])
+            return engine.size(read_image(images[which]))
         case "load":
             return load_ms
         case "peak":
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            return _peak_mib()
     raise AssertionError(what)
+
+
+def _turn(engine: Engine, batches: list[list[Path]], pool: Executor) -> Turn:
+    read, decode = [], []
+    for batch in batches:
+        start = time.perf_counter()
+        read.append([read_image(path) for path in batch])
+        decode.append(1000 * (time.perf_counter() - start))
+    start = time.perf_counter()
+    runs = [engine.run(read[0])] if len(read) == 1 else list(pool.map(engine.run, read))
+    ms = 1000 * (time.perf_counter() - start)
+    runs = [replace(run, ms={**run.ms, "decode": d}) for run, d in zip(runs, decode, strict=True)]
+    return Turn(runs=tuple(runs), ms=ms)
+
+
+def _peak_mib() -> float:
+    """Of this process alone: getrusage would also count what its parent held when it started it."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 class _Retinart:
     def __init__(self, recipe: Retinart) -> None:
-        self._detector = Detector(recipe.model, runtime="openvino", threads=recipe.threads)
+        self._detector = Detector(
+            recipe.model, runtime=recipe.runtime, threads=recipe.threads, imgsz=recipe.imgsz
+        )
 
     def size(self, image: Image) -> tuple[int, int]:
         rule = self._detector.info.resize
         return rule.canvas_for([rule.fit(*image.shape[:2])])
 
-    def run(self, image: Image) -> Run:
+    def run(self, images: Sequence[Image]) -> Run:
         clock = StageClock()
         with clock("total"):
-            found = self._detector(image, clock=clock)
-        return Run(ms={stage: sum(values) for stage, values in clock.ms.items()}, found=found)
-
-
-class _RetinartCuts:
-    """Two compiled graphs in one process; the one that goes first alternates."""
-
-    def __init__(self, recipe: RetinartCuts) -> None:
-        openvino = load_openvino()
-        core = openvino.Core()
-        self._info = read_info(recipe.model)
-        assert self._info.resize.canvas is not None
-        whole = core.read_model(recipe.model)
-        whole.reshape({INPUT: [1, *self._info.resize.canvas, 3]})
-        config = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": recipe.threads,
-            "PERF_COUNT": True,
-        }
-        self._requests = {}
-        for name, tensors in (("heads", recipe.heads), ("candidates", CANDIDATES)):
-            cut = openvino.Model(
-                [find_tensor(whole, t) for t in tensors], whole.get_parameters(), name
-            ).clone()
-            self._requests[name] = core.compile_model(cut, "CPU", config).create_infer_request()
-        self._turn = 0
-
-    def size(self, image: Image) -> tuple[int, int]:
-        assert self._info.resize.canvas is not None
-        return self._info.resize.canvas
-
-    def run(self, image: Image) -> Run:
-        batch, _ = self._info.resize.apply([image])
-        order = list(self._requests.items())
-        self._turn += 1
-        ms = {}
-        for name, request in order[:: 1 if self._turn % 2 else -1]:
-            start = time.perf_counter()
-            request.infer({0: batch}, share_inputs=True)
-            ms[name] = 1000 * (time.perf_counter() - start)
-        nodes = self._requests["candidates"].profiling_info
-        ms["selection"] = 1000 * sum(
-            node.real_time.total_seconds() for node in nodes if "candidate" in node.node_name
+            found = self._detector(images, clock=clock)
+        return Run(
+            ms={stage: sum(values) for stage, values in clock.ms.items()}, found=tuple(found)
         )
-        return Run(ms=ms)

@@ -38,6 +38,7 @@ class Detector:
         conf: keep detections that score higher; None takes the file's threshold.
         iou: NMS threshold; None takes the file's.
         max_det: detections an image at most; None takes the file's.
+        imgsz: shorter side in pixels, for files with dynamic sizes; None takes the file's.
         device: OpenVINO device; for an engine the GPU, "cuda:0" and so on.
         threads: inference threads; None leaves the choice to the runtime.
         cache_dir: where OpenVINO keeps compiled models between starts; None for nowhere.
@@ -65,6 +66,7 @@ class Detector:
         conf: float | None = None,
         iou: float | None = None,
         max_det: int | None = None,
+        imgsz: int | None = None,
         device: str | None = None,
         threads: int | None = None,
         cache_dir: str | Path | None = None,
@@ -76,6 +78,8 @@ class Detector:
         path = Path(model)
         engine = read_engine_info(path) if is_engine(path) else None
         self.info: ModelInfo = engine.model if engine else read_info(path)
+        if imgsz is not None:
+            self.info = self.info.at_imgsz(imgsz)
         wanted: dict[str, Any] = {
             "score_thresh": conf,
             "nms_thresh": iou,
@@ -90,6 +94,8 @@ class Detector:
             )
         self._runner: Runner | None
         if engine is not None:
+            if gpu_resize and imgsz is not None:
+                raise BadInput("imgsz and gpu_resize exclude each other")
             if runtime != "auto":
                 raise BadInput(f"{path} is an engine", fix=f"{runtime} runs its ONNX file")
             check_stricter(self.thresholds, self.info.thresholds)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from retinart.engine.errors import BadInput
-from retinart.engine.resize import ResizeRule
+from retinart.engine.resize import ResizeRule, round_up
 from retinart.engine.variant import Variant
 
 METADATA_KEY = "retinart"
@@ -111,6 +111,29 @@ class ModelInfo:
     def dynamic(self) -> bool:
         """Whether the input's height and width may vary within the profile."""
         return self.resize.canvas is None
+
+    def at_imgsz(self, imgsz: int) -> ModelInfo:
+        """The same with images resized to another shorter side, within the file's sizes.
+
+        Raises:
+            BadInput: the input has a fixed size, or none as large or as small as this.
+        """
+        rule = self.resize
+        if rule.short_side is None or rule.max_size is None or rule.canvas is not None:
+            raise BadInput(
+                f"{self.name} has a fixed input size",
+                why=f"it takes {rule.canvas[0]}x{rule.canvas[1]} only" if rule.canvas else "",
+                fix="Export it with --dynamic, or leave imgsz out",
+            )
+        longest = int(imgsz * rule.max_size / rule.short_side)
+        low, high = min(self.min_size), max(self.max_size)
+        if not low <= imgsz or round_up(longest, rule.pad_multiple) > high:
+            raise BadInput(
+                f"{self.name} cannot take images of a shorter side of {imgsz}",
+                why=f"its sides are {low} to {high}, and the longer one may have {longest}",
+                fix=f"Export it with --dynamic --imgsz {imgsz}",
+            )
+        return replace(self, resize=replace(rule, short_side=imgsz, max_size=longest))
 
     @property
     def preprocessing_sha256(self) -> str:

@@ -18,8 +18,11 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 table { border-collapse: collapse; } .wide { overflow-x: auto; }
-th, td { padding: .15rem .8rem .15rem 0; text-align: right; white-space: nowrap; }
+th, td { padding: .15rem .7rem .15rem 0; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
+.wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: Canvas; }
+.text td { text-align: left; vertical-align: top; } .text td:last-child { white-space: normal;
+  overflow-wrap: anywhere; }
 thead th, tr.first td { border-bottom: 1px solid #8888; }
 svg { height: auto; min-width: 36rem; max-width: 100%; }
 code { font-size: .9em; overflow-wrap: anywhere; }
@@ -58,8 +61,16 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table of words without a head, as HTML; its last column wraps."""
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f'<table class="text"><tbody>{body}</tbody></table>'
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text, as HTML; it scrolls where it is too wide."""
+    """A table of plain text, as HTML; where it is too wide, it scrolls behind its first column."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinart.benchmarks import latency, latency_report, machine
+from retinart.benchmarks import latency_report, limits, turns
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -76,21 +76,19 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert 'pip install "retinart[report]"' in latency_report.why_no_report()
     times = dict.fromkeys(("p50", "p90", "p99"), 1.0)
-    model = dict.fromkeys(latency_report.FIGURES, 1.0) | {
-        "model": "a.onnx", "precision": "fp32", "input": [96, 128],
-        "ms": dict.fromkeys(latency.STAGES, times), "times_as_fast_as_first": {"value": 1.0},
-    }  # fmt: skip
-    written = latency_report.write_results(tmp_path, {"models": [model]})
+    model = {"model": "a.onnx", "input": [96, 128], "ms": dict.fromkeys(turns.STAGES, times)}
+    written = latency_report.write_results(tmp_path, {"models": [model], "peers": []})
     assert [path.name for path in written] == ["benchmark.json", "benchmark.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmark.csv", "benchmark.json"]
 
 
 def test_macs(model_path: Path) -> None:
     """The first convolution of `tiny` is 7x7 with stride 2; the count grows with the area."""
-    small, large = (machine.count_macs(model_path, (96, w)) for w in (128, 256))
+    small, large = (limits.count_work(model_path, (96, w)) for w in (128, 256))
     stem = 48 * 64 * 3 * 7 * 7  # a channel
-    assert small % 1 == 0 and small > 16 * stem
-    assert large == pytest.approx(2 * small, rel=0.05)
+    assert small.macs > 16 * stem
+    assert large.macs == pytest.approx(2 * small.macs, rel=0.05)
+    assert small.values < large.values < 2 * small.values  # the weights are the same
 
 
 def test_bad_input(retinart: Command, model_path: Path, small_scenes: Path, tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def postprocess(
     Returns:
         Detections in pixels of the network input.
     """
-    anchors = [torch.from_numpy(a) for a in variant_anchors(variant, frame_size)]
+    device = outputs.logits[0].device
+    anchors = [torch.from_numpy(a).to(device) for a in variant_anchors(variant, frame_size)]
     plus_one = variant.box_plus_one
     found = []
     for i, size in enumerate(sizes or [frame_size] * len(outputs.logits[0])):
@@ -101,8 +102,8 @@ def postprocess(
             scores.append(flat_logits[best].sigmoid())
         edge = variant.clip_size(frame_size, size)
         result = detect_from_candidates(
-            torch.cat(boxes).numpy(),
-            torch.cat(scores).numpy(),
+            torch.cat(boxes).float().cpu().numpy(),
+            torch.cat(scores).float().cpu().numpy(),
             thresholds,
             plus_one=plus_one,
             clip_to=edge if variant.clip_before_nms else None,

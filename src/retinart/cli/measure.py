@@ -22,11 +22,36 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="ms an image of model files, side by side",
         description="Time model files on the same real images, in turn, each in a process of its "
-        "own, from a decoded frame to final boxes on OpenVINO. The first file is what the others "
-        "are compared with.",
+        "own, from a decoded frame to final boxes. The first file is what the others are compared "
+        "with.",
     )
     benchmark.add_argument("models", type=Path, nargs="+", metavar="MODEL")
     benchmark.add_argument("--images", required=True, metavar="SOURCE", help="real images")
+    benchmark.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="COCO instances of the folder: adds AP"
+    )
+    benchmark.add_argument(
+        "--imgsz", type=int, nargs="+", default=[], metavar="N",
+        help="shorter sides, for files that were exported with --dynamic",
+    )  # fmt: skip
+    benchmark.add_argument(
+        "--batch", type=int, nargs="+", default=[1], metavar="N", help="images in a call"
+    )
+    benchmark.add_argument(
+        "--streams", type=int, nargs="+", default=[1], metavar="N", help="calls at once, by threads"
+    )
+    benchmark.add_argument(
+        "--peers", nargs="*", metavar="NAME",
+        help="also time torchvision, torch-compile, onnxruntime and torch-compile-fp16, or some",
+    )  # fmt: skip
+    benchmark.add_argument(
+        "--checkpoint", type=Path, metavar="CKPT",
+        help="what the model was exported from, for peers that run in PyTorch",
+    )  # fmt: skip
+    benchmark.add_argument(
+        "--torchvision", type=Path, default=Path("build/peers"), metavar="DIR",
+        help="where torchvision was installed with `pip install --no-deps --target DIR`",
+    )  # fmt: skip
     benchmark.add_argument("--num-images", type=int, default=16, metavar="N")
     benchmark.add_argument("--repeats", type=int, default=5, metavar="N", help="of every image")
     benchmark.add_argument("--threads", type=int, default=2, metavar="N", help="of each runtime")
@@ -74,8 +99,10 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _benchmark(args: argparse.Namespace) -> int:
-    from retinart.benchmarks.latency import BenchmarkSettings, benchmark, report
+    from retinart.benchmarks.latency import BenchmarkSettings, benchmark
     from retinart.benchmarks.latency_report import why_no_report, write_results
+    from retinart.benchmarks.latency_tables import report
+    from retinart.benchmarks.peers import NAMES
     from retinart.benchmarks.regression import compare_runs, failures, read_baseline, table
     from retinart.engine.files import new_folder
 
@@ -88,6 +115,13 @@ def _benchmark(args: argparse.Namespace) -> int:
     old = None if args.compare is None else read_baseline(args.compare, names)
     settings = BenchmarkSettings(
         images=args.images,
+        annotations=args.annotations,
+        imgsz=tuple(args.imgsz),
+        batch=tuple(args.batch),
+        streams=tuple(args.streams),
+        peers=NAMES if args.peers == [] else tuple(args.peers or ()),
+        checkpoint=args.checkpoint,
+        torchvision=args.torchvision,
         num_images=args.num_images,
         repeats=args.repeats,
         threads=args.threads,
@@ -150,7 +184,7 @@ def _command(name: str, *positional: Path, **settings: Any) -> str:
     """The command line of a job, with what was left to its defaults written out."""
     words = ["retinart", name, *map(str, positional)]
     for key, value in settings.items():
-        if value is not None:
+        if value is not None and value != ():
             values = value if isinstance(value, tuple) else (value,)
             words += [f"--{key.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)

@@ -1,0 +1,128 @@
+"""What the grid is made of: weights, files and timings, each made once."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from retinart.benchmarks import machine
+from retinart.benchmarks.latency import BenchmarkSettings, benchmark
+from retinart.benchmarks.steps import Steps, hash_of
+from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.calib.observe import choose_images
+from retinart.engine.files import atomic_path, sha256
+from retinart.engine.images import Image, list_images, read_image
+from retinart.engine.variant import Variant
+from retinart.export.export import ExportSettings, export_checkpoint, input_size
+from retinart.export.sources import SOURCES
+from retinart.train.predict import normalize
+from retinart.train.retinanet import RetinaNet, build_retinanet
+
+if TYPE_CHECKING:
+    from retinart.benchmarks.grid import GridSettings
+
+SOURCE = next(s for s in SOURCES if s.name == "torchvision retinanet_resnet50_fpn")
+CANDIDATES = 1000  # (anchor, class) pairs above the threshold in the image that scores are set on
+THRESHOLD = 0.05
+
+
+class Grid:
+    """The steps of the grid."""
+
+    def __init__(self, settings: GridSettings) -> None:
+        self._settings = settings
+        self._steps = Steps(settings.work / "done.json", key="grid 1")
+        self._images = list_images(settings.images)
+
+    def files(self, backbone: str, size: int) -> tuple[Path, Path, Path]:
+        """The checkpoint of a backbone, and its FP32 and INT8 file of a scale."""
+        s = self._settings
+        checkpoint = s.work / f"{backbone}.pth"
+        first = read_image(self._images[0])
+        inputs = {"classes": s.num_classes, "image": sha256(self._images[0])}
+        self._steps.file(
+            "weights", checkpoint, inputs, lambda: _save(checkpoint, backbone, s.num_classes, first)
+        )
+        fp32 = s.work / f"{backbone}-{size}.onnx"
+        export = ExportSettings(imgsz=size, tensorrt=False)
+        self._steps.file(
+            "export",
+            fp32,
+            {"checkpoint": sha256(checkpoint), "imgsz": size},
+            lambda: export_checkpoint(checkpoint, fp32, export),
+        )
+        int8 = fp32.with_suffix(".int8.onnx")
+        wanted = CalibrationSettings(images=s.images, num=s.calibration_num)
+        chosen = hash_of(choose_images(s.images, s.calibration_num, 0))
+        self._steps.file(
+            "calibrate",
+            int8,
+            {"fp32": sha256(fp32), "images": chosen},
+            lambda: calibrate(fp32, int8, wanted),
+        )
+        return checkpoint, fp32, int8
+
+    def timing(self, backbone: str, size: int) -> dict[str, Any]:
+        """What `benchmark` says of a backbone at a scale, with both added."""
+        s = self._settings
+        checkpoint, fp32, int8 = self.files(backbone, size)
+        settings = BenchmarkSettings(
+            images=s.images,
+            peers=("torchvision",),
+            checkpoint=checkpoint,
+            torchvision=s.peers,
+            num_images=s.num_images,
+            repeats=s.repeats,
+            threads=s.threads,
+        )
+        inputs = {
+            "models": [sha256(fp32), sha256(int8)], "images": hash_of(self._images),
+            "num": s.num_images, "repeats": s.repeats, "threads": s.threads,
+            "cpu": machine.describe()["cpu"],
+        }  # fmt: skip
+        found = self._steps.once("time", fp32, inputs, lambda: benchmark([fp32, int8], settings))
+        return {**found, "backbone": backbone, "imgsz": size}
+
+
+def _save(path: Path, backbone: str, num_classes: int, image: Image) -> None:
+    """Random weights in torchvision's own keys, frozen norms as in its published files."""
+    torch.manual_seed(0)
+    variant = Variant(
+        source=SOURCE.name, backbone=backbone, num_classes=num_classes, **SOURCE.settings
+    )
+    model = build_retinanet(variant).eval()
+    _scale_scores(model, variant, image)
+    state = {
+        SOURCE.original(key): tensor
+        for key, tensor in model.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+@torch.inference_mode()
+def _scale_scores(model: RetinaNet, variant: Variant, image: Image) -> None:
+    """Bring the outputs into the range of a trained network's, on one image at 400."""
+    for name, parameter in model.backbone.named_parameters():
+        if name.endswith(("bn3.weight", "bn2.weight")) and "layer" in name:
+            parameter.fill_(0.3)  # what a block adds stays small, or it grows from block to block
+    for head in (model.cls_head, model.box_head):
+        for conv in head.convs:
+            assert isinstance(conv, torch.nn.Conv2d)
+            torch.nn.init.kaiming_normal_(conv.weight)
+    rule, _, _ = input_size(variant, ExportSettings(imgsz=400))
+    frames, _ = rule.apply([image])
+    outputs = model(normalize(torch.from_numpy(frames), variant))
+    logits = torch.cat([level.flatten() for level in outputs.logits])
+    deltas = torch.cat([level.flatten() for level in outputs.deltas])
+    gain = 1 / logits.std()
+    bias = model.cls_head.output.bias
+    assert bias is not None
+    lowest = torch.topk((logits - bias.mean()) * gain, min(CANDIDATES, len(logits))).values[-1]
+    model.cls_head.output.weight.mul_(gain)
+    bias.fill_(math.log(THRESHOLD / (1 - THRESHOLD)) - lowest)
+    model.box_head.output.weight.mul_(0.3 / deltas.std())
