@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_IN_CACHE = 1 << 16  # pairs of boxes that a CPU's cache holds with what is computed from them
+
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Regression targets of boxes against anchors (Girshick et al. 2014, appendix C).
@@ -51,10 +53,30 @@ def decode(
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of every pair: (M, 4) and (N, 4) xyxy to (M, N) in 0 to 1."""
-    area_a = (a[:, 2:] - a[:, :2]).prod(dim=1)
-    area_b = (b[:, 2:] - b[:, :2]).prod(dim=1)
-    corner = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])
-    inter = corner.clamp(min=0).prod(dim=2)  # (M, N)
-    union = area_a[:, None] + area_b - inter
-    return torch.where(union > 0, inter / union, torch.zeros_like(inter))
+    """Intersection over union of every pair: (M, 4) and (N, 4) xyxy to (M, N) in 0 to 1.
+
+    On a CPU it goes through `b` in pieces that stay in the cache.
+    """
+    step = len(b) if b.is_cuda else _IN_CACHE // max(1, len(a))
+    parts = torch.split(b, max(1, step))
+    return torch.cat([_box_iou(a, part) for part in parts], dim=1)
+
+
+def _box_iou(a: Tensor, b: Tensor) -> Tensor:
+    inter = intersection(a, b)
+    union = box_area(a)[:, None] + box_area(b) - inter
+    return inter / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Common area of every pair: (M, 4) and (N, 4) xyxy to (M, N)."""
+    ax1, ay1, ax2, ay2 = a.T.unsqueeze(2)  # (M, 1) each
+    bx1, by1, bx2, by2 = b.T.contiguous()  # (N,) each
+    w = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
+    h = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    return w * h
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """(..., 4) xyxy to (...)."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

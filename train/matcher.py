@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retinart.train.boxes import box_iou
+from retinart.train.boxes import box_area, box_iou, intersection
 
 BACKGROUND = -1
 IGNORED = -2
@@ -39,27 +39,25 @@ def match(
         (N,) int64: an index into `boxes`, `BACKGROUND` or `IGNORED`.
     """
     matches = torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
-    single = (~crowd).nonzero()[:, 0]
-    if len(single):
-        iou = box_iou(boxes[single], anchors)  # (single, N)
-        best_iou, best = iou.max(dim=0)
-        best = single[best]  # (N,) index into boxes
-        matches[best_iou >= bg_iou_thresh] = IGNORED
-        matches = torch.where(best_iou >= fg_iou_thresh, best, matches)
-        if allow_low_quality_matches:
-            peak = iou.max(dim=1, keepdim=True).values
-            nearest = ((iou == peak) & (iou > 0)).any(dim=0)  # (N,) ties are all taken
-            matches = torch.where(nearest, best, matches)
-    if bool(crowd.any()):
-        inside = _share_inside(anchors, boxes[crowd]).amax(dim=1) >= fg_iou_thresh
+    if not len(boxes):
+        return matches
+    iou = box_iou(boxes, anchors)  # (M, N)
+    crowded = bool(crowd.any())
+    if crowded:
+        iou[crowd] = 0
+    best_iou, best = iou.max(dim=0)  # (N,)
+    matches[best_iou >= bg_iou_thresh] = IGNORED
+    matches = torch.where(best_iou >= fg_iou_thresh, best, matches)
+    if allow_low_quality_matches:
+        peak = iou.amax(dim=1, keepdim=True).clamp(min=torch.finfo(iou.dtype).tiny)
+        nearest = (iou == peak).nonzero()[:, 1]  # ties are all taken
+        matches[nearest] = best[nearest]
+    if crowded:
+        inside = _share_inside(anchors, boxes[crowd]).amax(dim=0) >= fg_iou_thresh
         matches[inside & (matches == BACKGROUND)] = IGNORED
     return matches
 
 
 def _share_inside(anchors: Tensor, regions: Tensor) -> Tensor:
-    """Share of each anchor's area that lies in each region: (N, R), COCO's IoU with crowds."""
-    corner = torch.minimum(anchors[:, None, 2:], regions[:, 2:]) - torch.maximum(
-        anchors[:, None, :2], regions[:, :2]
-    )
-    area = (anchors[:, 2:] - anchors[:, :2]).prod(dim=1)
-    return corner.clamp(min=0).prod(dim=2) / area[:, None]
+    """Share of each anchor's area that lies in each region: (R, N), COCO's IoU with crowds."""
+    return intersection(regions, anchors) / box_area(anchors)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from retinart.engine.errors import BadInput
-from retinart.train.criterion import LossSettings
+from retinart.train.criterion import LossSettings, check_loss
 from retinart.train.data import Augmentation
 
 
@@ -156,8 +156,6 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
         )
     for name, value in (
         ("weight decay", settings.weight_decay or 0.0),
-        ("beta of the box loss", settings.loss.beta),
-        ("factor of the box loss", settings.loss.box_weight),
         ("number of warm-up steps", settings.warmup_steps),
     ):
         if not 0 <= value < math.inf:
@@ -174,6 +172,12 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
     for name, whole in (("accumulate", settings.accumulate), ("eval-every", settings.eval_every)):
         if whole < 1:
             raise BadInput(f"{name} is {whole}", fix="Give a whole number from 1 on")
+    if settings.accumulate > 1 and settings.loss.cls_loss.startswith("ohem"):
+        raise BadInput(
+            "OHEM's losses are divided by how many anchors the whole step takes",
+            why="which is not known before its last part",
+            fix="Leave accumulate at 1",
+        )
     if settings.batch_size % (settings.accumulate * processes):
         raise BadInput(
             f"a batch of {settings.batch_size} images does not divide into "
@@ -191,6 +195,7 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             "frozen batch norms without weights do nothing",
             fix="Give --backbone-weights or --weights, or train with --norm batch or group",
         )
+    check_loss(settings.loss)
     _check_device(settings.device)
 
 

@@ -22,7 +22,12 @@ from retinart.engine.resize import ResizeRule
 from retinart.engine.variant import Variant
 from retinart.train.average import Average
 from retinart.train.checkpoint import load_resume_state, save_checkpoint
-from retinart.train.criterion import count_positives, detection_loss
+from retinart.train.criterion import (
+    Normalizer,
+    assign,
+    detection_loss,
+    mean_over_processes,
+)
 from retinart.train.data import Batch, Batches, Objects, prefetch
 from retinart.train.initial import freeze_batch_norms, start, trainable
 from retinart.train.predict import normalize
@@ -239,14 +244,13 @@ class _Run:
         self.average.update(self.net)
         return values
 
-    def _normalizer(
-        self, objects: list[Objects], anchors: Tensor
-    ) -> Callable[[Tensor], Tensor] | None:
-        """Positives of the whole step for each process, where a part does not hold all of them."""
-        if self.ranks.count == 1 and self.settings.accumulate == 1:
-            return None
-        positives = self.ranks.sum(count_positives(objects, anchors, self.settings.loss))
-        return lambda _: positives / self.ranks.count
+    def _normalizer(self, objects: list[Objects], anchors: Tensor) -> Normalizer:
+        """What divides the losses: counts over the whole step, of which a part holds not all."""
+        if self.settings.accumulate == 1:
+            return mean_over_processes
+        positives = len(assign(objects, anchors, self.settings.loss).image)
+        divisor = mean_over_processes(anchors.new_tensor(positives, dtype=torch.float32))
+        return lambda _: divisor
 
     def _after_epoch(self, epoch: int, row: Row, folder: RunFolder) -> None:
         """Measure AP, write the files, say a line; the first process alone does this."""

@@ -86,6 +86,8 @@ def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
     loop.add_argument("--max-grad-norm", type=float, default=10.0)
     loop.add_argument("--ema", type=float, default=0.998, help="decay of the weights' average")
     loop.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    loop.add_argument("--cls-loss", choices=("focal", "ce", "ohem", "ohem_1to3"), default="focal")
+    loop.add_argument("--box-loss", choices=("smooth_l1", "l1", "giou"), default="smooth_l1")
     loop.add_argument("--beta", type=float, default=1 / 9, help="of the smooth L1 box loss")
     loop.add_argument("--box-weight", type=float, default=1.0, help="factor of the box loss")
     loop.add_argument("--alpha", type=float, default=0.25, help="of the focal loss")
@@ -153,7 +155,12 @@ def _train(args: argparse.Namespace) -> int:
         ema_decay=args.ema,
         precision=args.precision,
         loss=LossSettings(
-            alpha=args.alpha, gamma=args.gamma, beta=args.beta, box_weight=args.box_weight
+            cls_loss=args.cls_loss,
+            alpha=args.alpha,
+            gamma=args.gamma,
+            box_loss=args.box_loss,
+            beta=args.beta,
+            box_weight=args.box_weight,
         ),
         augmentation=Augmentation(
             flip=args.flip,
