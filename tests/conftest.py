@@ -46,8 +46,9 @@ def shared() -> Callable[..., Path]:
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    """Two that wait for each other are a hundred times as slow where a core is taken."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import retinart.train.criterion as criterion
-import retinart.train.trainer as trainer
+import retinart.train.learner as learner
 from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.errors import BadInput, CheckFailed
 from retinart.train.average import Average
@@ -300,7 +300,7 @@ def test_a_nan_stops_and_keeps_the_last_epoch(
         calls.append(1)
         return losses._replace(cls=losses.cls * math.nan) if len(calls) == 4 else losses
 
-    monkeypatch.setattr(trainer, "detection_loss", poisoned)
+    monkeypatch.setattr(learner, "detection_loss", poisoned)
     with pytest.raises(CheckFailed, match=r"NaN or infinite at step 4.*\.jpg.*Lower the lea") as e:
         train(settings)
     assert e.value.exit_code == 1

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.errors import BadInput, CheckFailed
@@ -20,19 +17,11 @@ from retinart.engine.files import sha256
 from retinart.engine.progress import Progress
 from retinart.engine.resize import ResizeRule
 from retinart.engine.variant import Variant
-from retinart.train.average import Average
 from retinart.train.checkpoint import load_resume_state, save_checkpoint
-from retinart.train.criterion import (
-    Normalizer,
-    assign,
-    detection_loss,
-    mean_over_processes,
-)
-from retinart.train.data import Batch, Batches, Objects, prefetch
-from retinart.train.initial import freeze_batch_norms, start, trainable
-from retinart.train.predict import normalize
+from retinart.train.data import Batch, Batches, prefetch
+from retinart.train.initial import start
+from retinart.train.learner import Diverged, Learner
 from retinart.train.ranks import Ranks, open_ranks, process_count
-from retinart.train.retinanet import RetinaNet, variant_anchors
 from retinart.train.run_folder import Row, RunFolder
 from retinart.train.schedule import learning_rate
 from retinart.train.settings import TrainSettings, check_settings
@@ -105,19 +94,7 @@ class _Run:
             share=ranks.share,
         )
         self.say([*dataset.summary(), *begun.notes])
-        device = ranks.device
-        self.net: RetinaNet = begun.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if settings.norm == "frozen":
-            freeze_batch_norms(self.net)
-        self.model: nn.Module = self.net
-        if ranks.count > 1:
-            if device.type == "cuda":
-                nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
-            self.model = DistributedDataParallel(self.net)
-        self.average = Average(self.net, settings.ema_decay)
-        self.optimizer = make_optimizer(self.net, settings)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-        self.anchors = _anchors(self.variant, device)
+        self.learner = Learner(begun, settings, ranks)
         self.rows: list[Row] = []
         self.best = -1.0
 
@@ -125,7 +102,9 @@ class _Run:
         """All epochs from the start, or from a stopped run's state; returns `last.pt`."""
         first_epoch, seconds = 0, 0.0
         if state is not None:
-            self._restore(state)
+            self.learner.restore(state)
+            self.rows = [dict(row) for row in state["rows"]]
+            self.best = state["best"]
             first_epoch, seconds = len(self.rows), float(self.rows[-1]["seconds"] or 0.0)
         per_epoch, epochs = self.batches.steps_per_epoch, self.settings.epochs
         folder = RunFolder(self.settings.folder) if self.ranks.first else None
@@ -167,15 +146,17 @@ class _Run:
                 schedule=settings.schedule,
                 milestones=settings.milestones,
             )
-            values = self._step(batch, lr, step)
-            sums += values
+            try:
+                sums += self.learner.step(batch, lr)
+            except Diverged as error:
+                raise self._diverged(str(error), step, batch, lr) from error
             images += len(batch.paths) * self.ranks.count
             spent = time.perf_counter() - began
             if self.ranks.first:
                 self.progress.update(
                     step,
                     steps,
-                    f"epoch {epoch}/{settings.epochs} loss {values[0] + values[1]:.3f} "
+                    f"epoch {epoch}/{settings.epochs} loss {sums.sum() / done:.3f} "
                     f"lr {lr:.2g} data {data / spent:.1%} {images / spent:.1f} images/s",
                 )
         cls, box = (sums / per_epoch).tolist()
@@ -193,71 +174,12 @@ class _Run:
             "AP50": None,
         }
 
-    def _step(self, batch: Batch, lr: float, step: int) -> list[float]:
-        """One update of the weights.
-
-        Returns:
-            Class loss and box loss over all processes.
-
-        Raises:
-            CheckFailed: one of them, or the gradient, is NaN or infinite; the weights stay.
-        """
-        settings, device, parts = self.settings, self.ranks.device, self.settings.accumulate
-        self.model.train()
-        if settings.norm == "frozen":
-            freeze_batch_norms(self.net)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        anchors = self.anchors((batch.frames.shape[1], batch.frames.shape[2]))
-        objects = [Objects(*(t.to(device) for t in o)) for o in batch.objects]
-        normalizer = self._normalizer(objects, anchors)
-        total = torch.zeros(2, device=device)
-        self.optimizer.zero_grad(set_to_none=True)
-        for part in range(parts):
-            images = normalize(batch.frames[part::parts].to(device), self.variant)
-            alone = part + 1 < parts and isinstance(self.model, DistributedDataParallel)
-            with self.model.no_sync() if alone else nullcontext():  # type: ignore[operator]
-                with torch.autocast(
-                    device.type, _TYPES[settings.precision], enabled=settings.precision != "fp32"
-                ):
-                    outputs = self.model(images)
-                losses = detection_loss(
-                    outputs,
-                    objects[part::parts],
-                    anchors,
-                    num_classes=self.variant.num_classes,
-                    settings=settings.loss,
-                    normalizer=normalizer,
-                )
-                self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
-            total += torch.stack([losses.cls, losses.box]).detach()
-        self.scaler.unscale_(self.optimizer)
-        length = nn.utils.clip_grad_norm_(trainable(self.net), settings.max_grad_norm)
-        # gradients, and so these losses, are averaged over the processes
-        values: list[float] = (self.ranks.sum(total) / self.ranks.count).tolist()
-        if not math.isfinite(sum(values)):
-            raise self._diverged("loss", step, batch, lr)
-        if not self.scaler.is_enabled() and not math.isfinite(length.item()):
-            raise self._diverged("gradient", step, batch, lr)  # a scaler skips such a step
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.average.update(self.net)
-        return values
-
-    def _normalizer(self, objects: list[Objects], anchors: Tensor) -> Normalizer:
-        """What divides the losses: counts over the whole step, of which a part holds not all."""
-        if self.settings.accumulate == 1:
-            return mean_over_processes
-        positives = len(assign(objects, anchors, self.settings.loss).image)
-        divisor = mean_over_processes(anchors.new_tensor(positives, dtype=torch.float32))
-        return lambda _: divisor
-
     def _after_epoch(self, epoch: int, row: Row, folder: RunFolder) -> None:
         """Measure AP, write the files, say a line; the first process alone does this."""
         settings, last = self.settings, epoch == self.settings.epochs
         ap = ""
         if self.validation and (last or epoch % settings.eval_every == 0):
-            figures = self.validation.run(self.average.model, self.variant).figures
+            figures = self.validation.run(self.learner.average.model, self.variant).figures
             row["AP"], row["AP50"] = figures["AP"], figures["AP50"]
             ap = f", AP {100 * (row['AP'] or 0):.1f}, AP50 {100 * (row['AP50'] or 0):.1f}"
         self.rows.append(row)
@@ -277,7 +199,7 @@ class _Run:
             if self.validation:
                 shown = load_coco(self.validation.annotations, self.validation.images)
             detector = TorchDetector(
-                self.average.model, self.variant, self.dataset.classes, self.rule
+                self.learner.average.model, self.variant, self.dataset.classes, self.rule
             )
             folder.draw_samples(detector, shown)
             self.say([folder.draw_curves(self.rows)])
@@ -287,7 +209,7 @@ class _Run:
     def _save(self, path: Path, resume: Mapping[str, Any] | None = None) -> None:
         save_checkpoint(
             path,
-            model=self.average.model,
+            model=self.learner.average.model,
             variant=self.variant,
             classes=self.dataset.classes,
             training=self._record(),
@@ -314,20 +236,8 @@ class _Run:
             "annotations_sha256": sha256(self.settings.annotations),
             "rows": [dict(row) for row in self.rows],
             "best": self.best,
-            "model": self.net.state_dict(),
-            "updates": self.average.updates,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.learner.state(),
         }
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        self.net.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
-        self.average.updates = state["updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.rows = [dict(row) for row in state["rows"]]
-        self.best = state["best"]
 
     def _diverged(self, what: str, step: int, batch: Batch, lr: float) -> CheckFailed:
         """Keep the state at the failure, and say which images were in it."""
@@ -355,21 +265,6 @@ class _Run:
                 self.progress.line(line)
 
 
-def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings ask for, over all weights that learn."""
-    decay, weights = settings.weight_decay, trainable(model)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(
-            weights, lr=settings.lr, weight_decay=0.05 if decay is None else decay
-        )
-    return torch.optim.SGD(
-        weights,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=1e-4 if decay is None else decay,
-    )
-
-
 def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
     """Images fitted into one canvas, padded with the colour that normalises to about zero."""
     return ResizeRule(
@@ -379,19 +274,6 @@ def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
         pad_multiple=variant.pad_multiple,
         pad_value=variant.pad_value,
     )
-
-
-def _anchors(variant: Variant, device: torch.device) -> Callable[[tuple[int, int]], Tensor]:
-    """Anchors (A, 4) of a frame's (height, width), made once for each size."""
-    known: dict[tuple[int, int], Tensor] = {}
-
-    def of(size: tuple[int, int]) -> Tensor:
-        if size not in known:
-            made = np.concatenate(variant_anchors(variant, size))
-            known[size] = torch.from_numpy(made).to(device)
-        return known[size]
-
-    return of
 
 
 def _validation(

@@ -1,0 +1,168 @@
+"""What learns: the model, its optimizer and its average, one step at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from retinart.engine.variant import Variant
+from retinart.train.average import Average
+from retinart.train.criterion import (
+    Normalizer,
+    assign,
+    detection_loss,
+    mean_over_processes,
+)
+from retinart.train.data import Batch, Objects
+from retinart.train.initial import Start, freeze_batch_norms, trainable
+from retinart.train.predict import normalize
+from retinart.train.ranks import Ranks
+from retinart.train.retinanet import RetinaNet, variant_anchors
+from retinart.train.settings import TrainSettings
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Diverged(Exception):
+    """A loss or a gradient is NaN or infinite; its text says which."""
+
+
+class Learner:
+    """A model in training, in one process of a run.
+
+    Args:
+        begun: the model with its first weights.
+        settings: of the run.
+        ranks: the processes that share each step.
+
+    Attributes:
+        net: the model.
+        average: its moving average.
+    """
+
+    def __init__(self, begun: Start, settings: TrainSettings, ranks: Ranks) -> None:
+        self._variant, self._settings, self._ranks = begun.variant, settings, ranks
+        device = ranks.device
+        self.net: RetinaNet = begun.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.norm == "frozen":
+            freeze_batch_norms(self.net)
+        self._model: nn.Module = self.net
+        if ranks.count > 1:
+            if device.type == "cuda":
+                nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
+            self._model = DistributedDataParallel(self.net)
+        self.average = Average(self.net, settings.ema_decay)
+        self._optimizer = make_optimizer(self.net, settings)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self._anchors = _anchors(self._variant, device)
+
+    def state(self) -> dict[str, Any]:
+        """What a stopped run needs besides the averaged weights."""
+        return {
+            "model": self.net.state_dict(),
+            "updates": self.average.updates,
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`, with the averaged weights as its "average"."""
+        self.net.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.updates = state["updates"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+
+    def step(self, batch: Batch, lr: float) -> list[float]:
+        """One update of the weights.
+
+        Returns:
+            Class loss and box loss over all processes.
+
+        Raises:
+            Diverged: one of them, or the gradient, is NaN or infinite; the weights stay.
+        """
+        settings, device, parts = self._settings, self._ranks.device, self._settings.accumulate
+        self._model.train()
+        if settings.norm == "frozen":
+            freeze_batch_norms(self.net)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        anchors = self._anchors((batch.frames.shape[1], batch.frames.shape[2]))
+        objects = [Objects(*(t.to(device) for t in o)) for o in batch.objects]
+        normalizer = self._normalizer(objects, anchors)
+        total = torch.zeros(2, device=device)
+        self._optimizer.zero_grad(set_to_none=True)
+        for part in range(parts):
+            images = normalize(batch.frames[part::parts].to(device), self._variant)
+            alone = part + 1 < parts and isinstance(self._model, DistributedDataParallel)
+            with self._model.no_sync() if alone else nullcontext():  # type: ignore[operator]
+                with torch.autocast(
+                    device.type, _TYPES[settings.precision], enabled=settings.precision != "fp32"
+                ):
+                    outputs = self._model(images)
+                losses = detection_loss(
+                    outputs,
+                    objects[part::parts],
+                    anchors,
+                    num_classes=self._variant.num_classes,
+                    settings=settings.loss,
+                    normalizer=normalizer,
+                )
+                self._scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+            total += torch.stack([losses.cls, losses.box]).detach()
+        self._scaler.unscale_(self._optimizer)
+        length = nn.utils.clip_grad_norm_(trainable(self.net), settings.max_grad_norm)
+        # gradients, and so these losses, are averaged over the processes
+        values: list[float] = (self._ranks.sum(total) / self._ranks.count).tolist()
+        if not math.isfinite(sum(values)):
+            raise Diverged("loss")
+        if not self._scaler.is_enabled() and not math.isfinite(length.item()):
+            raise Diverged("gradient")  # a scaler skips such a step
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.average.update(self.net)
+        return values
+
+    def _normalizer(self, objects: list[Objects], anchors: Tensor) -> Normalizer:
+        """What divides the losses: counts over the whole step, of which a part holds not all."""
+        if self._settings.accumulate == 1:
+            return mean_over_processes
+        positives = len(assign(objects, anchors, self._settings.loss).image)
+        divisor = mean_over_processes(anchors.new_tensor(positives, dtype=torch.float32))
+        return lambda _: divisor
+
+
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer that the settings ask for, over all weights that learn."""
+    decay, weights = settings.weight_decay, trainable(model)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            weights, lr=settings.lr, weight_decay=0.05 if decay is None else decay
+        )
+    return torch.optim.SGD(
+        weights,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=1e-4 if decay is None else decay,
+    )
+
+
+def _anchors(variant: Variant, device: torch.device) -> Callable[[tuple[int, int]], Tensor]:
+    """Anchors (A, 4) of a frame's (height, width), made once for each size."""
+    known: dict[tuple[int, int], Tensor] = {}
+
+    def of(size: tuple[int, int]) -> Tensor:
+        if size not in known:
+            made = np.concatenate(variant_anchors(variant, size))
+            known[size] = torch.from_numpy(made).to(device)
+        return known[size]
+
+    return of
