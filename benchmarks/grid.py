@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-images", type=int, default=4, help="images to time on (default 4)")
     add("--repeats", type=int, default=5, help="runs of every image (default 5)")
     add("--threads", type=int, default=2, help="threads of each engine (default 2)")
-    add("--calibration-num", type=int, default=4, help="images for INT8's ranges (default 4)")
+    add("--calibration-num", type=int, default=2, help="images for INT8's ranges (default 2)")
     add("--num-classes", type=int, default=91, help="of the network (default 91)")
     add("--work", type=Path, default=Path("build/grid"), help="where what is made is kept")
     add("--peers", type=Path, default=Path("build/peers"), help="torchvision's folder")

@@ -107,7 +107,7 @@ def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, 
     peaks = limits.best(peaks, limits.measure_peaks(settings.threads))
     rows = [row for group in groups for row in group["models"]]
     for row in rows:
-        _add_shares(row, gpu if is_engine(Path(row["file"])) else peaks)
+        add_shares(row, gpu if is_engine(Path(row["file"])) else peaks)
     reference = [ms for group in groups for ms in group["reference_ms"]]
     if settings.annotations is not None:
         _add_accuracy(rows, {path.name: path for path in models}, settings)
@@ -241,7 +241,7 @@ def _work(path: Path, sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
     }
 
 
-def _add_shares(row: dict[str, Any], peaks: limits.Peaks | None) -> None:
+def add_shares(row: dict[str, Any], peaks: limits.Peaks | None) -> None:
     """The share of the arithmetic's limit, and of memory's where that was measured."""
     row["share_of_peak"] = row["share_of_bandwidth"] = None
     values = row.pop("gvalues")

@@ -264,6 +264,21 @@ def test_no_more_detections_than_candidates() -> None:
         Thresholds(nms_candidates=50)
 
 
+def test_another_shorter_side(model_path: Path, dynamic_model_path: Path) -> None:
+    """The longer side keeps its ratio, and all stays within the sizes that the file takes."""
+    info = read_info(dynamic_model_path)  # exported with a shorter side of 96
+    smaller = info.at_imgsz(64)
+    assert smaller.resize.short_side == 64
+    assert smaller.resize.max_size == 64 * info.resize.max_size // 96  # type: ignore[operator]
+    assert smaller.resize.fit(100, 200) == (53, 106)  # the longer side decides
+    assert info.at_imgsz(96) == info
+    for imgsz in (16, 128):
+        with pytest.raises(BadInput, match=f"shorter side of {imgsz}"):
+            info.at_imgsz(imgsz)
+    with pytest.raises(BadInput, match="it takes 96x128 only"):
+        read_info(model_path).at_imgsz(64)
+
+
 def test_variant_round_trip_and_properties() -> None:
     variant = Variant(
         source="y", backbone="resnet50", num_classes=80, channel_order="rgb", mean=(1.0, 2.0, 3.0)

@@ -1,0 +1,89 @@
+"""The paper's grid: its steps on a small network, and its sums on made-up times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from retinart.benchmarks import grid, torchvision_shim
+from retinart.benchmarks.grid_report import report, write_results
+from retinart.engine.detector import Detector
+
+
+def timing(backbone: str, int8: float, peak: float) -> dict[str, Any]:
+    """What `benchmark` would say: torchvision 100 ms, FP32 50 ms, of which infer has 40."""
+
+    def row(total: float) -> dict[str, Any]:
+        stages = {"total": total, "decode": 1, "resize": 1, "infer": total - 10, "nms": 8,
+                  "results": 1}  # fmt: skip
+        return {
+            "ms": {k: dict.fromkeys(("p50", "p90", "p99"), float(v)) for k, v in stages.items()},
+            "runs_ms": {"total": [total] * 4}, "input": [64, 96], "detections": 30.0,
+            "peak_mib": 200.0, "gmac": 2.0,
+        }  # fmt: skip
+
+    def model(precision: str, ratio: float) -> dict[str, Any]:
+        interval = {"value": ratio, "low": ratio - 0.1, "high": ratio + 0.1}
+        return {**row(100 / ratio), "precision": precision,
+                "times_as_fast_as": {grid.PEER: interval}}  # fmt: skip
+
+    return {
+        "backbone": backbone, "imgsz": 400, "images": ["a.jpg"], "repeats": 4, "threads": 2,
+        "noise": 0.3, "peak_gops": {"fp32": peak, "int8": 4 * peak},
+        "machine": {"cpu": "a CPU", "versions": {"openvino": "1"}},
+        "models": [model("fp32", 2.0), model("int8", int8)],
+        "peers": [{**row(100), "what": "torchvision's RetinaNet, eager mode"}],
+    }  # fmt: skip
+
+
+def test_summary(tmp_path: Path) -> None:
+    result = grid.summary([timing("resnet50", 5.0, 150), timing("resnet101", 4.4, 200)])
+    first, _, _, last = result["points"]
+    assert result["peak_gops"] == {"fp32": 200, "int8": 800}  # the best of both
+    assert first["ms_at_peak"] == pytest.approx(20) and first["share_of_peak"] == pytest.approx(0.5)
+    assert first["ratio_at_peak"] == pytest.approx(100 / 30)  # 10 ms outside of infer stay
+    assert [p["reached"] for p in result["points"]] == [True, True, True, False]
+    assert last["backbone"] == "resnet101" and last["precision"] == "int8"
+    result["command"] = "python -m retinart.benchmarks.grid"
+    text = report(result)
+    assert "INT8: 4.40 to 5.00 times as fast; below 4.5 at 1 of 2 points: resnet101 400." in text
+    assert "FP32: 2.00 to 2.00 times as fast; at least 1.35 at all 2 points." in text
+    assert text.count("BELOW") == 1 and "WARNING: the reference workload varied" in text
+    written = write_results(tmp_path / "grid", result)
+    assert [path.name for path in written] == ["grid.md", "grid.json", "grid.html"]
+    assert "<svg" in written[-1].read_text() and "4.40 (4.30 to 4.50) BELOW" in text
+
+
+def test_prepare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights whose scores leave NMS something to do; a second run makes nothing again."""
+    monkeypatch.setattr(torchvision_shim, "check_installed", lambda folder: None)
+    images = tmp_path / "images"
+    images.mkdir()
+    small = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
+    picture = np.asarray(cv2.resize(small, (128, 96), interpolation=cv2.INTER_CUBIC), np.uint8)
+    cv2.imwrite(str(images / "a.png"), picture)
+    arguments = ["--images", str(images), "--backbones", "resnet18", "--imgsz", "64",
+                 "--num-classes", "4", "--calibration-num", "1", "--work", str(tmp_path / "work"),
+                 "--prepare-only"]  # fmt: skip
+    assert grid.main(arguments) == 0
+    made = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert [m for m in made if m.isalpha()] == ["weights", "export", "calibrate"]
+    with Detector(tmp_path / "work" / "resnet18-64.int8.onnx", threads=1) as detector:
+        assert len(detector(picture)) > 5
+    assert grid.main(arguments) == 0
+    assert "export" not in capsys.readouterr().err
+
+
+def test_without_torchvision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], images: Path
+) -> None:
+    arguments = ["--images", str(images), "--peers", str(tmp_path / "none"), "--work"]
+    assert grid.main([*arguments, str(tmp_path / "work")]) == 3
+    assert "pip install --no-deps --target" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
