@@ -41,6 +41,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def restored(path: Path) -> Iterator[None]:
+    """After an error a small file is what it was before, or is not there if it was not."""
+    old = _content(path)
+    try:
+        yield
+    except BaseException:
+        if _content(path) != old:
+            if old is None:
+                path.unlink()
+            else:
+                with atomic_path(path) as temporary:
+                    temporary.write_bytes(old)
+        raise
+
+
+@contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder for output; on failure what this made of it and its parents goes, if it is empty.
 
@@ -74,6 +90,10 @@ def make_folder(folder: Path) -> Path:
             fix="Choose another output folder or change its permissions",
         ) from error
     return folder
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def sha256(path: Path) -> str:

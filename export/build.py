@@ -12,7 +12,7 @@ from typing import Literal
 
 from retinart.engine.engine_file import EngineInfo, engine_json, is_engine
 from retinart.engine.errors import BadInput, MissingDependency
-from retinart.engine.files import atomic_path, sha256
+from retinart.engine.files import atomic_path, new_folder, restored, sha256
 from retinart.engine.gpu import Gpu, find_gpus
 from retinart.engine.info import ModelInfo, Precision, read_info
 from retinart.engine.tensorrt_api import (
@@ -132,7 +132,10 @@ def build_engine(
         timing_cache=cache,
     )
     with contextlib.ExitStack() as stack:
-        # first of all, so that what cannot be written is said before the work; the engine last
+        # first of all, so that what cannot be written is said before the work; the engine gets its
+        # name last, and if it does not, an older one has its own metadata again
+        stack.enter_context(new_folder(output.parent))
+        stack.enter_context(restored(engine_json(output)))
         temporary = stack.enter_context(atomic_path(output))
         beside = stack.enter_context(atomic_path(engine_json(output)))
         plan = build_plan(trt, runtime, data, plan_settings, name=model.name, show=show)

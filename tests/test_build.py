@@ -225,6 +225,41 @@ def test_what_tensorrt_is_told(
     assert "--workspace 1.5" in info.rebuild and "--batch 1 4 8" in info.rebuild
 
 
+@pytest.mark.parametrize("broken", ["a.engine", "a.engine.json"])
+def test_there_is_never_half_a_pair(
+    broken: str,
+    tensorrt: Callable[..., FakeBuilder],
+    model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The plan exists, and one of the two files does not get its name."""
+    output, real = tmp_path / "new" / "a.engine", Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.name == broken:
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    def build(workspace: float) -> None:
+        build_engine(model_path, output, BuildSettings(workspace=workspace))
+
+    tensorrt()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            build(1)
+        assert list(tmp_path.iterdir()) == []
+    build(2)
+    before = {path: path.read_bytes() for path in output.parent.iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            build(3)
+    assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
+    assert check_plan(output, read_engine_info(output)) and len(before) == 2
+
+
 def test_the_choice_of_nms(
     tensorrt: Callable[..., FakeBuilder], model_path: Path, tmp_path: Path
 ) -> None:

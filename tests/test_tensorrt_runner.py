@@ -158,6 +158,16 @@ def test_close_waits_for_what_is_under_way(made: Made) -> None:
     assert same(finish()[0], run(made.reference, frames(1), made.thresholds)[0])
 
 
+def test_a_lane_that_is_given_back_at_work(made: Made) -> None:
+    """An error between a start and its end leaves work on the stream; close waits for it."""
+    lane = made.runner._pool.take()
+    with made.cuda.current():
+        lane.start(frames(0))
+    made.runner._pool.give(lane)
+    made.runner.close()
+    assert made.cuda.closed and "wait" in made.cuda.log
+
+
 def test_more_than_there_are_lanes_by_one_thread(made: Made) -> None:
     """Whoever needs a lane ends the batch that has been under way longest, and keeps its result."""
     begun = [made.runner.start(frames(i), SIZES, made.thresholds, StageClock()) for i in range(5)]
