@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.benchmarks import measures
+from retinart.benchmarks import measures, train_step
 from retinart.benchmarks.torchvision_compare import choose_images, compare_detections
 from retinart.benchmarks.torchvision_eager import main
 from retinart.benchmarks.torchvision_shim import block_nms
@@ -94,3 +94,11 @@ def test_absent_peer_names_the_command(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(arguments) == 3
     error = capsys.readouterr().err
     assert "pip install --no-deps --target" in error and "torchvision==0.28.0" in error
+
+
+def test_a_training_step_needs_the_peer_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--images", "x", "--annotations", "x", "--peers", str(tmp_path / "peers")]
+    assert train_step.main(arguments) == 3
+    assert "pip install --no-deps --target" in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""A training step against torchvision's, with the same backbone, size and batch, in turns.
+
+    python -m retinart.benchmarks.train_step --images DIR --annotations FILE --model resnet18
+
+A step is: normalise, forward, loss, backward, clip, SGD; ours keeps its moving average besides.
+Both get the same images, already at the input's size, and the same boxes. torchvision is imported
+from a folder of its own, see `--peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retinart.benchmarks import measures
+from retinart.benchmarks.machine import describe, reference
+from retinart.benchmarks.torchvision_shim import check_installed, load_torchvision
+from retinart.engine.coco import load_coco
+from retinart.engine.errors import RetinartError
+from retinart.engine.timing import StageClock
+from retinart.train.data import NO_AUGMENTATION, Batch, Batches
+from retinart.train.initial import start
+from retinart.train.learner import Learner
+from retinart.train.ranks import Ranks
+from retinart.train.settings import TrainSettings
+from retinart.train.trainer import training_rule
+
+_LR = 0.001
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Time the steps and print the ratio. Returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        print(_report(args))
+    except RetinartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _report(args: argparse.Namespace) -> str:
+    check_installed(args.peers)
+    torch.set_num_threads(args.threads)
+    settings = TrainSettings(
+        annotations=args.annotations,
+        images=args.images,
+        name="unused",
+        model=args.model,
+        overrides={"p6_from": "p5"},  # torchvision's choice when it is given no other
+        size=(args.height, args.width),
+        batch_size=args.batch,
+        lr=_LR,
+    )
+    dataset = load_coco(settings.annotations, settings.images)
+    begun = start(settings, dataset.classes)
+    batches = Batches(
+        dataset,
+        rule=training_rule(begun.variant, settings.size),
+        batch_size=settings.batch_size,
+        seed=0,
+        augmentation=NO_AUGMENTATION,
+    )
+    learner = Learner(begun, settings, Ranks(device=torch.device("cpu")))
+    theirs = _torchvision_step(args, len(dataset.classes), settings)
+    steps: dict[str, Callable[[Batch], object]] = {
+        "retinart": lambda batch: learner.step(batch, _LR),
+        "torchvision": theirs,
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    noise = []
+    for repeat in range(-args.warmup, args.repeats):
+        batch = batches[repeat % batches.steps_per_epoch]
+        order = list(steps) if repeat % 2 else list(steps)[::-1]
+        for name in order:
+            began = time.perf_counter()
+            steps[name](batch)
+            if repeat >= 0:
+                times[name].append(1000 * (time.perf_counter() - began))
+        noise.append(reference())
+    ratio = measures.ratio_of_medians(times["torchvision"], times["retinart"])
+    rows = [f"| {name} | {measures.median(values).value:.0f} |" for name, values in times.items()]
+    machine = describe("torch")
+    return "\n".join(
+        [
+            f"{args.model}, {args.height}x{args.width}, batch {args.batch}, "
+            f"{args.threads} threads, {args.repeats} steps each, in turns; {machine['cpu']}, "
+            f"torch {torch.__version__}",
+            "",
+            "| | ms a step, median |",
+            "|---|---|",
+            *rows,
+            "",
+            f"torchvision / retinart: {ratio} times",
+            f"The reference workload varied by {measures.spread(noise):.0%}.",
+        ]
+    )
+
+
+def _torchvision_step(
+    args: argparse.Namespace, num_classes: int, settings: TrainSettings
+) -> Callable[[Batch], object]:
+    torchvision, _ = load_torchvision(args.peers, StageClock())
+    detection, ops = torchvision.models.detection, torchvision.ops
+    body = getattr(torchvision.models, args.model)(weights=None, norm_layer=torch.nn.BatchNorm2d)
+    backbone = detection.backbone_utils._resnet_fpn_extractor(
+        body,
+        5,
+        returned_layers=[2, 3, 4],
+        extra_blocks=ops.feature_pyramid_network.LastLevelP6P7(256, 256),
+    )
+    model: Any = detection.RetinaNet(
+        backbone, num_classes, min_size=min(settings.size), max_size=max(settings.size)
+    )
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(weights, lr=_LR, momentum=0.9, weight_decay=1e-4)
+
+    def step(batch: Batch) -> None:
+        model.train()
+        images = [f.permute(2, 0, 1).flip(0).contiguous().float() / 255 for f in batch.frames]
+        targets = [{"boxes": o.boxes, "labels": o.labels} for o in batch.objects]
+        loss = sum(model(images, targets).values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--height", type=int, default=256)
+    parser.add_argument("--width", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peers", type=Path, default=Path("build/peers"), metavar="DIR")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
