@@ -100,19 +100,23 @@ class CocoDataset:
         ]
 
 
-class _Problems:
-    """Counts kinds of problems in the order in which they first come up."""
+class Problems:
+    """Counts kinds of problems in the order in which they first come up, after `known` ones."""
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str], tuple[int, list[str]]] = {}
+    def __init__(self, known: Iterable[Problem] = ()) -> None:
+        self._found: dict[tuple[str, str], tuple[int, list[str]]] = {
+            (p.kind, p.effect): (p.count, list(p.examples)) for p in known
+        }
 
     def add(self, kind: str, effect: str, example: str) -> None:
+        """Count one more of a kind."""
         count, examples = self._found.get((kind, effect), (0, []))
         if count < _EXAMPLES:
             examples.append(example)
         self._found[kind, effect] = (count + 1, examples)
 
     def records(self) -> tuple[Problem, ...]:
+        """One record a kind."""
         return tuple(
             Problem(kind=kind, effect=effect, count=count, examples=tuple(examples))
             for (kind, effect), (count, examples) in self._found.items()
@@ -131,7 +135,7 @@ def load_coco(annotations: Path, images: Path) -> CocoDataset:
             in the folder. Smaller errors are listed in `problems` and what they spoil is dropped.
     """
     document = _read(annotations)
-    problems = _Problems()
+    problems = Problems()
     categories = _by_id(document["categories"], "category", annotations, problems)
     ids = sorted(categories)
     index = {category_id: i for i, category_id in enumerate(ids)}
@@ -231,7 +235,7 @@ def _read(path: Path) -> Mapping[str, list[dict[str, Any]]]:
 
 
 def _by_id(
-    entries: Iterable[dict[str, Any]], noun: str, path: Path, problems: _Problems
+    entries: Iterable[dict[str, Any]], noun: str, path: Path, problems: Problems
 ) -> dict[int, dict[str, Any]]:
     """Entries by their integer id, the first of each."""
     found: dict[int, dict[str, Any]] = {}
@@ -251,7 +255,7 @@ def _by_id(
 
 
 def _clean_box(
-    bbox: Any, image: Mapping[str, Any], name: str, problems: _Problems
+    bbox: Any, image: Mapping[str, Any], name: str, problems: Problems
 ) -> tuple[float, ...] | None:
     """COCO's x, y, width, height as xyxy inside of the image; None when nothing is left."""
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_finite(v) for v in bbox):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from retinart.train.boxes import box_iou
 from retinart.train.criterion import LossSettings, detection_loss
 from retinart.train.data import Objects
 from retinart.train.matcher import BACKGROUND, IGNORED, match
@@ -40,6 +41,11 @@ def test_a_box_that_touches_no_anchor_takes_none() -> None:
 def test_an_anchor_learns_the_box_it_overlaps_most() -> None:
     boxes = torch.tensor([[0.0, 0.0, 100.0, 60.0], BOX])
     assert match(boxes, torch.zeros(2, dtype=torch.bool), _slices(95, 61)).tolist() == [1, 0]
+
+
+def test_boxes_without_an_area_overlap_nothing() -> None:
+    point = torch.tensor([[5.0, 5.0, 5.0, 5.0]])
+    assert box_iou(torch.cat([point, torch.tensor([BOX])]), point).tolist() == [[0], [0]]
 
 
 def test_an_image_without_boxes_is_all_background() -> None:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from retinart.cli import build, data, measure, model, precision, training
+from retinart.cli import build, data, dataset, measure, model, precision, training
 from retinart.engine.errors import BadInput, MissingDependency, RetinartError
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     common.set_defaults(extra="")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (model, precision, build, data, measure, training):
+    for module in (model, precision, build, data, measure, dataset, training):
         module.add_commands(commands, common)
     return parser
 
