@@ -1,13 +1,15 @@
 """What the pipeline costs: a whole detection job against inference alone, live, and for long.
 
-    python -m retinart.benchmarks.pipeline MODEL [MODEL ...] --video VIDEO --frames 300 --pairs 5
+    python -m retinart.benchmarks.pipeline MODEL [MODEL ...] --video VIDEO --frames 300 --turns 6
     python -m retinart.benchmarks.pipeline MODEL --video VIDEO --live 60
     python -m retinart.benchmarks.pipeline MODEL --video VIDEO --long 20000
 
 "Inference alone" is `Detector.infer` (network, NMS, boxes back into the frame) in a loop over
-frames that were decoded and resized before. The job decodes, resizes, infers, draws, encodes an
-annotated video and writes JSON lines; its rate counts everything from the call to its return. The
-two run in turn, A B B A, and each pair gives a ratio.
+frames that were decoded and resized before; "alone, N at once" is the same by a detector with
+`throughput`, which has N of them under way, as `retinart detect` has for files. The job has that
+detector, and decodes, resizes, infers, draws, encodes an annotated video and writes JSON lines; its
+rate counts everything from the call to its return. The three run in turn, and then the other way
+round, and each turn gives ratios.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from retinart.engine.errors import RetinartError
 from retinart.engine.files import atomic_path
 from retinart.engine.frame import Position
 from retinart.engine.resize import Resized
+from retinart.engine.runners import Finish
 from retinart.engine.stream import Batch, StreamSettings
 from retinart.engine.summary import DetectSummary
 from retinart.engine.timing import StageClock
@@ -66,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 elif args.long:
                     result.append(run_long(detector, args.video, frames=args.long))
                 else:
-                    pairs = compare(detector, args.video, frames=args.frames, pairs=args.pairs)
-                    result.append(pairs)
+                    with Detector(model, threads=args.threads, throughput=True) as fast:
+                        run = {"frames": args.frames, "turns": args.turns}
+                        result.append(compare(detector, fast, args.video, **run))
                 print()
         if args.out is not None:
             with atomic_path(args.out) as temporary:
@@ -78,49 +83,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compare(detector: Detector, video: Path, *, frames: int, pairs: int) -> dict[str, Any]:
+def compare(
+    detector: Detector, fast: Detector, video: Path, *, frames: int, turns: int
+) -> dict[str, Any]:
     """Rates of inference alone and of whole jobs, in turn; prints them and the stages' times.
 
     Args:
-        frames: for each of the two in a pair; the video must have as many.
-        pairs: of measurements.
+        detector: for one frame at a time.
+        fast: for several at once.
+        video: it must have enough frames.
+        frames: for each of the three in a turn.
+        turns: of measurements.
     """
     with VideoReader(video) as reader:
         images = [frame.image for frame, _ in zip(reader, range(_HELD), strict=False)]
     batches = [detector.resize([image]) for image in images]
-    _alone(detector, batches, 10)
-    alone: list[_Rate] = []
-    whole: list[_Rate] = []
-    summary = DetectSummary()
-    for pair in range(pairs):
-        for job_first in ((pair % 2 == 1), (pair % 2 == 0)):
-            if job_first:
-                rate, summary = _job(detector, video, frames)
-                whole.append(rate)
-            else:
-                alone.append(_alone(detector, batches, frames))
-    ratio = median_of_ratios([r.fps for r in whole], [r.fps for r in alone])
-    print("| median (95%) | inference alone | the whole job |\n|---|---|---|")
-    for name, of in (("frames a second", "fps"), ("CPU ms a frame, all threads", "cpu_ms")):
-        values = (median([getattr(r, of) for r in rates]) for rates in (alone, whole))
-        print(f"| {name} | {next(values)} | {next(values)} |")
-    print(f"| ratio of rates, by pair | | {ratio} |")
-    print(f"\n{pairs} pairs of {frames} frames; the last job:\n\n```\n{summary.table()}\n```")
+    last = DetectSummary()
+
+    def job() -> _Rate:
+        nonlocal last
+        rate, last = _job(fast, video, frames)
+        return rate
+
+    arms: dict[str, Callable[[], _Rate]] = {
+        "alone": lambda: _alone(detector, batches, frames),
+        "alone_at_once": lambda: _alone(fast, batches, frames),
+        "job": job,
+    }
+    for one in (detector, fast):
+        _alone(one, batches, 10)
+    rates: dict[str, list[_Rate]] = {name: [] for name in arms}
+    for turn in range(turns):
+        for name in reversed(arms) if turn % 2 else arms:
+            rates[name].append(arms[name]())
+    print(f"| median (95%) | inference alone | alone, {fast.at_once} at once | the whole job |")
+    print("|---|---|---|---|")
+    for title, of in (("frames a second", "fps"), ("CPU ms a frame, all threads", "cpu_ms")):
+        cells = [str(median([getattr(r, of) for r in rates[name]])) for name in arms]
+        print(f"| {title} | {' | '.join(cells)} |")
+    fps = {name: [r.fps for r in rates[name]] for name in arms}
+    ratios = {name: median_of_ratios(fps["job"], fps[name]) for name in arms if name != "job"}
+    print(f"| the job's rate to it, by turn | {' | '.join(map(str, ratios.values()))} | |")
+    print(f"\n{turns} turns of {frames} frames; the last job:\n\n```\n{last.table()}\n```")
     return {
         "frames": frames,
-        "alone": [asdict(rate) for rate in alone],
-        "job": [asdict(rate) for rate in whole],
-        "ratio": asdict(ratio),
-        "last_job": {k: v for k, v in summary.to_json().items() if k != "outputs"},
+        "at_once": fast.at_once,
+        "rates": {name: [asdict(rate) for rate in some] for name, some in rates.items()},
+        "ratio_to": {name: asdict(ratio) for name, ratio in ratios.items()},
+        "last_job": {k: v for k, v in last.to_json().items() if k != "outputs"},
     }
 
 
 def _alone(detector: Detector, batches: Batches, frames: int) -> _Rate:
-    """The rate of inference alone."""
+    """The rate of inference alone, with as many frames under way as the detector is best at."""
+    under_way: deque[Finish] = deque()
     start, work = time.perf_counter(), time.process_time()
     for i in range(frames):
-        batch, resized = batches[i % len(batches)]
-        detector.infer(batch, resized, StageClock())
+        if len(under_way) == detector.at_once:
+            under_way.popleft()()
+        under_way.append(detector.start(*batches[i % len(batches)], StageClock()))
+    while under_way:
+        under_way.popleft()()
     return _Rate.since(start, work, frames)
 
 
@@ -139,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, nargs="+")
     parser.add_argument("--video", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2, help="inference threads")
     parser.add_argument(
         "--live", type=float, metavar="SECONDS", help="a camera on loopback instead"

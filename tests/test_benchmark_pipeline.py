@@ -21,14 +21,15 @@ def _run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[st
 def test_a_job_against_inference_alone(
     model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    video, more = write_video(tmp_path / "v.mp4"), ["--frames", "8", "--pairs", "2"]
+    video, more = write_video(tmp_path / "v.mp4"), ["--frames", "8", "--turns", "2"]
     said, (result,) = _run(
         capsys, model_path, "--video", video, *more, "--out", tmp_path / "r.json"
     )
-    assert len(result["alone"]) == len(result["job"]) == 2
+    assert [len(rates) for rates in result["rates"].values()] == [2, 2, 2]
     assert result["last_job"]["frames"]["written"] == 8
-    assert result["ratio"]["low"] <= result["ratio"]["value"] <= result["ratio"]["high"]
-    assert "| ratio of rates, by pair |" in said and "waiting before: " in said
+    for ratio in result["ratio_to"].values():
+        assert ratio["low"] <= ratio["value"] <= ratio["high"]
+    assert "| the job's rate to it, by turn |" in said and "waiting before: " in said
 
 
 def test_live_and_long(
