@@ -44,7 +44,10 @@ class Grid:
         first = read_image(self._images[0])
         inputs = {"classes": s.num_classes, "image": sha256(self._images[0])}
         self._steps.file(
-            "weights", checkpoint, inputs, lambda: _save(checkpoint, backbone, s.num_classes, first)
+            "weights",
+            checkpoint,
+            inputs,
+            lambda: random_checkpoint(checkpoint, backbone, s.num_classes, first),
         )
         fp32 = s.work / f"{backbone}-{size}.onnx"
         export = ExportSettings(imgsz=size, tensorrt=False)
@@ -87,8 +90,15 @@ class Grid:
         return {**found, "backbone": backbone, "imgsz": size}
 
 
-def _save(path: Path, backbone: str, num_classes: int, image: Image) -> None:
-    """Random weights in torchvision's own keys, frozen norms as in its published files."""
+def random_checkpoint(path: Path, backbone: str, num_classes: int, image: Image) -> None:
+    """Random weights in torchvision's own keys, frozen norms as in its published files.
+
+    Args:
+        path: where to write.
+        backbone: as torchvision calls it.
+        num_classes: of the class head.
+        image: (H, W, 3) uint8 BGR, on which scores are scaled.
+    """
     torch.manual_seed(0)
     variant = Variant(
         source=SOURCE.name, backbone=backbone, num_classes=num_classes, **SOURCE.settings

@@ -17,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from retinart.benchmarks import (
     latency,
@@ -28,10 +27,11 @@ from retinart.benchmarks import (
     peers,
     turns,
 )
+from retinart.benchmarks.grid_steps import random_checkpoint
 from retinart.engine.gpu import Gpu
 from retinart.engine.info import read_info
 from retinart.export.export import ExportSettings, export_checkpoint
-from support import project_state
+from support import make_picture
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -196,10 +196,8 @@ def test_torchvision_peer(retinart: Command, tmp_path: Path, shared: Callable[..
     folder = Path("build/peers")
     if not (folder / "torchvision").is_dir():
         pytest.skip("torchvision is not in build/peers")
-    torch.manual_seed(0)
     checkpoint, model = tmp_path / "r18.pth", tmp_path / "r18.onnx"
-    state = project_state("torchvision retinanet_resnet50_fpn", fpn_channels=256)
-    torch.save({k: torch.randn(v.shape) * 0.02 for k, v in state.items()}, checkpoint)
+    random_checkpoint(checkpoint, "resnet18", 4, make_picture(1))
     export_checkpoint(checkpoint, model, ExportSettings(imgsz=64, tensorrt=False))
     ran = retinart(
         "benchmark", model, "--images", shared("data", "coco_val206", "images"), "--num-images",
