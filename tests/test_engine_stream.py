@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from recording_gpu import PLAN, FakeTensorRT, RecordingCuda, engine_info, same
+from retinart.benchmarks.gpu.checks import streams
 from retinart.engine import cuda_pycuda, tensorrt_runner
 from retinart.engine.detector import Detector
 from retinart.engine.engine_file import engine_json
@@ -101,6 +102,24 @@ def test_a_live_stream_has_one_under_way(
         assert sum(1 for _ in detect.stream(video)) == count_frames(video)
     steps = [entry for entry in cuda.log if entry in ("upload", "wait")]
     assert steps == ["upload", "wait"] * (len(steps) // 2)
+
+
+def test_the_check_of_streams_on_a_gpu(
+    engine: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs; what it measures here is nobody's rate."""
+    gpus: list[RecordingCuda] = []
+
+    def load(_: str) -> FakeTensorRT:
+        gpus.append(RecordingCuda())
+        return FakeTensorRT(model_path, gpus[-1])
+
+    monkeypatch.setattr(tensorrt_runner, "load_tensorrt", load)
+    monkeypatch.setattr(cuda_pycuda, "PyCuda", lambda index: gpus[-1])
+    figures = streams(engine, make_picture(0), frames=5)
+    assert len(figures) == 5 and min(figures.values()) > 0
+    assert [gpu.count("kernel") > 0 for gpu in gpus] == [False, True] * 2
+    assert all(gpu.closed for gpu in gpus)
 
 
 def test_calls_within_a_stream(engine: Path, video: Path) -> None:

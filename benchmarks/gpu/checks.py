@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from retinart.engine.engine_file import read_engine_info
 from retinart.engine.images import Image
 from retinart.engine.matching import match
 from retinart.engine.tensorrt_runner import load_engine
+from retinart.engine.video import VideoReader, VideoWriter
 
 Figures = dict[str, Any]
 WARM = 20
@@ -80,6 +83,29 @@ def throughput(engine: Path, image: Image, seconds: float = 2.0) -> Figures:
     return figures
 
 
+def streams(engine: Path, image: Image, frames: int = 500) -> Figures:
+    """Frames a second of a video file, with one and with two frames under way.
+
+    Resized on either side of the bus. Decoding is in it: `decode` is the rate of that alone.
+    """
+    figures: Figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        with VideoWriter(path, fps=25, size=(image.shape[0], image.shape[1])) as video:
+            for _ in range(frames):
+                video.write(image)
+        with VideoReader(path) as decoded:
+            figures["decode"] = _rate(decoded)
+        for contexts, gpu_resize in product((1, 2), (False, True)):
+            side = "GPU" if gpu_resize else "CPU"
+            with Detector(engine, contexts=contexts, gpu_resize=gpu_resize) as detect:
+                for _ in range(WARM):
+                    detect(image)
+                found = detect.stream(path)
+                figures[f"{contexts} under way, resized on the {side}"] = _rate(found)
+    return figures
+
+
 def endurance(engine: Path, image: Image, frames: int) -> Figures:
     """Memory of the process and of the GPU, after a start and after many frames."""
     with Detector(engine) as detect:
@@ -133,6 +159,12 @@ def torch_compile(checkpoint: Path, size: tuple[int, int], repeats: int = 100) -
             end.synchronize()
             times.append(start.elapsed_time(end))
     return percentiles(times)
+
+
+def _rate(items: Iterable[object]) -> float:
+    start = time.perf_counter()
+    count = sum(1 for _ in items)
+    return round(count / (time.perf_counter() - start), 1)
 
 
 def _until(end: float, work: Callable[[], object], images: int, _: int) -> int:

@@ -125,6 +125,7 @@ def _engine(
         work["8 threads"] = lambda e: checks.threads(e, images)
     work["latency"] = lambda e: checks.latency(e, images[0])
     work["throughput"] = lambda e: checks.throughput(e, images[0])
+    work["streams"] = lambda e: checks.streams(e, images[0])
     if want is not None:
         work["memory"] = lambda e: checks.endurance(e, images[0], args.frames)
     for name, check in work.items():
