@@ -36,7 +36,8 @@ from retinart.engine.progress import Progress
 from retinart.engine.records import coco_result
 from retinart.train.checkpoint import load_checkpoint
 from retinart.train.predict import predict
-from retinart.train.trainer import TrainSettings, train, training_rule
+from retinart.train.settings import TrainSettings
+from retinart.train.trainer import train, training_rule
 
 
 @dataclass(frozen=True, kw_only=True)
