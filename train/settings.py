@@ -22,6 +22,7 @@ class TrainSettings:
 
     Attributes:
         annotations, images: a COCO instances file and its image folder.
+        check_images: decode every image before the training, and leave out those that cannot be.
         val_annotations, val_images: those that AP is measured on; without them there is no
             `best.pt`.
         eval_every: epochs between two measurements of AP.
@@ -58,6 +59,7 @@ class TrainSettings:
     annotations: Path
     images: Path
     name: str
+    check_images: bool = True
     val_annotations: Path | None = None
     val_images: Path | None = None
     eval_every: int = 1

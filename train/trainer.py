@@ -19,6 +19,7 @@ from retinart.engine.resize import ResizeRule
 from retinart.engine.variant import Variant
 from retinart.train.checkpoint import load_resume_state, save_checkpoint
 from retinart.train.data import Batch, Batches, prefetch
+from retinart.train.data_check import load_checked
 from retinart.train.initial import start
 from retinart.train.learner import Diverged, Learner
 from retinart.train.ranks import Ranks, open_ranks, process_count
@@ -57,7 +58,12 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
             fix="Choose another name, remove it, or go on with it by --resume",
         )
     state = load_resume_state(last) if resume and last.exists() else None
-    dataset = load_coco(settings.annotations, settings.images)
+    dataset = load_checked(
+        settings.annotations,
+        settings.images,
+        workers=settings.workers,
+        open_images=settings.check_images,
+    )
     if state is not None and state["annotations_sha256"] != sha256(settings.annotations):
         raise BadInput(
             f"cannot go on with {settings.folder}",

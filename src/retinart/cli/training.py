@@ -44,6 +44,11 @@ def _add_train(commands: Any, common: argparse.ArgumentParser) -> None:
     data = train.add_argument_group("data")
     data.add_argument("--images", type=Path, metavar="DIR")
     data.add_argument("--annotations", type=Path, metavar="FILE")
+    data.add_argument(
+        "--no-check-images",
+        action="store_true",
+        help="do not decode every image beforehand, which takes as long as an epoch's loading",
+    )
     data.add_argument("--val-images", type=Path, metavar="DIR", help="AP is measured on these")
     data.add_argument("--val-annotations", type=Path, metavar="FILE")
     data.add_argument("--eval-every", type=int, default=1, metavar="EPOCHS")
@@ -129,6 +134,7 @@ def _train(args: argparse.Namespace) -> int:
     settings = TrainSettings(
         annotations=args.annotations,
         images=args.images,
+        check_images=not args.no_check_images,
         val_annotations=args.val_annotations,
         val_images=args.val_images,
         eval_every=args.eval_every,
