@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -54,6 +55,13 @@ def restored(path: Path) -> Iterator[None]:
                 with atomic_path(path) as temporary:
                     temporary.write_bytes(old)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote left in a folder that is ours."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\.[0-9a-f]{16}", path.stem):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

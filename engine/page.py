@@ -15,7 +15,7 @@ INK = "#808080"  # of axes and text; in a page it becomes the text's own colour
 COLORS = ("#3b7dd8", "#d8433b", "#2e9e5b", "#a05bc8", "#c9870a", "#1f9aa8", "#c2478f", "#7a7f2a")
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 table { border-collapse: collapse; } .wide { overflow-x: auto; }
 th, td { padding: .15rem .7rem .15rem 0; text-align: right; white-space: nowrap; }

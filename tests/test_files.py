@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path, make_folder, new_folder
+from retinart.engine.files import atomic_path, make_folder, new_folder, remove_unfinished
 from support import files_below
 
 
@@ -68,3 +68,15 @@ def test_make_folder_names_the_reason(tmp_path: Path) -> None:
         make_folder(tmp_path / "file")
     with pytest.raises(BadInput, match=r"Not a directory\. Choose another output folder"):
         make_folder(tmp_path / "file" / "below")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    keep = ["last.pt", ".gitignore", ".0123.pt", "0123456789abcdef.pt"]
+    for name in (*keep, ".0123456789abcdef.pt", ".fedcba9876543210"):
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(keep)
+    with atomic_path(tmp_path / "a.pt") as temporary:  # it knows the names that are given
+        remove_unfinished(tmp_path)
+        assert not temporary.exists()
+        temporary.touch()

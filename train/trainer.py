@@ -13,7 +13,7 @@ import torch
 
 from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.errors import BadInput, CheckFailed
-from retinart.engine.files import sha256
+from retinart.engine.files import remove_unfinished, sha256
 from retinart.engine.progress import Progress
 from retinart.engine.resize import ResizeRule
 from retinart.engine.variant import Variant
@@ -114,6 +114,8 @@ class _Run:
             first_epoch, seconds = len(self.rows), float(self.rows[-1]["seconds"] or 0.0)
         per_epoch, epochs = self.batches.steps_per_epoch, self.settings.epochs
         folder = RunFolder(self.settings.folder) if self.ranks.first else None
+        if folder is not None:
+            remove_unfinished(folder.path)
         if folder is not None and state is None:
             folder.describe(self.settings, self.ranks.device)
         if folder is not None:
