@@ -152,7 +152,7 @@ class Variant:
                 fix="Upgrade retinart or export the model again",
             )
         try:
-            return cls(**{key: _tuples(value) for key, value in data.items()})
+            return cls(**{key: as_tuples(value) for key, value in data.items()})
         except TypeError as error:
             raise BadInput("the model's variant record is incomplete", why=str(error)) from error
 
@@ -208,7 +208,7 @@ def _parse(variant: Variant, assignments: Sequence[str], fixed: tuple[str, ...])
 
 def _parsed(text: str, like: Any, assignment: str) -> Any:
     try:
-        value = _tuples(json.loads(f"[{text}]" if isinstance(like, tuple) else text))
+        value = as_tuples(json.loads(f"[{text}]" if isinstance(like, tuple) else text))
     except ValueError:
         value = text
     number = isinstance(like, int | float) and not isinstance(like, bool)
@@ -220,5 +220,6 @@ def _parsed(text: str, like: Any, assignment: str) -> Any:
     return float(value) if isinstance(like, float) else value
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+def as_tuples(value: Any) -> Any:
+    """JSON's lists as tuples, at any depth."""
+    return tuple(as_tuples(v) for v in value) if isinstance(value, list | tuple) else value

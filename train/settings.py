@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from retinart.engine.errors import BadInput
+from retinart.engine.variant import as_tuples
 from retinart.train.criterion import LossSettings, check_loss
 from retinart.train.data import Augmentation
 
@@ -112,16 +113,16 @@ class TrainSettings:
                 f"the run's settings hold unknown fields: {', '.join(unknown)}",
                 why="another version wrote them",
             )
-        values = {key: _tuples(value) for key, value in data.items()}
+        values = {key: as_tuples(value) for key, value in data.items()}
         for key in _PATHS:
             if values.get(key) is not None:
                 values[key] = Path(values[key])
         try:
             values["loss"] = LossSettings(**values["loss"])
             values["augmentation"] = Augmentation(
-                **{key: _tuples(value) for key, value in values["augmentation"].items()}
+                **{key: as_tuples(value) for key, value in values["augmentation"].items()}
             )
-            values["overrides"] = {k: _tuples(v) for k, v in values["overrides"].items()}
+            values["overrides"] = {k: as_tuples(v) for k, v in values["overrides"].items()}
             return cls(**values)
         except (TypeError, KeyError) as error:
             raise BadInput("the run's settings are incomplete", why=str(error)) from error
@@ -130,10 +131,6 @@ class TrainSettings:
 _PATHS = (
     "annotations", "images", "val_annotations", "val_images", "runs", "backbone_weights", "weights",
 )  # fmt: skip
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def check_settings(settings: TrainSettings, processes: int) -> None:

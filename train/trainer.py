@@ -28,8 +28,6 @@ from retinart.train.schedule import learning_rate
 from retinart.train.settings import TrainSettings, check_settings
 from retinart.train.validate import TorchDetector, Validation
 
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -> Path:
     """Train a model. Progress and the data's problems go to stderr.
@@ -64,7 +62,8 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
         workers=settings.workers,
         open_images=settings.check_images,
     )
-    if state is not None and state["annotations_sha256"] != sha256(settings.annotations):
+    digest = sha256(settings.annotations)
+    if state is not None and state["annotations_sha256"] != digest:
         raise BadInput(
             f"cannot go on with {settings.folder}",
             why=f"{settings.annotations} is not the file that the run began with",
@@ -74,16 +73,22 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     with open_ranks(settings.device) as ranks:
-        return _Run(settings, dataset, ranks, command).go(state)
+        return _Run(settings, dataset, digest, ranks, command).go(state)
 
 
 class _Run:
     """One process of a run: what `go` and its steps share."""
 
     def __init__(
-        self, settings: TrainSettings, dataset: CocoDataset, ranks: Ranks, command: str
+        self,
+        settings: TrainSettings,
+        dataset: CocoDataset,
+        digest: str,
+        ranks: Ranks,
+        command: str,
     ) -> None:
-        self.settings, self.dataset, self.ranks, self.command = settings, dataset, ranks, command
+        self.settings, self.dataset, self.digest = settings, dataset, digest
+        self.ranks, self.command = ranks, command
         self.progress = Progress()
         begun = start(settings, dataset.classes)
         self.variant: Variant = begun.variant
@@ -232,7 +237,7 @@ class _Run:
         return {
             "command": self.command,
             "settings": plain,
-            "annotations_sha256": sha256(self.settings.annotations),
+            "annotations_sha256": self.digest,
             "torch": str(torch.__version__),
             "processes": self.ranks.count,
             "last_epoch": dict(self.rows[-1]) if self.rows else {},
@@ -241,7 +246,7 @@ class _Run:
     def _state(self) -> dict[str, Any]:
         """What a stopped run needs besides the averaged weights."""
         return {
-            "annotations_sha256": sha256(self.settings.annotations),
+            "annotations_sha256": self.digest,
             "rows": [dict(row) for row in self.rows],
             "best": self.best,
             **self.learner.state(),
