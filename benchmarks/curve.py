@@ -24,6 +24,7 @@ from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluate import evaluate
 from retinart.engine.files import new_folder, sha256
 from retinart.engine.images import list_images
+from retinart.engine.info import Compute
 from retinart.export.export import ExportSettings, export_checkpoint
 
 PRECISIONS = ("fp32", "int8")
@@ -40,7 +41,8 @@ class CurveSettings:
         annotations: COCO instances.
         calibration_images: folder, file or glob to take INT8's ranges from.
         calibration_num: how many of them.
-        precisions: of "fp32" and "int8".
+        precisions: of files, "fp32" and "int8".
+        compute: what float layers are computed in, each of these; see `Detector`.
         num_images, repeats, threads: of the timing, as in `BenchmarkSettings`.
     """
 
@@ -50,12 +52,13 @@ class CurveSettings:
     calibration_images: str | None = None
     calibration_num: int = 200
     precisions: tuple[str, ...] = PRECISIONS
+    compute: tuple[Compute, ...] = ("fp32",)
     num_images: int = 16
     repeats: int = 5
     threads: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("imgsz", "precisions"):
+        for name in ("imgsz", "precisions", "compute"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise BadInput(f"{name} is {list(values)}", fix="Give each value once")
@@ -160,13 +163,13 @@ class _Points:
         """A checkpoint at a scale, in each precision."""
         fp32 = self._export(checkpoint, size)
         paths = [self._int8(fp32) if p == "int8" else fp32 for p in self._settings.precisions]
-        figures = [self._accuracy(path) for path in paths]
+        figures = [self._accuracy(path, how) for path in paths for how in self._settings.compute]
         timing = self._timing(paths)
         return [
             {
                 "checkpoint": checkpoint.stem,
                 "imgsz": size,
-                "precision": precision,
+                "precision": timed["precision"],
                 "input": timed["input"],
                 "ap": found["AP"] or 0.0,
                 "ap50": found["AP50"] or 0.0,
@@ -177,9 +180,7 @@ class _Points:
                 "noise": timing["noise"],
                 "sha256": timed["sha256"],
             }
-            for precision, found, timed in zip(
-                self._settings.precisions, figures, timing["models"], strict=True
-            )
+            for found, timed in zip(figures, timing["models"], strict=True)
         ]
 
     def _export(self, checkpoint: Path, size: int) -> Path:
@@ -203,23 +204,25 @@ class _Points:
 
         return self._steps.file("calibrate", path, inputs, make)
 
-    def _accuracy(self, path: Path) -> dict[str, Any]:
+    def _accuracy(self, path: Path, compute: Compute) -> dict[str, Any]:
         def make() -> Any:
-            with Detector(path, runtime="openvino", threads=self._settings.threads) as detector:
+            threads = self._settings.threads
+            with Detector(path, compute=compute, threads=threads) as detector:
                 found = evaluate(detector, self._settings.annotations, self._settings.images)
             return found.figures
 
-        return dict(
-            self._steps.once("evaluate", path, {"model": sha256(path), **self.annotated}, make)
-        )
+        inputs = {"model": sha256(path), "compute": compute, **self.annotated}
+        return dict(self._steps.once("evaluate", path, inputs, make))
 
     def _timing(self, paths: list[Path]) -> dict[str, Any]:
         s = self._settings
         settings = BenchmarkSettings(
-            images=str(s.images), num_images=s.num_images, repeats=s.repeats, threads=s.threads
-        )
+            images=str(s.images), num_images=s.num_images, repeats=s.repeats, threads=s.threads,
+            compute=s.compute,
+        )  # fmt: skip
         inputs = {
             "models": [sha256(path) for path in paths], "images": self._timed,
+            "compute": list(s.compute),
             "repeats": s.repeats, "threads": s.threads, "cpu": machine.describe()["cpu"],
         }  # fmt: skip
         made = self._steps.once("time", paths[0], inputs, lambda: benchmark(paths, settings))

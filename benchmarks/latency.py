@@ -31,7 +31,7 @@ from retinart.engine.errors import BadInput, CheckFailed, RetinartError
 from retinart.engine.evaluate import evaluate
 from retinart.engine.files import sha256
 from retinart.engine.images import list_images
-from retinart.engine.info import ModelInfo, read_info
+from retinart.engine.info import Compute, ModelInfo, computed_in, read_info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,7 @@ class BenchmarkSettings:
         imgsz: shorter sides, for files with dynamic sizes; nothing takes the file's own.
         batch: images in a call, each of these.
         streams: calls at once, from a thread each, each of these.
+        compute: what float layers are computed in, each of these; see `Detector`.
         peers: names of peers to measure beside the first model, see `retinart.benchmarks.peers`.
         checkpoint: what that model was exported from, for peers in PyTorch.
         torchvision: folder that torchvision is imported from.
@@ -57,6 +58,7 @@ class BenchmarkSettings:
     imgsz: tuple[int, ...] = ()
     batch: tuple[int, ...] = (1,)
     streams: tuple[int, ...] = (1,)
+    compute: tuple[Compute, ...] = ("fp32",)
     peers: tuple[str, ...] = ()
     checkpoint: Path | None = None
     torchvision: Path = Path("build/peers")
@@ -103,7 +105,12 @@ def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, 
         info.at_imgsz(imgsz)  # before the work
     gpu = limits.measure_gpu_peaks() if any(map(is_engine, models)) else None
     peaks = limits.measure_peaks(settings.threads)
-    groups = [_group(list(zip(models, infos, strict=True)), case, settings) for case in cases]
+    ours = [
+        (path, info, compute)
+        for path, info in zip(models, infos, strict=True)
+        for compute in settings.compute
+    ]
+    groups = [_group(ours, case, settings) for case in cases]
     peaks = limits.best(peaks, limits.measure_peaks(settings.threads))
     rows = [row for group in groups for row in group["models"]]
     for row in rows:
@@ -128,11 +135,11 @@ def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, 
 
 
 def _group(
-    models: Sequence[tuple[Path, ModelInfo]], case: Case, settings: BenchmarkSettings
+    models: Sequence[tuple[Path, ModelInfo, Compute]], case: Case, settings: BenchmarkSettings
 ) -> dict[str, Any]:
     """All models and peers in one case, in turn."""
-    infos = [i if case.imgsz is None else i.at_imgsz(case.imgsz) for _, i in models]
-    found = _peers([path for path, _ in models], infos, settings)
+    infos = [i if case.imgsz is None else i.at_imgsz(case.imgsz) for _, i, _ in models]
+    found = _peers([path for path, _, _ in models], infos, settings)
     left_out = [p for p in found if isinstance(p, LeftOut)]
     paths = list_images(settings.images)
     if any(isinstance(p, Peer) and p.own_size for p in found):
@@ -146,8 +153,10 @@ def _group(
             return Column(worker=worker, sizes=sizes, first_ms=worker.run(0).ms["total"])
 
         ours = [
-            column(Retinart(model=path, threads=settings.threads, imgsz=case.imgsz))
-            for path, _ in models
+            column(
+                Retinart(model=path, threads=settings.threads, imgsz=case.imgsz, compute=compute)
+            )
+            for path, _, compute in models
         ]
         theirs: list[tuple[Peer, Column]] = []
         for peer in found:
@@ -164,17 +173,18 @@ def _group(
         reference = interleave(columns, case, settings.repeats, len(paths))
         rows = [
             {
-                "model": case.name(path),
+                "model": case.name(path, compute),
                 "file": path.name,
                 "sha256": sha256(path),
-                "precision": info.precision,
+                "precision": computed_in(info.precision, compute),
+                "compute": compute,
                 **asdict(case),
                 **c.figures(case),
                 **_work(path, c.sizes),
                 "times_as_fast_as_first": asdict(_ratio(ours[0], c)),
                 "times_as_fast_as": {p.name: asdict(_ratio(other, c)) for p, other in theirs},
             }
-            for (path, info), c in zip(models, ours, strict=True)
+            for (path, info, compute), c in zip(models, ours, strict=True)
         ]
         peers = [
             {"peer": p.name, "what": p.what, "imgsz": case.imgsz, **c.figures(case)}
@@ -259,12 +269,15 @@ def _add_accuracy(
 ) -> None:
     """AP of each model at each scale, over all annotated images."""
     assert settings.annotations is not None
-    done: dict[tuple[str, int | None], dict[str, Any]] = {}
+    done: dict[tuple[str, int | None, Compute], dict[str, Any]] = {}
     for row in rows:
-        key = (row["file"], row["imgsz"])
+        key = (row["file"], row["imgsz"], row["compute"])
         if key not in done:
             with Detector(
-                paths[row["file"]], threads=settings.threads, imgsz=row["imgsz"]
+                paths[row["file"]],
+                threads=settings.threads,
+                imgsz=row["imgsz"],
+                compute=row["compute"],
             ) as detector:
                 found = evaluate(detector, settings.annotations, Path(settings.images))
             done[key] = {"ap": found.figures["AP"], "ap50": found.figures["AP50"]}

@@ -148,7 +148,8 @@ def _limits(result: dict[str, Any]) -> Table:
     notes = [
         "Share of peak: the convolutions' arithmetic in the time of infer, over what the machine "
         f"did in a large matrix product, before or after: {peaks['fp32']:.0f} GFLOP/s in FP32, "
-        f"{peaks['int8']:.0f} GOP/s in INT8."
+        + (f"{peaks['bf16']:.0f} in BF16, " if peaks["bf16"] else "")
+        + f"{peaks['int8']:.0f} GOP/s in INT8."
     ]
     head = ["model", "GMAC", "infer ms", "ms at the peak", "share of peak"]
     if gpu:

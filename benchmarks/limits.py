@@ -7,17 +7,19 @@ import multiprocessing
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from retinart.engine.gpu import find_gpus
 from retinart.engine.info import CANDIDATES, INPUT
+from retinart.engine.openvino_runner import has_bf16
 from retinart.engine.runners import find_tensor, load_openvino
 
 # Rows, inner size and columns of the product that gives the peaks: few rows, since quantizing them
 # is part of the time.
 _PRODUCT = (512, 4096, 8192)
-_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +27,22 @@ class Peaks:
     """Measured limits, in 10^9 operations a second; a MAC is two.
 
     Attributes:
+        bf16: None for a GPU, and for a CPU without such instructions.
         fp16: None where it is not measured: a CPU computes FP16 files in FP32.
         bandwidth: 10^9 bytes a second that a GPU reads and writes, or None for a CPU.
     """
 
     fp32: float
     int8: float
+    bf16: float | None = None
     fp16: float | None = None
     bandwidth: float | None = None
 
     def of(self, precision: str) -> float:
-        """The limit of the arithmetic that a model file of this precision is run in."""
+        """The limit of the arithmetic that layers of this precision are computed in."""
         kind = precision.partition("+")[0]
-        return {"int8": self.int8, "fp16": self.fp16 or self.fp32}.get(kind, self.fp32)
+        limits = {"int8": self.int8, "bf16": self.bf16, "fp16": self.fp16}
+        return limits.get(kind) or self.fp32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +64,12 @@ def bytes_of(precision: str) -> int:
 
 
 def measure_peaks(threads: int) -> Peaks:
-    """The fastest of ten products of large matrices on the CPU, in float32 and in int8."""
-    return Peaks(fp32=_peak(threads, int8=False), int8=_peak(threads, int8=True))
+    """The fastest of ten products of large matrices on the CPU, in each arithmetic it has."""
+    return Peaks(
+        fp32=_peak(threads, "fp32"),
+        int8=_peak(threads, "int8"),
+        bf16=_peak(threads, "bf16") if has_bf16() else None,
+    )
 
 
 def measure_gpu_peaks() -> Peaks | None:
@@ -76,7 +85,8 @@ def measure_gpu_peaks() -> Peaks | None:
 
 def best(a: Peaks, b: Peaks) -> Peaks:
     """The higher of each: a peak that was measured in a noisy moment is none."""
-    return Peaks(fp32=max(a.fp32, b.fp32), int8=max(a.int8, b.int8))
+    bf16 = None if a.bf16 is None or b.bf16 is None else max(a.bf16, b.bf16)
+    return Peaks(fp32=max(a.fp32, b.fp32), int8=max(a.int8, b.int8), bf16=bf16)
 
 
 def count_work(model: Path, size: tuple[int, int]) -> Work:
@@ -102,19 +112,20 @@ def count_work(model: Path, size: tuple[int, int]) -> Work:
     return Work(macs=macs, values=values)
 
 
-def _peak(threads: int, *, int8: bool) -> float:
+def _peak(threads: int, kind: Literal["fp32", "bf16", "int8"]) -> float:
     openvino = load_openvino()
     ops = openvino.opset13
     rng = np.random.default_rng(0)
     rows, inner, columns = _PRODUCT
     x = ops.parameter([rows, inner], np.float32)
-    weights = rng.integers(-127, 128, (columns, inner)).astype(np.int8 if int8 else np.float32)
-    left, right = x, ops.constant(weights)
-    if int8:
+    type_of = np.int8 if kind == "int8" else np.float32
+    left, right = x, ops.constant(rng.integers(-127, 128, (columns, inner)).astype(type_of))
+    if kind == "int8":
         left = ops.fake_quantize(x, *(np.float32(v) for v in (-128, 127, -128, 127)), 256)
         right = ops.multiply(ops.convert(right, "f32"), np.float32(0.01))
     model = openvino.Model([ops.matmul(left, right, False, True)], [x], "product")
-    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    hint = "bf16" if kind == "bf16" else "f32"
+    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
     request = openvino.Core().compile_model(model, "CPU", config).create_infer_request()
     values = rng.integers(-127, 128, (rows, inner)).astype(np.float32)
     best = np.inf

@@ -15,6 +15,7 @@ import numpy as np
 from retinart.benchmarks import machine, measures
 from retinart.benchmarks.peers import stages
 from retinart.benchmarks.workers import Turn, Worker
+from retinart.engine.info import Compute
 from retinart.engine.progress import Progress
 
 STAGES = ("total", "decode", "resize", "infer", "nms", "results")
@@ -29,9 +30,10 @@ class Case:
     batch: int
     streams: int
 
-    def name(self, path: Path) -> str:
+    def name(self, path: Path, compute: Compute) -> str:
         """What to call a model in this case."""
         parts = [path.name]
+        parts += [f"in {compute}"] if compute != "fp32" else []
         parts += [f"at {self.imgsz}"] if self.imgsz else []
         parts += [f"batch {self.batch}"] if self.batch > 1 else []
         parts += [f"{self.streams} streams"] if self.streams > 1 else []

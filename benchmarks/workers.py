@@ -24,7 +24,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector, RuntimeName
 from retinart.engine.errors import RetinartError
 from retinart.engine.images import Image, read_image
-from retinart.engine.info import Thresholds
+from retinart.engine.info import Compute, Thresholds
 from retinart.engine.timing import StageClock
 
 
@@ -78,12 +78,14 @@ class Retinart:
     Attributes:
         model: an exported file or an engine.
         runtime: see `Detector`.
+        compute: see `Detector`.
         imgsz: shorter side, for files with dynamic sizes; None takes the file's.
     """
 
     model: Path
     threads: int
     runtime: RuntimeName = "auto"
+    compute: Compute = "fp32"
     imgsz: int | None = None
 
     def open(self) -> Engine:
@@ -251,7 +253,11 @@ def _peak_mib() -> float:
 class _Retinart:
     def __init__(self, recipe: Retinart) -> None:
         self._detector = Detector(
-            recipe.model, runtime=recipe.runtime, threads=recipe.threads, imgsz=recipe.imgsz
+            recipe.model,
+            runtime=recipe.runtime,
+            compute=recipe.compute,
+            threads=recipe.threads,
+            imgsz=recipe.imgsz,
         )
 
     def size(self, image: Image) -> tuple[int, int]:

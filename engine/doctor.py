@@ -6,6 +6,7 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 
+from retinart.engine.errors import RetinartError
 from retinart.engine.gpu import find_gpus
 
 # distribution names that provide it, the extra of retinart, what it is for
@@ -56,6 +57,15 @@ def examine() -> list[Part]:
         target = f"retinart[{extra}]" if extra else "retinart"
         command = "" if version else f'pip install "{target}"'
         parts.append(Part(name=name, version=version, purpose=purpose, command=command))
+    bf16 = _has_bf16()
+    parts.append(
+        Part(
+            name="bf16",
+            version="in this CPU" if bf16 else None,
+            purpose="half the time of FP32 on a CPU: --compute bf16",
+            command="" if bf16 else "a CPU with AVX512-BF16 or AMX",
+        )
+    )
     gpus = find_gpus()
     found = ", ".join(f"{g.name} ({g.compute_capability}, CUDA {g.cuda})" for g in gpus)
     parts.append(
@@ -67,6 +77,16 @@ def examine() -> list[Part]:
         )
     )
     return parts
+
+
+def _has_bf16() -> bool:
+    """Whatever may be missing here."""
+    try:
+        from retinart.engine.openvino_runner import has_bf16
+
+        return has_bf16()
+    except (ImportError, RetinartError):
+        return False
 
 
 def table(parts: list[Part]) -> str:

@@ -12,12 +12,21 @@ from typing import Any
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.images import Image
-from retinart.engine.info import CANDIDATES, INPUT, REEXPORT, ModelInfo, Thresholds
+from retinart.engine.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
 from retinart.engine.nms import detect_from_candidates
 from retinart.engine.runners import Finish, find_tensor, last_line, load_openvino
 from retinart.engine.timing import StageClock
 
 _BATCH_SIZES = 4  # compiled models that are kept, one a batch size
+_HINTS: dict[Compute, str] = {"fp32": "f32", "bf16": "bf16"}
+
+
+def has_bf16(device: str = "CPU") -> bool:
+    """Whether an OpenVINO device has instructions for bfloat16."""
+    try:
+        return "BF16" in load_openvino().Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+    except RuntimeError:  # no such device, which is said when a model is compiled for it
+        return False
 
 
 class OpenVINORunner:
@@ -27,6 +36,7 @@ class OpenVINORunner:
         path: the ONNX file.
         info: its metadata.
         device: an OpenVINO device, such as "CPU".
+        compute: what the network's float layers are computed in; see `Detector`.
         threads: inference threads; None leaves the choice to OpenVINO.
         throughput: the highest rate of several batches at once, each of which takes longer, and
             not the shortest time of one. On a CPU a few threads work on each batch, which wait
@@ -42,6 +52,7 @@ class OpenVINORunner:
         info: ModelInfo,
         *,
         device: str = "CPU",
+        compute: Compute = "fp32",
         threads: int | None = None,
         throughput: bool = False,
         cache_dir: Path | None = None,
@@ -49,9 +60,15 @@ class OpenVINORunner:
         openvino = load_openvino()
         self._info, self._device = info, device
         self._core = openvino.Core()
-        # the file says its precision: without this, CPUs with bf16 would silently use that
+        if compute == "bf16" and not has_bf16(device):
+            raise BadInput(
+                f"the device {device} has no bf16 instructions",
+                why="Intel's CPUs have them since Cooper Lake, AMD's since Zen 4",
+                fix="Compute in fp32, or run an INT8 file",
+            )
+        # said in either case: left alone, CPUs with bf16 would silently use that
         self._config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": _HINTS[compute],
             "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
         }
         if threads is not None:

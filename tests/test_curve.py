@@ -14,6 +14,7 @@ import cv2
 
 from retinart.benchmarks.curve import fastest, is_pareto
 from retinart.benchmarks.demo import shipped_checkpoint
+from retinart.engine.openvino_runner import has_bf16
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -55,6 +56,14 @@ def test_curve(retinart: Command, scenes: Path, tmp_path: Path) -> None:
     again = json.loads((out / "curve.json").read_text())
     assert again["taken_over"] == 4
     assert [(p["ap"], p["ms"]) for p in again["points"]] == [(p["ap"], p["ms"]) for p in points[:2]]
+
+    if has_bf16():
+        ran = retinart(*arguments, "128", "--precisions", "fp32", "--compute", "bf16")
+        assert ran.returncode == 0, ran.stderr
+        more = json.loads((out / "curve.json").read_text())
+        assert [p["precision"] for p in more["points"]] == ["bf16"]
+        assert more["taken_over"] == 1  # the file
+        assert 0 < abs(more["points"][0]["ap"] - points[0]["ap"]) < 0.05
 
 
 def test_which_points_are_named() -> None:

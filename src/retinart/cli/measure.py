@@ -13,6 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from retinart.engine.errors import BadInput
+from retinart.engine.info import COMPUTE
+
+_COMPUTE: dict[str, Any] = {
+    "nargs": "+",
+    "choices": COMPUTE,
+    "default": ["fp32"],
+    "help": "what OpenVINO computes float layers in, each of these",
+}
 
 
 def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -40,6 +48,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     benchmark.add_argument(
         "--streams", type=int, nargs="+", default=[1], metavar="N", help="calls at once, by threads"
     )
+    benchmark.add_argument("--compute", **_COMPUTE)
     benchmark.add_argument(
         "--peers", nargs="*", metavar="NAME",
         help="also time torchvision, torch-compile, onnxruntime and torch-compile-fp16, or some",
@@ -90,6 +99,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     curve.add_argument(
         "--precisions", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"]
     )
+    curve.add_argument("--compute", **_COMPUTE)
     curve.add_argument("--num-images", type=int, default=16, metavar="N", help="to time on")
     curve.add_argument("--repeats", type=int, default=5, metavar="N", help="of every image")
     curve.add_argument("--threads", type=int, default=2, metavar="N", help="of each runtime")
@@ -119,6 +129,7 @@ def _benchmark(args: argparse.Namespace) -> int:
         imgsz=tuple(args.imgsz),
         batch=tuple(args.batch),
         streams=tuple(args.streams),
+        compute=tuple(args.compute),
         peers=NAMES if args.peers == [] else tuple(args.peers or ()),
         checkpoint=args.checkpoint,
         torchvision=args.torchvision,
@@ -162,6 +173,7 @@ def _curve(args: argparse.Namespace) -> int:
         calibration_images=args.calibration_images,
         calibration_num=args.calibration_num,
         precisions=tuple(args.precisions),
+        compute=tuple(args.compute),
         num_images=args.num_images,
         repeats=args.repeats,
         threads=args.threads,
