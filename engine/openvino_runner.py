@@ -94,7 +94,8 @@ class OpenVINORunner:
                 why=last_line(error),
                 fix=f"Devices here: {', '.join(self._core.available_devices)}",
             ) from error
-        self.at_once = int(best) if throughput else 1
+        # each that is computed has one waiting, or cores would idle until NMS makes room for it
+        self.at_once = 2 * int(best) if throughput else 1
 
     def start(
         self,

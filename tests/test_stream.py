@@ -282,7 +282,7 @@ def test_throughput(model_path: Path, detector: Detector, tmp_path: Path) -> Non
     """Several frames are under way at once, and come out in order with what a call finds."""
     path = write_video(tmp_path / "v.avi", frames=20)
     with Detector(model_path, threads=2, throughput=True) as fast:
-        assert detector.at_once == 1 and fast.at_once == min(2, os.cpu_count() or 1)
+        assert detector.at_once == 1 and fast.at_once == 2 * min(2, os.cpu_count() or 1)
         with Stream(fast, [str(path)], StreamSettings()) as stream:
             pairs = [(step.frames[0], step.found[0]) for step in stream]
             assert stream.queues["finish"].capacity == fast.at_once - 1
