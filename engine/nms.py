@@ -16,7 +16,7 @@ from retinart.engine.info import Thresholds
 
 Floats = npt.NDArray[np.float32]
 
-_CHUNK = 128  # candidates compared with each other at once
+_CHUNK = 128  # candidates that are compared at once; the rest never are when these fill the limit
 
 
 def detect_from_candidates(
@@ -76,38 +76,57 @@ def greedy_nms(
         labels: (P,) classes; boxes of different classes never suppress each other.
         nms_thresh: a box goes when its IoU with a kept one is above this.
     """
-    keep: list[np.intp] = []
-    rest = np.arange(len(boxes))
-    while rest.size:
-        chunk, rest = rest[:_CHUNK], rest[_CHUNK:]
-        inside = _suppresses(boxes, labels, chunk, chunk, nms_thresh, plus_one)
-        alive, new = np.ones(len(chunk), np.bool_), list[np.intp]()
-        for i, index in enumerate(chunk):
+    suppresses = _Suppression(boxes, labels, nms_thresh, plus_one)
+    keep = np.empty(0, np.intp)
+    for begin in range(0, len(boxes), _CHUNK):
+        chunk = np.arange(begin, min(begin + _CHUNK, len(boxes)))
+        chunk = chunk[~suppresses(keep, chunk).any(axis=0)]
+        inside = np.triu(suppresses(chunk, chunk), 1)  # a box has a say about worse ones
+        alive = np.ones(len(chunk), np.bool_)
+        for i in np.flatnonzero(inside.any(axis=1)):
             if alive[i]:
-                new.append(index)
-                alive &= ~inside[i]  # of the ones before i nothing is asked any more
-        keep += new
+                alive &= ~inside[i]
+        keep = np.concatenate([keep, chunk[alive]])
         if len(keep) >= limit:
             break
-        hit = _suppresses(boxes, labels, np.array(new), rest, nms_thresh, plus_one)
-        rest = rest[~hit.any(axis=0)]
-    return np.array(keep[:limit], np.intp)
+    return keep[:limit]
 
 
-def _suppresses(
-    boxes: Floats,
-    labels: npt.NDArray[np.intp],
-    better: npt.NDArray[np.intp],
-    worse: npt.NDArray[np.intp],
-    nms_thresh: float,
-    plus_one: bool,
-) -> npt.NDArray[np.bool_]:
-    """(B, W) bool: whether each of B better boxes would suppress each of W worse ones."""
-    one = np.float32(plus_one)
-    a, b = boxes[better][:, None], boxes[worse]
-    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]) + one
-    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]) + one
-    inter = np.maximum(width, 0) * np.maximum(height, 0)
-    area_a, area_b = ((x[..., 2] - x[..., 0] + one) * (x[..., 3] - x[..., 1] + one) for x in (a, b))
-    above = inter > np.float32(nms_thresh) * (area_a + area_b - inter)
-    return np.asarray(above & (labels[better][:, None] == labels[worse]), np.bool_)
+class _Suppression:
+    """Whether boxes would suppress others; see `greedy_nms`."""
+
+    def __init__(
+        self,
+        boxes: Floats,
+        labels: npt.NDArray[np.intp],
+        nms_thresh: float,
+        plus_one: bool,
+    ) -> None:
+        self._left, self._top, self._right, self._bottom = np.ascontiguousarray(boxes.T)
+        self._one, self._thresh = np.float32(plus_one), np.float32(nms_thresh)
+        self._area = self._extent(self._left, self._right) * self._extent(self._top, self._bottom)
+        self._labels = labels
+
+    def __call__(
+        self, better: npt.NDArray[np.intp], worse: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.bool_]:
+        """(B, W) bool: whether each of B better boxes would suppress each of W worse ones."""
+        a, b = better[:, None], worse
+        inter = self._overlap(self._left, self._right, a, b)
+        inter *= self._overlap(self._top, self._bottom, a, b)
+        limit = self._area[a] + self._area[b]
+        limit -= inter
+        limit *= self._thresh
+        return np.asarray((inter > limit) & (self._labels[a] == self._labels[b]), np.bool_)
+
+    def _extent(self, low: Floats, high: Floats) -> Floats:
+        return np.asarray(high - low + self._one, np.float32)
+
+    def _overlap(
+        self, low: Floats, high: Floats, a: npt.NDArray[np.intp], b: npt.NDArray[np.intp]
+    ) -> Floats:
+        """Of the sides [low, high] of boxes."""
+        common = np.minimum(high[a], high[b])
+        common -= np.maximum(low[a], low[b])
+        common += self._one
+        return np.maximum(common, 0, out=common)
