@@ -97,16 +97,19 @@ def run_live(detector: Detector, video: Path, *, seconds: float) -> dict[str, An
         settings = StreamSettings(max_retries=0)
         summary = run_job(detector, DetectJob(source=camera.url, out=Path(folder), stream=settings))
         sent = camera.sent
-    counts, age = summary.sources[0].counts, summary.age
-    infer = summary.stages["infer"]
+    counts, infer = summary.sources[0].counts, summary.stages["infer"]
+    ages = {"detections": summary.detected, "result": summary.written}
     figures = {
         "infer_alone_ms": round(infer_ms, 3),
         "infer_live_ms": infer.to_json(),
-        "age_ms": age.to_json(),
-        "age_p99_in_inference_times": {
-            "alone, median": round(age.percentile(99) / infer_ms, 3),
-            "live, p50": round(age.percentile(99) / infer.percentile(50), 3),
-            "live, p99": round(age.percentile(99) / infer.percentile(99), 3),
+        **{f"age_of_{what}_ms": age.to_json() for what, age in ages.items()},
+        **{
+            f"age_p99_of_{what}_in_inference_times": {
+                "alone, median": round(age.percentile(99) / infer_ms, 3),
+                "live, p50": round(age.percentile(99) / infer.percentile(50), 3),
+                "live, p99": round(age.percentile(99) / infer.percentile(99), 3),
+            }
+            for what, age in ages.items()
         },
         "sent": sent,
         "read": counts.read,

@@ -161,7 +161,8 @@ class _Run:
             self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
             self._last = time.perf_counter()
             self._first = self._first or frame.captured
-            self._summary.age.add(1000 * (self._last - frame.captured))
+            self._summary.detected.add(1000 * (step.done - frame.captured))
+            self._summary.written.add(1000 * (self._last - frame.captured))
             self._summary.frames += 1
             self._summary.detections += len(found)
             self._written[frame.place] += 1
@@ -177,7 +178,7 @@ class _Run:
 
     def _state(self, step: Step) -> str:
         """The figures so far, for the line on stderr."""
-        age, written = self._summary.age, self._summary.frames
+        age, written = self._summary.written, self._summary.frames
         found = sum(len(found) for found in step.found)
         text = f"{found} objects, {written / max(1e-9, self._last - self._first):.1f} fps"
         if self._stream.sources.live:

@@ -111,6 +111,7 @@ class Step:
         under_way: what waits for each of them.
         clock: of the detector's parts.
         found: detections, one object a frame.
+        done: when they were; `time.perf_counter` seconds.
         pictures: annotated frames, for a job's stages.
     """
 
@@ -120,6 +121,7 @@ class Step:
     under_way: list[Finish] = field(default_factory=list)
     clock: StageClock = field(default_factory=StageClock)
     found: list[Detections] = field(default_factory=list)
+    done: float = 0.0
     pictures: list[Image] = field(default_factory=list)
 
 
@@ -246,8 +248,8 @@ class Stream:
     def _finish(self, step: Step) -> Step:
         for finish in step.under_way:
             step.found += finish()
-        step.under_way = []
-        self.times.add("infer", time.perf_counter() - step.begun)
+        step.under_way, step.done = [], time.perf_counter()
+        self.times.add("infer", step.done - step.begun)
         self.times.take(step.clock, "infer: ")
         for frame in step.frames:
             self.detected[frame.place] += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from retinart.engine.figures import Times, table
+from retinart.engine.figures import PERCENTILES, Times, table
 from retinart.engine.live import SourceCounts
 
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
@@ -89,7 +89,8 @@ class DetectSummary:
         notes: what a user should know of them.
         seconds: from the first frame's capture to the last result.
         stages: times by stage.
-        age: from a frame's capture until its results were written.
+        detected, written: from a frame's capture until it was detected on, and until its results
+            were written.
         queues: by the stage that reads it: (capacity, mean depth, greatest depth).
     """
 
@@ -106,7 +107,8 @@ class DetectSummary:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stages: dict[str, Times] = field(default_factory=dict)
-    age: Times = field(default_factory=Times)
+    detected: Times = field(default_factory=Times)
+    written: Times = field(default_factory=Times)
     queues: dict[str, tuple[int, float, int]] = field(default_factory=dict)
 
     @property
@@ -148,8 +150,8 @@ class DetectSummary:
         )
         return (
             f"{table(self.stages, self.seconds)}\n"
-            f"capture to result: p50 {self.age.percentile(50):.1f}, p95 "
-            f"{self.age.percentile(95):.1f}, p99 {self.age.percentile(99):.1f} ms\n"
+            f"capture to detections: {_percentiles(self.detected)}\n"
+            f"capture to result: {_percentiles(self.written)}\n"
             f"waiting before: {waits}"
         )
 
@@ -174,10 +176,14 @@ class DetectSummary:
                 "covers": "frames written / seconds, from the first frame's capture to the last "
                 "result; loading the model is not in it",
             },
+            "capture_to_detections_ms": {
+                **self.detected.to_json(),
+                "covers": "from when a frame was decoded (file) or received (live) until it was "
+                "detected on, with all waiting in between",
+            },
             "capture_to_result_ms": {
-                **self.age.to_json(),
-                "covers": "from when a frame was decoded (file) or received (live) until its "
-                "results were written, with all waiting in between",
+                **self.written.to_json(),
+                "covers": "the same until the annotated frame and the line were written",
             },
             "stages_ms": {
                 name: {**t.to_json(), "covers": _COVERS.get(name, "")}
@@ -201,3 +207,7 @@ class DetectSummary:
         """Write `summary.json`."""
         text = json.dumps(self.to_json(), indent=1) + "\n"
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _percentiles(times: Times) -> str:
+    return ", ".join(f"p{p} {times.percentile(p):.1f}" for p in PERCENTILES) + " ms"

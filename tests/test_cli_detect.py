@@ -293,11 +293,14 @@ def test_the_summary_says_what_each_figure_covers(
     parts = ["infer: infer", "infer: nms", "infer: results"]
     assert list(stages) == ["decode", "resize", "infer", *parts, "write"]
     figures = [*stages.values(), *said["queues"].values()]
-    figures += [said[name] for name in ("frames", "fps", "capture_to_result_ms")]
+    ages = ("capture_to_detections_ms", "capture_to_result_ms")
+    figures += [said[name] for name in ("frames", "fps", *ages)]
     assert all(figure["covers"] for figure in figures)
     assert all({"p50", "p95", "p99"} < set(stage) for stage in stages.values())
     assert said["frames"]["read"] == said["frames"]["written"] == 10
     assert list(said["queues"]) == ["resize", "infer", "finish", "write", "results"]
+    assert said[ages[0]]["p50"] < said[ages[1]]["p50"]
+    assert "capture to detections: p50 " in ran.stderr
     assert "capture to result: p50 " in ran.stderr and "waiting before: resize " in ran.stderr
 
 

@@ -121,7 +121,8 @@ def test_a_video(detector: Detector, tmp_path: Path) -> None:
     assert all(list(line) == LINE_KEYS and line["source"] == str(source) for line in lines)
     parts = ["infer: infer", "infer: nms", "infer: results"]
     assert list(summary.stages) == ["decode", "resize", "infer", *parts, "draw", "write"]
-    assert all(t.count == 12 for t in summary.stages.values()) and summary.age.count == 12
+    assert all(t.count == 12 for t in summary.stages.values()) and summary.written.count == 12
+    assert summary.detected.count == 12 and summary.detected.max_ms < summary.written.max_ms
 
 
 def test_a_video_of_odd_size(detector: Detector, tmp_path: Path) -> None:
