@@ -9,7 +9,7 @@ from typing import Any
 
 from retinart.benchmarks import measures
 from retinart.benchmarks.latency_report import environment, why_no_report
-from retinart.benchmarks.latency_tables import Table
+from retinart.benchmarks.latency_tables import Table, peaks_text
 from retinart.engine.files import atomic_path
 from retinart.engine.page import COLORS, INK, load_matplotlib, svg, table, write_page
 
@@ -96,8 +96,7 @@ def _tables(result: dict[str, Any]) -> list[Table]:
             notes=[
                 "Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in "
                 "the time of infer, over the best that the machine did in a large matrix product: "
-                f"{peaks['fp32']:.0f} GFLOP/s in FP32, {peaks['int8']:.0f} GOP/s in INT8. At the "
-                "peak: the ratio if infer reached it."
+                f"{peaks_text(peaks)}. At the peak: the ratio if infer reached it."
             ],
         ),
         Table(
@@ -165,7 +164,8 @@ def _draw(result: dict[str, Any]) -> Any:
         style: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "marker": "osD^"[i % 4]}
         ratios.errorbar(x, y, spread, label=f"{backbone} {precision}", capsize=3, **style)
         shares.plot(x, [100 * p["share_of_peak"] for p in points], **style)
-    for precision, reach in result["reach"].items():
+    for reach in dict.fromkeys(result["reach"].values()):
+        precision = next(p for p, value in result["reach"].items() if value == reach)
         ratios.axhline(reach, color=INK, linestyle="--", linewidth=1)
         ratios.annotate(f"{precision}: {reach:g}", (0, reach), (4, -11), fontsize=8, color=INK,
                         xycoords=("axes fraction", "data"),

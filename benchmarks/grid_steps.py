@@ -15,6 +15,8 @@ from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.observe import choose_images
 from retinart.engine.files import atomic_path, sha256
 from retinart.engine.images import Image, list_images, read_image
+from retinart.engine.info import COMPUTE
+from retinart.engine.openvino_runner import has_bf16
 from retinart.engine.variant import Variant
 from retinart.export.export import ExportSettings, export_checkpoint, input_size
 from retinart.export.sources import SOURCES
@@ -80,9 +82,10 @@ class Grid:
             num_images=s.num_images,
             repeats=s.repeats,
             threads=s.threads,
+            compute=COMPUTE if has_bf16() else ("fp32",),
         )
         inputs = {
-            "models": [sha256(fp32), sha256(int8)], "images": hash_of(self._images),
+            "compute": list(settings.compute), "models": [sha256(fp32), sha256(int8)], "images": hash_of(self._images),
             "num": s.num_images, "repeats": s.repeats, "threads": s.threads,
             "cpu": machine.describe()["cpu"],
         }  # fmt: skip

@@ -143,13 +143,17 @@ def warnings(result: dict[str, Any]) -> list[str]:
     return sentences
 
 
+def peaks_text(peaks: dict[str, float | None]) -> str:
+    """The limits of a CPU's arithmetic, for the middle of a sentence."""
+    bf16 = f", {peaks['bf16']:.0f} in BF16" if peaks.get("bf16") else ""
+    return f"{peaks['fp32']:.0f} GFLOP/s in FP32{bf16}, {peaks['int8']:.0f} GOP/s in INT8"
+
+
 def _limits(result: dict[str, Any]) -> Table:
     peaks, gpu = result["peak_gops"], result["gpu_peak_gops"]
     notes = [
         "Share of peak: the convolutions' arithmetic in the time of infer, over what the machine "
-        f"did in a large matrix product, before or after: {peaks['fp32']:.0f} GFLOP/s in FP32, "
-        + (f"{peaks['bf16']:.0f} in BF16, " if peaks["bf16"] else "")
-        + f"{peaks['int8']:.0f} GOP/s in INT8."
+        f"did in a large matrix product, before or after: {peaks_text(peaks)}."
     ]
     head = ["model", "GMAC", "infer ms", "ms at the peak", "share of peak"]
     if gpu:

@@ -33,7 +33,7 @@ def timing(backbone: str, int8: float, peak: float) -> dict[str, Any]:
 
     return {
         "backbone": backbone, "imgsz": 400, "images": ["a.jpg"], "repeats": 4, "threads": 2,
-        "noise": 0.3, "peak_gops": {"fp32": peak, "int8": 4 * peak},
+        "noise": 0.3, "peak_gops": {"fp32": peak, "int8": 4 * peak, "bf16": None},
         "machine": {"cpu": "a CPU", "versions": {"openvino": "1"}},
         "models": [model("fp32", 2.0), model("int8", int8)],
         "peers": [{**row(100), "what": "torchvision's RetinaNet, eager mode"}],
@@ -56,6 +56,23 @@ def test_summary(tmp_path: Path) -> None:
     written = write_results(tmp_path / "grid", result)
     assert [path.name for path in written] == ["grid.md", "grid.json", "grid.html"]
     assert "<svg" in written[-1].read_text() and "4.40 (4.30 to 4.50) BELOW" in text
+
+
+def test_bf16_has_its_own_limit_and_the_files_aim() -> None:
+    one = timing("resnet50", 5.0, 150)
+    one["peak_gops"]["bf16"] = 300
+    interval = {"value": 4.6, "low": 4.5, "high": 4.7}
+    both = one["models"][1] | {"precision": "int8+bf16", "times_as_fast_as": {grid.PEER: interval}}
+    one["models"][1:1] = [one["models"][0] | {"precision": "bf16"}]
+    one["models"].append(both)
+    result = grid.summary([one])
+    fp32, bf16, int8, mixed = result["points"]
+    assert bf16["ms_at_peak"] == pytest.approx(fp32["ms_at_peak"] / 2)
+    assert mixed["ms_at_peak"] == int8["ms_at_peak"] and mixed["reached"]
+    result["command"] = "grid"
+    text = report(result)
+    assert "150 GFLOP/s in FP32, 300 in BF16, 600 GOP/s in INT8" in text
+    assert "INT8+BF16: 4.60 to 4.60 times as fast; at least 4.5 at all 1 points." in text
 
 
 def test_prepare(
