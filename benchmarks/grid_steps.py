@@ -85,9 +85,9 @@ class Grid:
             compute=COMPUTE if has_bf16() else ("fp32",),
         )
         inputs = {
-            "compute": list(settings.compute), "models": [sha256(fp32), sha256(int8)], "images": hash_of(self._images),
-            "num": s.num_images, "repeats": s.repeats, "threads": s.threads,
-            "cpu": machine.describe()["cpu"],
+            "models": [sha256(fp32), sha256(int8)], "compute": list(settings.compute),
+            "images": hash_of(self._images), "num": s.num_images, "repeats": s.repeats,
+            "threads": s.threads, "cpu": machine.describe()["cpu"],
         }  # fmt: skip
         found = self._steps.once("time", fp32, inputs, lambda: benchmark([fp32, int8], settings))
         return {**found, "backbone": backbone, "imgsz": size}
