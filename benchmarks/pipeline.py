@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = []
     try:
         for model in args.model:
-            with Detector(model, threads=args.threads) as detector:
+            files = bool(args.long)  # as `retinart detect` has it for them
+            with Detector(model, threads=args.threads, throughput=files) as detector:
                 size = "x".join(map(str, detector.info.resize.canvas or ("dynamic",)))
                 print(f"## {model.stem}, {size}, {args.video.name}, {args.threads} threads\n")
                 if args.live:
