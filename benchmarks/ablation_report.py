@@ -66,8 +66,8 @@ def markdown(result: dict[str, Any], tables: Sequence[Table]) -> str:
         "columns compare by order and not by value.",
     ]
     for table in tables:
-        lines += ["", f"## {table.title}", "", _line((*table.head, *FIGURES, "paper's AP", "s"))]
-        lines.append("|" + "---|" * (len(table.head) + len(FIGURES) + 2))
+        lines += ["", f"## {table.title}", "", _line((*table.head, *FIGURES, "paper's AP"))]
+        lines.append("|" + "---|" * (len(table.head) + len(FIGURES) + 1))
         lines += [_line(_cells(result, row)) for row in table.rows]
     lines += ["", *verdict(result, tables)]
     if result["figure4"]:
@@ -103,7 +103,6 @@ def verdict(result: dict[str, Any], tables: Sequence[Table]) -> list[str]:
 def _cells(result: dict[str, Any], row: Row) -> tuple[str, ...]:
     runs = result["runs"][row.run.name]
     paper = "-" if row.paper is None else str(row.paper)
-    seconds = f"{statistics.mean(r['seconds'] for r in runs):.0f}"
     diverged = sum(r["figures"] is None for r in runs)
     found = []
     for figure in FIGURES:
@@ -112,7 +111,7 @@ def _cells(result: dict[str, Any], row: Row) -> tuple[str, ...]:
         if len(values) > 1:
             text += f" ± {statistics.stdev(values):.1f}"
         found.append(text + (f" ({diverged} diverged)" if values and diverged else ""))
-    return (*row.cells, *found, paper, seconds)
+    return (*row.cells, *found, paper)
 
 
 def _line(cells: Sequence[str]) -> str:
