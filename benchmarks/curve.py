@@ -178,6 +178,7 @@ class _Points:
                 "gmac": timed["gmac"],
                 "share_of_peak": timed["share_of_peak"],
                 "noise": timing["noise"],
+                "commit": timing["machine"].get("commit"),
                 "sha256": timed["sha256"],
             }
             for found, timed in zip(figures, timing["models"], strict=True)

@@ -64,7 +64,13 @@ def report(curve: dict[str, Any]) -> str:
         "|---" * len(_HEAD) + "|",
     ]
     lines += ["| " + " | ".join(_cells(point)) + " |" for point in curve["points"]]
-    return "\n".join([*lines, "", _fastest(curve)])
+    return "\n".join([*lines, "", _fastest(curve), *_commits(curve)])
+
+
+def _commits(curve: dict[str, Any]) -> list[str]:
+    """A sentence where points were taken over that another version of the code was timed for."""
+    commits = dict.fromkeys(str(point["commit"])[:12] for point in curve["points"])
+    return [f"Timed at several commits: {', '.join(commits)}."] if len(commits) > 1 else []
 
 
 def draw(curve: dict[str, Any], *, paper: bool) -> Any:
@@ -141,6 +147,7 @@ def _parts(curve: dict[str, Any]) -> list[str]:
     return [
         f"<p>{html.escape(curve['what'])}; AP over {curve['images']} images.</p>",
         f"<p><b>{html.escape(_fastest(curve))}</b></p>",
+        *(f"<p>{html.escape(said)}</p>" for said in _commits(curve)),
         noise(curve["noise"]),
         svg(draw(curve, paper=True)),
         "<p>Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as good "

@@ -133,6 +133,7 @@ def summary(timings: Sequence[dict[str, Any]]) -> dict[str, Any]:
                     "peak_mib": model["peak_mib"],
                     "peer_peak_mib": peer["peak_mib"],
                     "noise": timing["noise"],
+                    "commit": timing["machine"].get("commit"),
                 }
             )
     return {

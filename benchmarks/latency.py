@@ -25,10 +25,11 @@ from retinart.benchmarks.peers import (
 )
 from retinart.benchmarks.turns import Case, Column, interleave
 from retinart.benchmarks.workers import Recipe, Retinart, Worker
+from retinart.engine.coco import load_coco
 from retinart.engine.detector import Detector
 from retinart.engine.engine_file import is_engine, read_engine_info
 from retinart.engine.errors import BadInput, CheckFailed, RetinartError
-from retinart.engine.evaluate import evaluate
+from retinart.engine.evaluate import evaluate, require_pycocotools
 from retinart.engine.files import sha256
 from retinart.engine.images import list_images
 from retinart.engine.info import Compute, ModelInfo, computed_in, read_info
@@ -95,14 +96,8 @@ def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, 
     if len(set(models)) < len(models):
         raise BadInput("a model is named twice", fix="Name each file once")
     infos = [read_engine_info(p).model if is_engine(p) else read_info(p) for p in models]
-    cases = [
-        Case(imgsz=imgsz, batch=batch, streams=streams)
-        for imgsz, batch, streams in itertools.product(
-            settings.imgsz or (None,), settings.batch, settings.streams
-        )
-    ]
-    for info, imgsz in itertools.product(infos, settings.imgsz):
-        info.at_imgsz(imgsz)  # before the work
+    cases = _cases(settings)
+    _check(models, infos, settings)  # before the work
     gpu = limits.measure_gpu_peaks() if any(map(is_engine, models)) else None
     peaks = limits.measure_peaks(settings.threads)
     ours = [
@@ -132,6 +127,36 @@ def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, 
         "peers": [row for group in groups for row in group["peers"]],
         "left_out": groups[0]["left_out"],
     }
+
+
+def row_names(models: Sequence[Path], settings: BenchmarkSettings) -> list[str]:
+    """What the rows of a benchmark are called."""
+    return [
+        case.name(path, compute)
+        for case in _cases(settings)
+        for path in models
+        for compute in settings.compute
+    ]
+
+
+def _cases(settings: BenchmarkSettings) -> list[Case]:
+    return [
+        Case(imgsz=imgsz, batch=batch, streams=streams)
+        for imgsz, batch, streams in itertools.product(
+            settings.imgsz or (None,), settings.batch, settings.streams
+        )
+    ]
+
+
+def _check(models: Sequence[Path], infos: Sequence[ModelInfo], settings: BenchmarkSettings) -> None:
+    """Raise what would otherwise be found out in the middle, or at the end."""
+    for info, imgsz in itertools.product(infos, settings.imgsz):
+        info.at_imgsz(imgsz)
+    list_images(settings.images)
+    _peers(models, infos, settings)
+    if settings.annotations is not None:
+        require_pycocotools()
+        load_coco(settings.annotations, Path(settings.images))
 
 
 def _group(

@@ -132,6 +132,12 @@ def warnings(result: dict[str, Any]) -> list[str]:
             "than times, and differences below that mean nothing"
         )
     sentences = [f"{said}."]
+    runs = len(result["images"]) * result["repeats"]
+    if runs < measures.FEWEST:
+        sentences.append(
+            f"WARNING: {runs} runs are too few for a 95% interval: those given are too narrow. "
+            "Raise --repeats."
+        )
     for m in result["models"]:
         others = {"the first": m["times_as_fast_as_first"], **m["times_as_fast_as"]}
         for name, ratio in others.items():

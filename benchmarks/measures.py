@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 Values = Sequence[float] | npt.NDArray[np.float64]
 RESAMPLES = 2000
+FEWEST = 6  # values of which a median has a 95% interval: 2 * 0.5^6 < 0.05
 NOISY = 0.10  # spread of the reference workload from which on figures are not to be trusted
 
 

@@ -25,11 +25,11 @@ def read_baseline(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
     Args:
         path: `benchmark.json` of `retinart benchmark --out`.
-        names: of the model files that are to be compared with it.
+        names: of the rows that are to be compared with it.
 
     Raises:
-        BadInput: it is no such file, was made before single runs were kept, or holds none of the
-            models; or two of the models have one name.
+        BadInput: it is no such file, was made before single runs were kept or of too few, or holds
+            none of the rows; or two of these have one name.
     """
     again = "Give the benchmark.json that `retinart benchmark --out DIR` wrote"
     try:
@@ -46,15 +46,21 @@ def read_baseline(path: Path, names: Sequence[str]) -> dict[str, Any]:
             why="without them no interval can be given",
             fix="Run the old benchmark again",
         )
+    if any(len(model["runs_ms"].get("total", ())) < measures.FEWEST for model in old["models"]):
+        raise BadInput(
+            f"{path} holds too few runs to compare with",
+            why=f"the median of less than {measures.FEWEST} has no 95% interval",
+            fix="Run the old benchmark again with more --repeats",
+        )
     if len(set(names)) < len(names):
         raise BadInput(
             "two models have one name, by which they are compared", fix="Rename one of the files"
         )
-    had = [model.get("file", model["model"]) for model in old["models"]]
+    had = [model["model"] for model in old["models"]]
     if not set(names) & set(had):
         raise BadInput(
-            f"{path} holds none of these models",
-            why=f"it has {', '.join(dict.fromkeys(had))}; now there is {', '.join(names)}",
+            f"{path} holds nothing to compare with",
+            why=f"it has {', '.join(had)}; now there is {', '.join(names)}",
         )
     return old
 

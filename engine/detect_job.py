@@ -202,7 +202,7 @@ class _Run:
                 raise BadInput(
                     f"nothing was received from {source.name}",
                     why=source.counts.why,
-                    fix="Check the address, or raise --timeout or --max-retries",
+                    fix="Check the source, or raise --timeout or --max-retries",
                 )
         raise BadInput(
             f"no frame of {sources[0].name} was chosen",
@@ -277,6 +277,10 @@ class _Run:
         }
         if self._job.copies and any(s.sound == "dropped" for s in summary.sources):
             summary.notes.append("annotated videos have no sound: it is not copied")
+        elif self._job.copies and any(s.sound == "unknown" and not s.live for s in summary.sources):
+            summary.notes.append(
+                "annotated videos have no sound: if there was any, it is not copied"
+            )
         summary.notes += self._files.notes
         path = self._job.out / "summary.json"
         summary.outputs.append(path)

@@ -86,7 +86,7 @@ def evaluate(
         BadInput: the data cannot be used, or shares no class name with the model.
         MissingDependency: pycocotools is not installed.
     """
-    _pycocotools()  # before the work: without it there are no figures
+    require_pycocotools()  # before the work: without it there are no figures
     dataset = load_coco(annotations, images)
     problems = list(dataset.summary())
     dataset = _with_one_category_a_name(dataset, problems)
@@ -134,7 +134,7 @@ def coco_figures(
     dataset: CocoDataset, results: list[dict[str, Any]], image_ids: Sequence[int]
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """The twelve figures and AP by class of COCO results on some images of a dataset."""
-    COCO, COCOeval = _pycocotools()
+    COCO, COCOeval = require_pycocotools()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints; stdout is ours
         truth = COCO()
         truth.dataset = _truth(dataset)
@@ -154,7 +154,7 @@ def coco_figures(
     return stats, per_class
 
 
-def _pycocotools() -> tuple[Any, Any]:
+def require_pycocotools() -> tuple[Any, Any]:
     """Its classes COCO and COCOeval."""
     try:
         from pycocotools.coco import COCO

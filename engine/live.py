@@ -143,7 +143,10 @@ class LiveSource:
         retries = 0
         while not self._stop.is_set():
             before = self.counts.read
-            why = self._receive()
+            try:
+                why = self._receive()
+            except Exception as error:  # of a driver or decoder: like any other break
+                why = f"{type(error).__name__}: {error}"
             if self._stop.is_set() or self.counts.ended:
                 break
             if self.counts.read > before:

@@ -112,6 +112,8 @@ class Outputs:
         self._taken = {p.resolve() for copy in copies for p in copy.pictures.values()}
         self._stack = ExitStack()  # in case this does not come to its end
         self._ends: list[tuple[Path, ExitStack, COCOResults | CSVRows]] = []
+        self._growing: list[Path] = []  # their temporary files
+        self._folders = {out, *(path.parent for path in (coco, csv) if path is not None)}
         with self._stack:
             self._stack.enter_context(new_folder(out))
             self._lines = LineFile(out / "detections.jsonl")
@@ -137,7 +139,8 @@ class Outputs:
             OSError: something cannot be written.
         """
         files = {v.temporary: v.written for v in self._videos.values()}
-        check_room(self._out, {**files, self._lines.path: 0} if self.paths else files)
+        files |= dict.fromkeys(self._growing, 0)
+        check_room(self._folders, {**files, self._lines.path: 0} if self.paths else files)
         if picture is not None:
             self._annotate(frame, picture)
         self._jsonl.write(record)
@@ -178,6 +181,7 @@ class Outputs:
     def _open(self, path: Path, kind: Callable[..., COCOResults | CSVRows]) -> None:
         stack = self._stack.enter_context(ExitStack())
         temporary = stack.enter_context(atomic_path(path))
+        self._growing.append(temporary)
         file = stack.enter_context(
             temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="")
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from retinart.engine.errors import RetinartError
@@ -17,32 +18,33 @@ class OutOfRoom(RetinartError):
     """There is no more room for output; what was written until then is kept."""
 
 
-def check_room(folder: Path, files: dict[Path, int]) -> None:
+def check_room(folders: Iterable[Path], files: dict[Path, int]) -> None:
     """See that files can grow and still be ended.
 
     Args:
-        folder: where the disk is.
-        files: those being written, with the number of frames in each.
+        folders: whose disks are written to.
+        files: those being written, with the number of frames in each video, 0 for others.
 
     Raises:
         OutOfRoom: the disk has no more than what ending them may take, or one of them comes near
             the largest size that this process may write (`ulimit -f`).
     """
     index = _INDEX * sum(files.values())
-    free = shutil.disk_usage(folder).free
-    if free < RESERVE + index:
-        raise OutOfRoom(
-            f"the disk of {folder} is full",
-            why=f"{free / 2**20:.1f} MiB are left, which ending the files may take",
-            fix="Make room, or choose another folder with --out",
-        )
+    for folder in folders:
+        free = shutil.disk_usage(folder).free
+        if free < RESERVE + index:
+            raise OutOfRoom(
+                f"the disk of {folder} is full",
+                why=f"{free / 2**20:.1f} MiB are left, which ending the files may take",
+                fix="Make room, or choose another folder with --out",
+            )
     limit = largest_file()
     if limit is None:
         return
     for path, frames in files.items():
         if path.stat().st_size > limit - _HELD_BACK - _INDEX * frames:
             raise OutOfRoom(
-                f"an output in {folder} has almost reached {limit / 2**20:.1f} MiB",
+                f"an output in {path.parent} has almost reached {limit / 2**20:.1f} MiB",
                 why="this process may not write larger files (ulimit -f)",
                 fix="Raise the limit",
             )

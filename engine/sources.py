@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from retinart.engine import av_capture
 from retinart.engine.errors import BadInput
@@ -111,7 +111,7 @@ def open_source(
         BadInput: it is nothing of these, or a file that cannot be read.
     """
     path, remote = Path(name), "://" in name
-    if remote and (scheme := urlsplit(name).scheme).lower() not in _SCHEMES:
+    if remote and (scheme := _split(name).scheme).lower() not in _SCHEMES:
         raise BadInput(
             f"cannot read from {shown_address(name)}",
             why=f"{scheme}:// is not known",
@@ -142,11 +142,18 @@ def open_source(
 def is_live(name: str) -> bool:
     """Whether a name is that of a live source; it is not opened."""
     if "://" in name:
-        parts = urlsplit(name)
+        parts = _split(name)
         file = Path(parts.path).suffix.lower() in VIDEO_SUFFIXES
         return not (file and parts.scheme.startswith("http"))
     path = Path(name)
     return path.is_char_device() or (name.isdecimal() and not path.exists())
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise BadInput(f"{shown_address(address)} is no address", why=str(error)) from error
 
 
 def _connect(address: str | int, timeout: float) -> Capture:

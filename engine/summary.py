@@ -15,7 +15,7 @@ from retinart.engine.live import SourceCounts
 How = Literal["complete", "interrupted", "failed", "lost"]
 
 _COVERS = {
-    "decode": "reading and decoding a frame of a file into BGR",
+    "decode": "reading and decoding a frame of a file into BGR, with those left out before it",
     "receive": "waiting for a live source's next frame, decoding it, and BGR",
     "resize": "a step's frames (one of each source at most) to the network's size",
     "infer": "a step through the network and NMS, and boxes back into the frames' pixels, from its "

@@ -158,7 +158,7 @@ def open_capture(name: str | int, timeout: float) -> cv2.VideoCapture:
 
 def shown_address(address: str) -> str:
     """An address without the user name and password that it may hold."""
-    return re.sub(r"(?<=://)[^/@]*@", "", address)
+    return re.sub(r"(?<=://)[^/?#]*@", "", address)  # a password may hold an @ itself
 
 
 def opencv_name(path: Path) -> str:

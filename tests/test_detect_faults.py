@@ -212,9 +212,41 @@ def test_room_grows_with_the_index_that_is_still_to_be_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
     video = tmp_path / "v.mp4"
     video.touch()
-    check_room(tmp_path, {video: 1000})
+    check_room([tmp_path], {video: 1000})
     with pytest.raises(OutOfRoom):
-        check_room(tmp_path, {video: 10**6})
+        check_room([tmp_path], {video: 10**6})
+
+
+@pytest.mark.parametrize("kind", ["csv", "coco"])
+def test_the_disk_of_a_further_output_fills_up(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It may be another one than that of --out."""
+    other = tmp_path / "other"
+    other.mkdir()
+    free = iter([10**9] * 4)
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda path: SimpleNamespace(free=next(free, 2**20) if path == other else 10**9),
+    )
+    clip = str(write_video(tmp_path / "clip.mp4", frames=10))
+    summary = _run(detector, clip, tmp_path / "out", **{kind: other / "r"})
+    assert str(summary.error).startswith(f"the disk of {other} is full")
+    assert summary.frames == 4 and files_below(other) == ["r"]
+    _whole(tmp_path / "out", "clip.mp4")
+
+
+def test_a_further_output_near_the_largest_size(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retinart.engine.room.largest_file", lambda: 2**20 - 1)  # all is held back
+    clip = str(write_video(tmp_path / "clip.mp4", frames=10))
+    table = tmp_path / "other" / "r.csv"
+    table.parent.mkdir()
+    with pytest.raises(OutOfRoom, match=f"an output in {table.parent} has almost reached 1.0 MiB"):
+        _run(detector, clip, tmp_path / "out", csv=table, copies=False)
+    assert files_below(tmp_path) == ["clip.mp4"]
 
 
 def test_one_source_that_dies_does_not_stop_the_others(

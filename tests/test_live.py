@@ -155,6 +155,23 @@ def test_a_stall_is_told_from_an_end(make: Make) -> None:
     assert said == ["camera: no frame for 0.01 s; given up after 0 retries"]
 
 
+def test_a_driver_that_raises_is_a_break_like_others(make: Make) -> None:
+    """Left alone, its thread would die, and whoever reads the source would wait for ever."""
+    said: list[str] = []
+
+    class Faulty(Camera):
+        def retrieve(self) -> tuple[bool, Any]:
+            raise RuntimeError("no such format")
+
+    source = make(Faulty([PICTURE], [PICTURE]), max_retries=1, say=said.append)
+    _finish(source)
+    assert source.counts.ended == "lost" and source.counts.why == "RuntimeError: no such format"
+    assert said == [
+        "camera: RuntimeError: no such format; retry 1 of 1 in 0.0 s",
+        "camera: RuntimeError: no such format; given up after 1 retries",
+    ]
+
+
 def test_broken_frames_are_counted_and_passed_over(make: Make) -> None:
     grey, empty = np.zeros((4, 6), np.uint8), np.zeros((0, 6, 3), np.uint8)
     source = make(Camera([PICTURE, None, grey, empty, np.ones((8, 9, 3), np.uint8)]))

@@ -78,7 +78,7 @@ def test_command(retinart: Command, model_path: Path, small_scenes: Path, tmp_pa
     """Times that were a thousandth, or a thousandfold, decide without a look at the clock."""
     arguments = (
         "benchmark", model_path, "--images", small_scenes, "--num-images", "2",
-        "--repeats", "2", "--threads", "1",
+        "--repeats", "3", "--threads", "1",
     )  # fmt: skip
     ran = retinart(*arguments, "--json")
     assert ran.returncode == 0, ran.stderr
@@ -99,12 +99,16 @@ def test_bad_baseline(
     retinart: Command, model_path: Path, small_scenes: Path, tmp_path: Path
 ) -> None:
     old = result(0)
-    unnamed, bare = copy.deepcopy(old), copy.deepcopy(old)
+    unnamed, bare, few, other = (copy.deepcopy(old) for _ in range(4))
     bare["models"][0].pop("runs_ms")
+    few["models"][0]["runs_ms"]["total"] = [1.0] * 5
+    other["models"][0]["model"] = "model.onnx at 400"
     for content, message in (
         ("{", "is not JSON"),
         ("[]", "is no benchmark"),
         (json.dumps(bare), "holds no times of single runs"),
+        (json.dumps(few), "holds too few runs to compare with"),
+        (json.dumps(other), "it has model.onnx at 400; now there is model.onnx"),
         (json.dumps(unnamed), "it has a.onnx; now there is model.onnx"),
     ):
         path = tmp_path / "old.json"
@@ -115,6 +119,7 @@ def test_bad_baseline(
         (("--max-ratio", "1.2"), "Give the older one with --compare"),
         (("--compare", tmp_path / "none.json"), "cannot read"),
         (("--compare", path, "--max-ratio", "0"), "max-ratio is 0.0"),
+        (("--compare", path, "--num-images", "1"), "5 runs of each model are too few to compare"),
     ):
         ran = retinart("benchmark", model_path, "--images", small_scenes, *more)
         assert ran.returncode == 2 and message in ran.stderr, ran.stderr

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 from retinart.benchmarks.mjpeg_server import MJPEGServer, number_of, numbered_jpeg
-from retinart.engine import av_capture
+from retinart.engine import av_capture, sources
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.frame import Position
+from retinart.engine.frame import Position, Selection
+from retinart.engine.images import Image
+from retinart.engine.live import LiveSettings
 from retinart.engine.sources import is_live, list_numbered
 from retinart.engine.stream import Step, Stream, StreamSettings, _sizes
+from retinart.engine.video import shown_address
 from support import make_picture, write_images, write_video
 
 
@@ -127,6 +130,68 @@ def test_an_address_of_an_unknown_kind(detector: Detector) -> None:
     assert str(raised.value).startswith(
         "cannot read from gopher://host/x. gopher:// is not known. Known are http, https, rtsp, "
     )
+
+
+def test_an_address_that_is_none(detector: Detector) -> None:
+    for ask in (is_live, lambda name: next(detector.stream(name))):
+        with pytest.raises(BadInput) as raised:
+            ask("http://me:secret@[x")
+        assert str(raised.value).startswith("http://[x is no address. Invalid IPv6 URL")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://me:p@ss@host:9/x@y", "rtsp://host:9/x@y"),
+        ("http://host/x?mail=a@b", "http://host/x?mail=a@b"),
+        ("http://host?mail=a@b", "http://host?mail=a@b"),
+        ("rtsp://me@host", "rtsp://host"),
+    ],
+)
+def test_no_part_of_a_password_is_shown(address: str, shown: str) -> None:
+    assert shown_address(address) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "reader", "opened"),
+    [
+        ("0", "open_capture", (0, 2.5)),
+        ("rtsp://me:secret@host/x", "AVCapture", ("rtsp://me:secret@host/x", 2.5)),
+    ],
+)
+def test_what_opens_a_webcam_and_an_address(
+    monkeypatch: pytest.MonkeyPatch, name: str, reader: str, opened: tuple[Any, ...]
+) -> None:
+    """Stand-ins for both: what is asked of them, and that their frames arrive."""
+    asked: list[tuple[Any, ...]] = []
+
+    class Camera:
+        def __init__(self, *arguments: Any) -> None:
+            asked.append(arguments)
+
+        def isOpened(self) -> bool:
+            return True
+
+        def grab(self) -> bool:
+            return True
+
+        def retrieve(self) -> tuple[bool, Image]:
+            return True, make_picture(1)
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr(sources, "open_capture", Camera)
+    monkeypatch.setattr(av_capture, "AVCapture", Camera)
+    monkeypatch.setattr(av_capture, "installed", lambda: True)
+    found = sources.Sources([name], selection=Selection(), settings=LiveSettings(timeout=2.5))
+    try:
+        (frame,) = next(iter(found))
+        assert frame.image.shape == make_picture(1).shape
+        assert asked[0] == opened
+        assert frame.source == ("webcam 0" if name == "0" else "rtsp://host/x")
+    finally:
+        found.close()
 
 
 def test_leaving_a_stream_ends_its_threads(detector: Detector, tmp_path: Path) -> None:

@@ -109,9 +109,10 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _benchmark(args: argparse.Namespace) -> int:
-    from retinart.benchmarks.latency import BenchmarkSettings, benchmark
+    from retinart.benchmarks.latency import BenchmarkSettings, benchmark, row_names
     from retinart.benchmarks.latency_report import why_no_report, write_results
     from retinart.benchmarks.latency_tables import report
+    from retinart.benchmarks.measures import FEWEST
     from retinart.benchmarks.peers import NAMES
     from retinart.benchmarks.regression import compare_runs, failures, read_baseline, table
     from retinart.engine.files import new_folder
@@ -121,8 +122,6 @@ def _benchmark(args: argparse.Namespace) -> int:
         raise BadInput("--max-ratio is of a comparison", fix="Give the older one with --compare")
     if not 0 < max_ratio < math.inf:
         raise BadInput(f"max-ratio is {max_ratio}", fix="Give a number above 0, such as 1.1")
-    names = [path.name for path in args.models]
-    old = None if args.compare is None else read_baseline(args.compare, names)
     settings = BenchmarkSettings(
         images=args.images,
         annotations=args.annotations,
@@ -137,6 +136,15 @@ def _benchmark(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         threads=args.threads,
     )
+    old = None
+    if args.compare is not None:
+        if args.num_images * args.repeats < FEWEST:
+            raise BadInput(
+                f"{args.num_images * args.repeats} runs of each model are too few to compare",
+                why=f"the median of less than {FEWEST} has no 95% interval",
+                fix="Raise --repeats",
+            )
+        old = read_baseline(args.compare, row_names(args.models, settings))
     with contextlib.ExitStack() as stack:
         if args.out is not None:  # before the work: can it be written?
             stack.enter_context(new_folder(args.out))

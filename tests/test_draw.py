@@ -1,0 +1,63 @@
+"""Drawing: labels stay inside, classes have colours, and the picture itself is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from retinart.engine.detections import Detections
+from retinart.engine.draw import class_color, draw
+
+CLASSES = ["a rather long name", "b"]
+
+
+def _one(box: list[float], label: int = 0) -> Detections:
+    return Detections(
+        xyxy=np.array([box], np.float32),
+        confidence=np.array([0.5], np.float32),
+        class_id=np.array([label], np.int32),
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (2160, 3840)])
+@pytest.mark.parametrize("corner", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_a_label_lies_inside_the_picture(height: int, width: int, corner: tuple[int, int]) -> None:
+    """Wherever its box is, as large a filled area has the class's colour as in the middle."""
+    blank = np.full((height, width, 3), 255, np.uint8)
+    w, h = width / 10, height / 10
+
+    def filled(left: float, top: float) -> int:
+        drawn = draw(blank, _one([left, top, left + w, top + h]), CLASSES)
+        return int((drawn == class_color(0)).all(axis=2).sum())
+
+    expected = filled(width * 0.4, height * 0.4)
+    assert filled(corner[0] * (width - w), corner[1] * (height - h)) > 0.8 * expected
+    assert (blank == 255).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (2160, 3840)])
+def test_a_label_is_as_large_as_the_picture_asks(height: int, width: int) -> None:
+    """It stands above its box, 1.5 to 8% of the height large."""
+    blank = np.full((height, width, 3), 255, np.uint8)
+    box = [width * 0.4, height * 0.5, width * 0.5, height * 0.6]
+    drawn = draw(blank, _one(box), CLASSES)
+    rows = np.flatnonzero((drawn != 255).any(axis=(1, 2)))
+    assert 0.015 < (height * 0.5 - rows[0]) / height < 0.08
+
+
+def test_each_class_has_a_colour_of_its_own() -> None:
+    colors = {class_color(k) for k in range(80)}
+    assert len(colors) == 80
+    for k in range(79):
+        difference = np.abs(np.subtract(class_color(k), class_color(k + 1))).max()
+        assert difference > 60, "neighbours must be told apart"
+
+
+def test_the_best_is_on_top() -> None:
+    blank = np.full((100, 100, 3), 255, np.uint8)
+    both = Detections(
+        xyxy=np.array([[20, 40, 80, 80]] * 2, np.float32),
+        confidence=np.array([0.9, 0.5], np.float32),
+        class_id=np.array([1, 0], np.int32),
+    )
+    assert tuple(draw(blank, both, CLASSES)[80, 50]) == class_color(1)
