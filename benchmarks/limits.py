@@ -19,7 +19,7 @@ from retinart.engine.runners import find_tensor, load_openvino
 # Rows, inner size and columns of the products that give the peaks, the best of them: which one
 # depends on the caches. Few rows, since quantizing them is part of the time; the last one is as a
 # 3x3 convolution of 256 channels.
-_PRODUCTS = ((512, 4096, 8192), (1024, 1024, 1024), (2048, 2304, 1024), (2048, 2304, 256))
+_PRODUCTS = ((1024, 1024, 1024), (2048, 2304, 1024), (2048, 2304, 256))
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 

@@ -41,6 +41,7 @@ class DetectJob:
         copies: whether annotated copies are written.
         show: show them in a window as well.
         track: give objects ids through the frames.
+        stats: seconds between two tables of the figures so far on stderr; 0 for none.
         stream: which frames, and how they get to the detector.
     """
 
@@ -52,7 +53,12 @@ class DetectJob:
     copies: bool = True
     show: bool = False
     track: bool = False
+    stats: float = 60.0
     stream: StreamSettings = field(default_factory=StreamSettings)
+
+    def __post_init__(self) -> None:
+        if not self.stats >= 0:
+            raise BadInput(f"stats is {self.stats}", fix="Give seconds, or 0 for none (--stats)")
 
 
 def run_job(
@@ -96,6 +102,7 @@ class _Run:
         )
         self._written = [0] * len(names)
         self._first = self._last = 0.0
+        self._told = time.perf_counter()
 
     def run(self) -> DetectSummary:
         """Run it."""
@@ -174,6 +181,10 @@ class _Run:
         counts = [s.counts for s in self._stream.sources.all]
         total = sum(c.announced for c in counts) if all(c.announced for c in counts) else 0
         done = sum(c.skipped + c.broken for c in counts) + self._summary.frames
+        if self._job.stats and time.perf_counter() - self._told >= self._job.stats:
+            self._told = time.perf_counter()
+            self._measure()
+            self._progress.line(f"{self._summary.table()}\n{self._summary.counts()}")
         self._progress.update(min(done, total) if total else done, total, lambda: self._state(step))
 
     def _state(self, step: Step) -> str:
@@ -253,21 +264,20 @@ class _Run:
         limit = self._job.stream.max_fps
         return min(rate / self._job.stream.every, limit or rate)
 
-    def _report(self, sources: Sequence[Source]) -> None:
+    def _measure(self) -> None:
+        """Bring the summary's figures up to now."""
         summary, stream = self._summary, self._stream
-        for place, source in enumerate(sources):
-            summary.sources.append(
-                SourceSummary(
-                    name=source.name,
-                    live=source.live,
-                    counts=source.counts,
-                    detected=stream.detected[place],
-                    written=self._written[place],
-                    sound=_sound(source),
-                )
+        summary.sources = [
+            SourceSummary(
+                name=source.name,
+                live=source.live,
+                counts=source.counts,
+                detected=stream.detected[place],
+                written=self._written[place],
+                sound=_sound(source),
             )
-            if isinstance(source, ImageSource):
-                summary.skipped += source.unreadable
+            for place, source in enumerate(stream.sources.all)
+        ]
         summary.seconds = self._last - self._first
         stages = stream.times.stages()
         summary.stages = {name: stages[name] for name in STAGES if name in stages}
@@ -275,6 +285,13 @@ class _Run:
             name: (q.capacity, q.depth_sum / max(1, q.puts), q.depth_max)
             for name, q in stream.queues.items()
         }
+
+    def _report(self, sources: Sequence[Source]) -> None:
+        summary = self._summary
+        self._measure()
+        for source in sources:
+            if isinstance(source, ImageSource):
+                summary.skipped += source.unreadable
         if self._job.copies and any(s.sound == "dropped" for s in summary.sources):
             summary.notes.append("annotated videos have no sound: it is not copied")
         elif self._job.copies and any(s.sound == "unknown" and not s.live for s in summary.sources):

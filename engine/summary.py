@@ -142,6 +142,16 @@ class DetectSummary:
         """The sum over all sources of one of their counts."""
         return sum(s.to_json()[count] for s in self.sources)
 
+    def counts(self) -> str:
+        """What became of the frames, for people."""
+        read, dropped, left, done = (
+            self.total(name) for name in ("read", "dropped", "skipped", "detected")
+        )
+        return (
+            f"read {read}, dropped {dropped}, left out {left}; detected {done}, {self.fps:.1f} "
+            "frames a second"
+        )
+
     def table(self) -> str:
         """Times of the stages and queues, for people."""
         waits = ", ".join(

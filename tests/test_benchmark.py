@@ -226,13 +226,33 @@ def test_differences_that_cannot_be_told() -> None:
         return {"model": name, "times_as_fast_as_first": ratio, "times_as_fast_as": {}}
 
     models = [model("a", 1, 1), model("b", 0.97, 1.05), model("c", 1.1, 1.2)]
-    told = latency_tables.warnings({"noise": 0.02, "models": models})
+    runs: dict[str, Any] = {"images": ["1.jpg", "2.jpg"], "repeats": 3}
+    told = latency_tables.warnings({"noise": 0.02, "models": models, **runs})
     assert told[0] == "The reference workload varied by 2%."
     assert [t.split(":")[1] for t in told[1:]] == [
         " no difference can be told between b and the first"
     ]
-    noisy = latency_tables.warnings({"noise": 0.4, "models": models[:1]})
+    noisy = latency_tables.warnings({"noise": 0.4, "models": models[:1], **runs})
     assert noisy[0].startswith("WARNING: the reference workload varied by 40%")
+    runs["repeats"] = 2
+    (_, few) = latency_tables.warnings({"noise": 0.02, "models": models[:1], **runs})
+    assert few.startswith("WARNING: 4 runs are too few for a 95% interval")
+
+
+def test_what_would_fail_later_fails_before_the_work(
+    retinart: Command, model_path: Path, small_scenes: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Not even the machine's peaks are measured."""
+    monkeypatch.setattr(limits, "measure_peaks", lambda threads: pytest.fail("work was begun"))
+    for more, message in (
+        (("--annotations", tmp_path / "none.json"), "none.json"),
+        (("--images", tmp_path / "none"), "none"),
+        (("--peers", "tensorflow"), "there is no peer 'tensorflow'"),
+        (("--peers", "onnxruntime", "--checkpoint", tmp_path / "no.pt"), "there is no checkpoint"),
+    ):
+        ran = retinart("benchmark", model_path, "--images", small_scenes, *more)
+        assert ran.returncode == 2 and message in ran.stderr, ran.stderr
 
 
 def test_bad_input(retinart: Command, model_path: Path, small_scenes: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -230,6 +231,7 @@ def test_ctrl_c_at_once(
         (["--end", "2.5"], "holds images, which have no times. Give --start and --end in frames"),
         (["--start", "3f"], "was chosen. Check --start, --end, --every and --max-fps."),
         (["--buffer", "-1"], "buffer is -1. Give a number from 0 to 1000 (--buffer)."),
+        (["--stats", "-1"], "stats is -1.0. Give seconds, or 0 for none (--stats)."),
         (["--timeout", "0"], "timeout is 0.0. Give seconds up to 3600 (--timeout)."),
         (["--max-retries", "-2"], "Give numbers from 0, or -1 to retry for ever (--max-retries)."),
     ],
@@ -302,6 +304,20 @@ def test_the_summary_says_what_each_figure_covers(
     assert said[ages[0]]["p50"] < said[ages[1]]["p50"]
     assert "capture to detections: p50 " in ran.stderr
     assert "capture to result: p50 " in ran.stderr and "waiting before: resize " in ran.stderr
+
+
+def test_figures_while_it_runs(
+    retinart: Command, model_path: Path, video: Path, tmp_path: Path
+) -> None:
+    """The same table as at the end, as often as is asked for."""
+    ran = retinart("detect", model_path, video, "--out", tmp_path / "out", "--stats", "1e-6")
+    assert ran.stderr.count("capture to detections: p50 ") > 5
+    counts = re.findall(r"read (\d+), dropped 0, left out 0; detected (\d+), ", ran.stderr)
+    read = [int(n) for n, _ in counts]
+    assert read == sorted(read) and counts[-1] == ("10", "10")
+    assert all(int(detected) <= int(n) for n, detected in counts)
+    ran = retinart("detect", model_path, video, "--out", tmp_path / "out", "--stats", "0")
+    assert ran.stderr.count("capture to detections: p50 ") == 1  # of the end
 
 
 @pytest.mark.parametrize(("source", "throughput"), [("clip.mp4", True), ("0", False)])

@@ -111,6 +111,14 @@ def _add_stream_options(detect: argparse.ArgumentParser) -> None:
     )
     detect.add_argument("--show", action="store_true", help="show them in a window; q closes it")
     detect.add_argument("--track", action="store_true", help="give objects ids through the frames")
+    detect.add_argument(
+        "--stats",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="print the figures so far every S seconds: counts, stages, ages, queues; 0 for never "
+        "(default %(default)g)",
+    )
     detect.add_argument("--every", type=int, default=1, metavar="N", help="one frame in N")
     detect.add_argument(
         "--max-fps",
@@ -177,6 +185,7 @@ def _detect(args: argparse.Namespace) -> int:
         copies=not args.no_copies,
         show=args.show,
         track=args.track,
+        stats=args.stats,
         stream=StreamSettings(
             every=args.every,
             max_fps=args.max_fps,
@@ -230,8 +239,7 @@ def _said(summary: DetectSummary) -> Iterator[str]:
     yield from summary.notes
     for problem in summary.problems:
         yield str(problem)
-    read, dropped, left = (summary.total(name) for name in ("read", "dropped", "skipped"))
-    yield f"read {read}, dropped {dropped}, left out {left}; {summary.fps:.1f} frames a second"
+    yield summary.counts()
     yield (
         f"{summary.frames} {'images' if summary.images else 'frames'}, "
         f"{summary.detections} detections, {len(summary.skipped)} skipped"
