@@ -130,7 +130,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> str:
 def freeze_batch_norms(model: nn.Module) -> None:
     """Keep batch norms as they are: constant factors that neither learn nor follow the batch."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # SyncBatchNorm too
             module.eval().requires_grad_(False)
 
 

@@ -55,7 +55,7 @@ class Learner:
             freeze_batch_norms(self.net)
         self._model: nn.Module = self.net
         if ranks.count > 1:
-            if device.type == "cuda":
+            if device.type == "cuda" and settings.norm != "frozen":
                 nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
             self._model = DistributedDataParallel(self.net)
         self.average = Average(self.net, settings.ema_decay)
