@@ -48,7 +48,7 @@ class TrainSettings:
         schedule: "cosine" to 0, or "step": a tenth from each of `milestones` on.
         milestones: shares of the run.
         weight_decay: None for 1e-4 with SGD and 0.05 with AdamW.
-        max_grad_norm: gradients longer than this are shortened to it.
+        max_grad_norm: gradients longer than this are shortened to it; 0 for no limit.
         ema_decay: the saved weights are a moving average of this decay; 0 for the last weights.
         seed: of the weights, the order of images and their augmentation.
         workers: threads that load images.
