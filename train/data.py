@@ -5,6 +5,7 @@ N  images of a batch      H, W  network input size      M  objects of an image
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from retinart.engine.coco import CocoDataset, CocoImage
+from retinart.engine.errors import BadInput
 from retinart.engine.images import Image, read_image
 from retinart.engine.resize import ResizeRule
 
@@ -178,6 +180,24 @@ class Batches:
             boxes=torch.from_numpy(boxes),
             labels=torch.from_numpy(image.labels),
             crowd=torch.from_numpy(sample.crowd),
+        )
+
+
+def check_augmentation(settings: Augmentation) -> None:
+    """Raises BadInput for settings that no training can have."""
+    for name, value in (
+        ("probability of a flip", settings.flip),
+        ("probability of a vertical flip", settings.flip_vertical),
+        ("strength of the colour jitter", settings.color),
+        ("share of an object that must be visible", settings.min_visible),
+    ):
+        if not 0 <= value <= 1:
+            raise BadInput(f"the {name} is {value:g}", fix="Give a number from 0 to 1")
+    low, high = settings.scale
+    if not 0 < low <= high < math.inf:
+        raise BadInput(
+            f"the range of the zoom is {low:g} to {high:g}",
+            fix="Give a lower and a higher factor, both above 0",
         )
 
 

@@ -14,7 +14,7 @@ import torch
 from retinart.engine.errors import BadInput
 from retinart.engine.variant import as_tuples
 from retinart.train.criterion import LossSettings, check_loss
-from retinart.train.data import Augmentation
+from retinart.train.data import Augmentation, check_augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +156,7 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
     for name, value in (
         ("weight decay", settings.weight_decay or 0.0),
         ("number of warm-up steps", settings.warmup_steps),
+        ("longest gradient", settings.max_grad_norm),
     ):
         if not 0 <= value < math.inf:
             raise BadInput(f"the {name} is {value}", fix="Give a number from 0 on")
@@ -168,6 +169,14 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
         raise BadInput(f"the prior is {settings.prior:g}", fix="Give a number between 0 and 1")
     if not 0 <= settings.ema_decay < 1:
         raise BadInput(f"the EMA's decay is {settings.ema_decay:g}", fix="Give 0 or less than 1")
+    if not 0 <= settings.momentum < 1:
+        raise BadInput(f"the momentum is {settings.momentum:g}", fix="Give 0 or less than 1")
+    if not all(0 < share < 1 for share in settings.milestones):
+        raise BadInput(
+            f"the milestones are {', '.join(f'{share:g}' for share in settings.milestones)}",
+            why="they are shares of the run",
+            fix="Give numbers between 0 and 1",
+        )
     for name, whole in (("accumulate", settings.accumulate), ("eval-every", settings.eval_every)):
         if whole < 1:
             raise BadInput(f"{name} is {whole}", fix="Give a whole number from 1 on")
@@ -195,6 +204,7 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             fix="Give --backbone-weights or --weights, or train with --norm batch or group",
         )
     check_loss(settings.loss)
+    check_augmentation(settings.augmentation)
     _check_device(settings.device)
 
 
