@@ -63,12 +63,8 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
         open_images=settings.check_images,
     )
     digest = sha256(settings.annotations)
-    if state is not None and state["annotations_sha256"] != digest:
-        raise BadInput(
-            f"cannot go on with {settings.folder}",
-            why=f"{settings.annotations} is not the file that the run began with",
-            fix="Bring it back, or start a new run",
-        )
+    if state is not None:
+        _check_same_data(state, settings, dataset, digest)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
@@ -247,6 +243,7 @@ class _Run:
         """What a stopped run needs besides the averaged weights."""
         return {
             "annotations_sha256": self.digest,
+            "image_ids": [image.image_id for image in self.dataset.images],
             "rows": [dict(row) for row in self.rows],
             "best": self.best,
             **self.learner.state(),
@@ -287,6 +284,29 @@ def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
         pad_multiple=variant.pad_multiple,
         pad_value=variant.pad_value,
     )
+
+
+def _check_same_data(
+    state: Mapping[str, Any], settings: TrainSettings, dataset: CocoDataset, digest: str
+) -> None:
+    """Refuse to go on with other data than a run began with: its order would be another one."""
+    what = f"cannot go on with {settings.folder}"
+    if state["annotations_sha256"] != digest:
+        raise BadInput(
+            what,
+            why=f"{settings.annotations} is not the file that the run began with",
+            fix="Bring it back, or start a new run",
+        )
+    then = state.get("image_ids")  # none in older checkpoints
+    now = [image.image_id for image in dataset.images]
+    if then is not None and then != now:
+        gone, new = len(set(then) - set(now)), len(set(now) - set(then))
+        why = f"since it began, {gone} of its {len(then)} images went away and {new} came"
+        raise BadInput(
+            what,
+            why="; ".join([why, *(str(problem) for problem in dataset.problems)]),
+            fix="Bring the images back as they were, or start a new run with --weights",
+        )
 
 
 def _validation(

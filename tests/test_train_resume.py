@@ -1,0 +1,92 @@
+"""A run that is taken up again: what it needs, what it refuses, and what it still does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import retinart.train.trainer as trainer
+from retinart.engine.errors import BadInput
+from retinart.train.checkpoint import load_resume_state
+from retinart.train.run_folder import read_settings
+from retinart.train.scenes import SceneSettings, make_scenes
+from retinart.train.settings import TrainSettings
+from retinart.train.trainer import train
+
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    make_scenes(folder, num=4, seed=1, settings=SceneSettings(size=SIZE, max_objects=2))
+    return folder
+
+
+@pytest.fixture
+def settings(scenes: Path, tmp_path: Path) -> Iterator[TrainSettings]:
+    """Two epochs of one step."""
+    threads = torch.get_num_threads()
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    yield TrainSettings(
+        annotations=data / "instances.json", images=data / "images", name="run",
+        runs=tmp_path / "runs", size=SIZE, epochs=2, batch_size=4, lr=0.005, threads=1,
+    )  # fmt: skip
+    torch.set_num_threads(threads)
+
+
+def _stop(settings: TrainSettings, after: str = "_after_epoch") -> None:
+    """A run that ends as if it were killed, after that method of its first process."""
+    original = getattr(trainer._Run, after)
+
+    def once(self: trainer._Run, *args: object) -> None:
+        original(self, *args)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer._Run, after, once)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+
+
+def test_a_run_does_not_go_on_with_other_images(settings: TrainSettings) -> None:
+    """Which images a step sees depends on all that are there."""
+    _stop(settings)
+    paths = sorted(settings.images.iterdir())
+    whole = paths[0].read_bytes()
+    paths[0].write_bytes(b"damaged")
+    message = rf"1 of its 4 images went away and 0 came;.* 1 unreadable.*{paths[0].name}"
+    with pytest.raises(BadInput, match=message):
+        train(read_settings(settings.folder), resume=True)
+    paths[0].unlink()
+    with pytest.raises(
+        BadInput, match=r"went away and 0 came; 1 missing image files.*Bring the images"
+    ):
+        train(read_settings(settings.folder), resume=True)
+    paths[0].write_bytes(whole)
+    train(read_settings(settings.folder), resume=True)
+
+
+def test_a_run_does_not_go_on_with_more_images(settings: TrainSettings) -> None:
+    path = min(settings.images.iterdir())
+    path.rename(path.with_suffix(".away"))
+    _stop(replace(settings, batch_size=3))
+    path.with_suffix(".away").rename(path)
+    with pytest.raises(BadInput, match="0 of its 3 images went away and 1 came"):
+        train(read_settings(settings.folder), resume=True)
+
+
+def test_an_older_checkpoint_goes_on(settings: TrainSettings) -> None:
+    """Those of the first versions name no images."""
+    _stop(settings)
+    last = settings.folder / "last.pt"
+    content = torch.load(last, weights_only=True)
+    content["resume"].pop("image_ids", None)
+    torch.save(content, last)
+    assert "image_ids" not in load_resume_state(last)
+    train(read_settings(settings.folder), resume=True)
