@@ -13,6 +13,7 @@ import torch
 
 from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.errors import BadInput, CheckFailed
+from retinart.engine.evaluate import check_evaluation
 from retinart.engine.files import remove_unfinished, sha256
 from retinart.engine.progress import Progress
 from retinart.engine.resize import ResizeRule
@@ -89,7 +90,7 @@ class _Run:
         begun = start(settings, dataset.classes)
         self.variant: Variant = begun.variant
         self.rule = training_rule(self.variant, settings.size)
-        self.validation = _validation(settings, self.rule, dataset.classes)
+        self.validation, seen = _validation(settings, self.rule, dataset.classes)
         self.batches = Batches(
             dataset,
             rule=self.rule,
@@ -100,7 +101,7 @@ class _Run:
             aspect_batches=settings.aspect_batches,
             share=ranks.share,
         )
-        self.say([*dataset.summary(), *begun.notes])
+        self.say([*dataset.summary(), *seen, *begun.notes])
         self.learner = Learner(begun, settings, ranks)
         self.rows: list[Row] = []
         self.best = -1.0
@@ -311,10 +312,12 @@ def _check_same_data(
 
 def _validation(
     settings: TrainSettings, rule: ResizeRule, classes: tuple[str, ...]
-) -> Validation | None:
+) -> tuple[Validation | None, list[str]]:
+    """What AP is measured on, and lines on it; what would stop that stops the training now."""
     if settings.val_annotations is None or settings.val_images is None:
-        return None
-    load_coco(settings.val_annotations, settings.val_images)  # its errors before the training
-    return Validation(
+        return None, []
+    lines = check_evaluation(classes, settings.val_annotations, settings.val_images)
+    validation = Validation(
         annotations=settings.val_annotations, images=settings.val_images, rule=rule, classes=classes
     )
+    return validation, [f"validation: {line}" for line in lines]
