@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+import retinart.engine.progress as progress
 import retinart.train.trainer as trainer
 from retinart.engine.errors import BadInput
 from retinart.train.checkpoint import load_resume_state
@@ -90,3 +92,38 @@ def test_an_older_checkpoint_goes_on(settings: TrainSettings) -> None:
     torch.save(content, last)
     assert "image_ids" not in load_resume_state(last)
     train(read_settings(settings.folder), resume=True)
+
+
+def test_a_run_killed_before_its_pictures_draws_them_when_it_goes_on(
+    settings: TrainSettings,
+) -> None:
+    _stop(replace(settings, epochs=1))
+    pictures = [settings.folder / name for name in ("curves.png", "predictions.jpg")]
+    assert (settings.folder / "last.pt").exists()
+    assert not any(path.exists() for path in pictures)
+    train(read_settings(settings.folder), resume=True)
+    assert all(path.exists() for path in pictures)
+    assert len((settings.folder / "results.csv").read_text().splitlines()) == 2
+    with pytest.raises(BadInput, match="is finished"):
+        load_resume_state(settings.folder / "last.pt")
+
+
+def test_the_time_left_counts_from_where_a_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter((0.0, 100.0, 120.0))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    shown = progress.Progress()
+    shown.begin(80)
+    shown.update(90, 100, "epoch 9/10")  # ten steps in 20 s: as many more take as long
+    assert capsys.readouterr().err == "90/100 epoch 9/10 20 s left\n"
+
+
+def test_a_run_that_goes_on_says_where(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(progress.Progress, "begin", lambda _, done: begun.append(done))
+    _stop(settings)
+    train(read_settings(settings.folder), resume=True)
+    assert begun == [0, 1]

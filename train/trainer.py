@@ -124,6 +124,7 @@ class _Run:
             self.say([folder.open_board(first_epoch * per_epoch)])
         started = time.perf_counter() - seconds
         steps = range(first_epoch * per_epoch, epochs * per_epoch)
+        self.progress.begin(steps.start)
         try:
             with closing(prefetch(self.batches, steps, workers=self.settings.workers)) as source:
                 for epoch in range(first_epoch + 1, epochs + 1):
@@ -132,6 +133,9 @@ class _Run:
                     if folder is not None:
                         self._after_epoch(epoch, row, folder)
                     self.ranks.wait()
+            if folder is not None:
+                self._finish(folder)
+            self.ranks.wait()
         finally:
             if folder is not None:
                 folder.close()
@@ -197,24 +201,27 @@ class _Run:
         if row["AP"] is not None and row["AP"] > self.best:
             self.best = row["AP"]
             self._save(folder.path / "best.pt")
-        self._save(folder.path / "last.pt", resume=None if last else self._state())
+        self._save(folder.path / "last.pt", resume=self._state())
         self.progress.line(
             f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4f} (class "
             f"{row['cls_loss']:.4f}, box {row['box_loss']:.4f}){ap}, "
             f"{row['images_per_s']:.1f} images/s, data {row['data_share']:.1%}, "
             f"{row['seconds']:.0f} s"
         )
-        if last:
-            shown = self.dataset
-            if self.validation:
-                shown = load_coco(self.validation.annotations, self.validation.images)
-            detector = TorchDetector(
-                self.learner.average.model, self.variant, self.dataset.classes, self.rule
-            )
-            folder.draw_samples(detector, shown)
-            self.say([folder.draw_curves(self.rows)])
-            if not self.validation:
-                self.say(["no best.pt: there was nothing to measure AP on"])
+
+    def _finish(self, folder: RunFolder) -> None:
+        """Draw the pictures; only then `last.pt` no longer holds what a stopped run needs."""
+        shown = self.dataset
+        if self.validation:
+            shown = load_coco(self.validation.annotations, self.validation.images)
+        detector = TorchDetector(
+            self.learner.average.model, self.variant, self.dataset.classes, self.rule
+        )
+        folder.draw_samples(detector, shown)
+        self.say([folder.draw_curves(self.rows)])
+        if not self.validation:
+            self.say(["no best.pt: there was nothing to measure AP on"])
+        self._save(folder.path / "last.pt")
 
     def _save(self, path: Path, resume: Mapping[str, Any] | None = None) -> None:
         save_checkpoint(
