@@ -14,7 +14,9 @@ import torch
 import retinart.engine.progress as progress
 import retinart.train.trainer as trainer
 from retinart.engine.errors import BadInput
-from retinart.train.checkpoint import load_resume_state
+from retinart.train.checkpoint import load_checkpoint, load_resume_state, save_checkpoint
+from retinart.train.presets import preset
+from retinart.train.retinanet import build_retinanet
 from retinart.train.run_folder import read_settings
 from retinart.train.scenes import SceneSettings, make_scenes
 from retinart.train.settings import TrainSettings
@@ -106,6 +108,26 @@ def test_a_run_killed_before_its_pictures_draws_them_when_it_goes_on(
     assert len((settings.folder / "results.csv").read_text().splitlines()) == 2
     with pytest.raises(BadInput, match="is finished"):
         load_resume_state(settings.folder / "last.pt")
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And from another working folder, wherever its paths were given from."""
+    begun = tmp_path / "begun.pt"
+    variant = replace(preset("tiny", 1), fpn_channels=32)
+    model = build_retinanet(variant)
+    save_checkpoint(begun, model=model, variant=variant, classes=["disc"], training={})
+    monkeypatch.chdir(tmp_path)
+    near = {
+        key: getattr(settings, key).relative_to(tmp_path)
+        for key in ("annotations", "images", "runs")
+    }
+    _stop(replace(settings, weights=Path("begun.pt"), **near))
+    begun.unlink()
+    monkeypatch.chdir(tmp_path.parent)
+    path = train(read_settings(settings.folder), resume=True)
+    assert load_checkpoint(path)[1].fpn_channels == 32
 
 
 def test_the_time_left_counts_from_where_a_run_goes_on(

@@ -58,6 +58,11 @@ def start(settings: TrainSettings, classes: Sequence[str]) -> Start:
     return Start(model=model, variant=variant, notes=tuple(notes))
 
 
+def empty_start(variant: Variant) -> Start:
+    """A model for the weights of a stopped run: no file but its checkpoint is read."""
+    return Start(model=build_retinanet(variant), variant=variant)
+
+
 def replace_fields(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
     """A variant with some fields set. Raises BadInput when there is no such field."""
     try:

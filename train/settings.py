@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,11 @@ class TrainSettings:
     def folder(self) -> Path:
         """Where the run's files are."""
         return self.runs / self.name
+
+    def absolute(self) -> TrainSettings:
+        """The same with paths that hold in every working folder."""
+        given = {key: getattr(self, key) for key in _PATHS}
+        return replace(self, **{key: path.absolute() for key, path in given.items() if path})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -21,7 +21,7 @@ from retinart.engine.variant import Variant
 from retinart.train.checkpoint import load_resume_state, save_checkpoint
 from retinart.train.data import Batch, Batches, prefetch
 from retinart.train.data_check import load_checked
-from retinart.train.initial import start
+from retinart.train.initial import empty_start, start
 from retinart.train.learner import Diverged, Learner
 from retinart.train.ranks import Ranks, open_ranks, process_count
 from retinart.train.run_folder import Row, RunFolder
@@ -70,7 +70,7 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     with open_ranks(settings.device) as ranks:
-        return _Run(settings, dataset, digest, ranks, command).go(state)
+        return _Run(settings, dataset, digest, ranks, command, state).go(state)
 
 
 class _Run:
@@ -83,11 +83,12 @@ class _Run:
         digest: str,
         ranks: Ranks,
         command: str,
+        state: Mapping[str, Any] | None,
     ) -> None:
         self.settings, self.dataset, self.digest = settings, dataset, digest
         self.ranks, self.command = ranks, command
         self.progress = Progress()
-        begun = start(settings, dataset.classes)
+        begun = empty_start(state["variant"]) if state else start(settings, dataset.classes)
         self.variant: Variant = begun.variant
         self.rule = training_rule(self.variant, settings.size)
         self.validation, seen = _validation(settings, self.rule, dataset.classes)
