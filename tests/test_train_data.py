@@ -6,13 +6,19 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import retinart.train.trainer as trainer
+from retinart.engine.coco import load_coco
 from retinart.engine.errors import BadInput, MissingDependency
+from retinart.train.data import NO_AUGMENTATION, Batches
+from retinart.train.presets import preset
 from retinart.train.scenes import SceneSettings, make_scenes
 from retinart.train.settings import TrainSettings
-from retinart.train.trainer import train
+from retinart.train.trainer import train, training_rule
+from support import write_images
 
 SIZE = (64, 64)
 
@@ -67,3 +73,67 @@ def test_pycocotools_is_missed_before_the_training(
     with pytest.raises(MissingDependency, match="pycocotools"):
         train(_validated(settings, tmp_path / "val.json"))
     assert not settings.runs.exists()
+
+
+def test_too_few_images_for_the_parts_of_a_batch(settings: TrainSettings) -> None:
+    message = "4 images do not fill a batch of 6, which 2 parts share.*a --batch of at most 4"
+    with pytest.raises(BadInput, match=message):
+        train(replace(settings, batch_size=6, accumulate=2))
+    assert not settings.runs.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch_size": 1}, {"accumulate": 4}, {"batch_size": 1, "multiscale": (0.5, 1.0)}],
+    ids=["batch", "parts", "scale"],
+)
+def test_batch_norms_of_one_pixel(settings: TrainSettings, change: dict[str, Any]) -> None:
+    side = 64 if "multiscale" in change else 32
+    given = replace(settings, size=(side, side), **change)
+    with pytest.raises(BadInput, match="one image of 32x32 pixels gives batch norms nothing"):
+        train(given)
+    assert not settings.runs.exists()
+
+
+def test_group_norms_of_one_pixel_train(settings: TrainSettings) -> None:
+    train(replace(settings, size=(32, 32), accumulate=4, norm="group"))
+
+
+def test_batches_by_aspect_that_cannot_be_are_said(tmp_path: Path) -> None:
+    images = [
+        {"id": i, "file_name": f"{i}.png", "height": h, "width": w}
+        for i, (h, w) in enumerate([(40, 60), (40, 60), (40, 60), (60, 40)])
+    ]
+    write_images(tmp_path, *(str(i["file_name"]) for i in images))
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "i.json").write_text(json.dumps(content))
+
+    def note(size: int, aspect: bool) -> str:
+        return Batches(
+            load_coco(tmp_path / "i.json", tmp_path),
+            rule=training_rule(preset("tiny", 1), SIZE),
+            batch_size=size,
+            seed=0,
+            augmentation=NO_AUGMENTATION,
+            aspect_batches=aspect,
+        ).note
+
+    assert note(2, True) == (
+        "no batches by aspect: 1 of 4 images are tall, too few for a batch of 2"
+    )
+    assert note(1, True) == note(2, False) == ""
+
+
+def test_a_run_says_the_note_of_its_batches(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    original = trainer.Batches
+
+    def noted(*args: Any, **kwargs: Any) -> Batches:
+        batches = original(*args, **kwargs)
+        batches.note = "a note"
+        return batches
+
+    monkeypatch.setattr(trainer, "Batches", noted)
+    train(settings)
+    assert "\na note\n" in capfd.readouterr().err

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from retinart.engine.errors import BadInput
+from retinart.train.checkpoint import save_checkpoint
 from retinart.train.data import Augmentation
+from retinart.train.initial import start
+from retinart.train.presets import preset
+from retinart.train.retinanet import build_retinanet
 from retinart.train.settings import TrainSettings, check_settings
 
 SETTINGS = TrainSettings(annotations=Path("none"), images=Path("none"), name="none")
@@ -54,3 +58,12 @@ def test_what_is_possible_at_the_edges() -> None:
     check_settings(replace(SETTINGS, max_grad_norm=0.0, momentum=0.0, milestones=()), 1)
     edges = Augmentation(flip=1.0, flip_vertical=1.0, color=0.0, scale=(1.0, 1.0), min_visible=1.0)
     check_settings(replace(SETTINGS, augmentation=edges), 1)
+
+
+def test_group_norms_cannot_be_frozen(tmp_path: Path) -> None:
+    variant = replace(preset("tiny", 1), backbone_norm_groups=16)
+    path = tmp_path / "old.pt"
+    model = build_retinanet(variant)
+    save_checkpoint(path, model=model, variant=variant, classes=["x"], training={})
+    with pytest.raises(BadInput, match=r"old\.pt has group norms: none can be frozen"):
+        start(replace(SETTINGS, weights=path, norm="frozen"), ["x"])

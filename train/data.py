@@ -83,6 +83,9 @@ class Batches:
         multiscale: range of factors of the canvas, drawn for each step.
         aspect_batches: images taller than wide get batches of their own, and the canvas turned.
         share: a process's part of a batch, of the list of all.
+
+    Attributes:
+        note: why tall images get no batches of their own though they should, or "".
     """
 
     def __init__(
@@ -105,7 +108,15 @@ class Batches:
         self._multiscale = multiscale
         self._share = share
         tall = np.array([image.height > image.width for image in dataset.images])
-        enough = min(tall.sum(), len(tall) - tall.sum()) >= self._batch_size
+        fewer = int(min(tall.sum(), len(tall) - tall.sum()))
+        enough = fewer >= self._batch_size
+        self.note = ""
+        if aspect_batches and 0 < fewer < self._batch_size:
+            self.note = (
+                f"no batches by aspect: {fewer} of {len(tall)} images are "
+                f"{'tall' if fewer == tall.sum() else 'not tall'}, too few for a batch of "
+                f"{self._batch_size}"
+            )
         self._tall = tall if aspect_batches and enough else np.full(len(tall), False)
         if aspect_batches and not enough and tall.mean() > 0.5:
             self._tall[:] = True

@@ -156,6 +156,8 @@ def _from_detector(settings: TrainSettings, path: Path, classes: Sequence[str]) 
     trained, old, known = load_checkpoint(path)
     if settings.norm == "group" and not old.backbone_norm_groups:
         raise BadInput(f"{path} has batch norms", fix="Give --norm batch or frozen")
+    if settings.norm == "frozen" and old.backbone_norm_groups:
+        raise BadInput(f"{path} has group norms: none can be frozen", fix="Give --norm group")
     variant = replace(old, num_classes=len(classes))
     model = build_retinanet(variant, prior=settings.prior)
     state = trained.state_dict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,8 @@ class _Run:
             aspect_batches=settings.aspect_batches,
             share=ranks.share,
         )
-        self.say([*dataset.summary(), *seen, *begun.notes])
+        _check_parts(settings, self.variant, len(dataset.images), ranks)
+        self.say([*dataset.summary(), self.batches.note, *seen, *begun.notes])
         self.learner = Learner(begun, settings, ranks)
         self.rows: list[Row] = []
         self.best = -1.0
@@ -277,7 +278,7 @@ class _Run:
             + (f"{kept} is of the last whole epoch" if kept.exists() else "no epoch was finished"),
         )
 
-    def say(self, lines: list[str | None] | list[str]) -> None:
+    def say(self, lines: Sequence[str | None]) -> None:
         """Lines on stderr, by the first process."""
         for line in lines:
             if line and self.ranks.first:
@@ -293,6 +294,27 @@ def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
         pad_multiple=variant.pad_multiple,
         pad_value=variant.pad_value,
     )
+
+
+def _check_parts(settings: TrainSettings, variant: Variant, images: int, ranks: Ranks) -> None:
+    """Refuse batches that the images do not fill, or that a batch norm cannot learn from."""
+    parts = settings.accumulate * ranks.count
+    if images < settings.batch_size and parts > 1:
+        raise BadInput(
+            f"{images} images do not fill a batch of {settings.batch_size}, "
+            f"which {parts} parts share",
+            fix=f"Give a --batch of at most {images}, or train in one process without --accumulate",
+        )
+    each = min(settings.batch_size, images) // parts
+    small = all(round(side * settings.multiscale[0] / 32) <= 1 for side in settings.size)
+    alone = ranks.count == 1 or ranks.device.type != "cuda"  # no synchronised batch norms
+    learns = settings.norm == "batch" and not variant.backbone_norm_groups
+    if each == 1 and small and alone and learns:
+        raise BadInput(
+            "one image of 32x32 pixels gives batch norms nothing to learn from",
+            why="the last stage is a single pixel, whose variance is nothing",
+            fix="Give a larger --height, a larger --batch, or --norm group",
+        )
 
 
 def _check_same_data(
