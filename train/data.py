@@ -175,6 +175,11 @@ class Batches:
     ) -> tuple[Image, Objects]:
         settings = self._augmentation
         pixels = read_image(image.path)
+        if is_turned(image, *pixels.shape[:2]):
+            raise BadInput(
+                f"{image.path} is turned against its annotations, as by EXIF",
+                fix="Train without --no-check-images, which leaves such images out",
+            )
         # the file counts, should it and the annotations not agree on the size
         ratio = np.array([pixels.shape[1] / image.width, pixels.shape[0] / image.height] * 2)
         sample = _Sample(pixels, (image.boxes * ratio).astype(np.float32), image.crowd)
@@ -192,6 +197,14 @@ class Batches:
             labels=torch.from_numpy(image.labels),
             crowd=torch.from_numpy(sample.crowd),
         )
+
+
+def is_turned(image: CocoImage, height: int, width: int) -> bool:
+    """Whether a file's size is the annotated one turned, so that nothing says where its boxes are.
+
+    Programs that annotate may or may not turn a picture as its EXIF entry asks, and say not how.
+    """
+    return height != width and (height, width) == (image.width, image.height)
 
 
 def check_augmentation(settings: Augmentation) -> None:
