@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import shlex
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from retinart.cli import build_parser, main, training
 from retinart.engine.errors import BadInput
 from retinart.train.checkpoint import save_checkpoint
 from retinart.train.data import Augmentation
@@ -17,6 +19,52 @@ from retinart.train.retinanet import build_retinanet
 from retinart.train.settings import TrainSettings, check_settings
 
 SETTINGS = TrainSettings(annotations=Path("none"), images=Path("none"), name="none")
+
+# what the command line is given, and what comes of it: no field of the record is out of its reach
+FLAGS = shlex.split(
+    """
+    --images i --annotations a --no-check-images --val-images vi --val-annotations va --eval-every 3
+    --workers 5 --model resnet18 --set anchor_center=0.25 --weights w --backbone-weights b
+    --norm group --prior 0.1 --height 64 --width 96 --multiscale 0.5 2 --aspect-batches --flip 0.1
+    --flip-vertical 0.2 --color 0.3 --zoom 0.4 1.5 --min-visible 0.6 --epochs 7 --batch 8
+    --accumulate 2 --optimizer adamw --lr 0.9 --schedule step --milestones 0.5 0.7 0.8 --warmup 10
+    --momentum 0.11 --weight-decay 0.12 --max-grad-norm 0 --ema 0.13 --precision bf16
+    --cls-loss ohem --box-loss giou --beta 0.14 --box-weight 0.15 --alpha 0.16 --gamma 0.17 --ohem-batch 18
+    --ohem-nms 0.19 --fg-iou-thresh 0.7 --bg-iou-thresh 0.3 --no-low-quality-matches --seed 20
+    --name n --out o --threads 21 --device d
+"""
+)
+
+
+def _parsed(*flags: str) -> TrainSettings:
+    return training._settings(build_parser().parse_args(["train", *flags]))
+
+
+def test_the_command_line_reaches_every_setting() -> None:
+    plain = _parsed("--images", "none", "--annotations", "none", "--name", "none")
+    assert plain == SETTINGS  # the same defaults
+    ours = _parsed(*FLAGS)
+    for mine, theirs in (
+        (ours, plain), (ours.loss, plain.loss), (ours.augmentation, plain.augmentation),
+    ):  # fmt: skip
+        for field in fields(mine):
+            assert getattr(mine, field.name) != getattr(theirs, field.name), field.name
+    assert ours.milestones == (0.5, 0.7, 0.8)
+    assert (ours.loss.fg_iou_thresh, ours.loss.bg_iou_thresh) == (0.7, 0.3)
+    assert (ours.loss.ohem_batch, ours.loss.ohem_nms) == (18, 0.19)
+    assert (ours.momentum, ours.augmentation.min_visible) == (0.11, 0.6)
+
+
+def test_a_resumed_run_takes_no_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", "--resume", str(tmp_path)]
+    assert main([*given, "--lr", "0.5", "--no-check-images", "--zoom", "1", "1"]) == 2
+    assert "takes no other settings: --no-check-images, --zoom, --lr. the run goes on with" in (
+        capsys.readouterr().err
+    )
+    assert main([*given, "--lr", "0.02", "--zoom", "0.8", "1.25"]) == 2  # the defaults: no harm
+    assert "holds no run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
