@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from retinart.train.run_folder import read_settings
 from retinart.train.scenes import SceneSettings, make_scenes
 from retinart.train.settings import TrainSettings
 from retinart.train.trainer import train
+from retinart.train.validate import Validation
 
 SIZE = (64, 64)
 
@@ -44,16 +46,17 @@ def settings(scenes: Path, tmp_path: Path) -> Iterator[TrainSettings]:
     torch.set_num_threads(threads)
 
 
-def _stop(settings: TrainSettings, after: str = "_after_epoch") -> None:
-    """A run that ends as if it were killed, after that method of its first process."""
-    original = getattr(trainer._Run, after)
+def _stop(settings: TrainSettings, after_epoch: int = 1) -> None:
+    """A run that ends as if it were killed, once that epoch's files are written."""
+    original = trainer._Run._after_epoch
 
-    def once(self: trainer._Run, *args: object) -> None:
-        original(self, *args)
-        raise KeyboardInterrupt
+    def stopped(self: trainer._Run, epoch: int, *args: Any) -> None:
+        original(self, epoch, *args)
+        if epoch == after_epoch:
+            raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer._Run, after, once)
+        patch.setattr(trainer._Run, "_after_epoch", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(settings)
 
@@ -128,6 +131,31 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(
     monkeypatch.chdir(tmp_path.parent)
     path = train(read_settings(settings.folder), resume=True)
     assert load_checkpoint(path)[1].fpn_channels == 32
+
+
+def test_the_best_stays_when_ap_falls(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a stop, too: what was best before is kept."""
+    figures = iter(({"AP": 0.2, "AP50": 0.2}, {"AP": 0.5, "AP50": 0.6}, {"AP": 0.3, "AP50": 0.9}))
+    monkeypatch.setattr(Validation, "run", lambda *_: SimpleNamespace(figures=next(figures)))
+    given = {"val_annotations": settings.annotations, "val_images": settings.images}
+    _stop(replace(settings, epochs=3, **given), after_epoch=2)
+    train(read_settings(settings.folder), resume=True)
+    epochs = {
+        name: torch.load(settings.folder / name, weights_only=True)["training"]["last_epoch"]
+        for name in ("best.pt", "last.pt")
+    }
+    assert (epochs["best.pt"]["epoch"], epochs["best.pt"]["AP"]) == (2, 0.5)
+    assert (epochs["last.pt"]["epoch"], epochs["last.pt"]["AP"]) == (3, 0.3)
+
+
+def test_tensorboards_events_are_of_every_epoch(settings: TrainSettings) -> None:
+    _stop(settings)
+    train(read_settings(settings.folder), resume=True)
+    files = list(settings.folder.glob("events.out.tfevents.*"))
+    assert len(files) == 2  # one a process
+    assert all(b"train/loss" in path.read_bytes() for path in files)
 
 
 def test_the_time_left_counts_from_where_a_run_goes_on(

@@ -29,9 +29,9 @@ FLAGS = shlex.split(
     --flip-vertical 0.2 --color 0.3 --zoom 0.4 1.5 --min-visible 0.6 --epochs 7 --batch 8
     --accumulate 2 --optimizer adamw --lr 0.9 --schedule step --milestones 0.5 0.7 0.8 --warmup 10
     --momentum 0.11 --weight-decay 0.12 --max-grad-norm 0 --ema 0.13 --precision bf16
-    --cls-loss ohem --box-loss giou --beta 0.14 --box-weight 0.15 --alpha 0.16 --gamma 0.17 --ohem-batch 18
-    --ohem-nms 0.19 --fg-iou-thresh 0.7 --bg-iou-thresh 0.3 --no-low-quality-matches --seed 20
-    --name n --out o --threads 21 --device d
+    --cls-loss ohem --box-loss giou --beta 0.14 --box-weight 0.15 --alpha 0.16 --gamma 0.17
+    --ohem-batch 18 --ohem-nms 0.19 --fg-iou-thresh 0.7 --bg-iou-thresh 0.3
+    --no-low-quality-matches --seed 20 --name n --out o --threads 21 --device d
 """
 )
 
