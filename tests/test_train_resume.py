@@ -139,8 +139,10 @@ def test_the_best_stays_when_ap_falls(
     """Over a stop, too: what was best before is kept."""
     figures = iter(({"AP": 0.2, "AP50": 0.2}, {"AP": 0.5, "AP50": 0.6}, {"AP": 0.3, "AP50": 0.9}))
     monkeypatch.setattr(Validation, "run", lambda *_: SimpleNamespace(figures=next(figures)))
-    given = {"val_annotations": settings.annotations, "val_images": settings.images}
-    _stop(replace(settings, epochs=3, **given), after_epoch=2)
+    validated = replace(
+        settings, epochs=3, val_annotations=settings.annotations, val_images=settings.images
+    )
+    _stop(validated, after_epoch=2)
     train(read_settings(settings.folder), resume=True)
     epochs = {
         name: torch.load(settings.folder / name, weights_only=True)["training"]["last_epoch"]
