@@ -25,11 +25,10 @@ from retinart.benchmarks.peers import (
 )
 from retinart.benchmarks.turns import Case, Column, interleave
 from retinart.benchmarks.workers import Recipe, Retinart, Worker
-from retinart.engine.coco import load_coco
 from retinart.engine.detector import Detector
 from retinart.engine.engine_file import is_engine, read_engine_info
 from retinart.engine.errors import BadInput, CheckFailed, RetinartError
-from retinart.engine.evaluate import evaluate, require_pycocotools
+from retinart.engine.evaluate import check_evaluation, evaluate
 from retinart.engine.files import sha256
 from retinart.engine.images import list_images
 from retinart.engine.info import Compute, ModelInfo, computed_in, read_info
@@ -155,8 +154,8 @@ def _check(models: Sequence[Path], infos: Sequence[ModelInfo], settings: Benchma
     list_images(settings.images)
     _peers(models, infos, settings)
     if settings.annotations is not None:
-        require_pycocotools()
-        load_coco(settings.annotations, Path(settings.images))
+        for info in infos:
+            check_evaluation(info.classes, settings.annotations, Path(settings.images))
 
 
 def _group(

@@ -86,11 +86,7 @@ def evaluate(
         BadInput: the data cannot be used, or shares no class name with the model.
         MissingDependency: pycocotools is not installed.
     """
-    require_pycocotools()  # before the work: without it there are no figures
-    dataset = load_coco(annotations, images)
-    problems = list(dataset.summary())
-    dataset = _with_one_category_a_name(dataset, problems)
-    category = _categories(detector.classes, dataset, problems)
+    dataset, category, problems = _prepare(detector.classes, annotations, images)
     clock, progress = StageClock(), Progress()
     results: list[dict[str, Any]] = []
     skipped, resized = [], []
@@ -130,11 +126,38 @@ def evaluate(
     )
 
 
+def check_evaluation(classes: Sequence[str], annotations: Path, images: Path) -> list[str]:
+    """What `evaluate` would refuse, or say of its data, without detecting anything.
+
+    Args:
+        classes: of the model.
+        annotations, images: see `evaluate`.
+
+    Returns:
+        A line on the dataset, then one for each kind of problem.
+
+    Raises:
+        BadInput, MissingDependency: as `evaluate` does.
+    """
+    return _prepare(classes, annotations, images)[2]
+
+
+def _prepare(
+    classes: Sequence[str], annotations: Path, images: Path
+) -> tuple[CocoDataset, dict[int, int], list[str]]:
+    """The dataset, the category id of each class index, and lines on what was found."""
+    _pycocotools()  # before the work: without it there are no figures
+    dataset = load_coco(annotations, images)
+    problems = list(dataset.summary())
+    dataset = _with_one_category_a_name(dataset, problems)
+    return dataset, _categories(classes, dataset, problems), problems
+
+
 def coco_figures(
     dataset: CocoDataset, results: list[dict[str, Any]], image_ids: Sequence[int]
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """The twelve figures and AP by class of COCO results on some images of a dataset."""
-    COCO, COCOeval = require_pycocotools()
+    COCO, COCOeval = _pycocotools()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints; stdout is ours
         truth = COCO()
         truth.dataset = _truth(dataset)
@@ -154,7 +177,7 @@ def coco_figures(
     return stats, per_class
 
 
-def require_pycocotools() -> tuple[Any, Any]:
+def _pycocotools() -> tuple[Any, Any]:
     """Its classes COCO and COCOeval."""
     try:
         from pycocotools.coco import COCO

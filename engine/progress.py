@@ -16,6 +16,11 @@ class Progress:
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._started = self._shown = time.perf_counter()
+        self._begun = 0
+
+    def begin(self, done: int) -> None:
+        """The work starts now, with so much of it done before: the time left counts from here."""
+        self._started, self._begun = time.perf_counter(), done
 
     def update(self, done: int, total: int, text: str | Callable[[], str]) -> None:
         """Show the state; a total of 0 means that nobody knows it."""
@@ -26,7 +31,7 @@ class Progress:
         text = text if isinstance(text, str) else text()
         count = f"{done}/{total}" if total else str(done)
         if total:
-            left = (now - self._started) / max(1, done) * max(0, total - done)
+            left = (now - self._started) / max(1, done - self._begun) * max(0, total - done)
             text = f"{text} {left:.0f} s left"
         if not self._terminal:
             self.line(f"{count} {text}")

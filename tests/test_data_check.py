@@ -15,10 +15,12 @@ from retinart.cli import main
 from retinart.engine.errors import BadInput
 from retinart.engine.variant import Variant
 from retinart.train.boxes import box_iou
+from retinart.train.data import NO_AUGMENTATION, Batches
 from retinart.train.data_check import load_checked
 from retinart.train.data_report import best_anchor_iou, describe
 from retinart.train.presets import preset
 from retinart.train.retinanet import variant_anchors
+from retinart.train.trainer import training_rule
 from support import make_picture, write_images
 
 GOOD = [10.0, 20.0, 50.0, 40.0]  # x, y, width, height
@@ -84,7 +86,8 @@ def test_classes_without_objects_and_with_one_name(tmp_path: Path) -> None:
 
 
 def test_images_that_cannot_be_read_or_have_another_size(tmp_path: Path) -> None:
-    annotations, images = _dataset(tmp_path, [_box([1, 1, 0, 9])])
+    learned = {"image_id": 3, "category_id": 2, "bbox": GOOD}
+    annotations, images = _dataset(tmp_path, [_box([1, 1, 0, 9]), learned])
     (images / "a.png").write_bytes(b"no image")
     cv2.imwrite(str(images / "b.png"), make_picture(1, 128, 96))
     cv2.imwrite(str(images / "c.png"), make_picture(1, 48, 64))
@@ -92,13 +95,38 @@ def test_images_that_cannot_be_read_or_have_another_size(tmp_path: Path) -> None
     assert [str(p) for p in dataset.problems] == [
         "1 zero-area boxes (dropped): annotation 3",
         "1 unreadable images (dropped): a.png (it is truncated or no image format)",
-        "2 images of another size than annotated (boxes stretched to the file's): "
-        "b.png (96x128, annotated 128x96, turned by EXIF?), c.png (64x48, annotated 128x96)",
+        "1 images turned against their annotations, as by EXIF (dropped): "
+        "b.png (96x128, annotated 128x96)",
+        "1 images of another size than annotated (boxes stretched to the file's): "
+        "c.png (64x48, annotated 128x96)",
+        "1 classes without objects (kept, and cannot be learned): cell",  # it was in a.png alone
     ]
-    assert [image.path.name for image in dataset.images] == ["b.png", "c.png"]
+    assert [image.path.name for image in dataset.images] == ["c.png"]
     unopened = load_checked(annotations, images, open_images=False)
     assert len(unopened.images) == 3
     assert len(unopened.problems) == 1
+
+
+def test_an_image_turned_against_its_boxes_is_not_trained_on(tmp_path: Path) -> None:
+    """As cameras write it: the pixels lie, and an EXIF entry asks to turn them."""
+    annotations, images = _dataset(tmp_path, [])
+    path = images / "b.jpg"
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    _, data = cv2.imencode(".jpg", make_picture(1, 96, 128))
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    path.write_bytes(data.tobytes()[:2] + segment + data.tobytes()[2:])
+    annotations.write_text(annotations.read_text().replace("b.png", "b.jpg"))
+    dataset = load_checked(annotations, images)
+    assert [image.path.name for image in dataset.images] == ["a.png", "c.png"]
+    assert str(dataset.problems[0]) == (
+        "1 images turned against their annotations, as by EXIF (dropped): "
+        "b.jpg (96x128, annotated 128x96)"
+    )
+    unopened = load_checked(annotations, images, open_images=False)
+    rule = training_rule(preset("tiny", 2), (96, 128))
+    batches = Batches(unopened, rule=rule, batch_size=3, seed=0, augmentation=NO_AUGMENTATION)
+    with pytest.raises(BadInput, match=r"b\.jpg is turned .*Train without --no-check-images"):
+        batches[0]
 
 
 def test_what_cannot_be_learned_stops(tmp_path: Path) -> None:
@@ -111,7 +139,7 @@ def test_what_cannot_be_learned_stops(tmp_path: Path) -> None:
         load_checked(annotations, images)
     for path in images.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(BadInput, match=r"none of the images .* can be read.*3 unreadable images"):
+    with pytest.raises(BadInput, match=r"none of the images .* can be used.*3 unreadable images"):
         load_checked(annotations, images)
 
 

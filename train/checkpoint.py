@@ -102,7 +102,8 @@ def _other_kind(path: Path) -> tuple[str, str] | None:
 
 
 def load_resume_state(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `resume`, and the checkpoint's weights as "average".
+    """What `save_checkpoint` was given as `resume`, the checkpoint's weights as "average", and its
+    model's record as "variant".
 
     Raises:
         BadInput: the file cannot be read, or its run is finished.
@@ -114,7 +115,8 @@ def load_resume_state(path: Path) -> dict[str, Any]:
         raise BadInput(
             f"the run of {path} is finished", fix="Train on from its weights: --weights FILE"
         )
-    return {**content["resume"], "average": content["state_dict"]}
+    variant = Variant.from_dict(content["variant"])
+    return {**content["resume"], "average": content["state_dict"], "variant": variant}
 
 
 def load_checkpoint(path: Path) -> tuple[RetinaNet, Variant, list[str]]:

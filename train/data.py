@@ -5,6 +5,7 @@ N  images of a batch      H, W  network input size      M  objects of an image
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from retinart.engine.coco import CocoDataset, CocoImage
+from retinart.engine.errors import BadInput
 from retinart.engine.images import Image, read_image
 from retinart.engine.resize import ResizeRule
 
@@ -81,6 +83,9 @@ class Batches:
         multiscale: range of factors of the canvas, drawn for each step.
         aspect_batches: images taller than wide get batches of their own, and the canvas turned.
         share: a process's part of a batch, of the list of all.
+
+    Attributes:
+        note: why tall images get no batches of their own though they should, or "".
     """
 
     def __init__(
@@ -103,7 +108,15 @@ class Batches:
         self._multiscale = multiscale
         self._share = share
         tall = np.array([image.height > image.width for image in dataset.images])
-        enough = min(tall.sum(), len(tall) - tall.sum()) >= self._batch_size
+        fewer = int(min(tall.sum(), len(tall) - tall.sum()))
+        enough = fewer >= self._batch_size
+        self.note = ""
+        if aspect_batches and 0 < fewer < self._batch_size:
+            self.note = (
+                f"no batches by aspect: {fewer} of {len(tall)} images are "
+                f"{'tall' if fewer == tall.sum() else 'not tall'}, too few for a batch of "
+                f"{self._batch_size}"
+            )
         self._tall = tall if aspect_batches and enough else np.full(len(tall), False)
         if aspect_batches and not enough and tall.mean() > 0.5:
             self._tall[:] = True
@@ -162,6 +175,11 @@ class Batches:
     ) -> tuple[Image, Objects]:
         settings = self._augmentation
         pixels = read_image(image.path)
+        if is_turned(image, *pixels.shape[:2]):
+            raise BadInput(
+                f"{image.path} is turned against its annotations, as by EXIF",
+                fix="Train without --no-check-images, which leaves such images out",
+            )
         # the file counts, should it and the annotations not agree on the size
         ratio = np.array([pixels.shape[1] / image.width, pixels.shape[0] / image.height] * 2)
         sample = _Sample(pixels, (image.boxes * ratio).astype(np.float32), image.crowd)
@@ -178,6 +196,32 @@ class Batches:
             boxes=torch.from_numpy(boxes),
             labels=torch.from_numpy(image.labels),
             crowd=torch.from_numpy(sample.crowd),
+        )
+
+
+def is_turned(image: CocoImage, height: int, width: int) -> bool:
+    """Whether a file's size is the annotated one turned, so that nothing says where its boxes are.
+
+    Programs that annotate may or may not turn a picture as its EXIF entry asks, and say not how.
+    """
+    return height != width and (height, width) == (image.width, image.height)
+
+
+def check_augmentation(settings: Augmentation) -> None:
+    """Raises BadInput for settings that no training can have."""
+    for name, value in (
+        ("probability of a flip", settings.flip),
+        ("probability of a vertical flip", settings.flip_vertical),
+        ("strength of the colour jitter", settings.color),
+        ("share of an object that must be visible", settings.min_visible),
+    ):
+        if not 0 <= value <= 1:
+            raise BadInput(f"the {name} is {value:g}", fix="Give a number from 0 to 1")
+    low, high = settings.scale
+    if not 0 < low <= high < math.inf:
+        raise BadInput(
+            f"the range of the zoom is {low:g} to {high:g}",
+            fix="Give a lower and a higher factor, both above 0",
         )
 
 

@@ -19,6 +19,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.images import read_image
 from retinart.engine.matching import box_iou
 from retinart.engine.progress import Progress
+from retinart.train.data import is_turned
 
 NEARLY = 0.9  # IoU of two boxes of a class from which on one object was probably boxed twice
 
@@ -34,7 +35,8 @@ def load_checked(
         open_images: decode every image, which takes as long as an epoch's loading.
 
     Returns:
-        The dataset without the images that cannot be read, with every problem in `problems`.
+        The dataset without the images that cannot be read or are turned against their boxes, with
+        every problem in `problems`.
 
     Raises:
         BadInput: nothing can be learned from it: see `load_coco`; or no image can be read, or no
@@ -45,12 +47,14 @@ def load_checked(
     _compare_boxes(dataset, found)
     if open_images:
         dataset = replace(dataset, images=tuple(_readable(dataset.images, workers, found)))
+    if dataset.images:
+        _count_classes(dataset, found)
     dataset = replace(dataset, problems=found.records())
     if not dataset.images:
         raise BadInput(
-            f"none of the images of {annotations} can be read",
+            f"none of the images of {annotations} can be used",
             why="; ".join(str(p) for p in dataset.problems),
-            fix="Copy them again",
+            fix="Copy them again, or turn them as their annotations say",
         )
     if all(image.crowd.all() for image in dataset.images):
         raise BadInput(
@@ -66,6 +70,9 @@ def _compare_boxes(dataset: CocoDataset, found: Problems) -> None:
         for kind, effect, first in _pairs(image):
             name = dataset.classes[int(image.labels[first])]
             found.add(kind, effect, f"{name} in {image.path.name}")
+
+
+def _count_classes(dataset: CocoDataset, found: Problems) -> None:
     labels = [image.labels[~image.crowd] for image in dataset.images]
     counts = np.bincount(np.concatenate(labels), minlength=len(dataset.classes))
     for name, count in zip(dataset.classes, counts, strict=True):
@@ -95,7 +102,7 @@ def _pairs(image: CocoImage) -> Iterator[tuple[str, str, int]]:
 
 
 def _readable(images: Sequence[CocoImage], workers: int, found: Problems) -> Iterator[CocoImage]:
-    """The images that can be decoded, in order; of the others, and of sizes, `found` is told."""
+    """The images that can be used, in order; of the others, and of sizes, `found` is told."""
     progress = Progress()
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for done, (image, size) in enumerate(zip(images, pool.map(_size, images), strict=True), 1):
@@ -104,13 +111,19 @@ def _readable(images: Sequence[CocoImage], workers: int, found: Problems) -> Ite
                 found.add("unreadable images", "dropped", f"{image.path.name} ({size})")
                 continue
             height, width = size
+            sizes = f"{width}x{height}, annotated {image.width}x{image.height}"
+            if is_turned(image, height, width):
+                found.add(
+                    "images turned against their annotations, as by EXIF",
+                    "dropped",
+                    f"{image.path.name} ({sizes})",
+                )
+                continue
             if size != (image.height, image.width):
-                turned = size == (image.width, image.height)
                 found.add(
                     "images of another size than annotated",
                     "boxes stretched to the file's",
-                    f"{image.path.name} ({width}x{height}, annotated {image.width}x{image.height}"
-                    + (", turned by EXIF?)" if turned else ")"),
+                    f"{image.path.name} ({sizes})",
                 )
             yield image
 

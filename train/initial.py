@@ -58,6 +58,11 @@ def start(settings: TrainSettings, classes: Sequence[str]) -> Start:
     return Start(model=model, variant=variant, notes=tuple(notes))
 
 
+def empty_start(variant: Variant) -> Start:
+    """A model for the weights of a stopped run: no file but its checkpoint is read."""
+    return Start(model=build_retinanet(variant), variant=variant)
+
+
 def replace_fields(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
     """A variant with some fields set. Raises BadInput when there is no such field."""
     try:
@@ -130,7 +135,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> str:
 def freeze_batch_norms(model: nn.Module) -> None:
     """Keep batch norms as they are: constant factors that neither learn nor follow the batch."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # SyncBatchNorm too
             module.eval().requires_grad_(False)
 
 
@@ -151,6 +156,8 @@ def _from_detector(settings: TrainSettings, path: Path, classes: Sequence[str]) 
     trained, old, known = load_checkpoint(path)
     if settings.norm == "group" and not old.backbone_norm_groups:
         raise BadInput(f"{path} has batch norms", fix="Give --norm batch or frozen")
+    if settings.norm == "frozen" and old.backbone_norm_groups:
+        raise BadInput(f"{path} has group norms: none can be frozen", fix="Give --norm group")
     variant = replace(old, num_classes=len(classes))
     model = build_retinanet(variant, prior=settings.prior)
     state = trained.state_dict()

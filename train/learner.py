@@ -55,7 +55,7 @@ class Learner:
             freeze_batch_norms(self.net)
         self._model: nn.Module = self.net
         if ranks.count > 1:
-            if device.type == "cuda":
+            if device.type == "cuda" and settings.norm != "frozen":
                 nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
             self._model = DistributedDataParallel(self.net)
         self.average = Average(self.net, settings.ema_decay)
@@ -87,7 +87,8 @@ class Learner:
             Class loss and box loss over all processes.
 
         Raises:
-            Diverged: one of them, or the gradient, is NaN or infinite; the weights stay.
+            Diverged: one of them, or the gradient, is NaN or infinite; the weights stay. In fp16
+                such gradients are skipped until the loss's scale has fallen below 1.
         """
         settings, device, parts = self._settings, self._ranks.device, self._settings.accumulate
         self._model.train()
@@ -119,13 +120,17 @@ class Learner:
                 self._scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
             total += torch.stack([losses.cls, losses.box]).detach()
         self._scaler.unscale_(self._optimizer)
-        length = nn.utils.clip_grad_norm_(trainable(self.net), settings.max_grad_norm)
+        limit = settings.max_grad_norm or math.inf
+        length = nn.utils.clip_grad_norm_(trainable(self.net), limit)
         # gradients, and so these losses, are averaged over the processes
         values: list[float] = (self._ranks.sum(total) / self._ranks.count).tolist()
         if not math.isfinite(sum(values)):
             raise Diverged("loss")
-        if not self._scaler.is_enabled() and not math.isfinite(length.item()):
-            raise Diverged("gradient")  # a scaler skips such a step
+        # a scaler skips such a step and halves its scale, which mends an overflow but no NaN
+        if not math.isfinite(length.item()) and (
+            not self._scaler.is_enabled() or self._scaler.get_scale() < 1
+        ):
+            raise Diverged("gradient")
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.average.update(self.net)

@@ -46,7 +46,7 @@ class RunFolder:
 
     def describe(self, settings: TrainSettings, device: torch.device) -> None:
         """Write `config.json`, which `--resume` reads, and `environment.json`."""
-        write_json(self.path / "config.json", settings.to_json())
+        write_json(self.path / "config.json", settings.absolute().to_json())
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         environment = {
             "python": platform.python_version(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import torch
 from retinart.engine.errors import BadInput
 from retinart.engine.variant import as_tuples
 from retinart.train.criterion import LossSettings, check_loss
-from retinart.train.data import Augmentation
+from retinart.train.data import Augmentation, check_augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class TrainSettings:
         schedule: "cosine" to 0, or "step": a tenth from each of `milestones` on.
         milestones: shares of the run.
         weight_decay: None for 1e-4 with SGD and 0.05 with AdamW.
-        max_grad_norm: gradients longer than this are shortened to it.
+        max_grad_norm: gradients longer than this are shortened to it; 0 for no limit.
         ema_decay: the saved weights are a moving average of this decay; 0 for the last weights.
         seed: of the weights, the order of images and their augmentation.
         workers: threads that load images.
@@ -98,6 +98,11 @@ class TrainSettings:
     def folder(self) -> Path:
         """Where the run's files are."""
         return self.runs / self.name
+
+    def absolute(self) -> TrainSettings:
+        """The same with paths that hold in every working folder."""
+        given = {key: getattr(self, key) for key in _PATHS}
+        return replace(self, **{key: path.absolute() for key, path in given.items() if path})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -156,6 +161,7 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
     for name, value in (
         ("weight decay", settings.weight_decay or 0.0),
         ("number of warm-up steps", settings.warmup_steps),
+        ("longest gradient", settings.max_grad_norm),
     ):
         if not 0 <= value < math.inf:
             raise BadInput(f"the {name} is {value}", fix="Give a number from 0 on")
@@ -168,6 +174,14 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
         raise BadInput(f"the prior is {settings.prior:g}", fix="Give a number between 0 and 1")
     if not 0 <= settings.ema_decay < 1:
         raise BadInput(f"the EMA's decay is {settings.ema_decay:g}", fix="Give 0 or less than 1")
+    if not 0 <= settings.momentum < 1:
+        raise BadInput(f"the momentum is {settings.momentum:g}", fix="Give 0 or less than 1")
+    if not all(0 < share < 1 for share in settings.milestones):
+        raise BadInput(
+            f"the milestones are {', '.join(f'{share:g}' for share in settings.milestones)}",
+            why="they are shares of the run",
+            fix="Give numbers between 0 and 1",
+        )
     for name, whole in (("accumulate", settings.accumulate), ("eval-every", settings.eval_every)):
         if whole < 1:
             raise BadInput(f"{name} is {whole}", fix="Give a whole number from 1 on")
@@ -195,6 +209,7 @@ def check_settings(settings: TrainSettings, processes: int) -> None:
             fix="Give --backbone-weights or --weights, or train with --norm batch or group",
         )
     check_loss(settings.loss)
+    check_augmentation(settings.augmentation)
     _check_device(settings.device)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.errors import BadInput, CheckFailed
+from retinart.engine.evaluate import check_evaluation
 from retinart.engine.files import remove_unfinished, sha256
 from retinart.engine.progress import Progress
 from retinart.engine.resize import ResizeRule
@@ -20,7 +21,7 @@ from retinart.engine.variant import Variant
 from retinart.train.checkpoint import load_resume_state, save_checkpoint
 from retinart.train.data import Batch, Batches, prefetch
 from retinart.train.data_check import load_checked
-from retinart.train.initial import start
+from retinart.train.initial import empty_start, start
 from retinart.train.learner import Diverged, Learner
 from retinart.train.ranks import Ranks, open_ranks, process_count
 from retinart.train.run_folder import Row, RunFolder
@@ -63,17 +64,13 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
         open_images=settings.check_images,
     )
     digest = sha256(settings.annotations)
-    if state is not None and state["annotations_sha256"] != digest:
-        raise BadInput(
-            f"cannot go on with {settings.folder}",
-            why=f"{settings.annotations} is not the file that the run began with",
-            fix="Bring it back, or start a new run",
-        )
+    if state is not None:
+        _check_same_data(state, settings, dataset, digest)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     with open_ranks(settings.device) as ranks:
-        return _Run(settings, dataset, digest, ranks, command).go(state)
+        return _Run(settings, dataset, digest, ranks, command, state).go(state)
 
 
 class _Run:
@@ -86,14 +83,15 @@ class _Run:
         digest: str,
         ranks: Ranks,
         command: str,
+        state: Mapping[str, Any] | None,
     ) -> None:
         self.settings, self.dataset, self.digest = settings, dataset, digest
         self.ranks, self.command = ranks, command
         self.progress = Progress()
-        begun = start(settings, dataset.classes)
+        begun = empty_start(state["variant"]) if state else start(settings, dataset.classes)
         self.variant: Variant = begun.variant
         self.rule = training_rule(self.variant, settings.size)
-        self.validation = _validation(settings, self.rule, dataset.classes)
+        self.validation, seen = _validation(settings, self.rule, dataset.classes)
         self.batches = Batches(
             dataset,
             rule=self.rule,
@@ -104,7 +102,8 @@ class _Run:
             aspect_batches=settings.aspect_batches,
             share=ranks.share,
         )
-        self.say([*dataset.summary(), *begun.notes])
+        _check_parts(settings, self.variant, len(dataset.images), ranks)
+        self.say([*dataset.summary(), self.batches.note, *seen, *begun.notes])
         self.learner = Learner(begun, settings, ranks)
         self.rows: list[Row] = []
         self.best = -1.0
@@ -127,6 +126,7 @@ class _Run:
             self.say([folder.open_board(first_epoch * per_epoch)])
         started = time.perf_counter() - seconds
         steps = range(first_epoch * per_epoch, epochs * per_epoch)
+        self.progress.begin(steps.start)
         try:
             with closing(prefetch(self.batches, steps, workers=self.settings.workers)) as source:
                 for epoch in range(first_epoch + 1, epochs + 1):
@@ -135,6 +135,9 @@ class _Run:
                     if folder is not None:
                         self._after_epoch(epoch, row, folder)
                     self.ranks.wait()
+            if folder is not None:
+                self._finish(folder)
+            self.ranks.wait()
         finally:
             if folder is not None:
                 folder.close()
@@ -200,24 +203,27 @@ class _Run:
         if row["AP"] is not None and row["AP"] > self.best:
             self.best = row["AP"]
             self._save(folder.path / "best.pt")
-        self._save(folder.path / "last.pt", resume=None if last else self._state())
+        self._save(folder.path / "last.pt", resume=self._state())
         self.progress.line(
             f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4f} (class "
             f"{row['cls_loss']:.4f}, box {row['box_loss']:.4f}){ap}, "
             f"{row['images_per_s']:.1f} images/s, data {row['data_share']:.1%}, "
             f"{row['seconds']:.0f} s"
         )
-        if last:
-            shown = self.dataset
-            if self.validation:
-                shown = load_coco(self.validation.annotations, self.validation.images)
-            detector = TorchDetector(
-                self.learner.average.model, self.variant, self.dataset.classes, self.rule
-            )
-            folder.draw_samples(detector, shown)
-            self.say([folder.draw_curves(self.rows)])
-            if not self.validation:
-                self.say(["no best.pt: there was nothing to measure AP on"])
+
+    def _finish(self, folder: RunFolder) -> None:
+        """Draw the pictures; only then `last.pt` no longer holds what a stopped run needs."""
+        shown = self.dataset
+        if self.validation:
+            shown = load_coco(self.validation.annotations, self.validation.images)
+        detector = TorchDetector(
+            self.learner.average.model, self.variant, self.dataset.classes, self.rule
+        )
+        folder.draw_samples(detector, shown)
+        self.say([folder.draw_curves(self.rows)])
+        if not self.validation:
+            self.say(["no best.pt: there was nothing to measure AP on"])
+        self._save(folder.path / "last.pt")
 
     def _save(self, path: Path, resume: Mapping[str, Any] | None = None) -> None:
         save_checkpoint(
@@ -247,6 +253,7 @@ class _Run:
         """What a stopped run needs besides the averaged weights."""
         return {
             "annotations_sha256": self.digest,
+            "image_ids": [image.image_id for image in self.dataset.images],
             "rows": [dict(row) for row in self.rows],
             "best": self.best,
             **self.learner.state(),
@@ -271,7 +278,7 @@ class _Run:
             + (f"{kept} is of the last whole epoch" if kept.exists() else "no epoch was finished"),
         )
 
-    def say(self, lines: list[str | None] | list[str]) -> None:
+    def say(self, lines: Sequence[str | None]) -> None:
         """Lines on stderr, by the first process."""
         for line in lines:
             if line and self.ranks.first:
@@ -289,12 +296,58 @@ def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
     )
 
 
+def _check_parts(settings: TrainSettings, variant: Variant, images: int, ranks: Ranks) -> None:
+    """Refuse batches that the images do not fill, or that a batch norm cannot learn from."""
+    parts = settings.accumulate * ranks.count
+    if images < settings.batch_size and parts > 1:
+        raise BadInput(
+            f"{images} images do not fill a batch of {settings.batch_size}, "
+            f"which {parts} parts share",
+            fix=f"Give a --batch of at most {images}, or train in one process without --accumulate",
+        )
+    each = min(settings.batch_size, images) // parts
+    small = all(round(side * settings.multiscale[0] / 32) <= 1 for side in settings.size)
+    alone = ranks.count == 1 or ranks.device.type != "cuda"  # no synchronised batch norms
+    learns = settings.norm == "batch" and not variant.backbone_norm_groups
+    if each == 1 and small and alone and learns:
+        raise BadInput(
+            "one image of 32x32 pixels gives batch norms nothing to learn from",
+            why="the last stage is a single pixel, whose variance is nothing",
+            fix="Give a larger --height, a larger --batch, or --norm group",
+        )
+
+
+def _check_same_data(
+    state: Mapping[str, Any], settings: TrainSettings, dataset: CocoDataset, digest: str
+) -> None:
+    """Refuse to go on with other data than a run began with: its order would be another one."""
+    what = f"cannot go on with {settings.folder}"
+    if state["annotations_sha256"] != digest:
+        raise BadInput(
+            what,
+            why=f"{settings.annotations} is not the file that the run began with",
+            fix="Bring it back, or start a new run",
+        )
+    then = state.get("image_ids")  # none in older checkpoints
+    now = [image.image_id for image in dataset.images]
+    if then is not None and then != now:
+        gone, new = len(set(then) - set(now)), len(set(now) - set(then))
+        why = f"since it began, {gone} of its {len(then)} images went away and {new} came"
+        raise BadInput(
+            what,
+            why="; ".join([why, *(str(problem) for problem in dataset.problems)]),
+            fix="Bring the images back as they were, or start a new run with --weights",
+        )
+
+
 def _validation(
     settings: TrainSettings, rule: ResizeRule, classes: tuple[str, ...]
-) -> Validation | None:
+) -> tuple[Validation | None, list[str]]:
+    """What AP is measured on, and lines on it; what would stop that stops the training now."""
     if settings.val_annotations is None or settings.val_images is None:
-        return None
-    load_coco(settings.val_annotations, settings.val_images)  # its errors before the training
-    return Validation(
+        return None, []
+    lines = check_evaluation(classes, settings.val_annotations, settings.val_images)
+    validation = Validation(
         annotations=settings.val_annotations, images=settings.val_images, rule=rule, classes=classes
     )
+    return validation, [f"validation: {line}" for line in lines]

@@ -1,0 +1,181 @@
+"""A run that is taken up again: what it needs, what it refuses, and what it still does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import retinart.engine.progress as progress
+import retinart.train.trainer as trainer
+from retinart.engine.errors import BadInput
+from retinart.train.checkpoint import load_checkpoint, load_resume_state, save_checkpoint
+from retinart.train.presets import preset
+from retinart.train.retinanet import build_retinanet
+from retinart.train.run_folder import read_settings
+from retinart.train.scenes import SceneSettings, make_scenes
+from retinart.train.settings import TrainSettings
+from retinart.train.trainer import train
+from retinart.train.validate import Validation
+
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    make_scenes(folder, num=4, seed=1, settings=SceneSettings(size=SIZE, max_objects=2))
+    return folder
+
+
+@pytest.fixture
+def settings(scenes: Path, tmp_path: Path) -> Iterator[TrainSettings]:
+    """Two epochs of one step."""
+    threads = torch.get_num_threads()
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    yield TrainSettings(
+        annotations=data / "instances.json", images=data / "images", name="run",
+        runs=tmp_path / "runs", size=SIZE, epochs=2, batch_size=4, lr=0.005, threads=1,
+    )  # fmt: skip
+    torch.set_num_threads(threads)
+
+
+def _stop(settings: TrainSettings, after_epoch: int = 1) -> None:
+    """A run that ends as if it were killed, once that epoch's files are written."""
+    original = trainer._Run._after_epoch
+
+    def stopped(self: trainer._Run, epoch: int, *args: Any) -> None:
+        original(self, epoch, *args)
+        if epoch == after_epoch:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer._Run, "_after_epoch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+
+
+def test_a_run_does_not_go_on_with_other_images(settings: TrainSettings) -> None:
+    """Which images a step sees depends on all that are there."""
+    _stop(settings)
+    paths = sorted(settings.images.iterdir())
+    whole = paths[0].read_bytes()
+    paths[0].write_bytes(b"damaged")
+    message = rf"1 of its 4 images went away and 0 came;.* 1 unreadable.*{paths[0].name}"
+    with pytest.raises(BadInput, match=message):
+        train(read_settings(settings.folder), resume=True)
+    paths[0].unlink()
+    with pytest.raises(
+        BadInput, match=r"went away and 0 came; 1 missing image files.*Bring the images"
+    ):
+        train(read_settings(settings.folder), resume=True)
+    paths[0].write_bytes(whole)
+    train(read_settings(settings.folder), resume=True)
+
+
+def test_a_run_does_not_go_on_with_more_images(settings: TrainSettings) -> None:
+    path = min(settings.images.iterdir())
+    path.rename(path.with_suffix(".away"))
+    _stop(replace(settings, batch_size=3))
+    path.with_suffix(".away").rename(path)
+    with pytest.raises(BadInput, match="0 of its 3 images went away and 1 came"):
+        train(read_settings(settings.folder), resume=True)
+
+
+def test_an_older_checkpoint_goes_on(settings: TrainSettings) -> None:
+    """Those of the first versions name no images."""
+    _stop(settings)
+    last = settings.folder / "last.pt"
+    content = torch.load(last, weights_only=True)
+    content["resume"].pop("image_ids", None)
+    torch.save(content, last)
+    assert "image_ids" not in load_resume_state(last)
+    train(read_settings(settings.folder), resume=True)
+
+
+def test_a_run_killed_before_its_pictures_draws_them_when_it_goes_on(
+    settings: TrainSettings,
+) -> None:
+    _stop(replace(settings, epochs=1))
+    pictures = [settings.folder / name for name in ("curves.png", "predictions.jpg")]
+    assert (settings.folder / "last.pt").exists()
+    assert not any(path.exists() for path in pictures)
+    train(read_settings(settings.folder), resume=True)
+    assert all(path.exists() for path in pictures)
+    assert len((settings.folder / "results.csv").read_text().splitlines()) == 2
+    with pytest.raises(BadInput, match="is finished"):
+        load_resume_state(settings.folder / "last.pt")
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And from another working folder, wherever its paths were given from."""
+    begun = tmp_path / "begun.pt"
+    variant = replace(preset("tiny", 1), fpn_channels=32)
+    model = build_retinanet(variant)
+    save_checkpoint(begun, model=model, variant=variant, classes=["disc"], training={})
+    monkeypatch.chdir(tmp_path)
+    near = {
+        key: getattr(settings, key).relative_to(tmp_path)
+        for key in ("annotations", "images", "runs")
+    }
+    _stop(replace(settings, weights=Path("begun.pt"), **near))
+    begun.unlink()
+    monkeypatch.chdir(tmp_path.parent)
+    path = train(read_settings(settings.folder), resume=True)
+    assert load_checkpoint(path)[1].fpn_channels == 32
+
+
+def test_the_best_stays_when_ap_falls(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a stop, too: what was best before is kept."""
+    figures = iter(({"AP": 0.2, "AP50": 0.2}, {"AP": 0.5, "AP50": 0.6}, {"AP": 0.3, "AP50": 0.9}))
+    monkeypatch.setattr(Validation, "run", lambda *_: SimpleNamespace(figures=next(figures)))
+    validated = replace(
+        settings, epochs=3, val_annotations=settings.annotations, val_images=settings.images
+    )
+    _stop(validated, after_epoch=2)
+    train(read_settings(settings.folder), resume=True)
+    epochs = {
+        name: torch.load(settings.folder / name, weights_only=True)["training"]["last_epoch"]
+        for name in ("best.pt", "last.pt")
+    }
+    assert (epochs["best.pt"]["epoch"], epochs["best.pt"]["AP"]) == (2, 0.5)
+    assert (epochs["last.pt"]["epoch"], epochs["last.pt"]["AP"]) == (3, 0.3)
+
+
+def test_tensorboards_events_are_of_every_epoch(settings: TrainSettings) -> None:
+    _stop(settings)
+    train(read_settings(settings.folder), resume=True)
+    files = list(settings.folder.glob("events.out.tfevents.*"))
+    assert len(files) == 2  # one a process
+    assert all(b"train/loss" in path.read_bytes() for path in files)
+
+
+def test_the_time_left_counts_from_where_a_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter((0.0, 100.0, 120.0))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    shown = progress.Progress()
+    shown.begin(80)
+    shown.update(90, 100, "epoch 9/10")  # ten steps in 20 s: as many more take as long
+    assert capsys.readouterr().err == "90/100 epoch 9/10 20 s left\n"
+
+
+def test_a_run_that_goes_on_says_where(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(progress.Progress, "begin", lambda _, done: begun.append(done))
+    _stop(settings)
+    train(read_settings(settings.folder), resume=True)
+    assert begun == [0, 1]
