@@ -26,7 +26,7 @@ Figures = dict[str, Any]
 WARM = 20
 
 
-def compare(engine: Path, images: Sequence[Image], want: Sequence[Detections]) -> Figures:
+def compare(engine: Path, images: Sequence[Image], want: Iterable[Detections]) -> Figures:
     """The engine's detections against OpenVINO's, plain, with graphs, and resized on the GPU."""
     figures: Figures = {}
     for name, graphs, gpu_resize in (
