@@ -6,6 +6,8 @@ Nothing is made at import: no `pycuda.autoinit`. pycuda is looked up in its driv
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +18,14 @@ from retinart.engine.cuda import Bytes, CudaError, Event, Graph, Kernel, Stream
 from retinart.engine.cuda_graphs import Driver
 from retinart.engine.errors import MissingDependency
 
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: waits for no work on the legacy stream, nor it for ours
+
 
 class PyCuda:
     """The primary context of a GPU.
+
+    It is retained once a process and never let go of: pycuda's `detach` pushes it on the thread and
+    releases it, but does not pop it, and on other threads than the first it does neither.
 
     Args:
         index: the driver's number of the GPU.
@@ -41,9 +48,8 @@ class PyCuda:
                 fix="Install NVIDIA's driver, and pycuda for this version of CUDA",
             ) from error
         self._pycuda: Any = pycuda.driver
-        with _errors(self._pycuda):
-            self._pycuda.init()
-            self._context: Any = self._pycuda.Device(index).retain_primary_context()
+        with _errors(self._pycuda), _retaining:
+            self._context: Any = _primary_context(self._pycuda, index)
         self._driver = Driver()
 
     @contextmanager
@@ -88,8 +94,17 @@ class PyCuda:
             ) from error
 
     def close(self) -> None:
-        """See `Cuda`."""
-        self._context.detach()
+        """Nothing to let go of: the context stays."""
+
+
+_retaining = threading.Lock()
+
+
+@functools.cache
+def _primary_context(pycuda: Any, index: int) -> Any:
+    """The context of a GPU; asked for with `_retaining` held, so that it is made once."""
+    pycuda.init()
+    return pycuda.Device(index).retain_primary_context()
 
 
 @contextmanager
@@ -151,7 +166,7 @@ class _Kernel:
 class _Stream:
     def __init__(self, pycuda: Any, driver: Driver) -> None:
         self._pycuda, self._driver = pycuda, driver
-        self.stream: Any = pycuda.Stream()
+        self.stream: Any = pycuda.Stream(_NON_BLOCKING)
         self.handle = int(self.stream.handle)
 
     def upload(self, address: int, source: Bytes) -> None:

@@ -8,6 +8,7 @@ does one thing at a time; TensorRT's guide advises just that (CUDA graphs, "Limi
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -59,6 +60,9 @@ class Lane:
         largest: (N, H, W, 3) of the profile.
         limit: M, the detections an image that the engine gives.
         graphs: capture CUDA graphs.
+        alone: held while contexts are made, run for the first time, and captured. The lanes of a
+            runner share it, as what TensorRT does then (it can wait for the whole GPU) breaks
+            another thread's capture.
 
     Attributes:
         no_graph: why plain launches are used although graphs are wanted; "" while they work.
@@ -73,8 +77,9 @@ class Lane:
         largest: FrameShape,
         limit: int,
         graphs: bool,
+        alone: threading.Lock,
     ) -> None:
-        self._trt, self._graphs, self._limit = trt, graphs, limit
+        self._trt, self._graphs, self._limit, self._alone = trt, graphs, limit, alone
         self._engine: ICudaEngine | None = engine
         self.no_graph = ""
         self._bound: dict[FrameShape, _Bound] = {}
@@ -107,18 +112,17 @@ class Lane:
     def start_on_gpu(self, shape: FrameShape) -> None:
         """Enqueue a batch that stands at `frames`, or will when the stream gets there."""
         self._shape = shape
-        bound = self._bind(shape)
-        if bound.graph is None and bound.ran and self._graphs and not self.no_graph:
-            # the first run of a context settles what it does lazily, and cannot be captured
-            try:
-                bound.graph = self.stream.capture(lambda: self._enqueue(bound))
-            except (CudaError, RetinartError) as error:
-                self.no_graph = str(error)
-        if bound.graph is not None:
-            bound.graph.launch()
-        else:
-            self._enqueue(bound)
-        bound.ran = True
+        bound = self._bound.pop(shape, None)
+        if bound is not None:
+            self._bound[shape] = bound  # the most recent last
+        if bound is not None and bound.ran and not self._capturable(bound):
+            self._run(bound)
+            return
+        with self._alone:
+            bound = bound or self._bind(shape)
+            if self._capturable(bound):
+                self._capture(bound)
+            self._run(bound)
 
     def finish(self) -> Outputs:
         """Wait for the batch, and copy its outputs out."""
@@ -150,13 +154,27 @@ class Lane:
         m = self._limit
         return list(zip(_TYPES, ((n, 1), (n, m, 4), (n, m), (n, m)), strict=True))
 
+    def _capturable(self, bound: _Bound) -> bool:
+        """Whether to capture now. The first run settles what a context does lazily."""
+        return bound.graph is None and bound.ran and self._graphs and not self.no_graph
+
+    def _capture(self, bound: _Bound) -> None:
+        try:
+            bound.graph = self.stream.capture(lambda: self._enqueue(bound))
+        except (CudaError, RetinartError) as error:
+            self.no_graph = str(error)
+
+    def _run(self, bound: _Bound) -> None:
+        if bound.graph is not None:
+            bound.graph.launch()
+        else:
+            self._enqueue(bound)
+        bound.ran = True
+
     def _bind(self, shape: FrameShape) -> _Bound:
-        bound = self._bound.pop(shape, None)
-        if bound is None:
-            if len(self._bound) >= SHAPES:
-                self._unbind(next(iter(self._bound)))
-            bound = _Bound(self._context(shape))
-        self._bound[shape] = bound  # the most recent last
+        if len(self._bound) >= SHAPES:
+            self._unbind(next(iter(self._bound)))
+        bound = self._bound[shape] = _Bound(self._context(shape))
         return bound
 
     def _unbind(self, shape: FrameShape) -> None:

@@ -9,6 +9,7 @@ copied. Streams of frames do so, and so does what is more than the profile's lar
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 import weakref
@@ -114,6 +115,7 @@ class TensorRTRunner:
         lanes: list[Lane] = []
         resizers: dict[Lane, GpuResize] = {}
         self._pool, self._resizers = LanePool(cuda, lanes), resizers
+        alone = threading.Lock()
         # runs once: at close, or when this is collected, or when the process ends
         self._release = weakref.finalize(self, _release, cuda, self._pool, resizers, held)
         try:
@@ -127,6 +129,7 @@ class TensorRTRunner:
                         largest=info.profile[2],
                         limit=info.model.thresholds.detections_per_img,
                         graphs=graphs,
+                        alone=alone,
                     )
                     lanes.append(lane)
                     if gpu_resize:

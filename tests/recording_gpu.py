@@ -39,6 +39,7 @@ class RecordingCuda:
         self.captures = captures
         self.streams: dict[int, RecordingStream] = {}
         self.at_work: Callable[[], None] = lambda: None  # called while the GPU does what it has
+        self.at_capture: Callable[[], None] = lambda: None  # called while a stream is captured
         self._next = 1 << 20
         self._thread = threading.local()
         self._lock = threading.Lock()
@@ -163,6 +164,7 @@ class RecordingStream:
         assert self.captured is None, "captured within a capture"
         self.captured = []
         try:
+            self.cuda.at_capture()
             enqueue()
             work = self.captured
         finally:

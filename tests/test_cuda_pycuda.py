@@ -1,4 +1,4 @@
-"""What `engine/cuda_pycuda.py` asks of pycuda, seen by a double of it. Nothing here is a GPU test."""
+"""What `engine/cuda_pycuda.py` asks of pycuda, seen by a double of it, which is no GPU."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ FAILING: dict[str, Callable[[PyCuda, Any], object]] = {
 @pytest.mark.parametrize("call", FAILING)
 def test_errors_of_pycuda_are_ours(double: PyCudaDouble, call: str) -> None:
     cuda = PyCuda()
-    stream = cuda.stream()
+    with cuda.current():
+        stream = cuda.stream()
     double.failing = call
     with pytest.raises(CudaError, match=f"OutOfMemory: {call} failed: out of memory"):
         FAILING[call](cuda, stream)
@@ -106,3 +107,25 @@ def test_errors_of_the_start(double: PyCudaDouble) -> None:
     double.failing = "init"
     with pytest.raises(CudaError, match="init failed"):
         PyCuda()
+
+
+def test_streams_do_not_wait_for_the_legacy_stream(double: PyCudaDouble) -> None:
+    """A capture on one that does collides with whatever uses that stream in the process."""
+    PyCuda().stream()
+    assert "Stream 1" in double.log
+
+
+def test_one_context_a_gpu_for_the_life_of_the_process(double: PyCudaDouble) -> None:
+    """pycuda's detach leaves a context current that it has released, so it is never called."""
+    first, second, other = PyCuda(0), PyCuda(0), PyCuda(1)
+    with first.current(), second.current(), other.current():
+        pass
+    for cuda in (first, second, other):
+        cuda.close()
+    again = PyCuda(0)
+    with again.current():
+        pass
+    again.close()
+    assert double.log.count("retain 0") == double.log.count("retain 1") == 1
+    assert double.log.count("push") == double.log.count("pop") == 4
+    assert "detach" not in double.log

@@ -151,6 +151,32 @@ def test_eight_threads(model_path: Path) -> None:
     made.runner.close()
 
 
+def test_no_context_is_made_or_first_run_during_a_capture(dynamic_model_path: Path) -> None:
+    """TensorRT may then wait for the whole GPU, which would break the capture."""
+    made = Made(dynamic_model_path, contexts=2)
+    small = frames(1, height=64, width=64)
+    threads, during = list[threading.Thread](), list[str]()
+
+    def other() -> None:
+        begin = len(made.cuda.log)
+        thread = threading.Thread(target=run, args=(made.runner, small, made.thresholds))
+        thread.start()
+        thread.join(0.3)
+        threads.append(thread)
+        during.extend(made.cuda.log[begin:])
+
+    made.check(frames(0))
+    made.cuda.at_capture = other
+    made.check(frames(0))
+    made.cuda.at_capture = lambda: None
+    (thread,) = threads
+    thread.join()
+    assert "make execution context" not in during and "execute" not in during
+    assert made.cuda.count("make execution context") == 2
+    made.check(small)
+    made.runner.close()
+
+
 def test_close_waits_for_what_is_under_way(made: Made) -> None:
     finish = made.runner.start(frames(1), SIZES, made.thresholds, StageClock())
     made.runner.close()
