@@ -7,6 +7,7 @@ does one thing at a time; TensorRT's guide advises just that (CUDA graphs, "Limi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable
@@ -101,10 +102,14 @@ class Lane:
             self.close()
             raise
 
-    def start(self, frames: Image) -> None:
-        """Enqueue a batch (N, H, W, 3) uint8 BGR; it is copied before this returns."""
+    def start(self, frames: Image, copied: Callable[[], None] = lambda: None) -> None:
+        """Enqueue a batch (N, H, W, 3) uint8 BGR; it is copied before this returns.
+
+        `copied` is called when it is in page-locked memory, before its upload.
+        """
         staged = self._host_frames.array[: frames.size]
         np.copyto(staged.reshape(frames.shape), frames)
+        copied()
         self.stream.upload(self.frames.address, staged)
         n, height, width, _ = frames.shape
         self.start_on_gpu((n, height, width, 3))
@@ -139,12 +144,15 @@ class Lane:
     def close(self) -> None:
         """Free everything, in the order that each part needs the next: graphs, contexts, memory."""
         if self._free:
-            self.stream.synchronize()
+            with contextlib.suppress(CudaError):  # one that stays: free what can be
+                self.stream.synchronize()
         for shape in list(self._bound):
-            self._unbind(shape)
+            with contextlib.suppress(CudaError):
+                self._unbind(shape)
         self._engine = None  # it goes before its runtime does
         while self._free:
-            self._free.pop()()
+            with contextlib.suppress(CudaError):
+                self._free.pop()()
 
     def _own(self, thing: F) -> F:
         self._free.append(thing.free)
@@ -179,9 +187,11 @@ class Lane:
 
     def _unbind(self, shape: FrameShape) -> None:
         bound = self._bound.pop(shape)
-        if bound.graph is not None:
-            bound.graph.free()
-        del bound.context
+        try:
+            if bound.graph is not None:
+                bound.graph.free()
+        finally:
+            del bound.context
 
     def _context(self, shape: FrameShape) -> IExecutionContext:
         assert self._engine is not None

@@ -9,6 +9,7 @@ copied. Streams of frames do so, and so does what is more than the profile's lar
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from retinart.engine.cuda import Cuda
+from retinart.engine.cuda import Cuda, CudaError, Event
 from retinart.engine.detections import Detections
 from retinart.engine.engine_file import (
     EngineInfo,
@@ -106,19 +107,19 @@ class TensorRTRunner:
         graphs: bool = True,
         gpu_resize: bool = False,
     ) -> None:
-        if not 1 <= contexts <= 64:
-            raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
         self.name: str = info.runtime
         self.gpu_resize, self.at_once = gpu_resize, contexts
         self._info, self._cuda = info, cuda
         held: list[Any] = []
         lanes: list[Lane] = []
         resizers: dict[Lane, GpuResize] = {}
-        self._pool, self._resizers = LanePool(cuda, lanes), resizers
+        self._lanes, self._pool, self._resizers = lanes, LanePool(cuda, lanes), resizers
         alone = threading.Lock()
         # runs once: at close, or when this is collected, or when the process ends
         self._release = weakref.finalize(self, _release, cuda, self._pool, resizers, held)
         try:
+            if not 1 <= contexts <= 64:
+                raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
             with cuda.current():
                 _deserialize(trt, plan, info, held)
                 for _ in range(contexts):
@@ -136,7 +137,8 @@ class TensorRTRunner:
                         resizers[lane] = GpuResize(cuda, lane.stream, info.model.resize)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they hold what is to be freed
-            self._release()
+            with contextlib.suppress(CudaError):  # the first error is the one to tell
+                self._release()
             raise
         self._pool.open()
 
@@ -179,15 +181,20 @@ class TensorRTRunner:
         lane = self._pool.take()
         try:
             with self._cuda.current():
-                begin = lane.stream.record()
-                lane.start(frames)
+                begin = list[Event]()
+                lane.start(frames, lambda: begin.append(lane.stream.record()))
                 end = lane.stream.record()
                 lane.finish()
-                ms = end.ms_since(begin)
-                del begin, end  # pycuda lets go of them with their objects, in their context
+                ms = end.ms_since(begin.pop())
+                del end  # pycuda lets go of them with their objects, in their context
                 return ms
         finally:
             self._pool.give(lane)
+
+    @property
+    def no_graph(self) -> str:
+        """Why plain launches are used although graphs are wanted; "" while graphs work."""
+        return next((lane.no_graph for lane in self._lanes if lane.no_graph), "")
 
     def close(self) -> None:
         """See `Runner`. Batches that are under way are waited for."""
@@ -263,14 +270,17 @@ def _release(
 ) -> None:
     """Free what a runner holds: lanes, then the engine, the runtime, and last the context."""
     lanes = pool.close()
-    with cuda.current():
-        for lane in lanes:
-            if lane in resizers:
-                resizers.pop(lane).close()
-            lane.close()
-        while held:
-            held.pop()
-    cuda.close()
+    try:
+        with cuda.current():
+            for lane in lanes:
+                if lane in resizers:
+                    with contextlib.suppress(CudaError):  # one that stays: free what can be
+                        resizers.pop(lane).close()
+                lane.close()
+            while held:
+                held.pop()
+    finally:
+        cuda.close()
 
 
 def _text(shape: Iterable[int] | FrameShape) -> str:
