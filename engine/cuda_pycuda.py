@@ -93,6 +93,12 @@ class PyCuda:
                 fix="Install CUDA's nvcc and put it on PATH, or resize on the CPU",
             ) from error
 
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of the GPU; inside of `current`."""
+        with _errors(self._pycuda):
+            free, total = self._pycuda.mem_get_info()
+            return int(free), int(total)
+
     def close(self) -> None:
         """Nothing to let go of: the context stays."""
 
