@@ -23,6 +23,7 @@ from retinart.engine.gpu import find_gpus
 from retinart.engine.images import Image
 from retinart.engine.tensorrt_api import installed
 from retinart.engine.tensorrt_runner import TensorRTRunner
+from retinart.engine.timing import StageClock
 from support import make_picture
 
 
@@ -171,7 +172,7 @@ def test_plain_launches_in_the_place_of_graphs_fail(
         TensorRTRunner,
         "device_ms",
         lambda runner, frames: (
-            runner.start(frames, [(96, 128)], runner._info.model.thresholds, checks.StageClock())()
+            runner.start(frames, [(96, 128)], runner._info.model.thresholds, StageClock())()
             and 1.0
         ),
     )
