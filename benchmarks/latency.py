@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -97,7 +98,7 @@ def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, 
     infos = [read_engine_info(p).model if is_engine(p) else read_info(p) for p in models]
     cases = _cases(settings)
     _check(models, infos, settings)  # before the work
-    gpu = limits.measure_gpu_peaks() if any(map(is_engine, models)) else None
+    gpu = _gpu_peaks() if any(map(is_engine, models)) else None
     peaks = limits.measure_peaks(settings.threads)
     ours = [
         (path, info, compute)
@@ -126,6 +127,16 @@ def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, 
         "peers": [row for group in groups for row in group["peers"]],
         "left_out": groups[0]["left_out"],
     }
+
+
+def _gpu_peaks() -> limits.Peaks | None:
+    """The GPU's limits; None, and a line said, when they cannot be measured."""
+    try:
+        return limits.measure_gpu_peaks()
+    except Exception as error:  # whatever a GPU throws: the figures are worth having without
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"the GPU's limits are not measured: {text}", file=sys.stderr)
+        return None
 
 
 def row_names(models: Sequence[Path], settings: BenchmarkSettings) -> list[str]:

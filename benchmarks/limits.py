@@ -20,6 +20,7 @@ from retinart.engine.runners import find_tensor, load_openvino
 # depends on the caches. Few rows, since quantizing them is part of the time; the last one is as a
 # 3x3 convolution of 256 channels.
 _PRODUCTS = ((1024, 1024, 1024), (2048, 2304, 1024), (2048, 2304, 256))
+_SIDE = 8192  # of the matrices on a GPU
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
@@ -149,7 +150,7 @@ def _gpu_peaks() -> Peaks | None:
     if not torch.cuda.is_available():
         return None
     torch.backends.cuda.matmul.allow_tf32 = False  # as engines are built: FP32 is FP32
-    n = 8192
+    n = _SIDE
 
     def seconds(work: object) -> float:
         assert callable(work)
@@ -165,7 +166,8 @@ def _gpu_peaks() -> Peaks | None:
     def product(kind: torch.dtype) -> float:
         a, b = (torch.randint(-8, 8, (n, n), device="cuda").to(kind) for _ in range(2))
         multiply = torch._int_mm if kind is torch.int8 else torch.matmul
-        return 2 * n**3 / seconds(lambda: multiply(a, b)) / 1e9
+        # Hopper multiplies INT8 only by a transposed matrix (pytorch#113327)
+        return 2 * n**3 / seconds(lambda: multiply(a, b.t())) / 1e9
 
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)

@@ -60,7 +60,10 @@ class Kernel(Protocol):
 
 
 class Stream(Protocol):
-    """A queue of work. What was enqueued may run at any time until `synchronize` returns."""
+    """A queue of work. What was enqueued may run at any time until `synchronize` returns.
+
+    It neither waits for the legacy stream nor makes that wait.
+    """
 
     handle: int
 
@@ -99,7 +102,7 @@ class Cuda(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the context, after everything else is freed."""
+        """The end of this use, after everything else is freed; the context may stay."""
 
 
 class CudaError(RuntimeError):

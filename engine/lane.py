@@ -7,7 +7,9 @@ does one thing at a time; TensorRT's guide advises just that (CUDA graphs, "Limi
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -21,7 +23,7 @@ from retinart.engine.errors import RetinartError
 from retinart.engine.images import Image
 from retinart.engine.info import INPUT, OUTPUTS
 from retinart.engine.resize import round_up
-from retinart.engine.tensorrt_api import ICudaEngine, IExecutionContext, TensorRT
+from retinart.engine.tensorrt_api import ICudaEngine, IExecutionContext, IRuntimeConfig, TensorRT
 
 SHAPES = 4  # contexts that a lane keeps, one an input shape
 _ALIGNMENT = 256  # of every address that TensorRT is given
@@ -56,9 +58,13 @@ class Lane:
         trt: the runtime's module.
         cuda: the GPU.
         engine: what to run.
+        config: how to make contexts, where the runtime has that; None for the strategy alone.
         largest: (N, H, W, 3) of the profile.
         limit: M, the detections an image that the engine gives.
         graphs: capture CUDA graphs.
+        alone: held while contexts are made, run for the first time, and captured. The lanes of a
+            runner share it, as what TensorRT does then (it can wait for the whole GPU) breaks
+            another thread's capture.
 
     Attributes:
         no_graph: why plain launches are used although graphs are wanted; "" while they work.
@@ -70,12 +76,15 @@ class Lane:
         cuda: Cuda,
         engine: ICudaEngine,
         *,
+        config: IRuntimeConfig | None,
         largest: FrameShape,
         limit: int,
         graphs: bool,
+        alone: threading.Lock,
     ) -> None:
-        self._trt, self._graphs, self._limit = trt, graphs, limit
+        self._trt, self._graphs, self._limit, self._alone = trt, graphs, limit, alone
         self._engine: ICudaEngine | None = engine
+        self._config = config
         self.no_graph = ""
         self._bound: dict[FrameShape, _Bound] = {}
         self._shape = largest
@@ -96,10 +105,14 @@ class Lane:
             self.close()
             raise
 
-    def start(self, frames: Image) -> None:
-        """Enqueue a batch (N, H, W, 3) uint8 BGR; it is copied before this returns."""
+    def start(self, frames: Image, copied: Callable[[], None] = lambda: None) -> None:
+        """Enqueue a batch (N, H, W, 3) uint8 BGR; it is copied before this returns.
+
+        `copied` is called when it is in page-locked memory, before its upload.
+        """
         staged = self._host_frames.array[: frames.size]
         np.copyto(staged.reshape(frames.shape), frames)
+        copied()
         self.stream.upload(self.frames.address, staged)
         n, height, width, _ = frames.shape
         self.start_on_gpu((n, height, width, 3))
@@ -107,18 +120,17 @@ class Lane:
     def start_on_gpu(self, shape: FrameShape) -> None:
         """Enqueue a batch that stands at `frames`, or will when the stream gets there."""
         self._shape = shape
-        bound = self._bind(shape)
-        if bound.graph is None and bound.ran and self._graphs and not self.no_graph:
-            # the first run of a context settles what it does lazily, and cannot be captured
-            try:
-                bound.graph = self.stream.capture(lambda: self._enqueue(bound))
-            except (CudaError, RetinartError) as error:
-                self.no_graph = str(error)
-        if bound.graph is not None:
-            bound.graph.launch()
-        else:
-            self._enqueue(bound)
-        bound.ran = True
+        bound = self._bound.pop(shape, None)
+        if bound is not None:
+            self._bound[shape] = bound  # the most recent last
+        if bound is not None and bound.ran and not self._capturable(bound):
+            self._run(bound)
+            return
+        with self._alone:
+            bound = bound or self._bind(shape)
+            if self._capturable(bound):
+                self._capture(bound)
+            self._run(bound)
 
     def finish(self) -> Outputs:
         """Wait for the batch, and copy its outputs out."""
@@ -135,12 +147,15 @@ class Lane:
     def close(self) -> None:
         """Free everything, in the order that each part needs the next: graphs, contexts, memory."""
         if self._free:
-            self.stream.synchronize()
+            with contextlib.suppress(CudaError):  # one that stays: free what can be
+                self.stream.synchronize()
         for shape in list(self._bound):
-            self._unbind(shape)
-        self._engine = None  # it goes before its runtime does
+            with contextlib.suppress(CudaError):
+                self._unbind(shape)
+        self._engine = self._config = None  # they go before the runtime does
         while self._free:
-            self._free.pop()()
+            with contextlib.suppress(CudaError):
+                self._free.pop()()
 
     def _own(self, thing: F) -> F:
         self._free.append(thing.free)
@@ -150,25 +165,45 @@ class Lane:
         m = self._limit
         return list(zip(_TYPES, ((n, 1), (n, m, 4), (n, m), (n, m)), strict=True))
 
+    def _capturable(self, bound: _Bound) -> bool:
+        """Whether to capture now. The first run settles what a context does lazily."""
+        return bound.graph is None and bound.ran and self._graphs and not self.no_graph
+
+    def _capture(self, bound: _Bound) -> None:
+        context, stream = bound.context, self.stream.handle
+        if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(stream):
+            self.no_graph = "TensorRT-RTX says that the execution context cannot be captured"
+            return
+        try:
+            bound.graph = self.stream.capture(lambda: self._enqueue(bound))
+        except (CudaError, RetinartError) as error:
+            self.no_graph = str(error)
+
+    def _run(self, bound: _Bound) -> None:
+        if bound.graph is not None:
+            bound.graph.launch()
+        else:
+            self._enqueue(bound)
+        bound.ran = True
+
     def _bind(self, shape: FrameShape) -> _Bound:
-        bound = self._bound.pop(shape, None)
-        if bound is None:
-            if len(self._bound) >= SHAPES:
-                self._unbind(next(iter(self._bound)))
-            bound = _Bound(self._context(shape))
-        self._bound[shape] = bound  # the most recent last
+        if len(self._bound) >= SHAPES:
+            self._unbind(next(iter(self._bound)))
+        bound = self._bound[shape] = _Bound(self._context(shape))
         return bound
 
     def _unbind(self, shape: FrameShape) -> None:
         bound = self._bound.pop(shape)
-        if bound.graph is not None:
-            bound.graph.free()
-        del bound.context
+        try:
+            if bound.graph is not None:
+                bound.graph.free()
+        finally:
+            del bound.context
 
     def _context(self, shape: FrameShape) -> IExecutionContext:
         assert self._engine is not None
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
+        context = self._engine.create_execution_context(self._config or strategy)
         if context is None:
             raise RetinartError("TensorRT cannot make an execution context")
         # contexts after an engine's first one have no profile until they are told

@@ -9,6 +9,8 @@ copied. Streams of frames do so, and so does what is more than the profile's lar
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 import traceback
 import weakref
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from retinart.engine.cuda import Cuda
+from retinart.engine.cuda import Cuda, CudaError, Event
 from retinart.engine.detections import Detections
 from retinart.engine.engine_file import (
     EngineInfo,
@@ -37,7 +39,13 @@ from retinart.engine.lane import Lane
 from retinart.engine.lane_pool import LanePool, Pending
 from retinart.engine.resize import Resized
 from retinart.engine.runners import Finish, check_stricter, from_outputs
-from retinart.engine.tensorrt_api import TensorRT, load_tensorrt, problems_log
+from retinart.engine.tensorrt_api import (
+    ICudaEngine,
+    IRuntimeConfig,
+    TensorRT,
+    load_tensorrt,
+    problems_log,
+)
 from retinart.engine.timing import StageClock
 
 CONTEXTS = 2
@@ -105,35 +113,39 @@ class TensorRTRunner:
         graphs: bool = True,
         gpu_resize: bool = False,
     ) -> None:
-        if not 1 <= contexts <= 64:
-            raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
         self.name: str = info.runtime
         self.gpu_resize, self.at_once = gpu_resize, contexts
         self._info, self._cuda = info, cuda
         held: list[Any] = []
         lanes: list[Lane] = []
         resizers: dict[Lane, GpuResize] = {}
-        self._pool, self._resizers = LanePool(cuda, lanes), resizers
+        self._lanes, self._pool, self._resizers = lanes, LanePool(cuda, lanes), resizers
+        alone = threading.Lock()
         # runs once: at close, or when this is collected, or when the process ends
         self._release = weakref.finalize(self, _release, cuda, self._pool, resizers, held)
         try:
+            if not 1 <= contexts <= 64:
+                raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
             with cuda.current():
                 _deserialize(trt, plan, info, held)
                 for _ in range(contexts):
                     lane = Lane(
                         trt,
                         cuda,
-                        held[-1],
+                        held[-2],
+                        config=held[-1],
                         largest=info.profile[2],
                         limit=info.model.thresholds.detections_per_img,
                         graphs=graphs,
+                        alone=alone,
                     )
                     lanes.append(lane)
                     if gpu_resize:
                         resizers[lane] = GpuResize(cuda, lane.stream, info.model.resize)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they hold what is to be freed
-            self._release()
+            with contextlib.suppress(CudaError):  # the first error is the one to tell
+                self._release()
             raise
         self._pool.open()
 
@@ -176,15 +188,20 @@ class TensorRTRunner:
         lane = self._pool.take()
         try:
             with self._cuda.current():
-                begin = lane.stream.record()
-                lane.start(frames)
+                begin = list[Event]()
+                lane.start(frames, lambda: begin.append(lane.stream.record()))
                 end = lane.stream.record()
                 lane.finish()
-                ms = end.ms_since(begin)
-                del begin, end  # pycuda lets go of them with their objects, in their context
+                ms = end.ms_since(begin.pop())
+                del end  # pycuda lets go of them with their objects, in their context
                 return ms
         finally:
             self._pool.give(lane)
+
+    @property
+    def no_graph(self) -> str:
+        """Why plain launches are used although graphs are wanted; "" while graphs work."""
+        return next((lane.no_graph for lane in self._lanes if lane.no_graph), "")
 
     def close(self) -> None:
         """See `Runner`. Batches that are under way are waited for."""
@@ -227,10 +244,10 @@ class TensorRTRunner:
 
 
 def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, held: list[Any]) -> None:
-    """Put what has to outlive the lanes into `held`, the engine last."""
+    """Put what has to outlive the lanes into `held`: last the engine, and how to make contexts."""
     log = problems_log(trt)
     if info.runtime == "tensorrt":
-        trt.init_libnvinfer_plugins(log, "")
+        trt.init_libnvinfer_plugins(None, "")
     runtime = trt.Runtime(log)
     if info.version_compatible:  # such a plan brings code of its own version along
         runtime.engine_host_code_allowed = True
@@ -250,6 +267,26 @@ def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, held: list[Any]) 
             why=f"a detector's are {', '.join((INPUT, *OUTPUTS))}",
             fix=f"Build it again: {info.rebuild}",
         )
+    held.append(_runtime_config(trt, engine))
+
+
+def _runtime_config(trt: TensorRT, engine: ICudaEngine) -> IRuntimeConfig | None:
+    """How TensorRT-RTX shall make contexts, which all lanes share; None for TensorRT.
+
+    It compiles for a shape when it sees that. "Eager" has it do so in the first run, and not beside
+    those that follow, which could not be captured; with one cache it is done once for all contexts.
+    """
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return None
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(
+        trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    )
+    config.dynamic_shapes_kernel_specialization_strategy = (
+        trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    )
+    config.set_runtime_cache(config.create_runtime_cache())
+    return config
 
 
 def _release(
@@ -260,14 +297,17 @@ def _release(
 ) -> None:
     """Free what a runner holds: lanes, then the engine, the runtime, and last the context."""
     lanes = pool.close()
-    with cuda.current():
-        for lane in lanes:
-            if lane in resizers:
-                resizers.pop(lane).close()
-            lane.close()
-        while held:
-            held.pop()
-    cuda.close()
+    try:
+        with cuda.current():
+            for lane in lanes:
+                if lane in resizers:
+                    with contextlib.suppress(CudaError):  # one that stays: free what can be
+                        resizers.pop(lane).close()
+                lane.close()
+            while held:
+                held.pop()
+    finally:
+        cuda.close()
 
 
 def _text(shape: Iterable[int] | FrameShape) -> str:

@@ -8,12 +8,21 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from recording_gpu import PLAN, FakeTensorRT, RecordingCuda, engine_info, same
+from recording_gpu import (
+    PLAN,
+    FakeTensorRT,
+    FakeTensorRTRTX,
+    RecordingCuda,
+    RecordingStream,
+    engine_info,
+    same,
+)
 from retinart.engine.cuda import CudaError
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, RetinartError
@@ -32,9 +41,16 @@ SIZES = [(96, 128)]  # of which neither runtime makes use
 class Made:
     """A runner on doubles, and what it should find."""
 
-    def __init__(self, model: Path, *, captures: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        captures: bool = True,
+        kind: type[FakeTensorRT] = FakeTensorRT,
+        **settings: Any,
+    ) -> None:
         self.cuda = RecordingCuda(captures=captures)
-        self.trt = FakeTensorRT(model, self.cuda)
+        self.trt = kind(model, self.cuda)
         self.info = engine_info(model)
         doubles: Any = {"trt": self.trt, "cuda": self.cuda}
         self.runner = TensorRTRunner(PLAN, self.info, **doubles, **settings)
@@ -151,6 +167,32 @@ def test_eight_threads(model_path: Path) -> None:
     made.runner.close()
 
 
+def test_no_context_is_made_or_first_run_during_a_capture(dynamic_model_path: Path) -> None:
+    """TensorRT may then wait for the whole GPU, which would break the capture."""
+    made = Made(dynamic_model_path, contexts=2)
+    small = frames(1, height=64, width=64)
+    threads, during = list[threading.Thread](), list[str]()
+
+    def other() -> None:
+        begin = len(made.cuda.log)
+        thread = threading.Thread(target=run, args=(made.runner, small, made.thresholds))
+        thread.start()
+        thread.join(0.3)
+        threads.append(thread)
+        during.extend(made.cuda.log[begin:])
+
+    made.check(frames(0))
+    made.cuda.at_capture = other
+    made.check(frames(0))
+    made.cuda.at_capture = lambda: None
+    (thread,) = threads
+    thread.join()
+    assert "make execution context" not in during and "execute" not in during
+    assert made.cuda.count("make execution context") == 2
+    made.check(small)
+    made.runner.close()
+
+
 def test_close_waits_for_what_is_under_way(made: Made) -> None:
     finish = made.runner.start(frames(1), SIZES, made.thresholds, StageClock())
     made.runner.close()
@@ -230,6 +272,84 @@ def test_an_engine_that_does_not_load(model_path: Path) -> None:
         with pytest.raises(RetinartError, match=message):
             TensorRTRunner(PLAN, engine_info(model_path), trt=trt, cuda=double)
         assert cuda.closed and not cuda.alive
+
+
+def test_why_there_is_no_graph(model_path: Path) -> None:
+    for captures, graphs, why in ((False, True, "900"), (False, False, ""), (True, True, "")):
+        made = Made(model_path, captures=captures, graphs=graphs)
+        for _ in range(2):
+            run(made.runner, frames(0), made.thresholds)
+        assert made.runner.no_graph.endswith(f"({why})" if why else "")
+        assert bool(made.runner.no_graph) == bool(why)
+        made.runner.close()
+
+
+def test_rtx_is_told_how_to_make_contexts_and_asked_before_a_capture(model_path: Path) -> None:
+    for fail, graphs in (("", 1), ("capture", 0)):
+        made = Made(model_path, kind=FakeTensorRTRTX)
+        made.trt.fail = fail
+        for _ in range(3):
+            made.check(frames(0))
+        assert made.cuda.count("make graph") == graphs
+        assert made.cuda.count("make runtime configuration") == 1
+        assert bool(made.runner.no_graph) == bool(fail)
+        made.runner.close()
+        order = ["runtime configuration", "engine", "runtime", "close context"]
+        assert made.cuda.log[-4:] == [f"free {x}" for x in order[:3]] + order[3:]
+
+
+def test_the_clock_of_the_gpu_begins_after_the_copy_on_the_host(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = list[bool]()
+
+    def record(stream: RecordingStream) -> Any:
+        (lane,) = (one for one in made.runner._lanes if one.stream is stream)
+        staged.append(bool((lane._host_frames.array[: batch.size] == batch.reshape(-1)).all()))
+        made.cuda.log.append("record")
+        return SimpleNamespace(ms_since=lambda earlier: 1.5)
+
+    monkeypatch.setattr(RecordingStream, "record", record)
+    batch, begin = frames(0), len(made.cuda.log)
+    assert made.runner.device_ms(batch) == 1.5
+    assert staged == [True, True]
+    steps = [e for e in made.cuda.log[begin:] if not e.startswith("make")]
+    assert steps == ["record", "upload", "execute", "download", "record", "wait"]
+
+
+def test_an_error_that_stays_does_not_keep_anything(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.check(frames(0))
+
+    def lost(stream: RecordingStream) -> None:
+        raise CudaError("CUDA_ERROR_ILLEGAL_ADDRESS (700)")
+
+    monkeypatch.setattr(RecordingStream, "synchronize", lost)
+    made.runner.close()
+    assert made.cuda.closed and not made.cuda.alive
+
+
+def test_contexts_out_of_range_close_the_gpu(model_path: Path) -> None:
+    for contexts in (0, 65):
+        cuda = RecordingCuda()
+        doubles: Any = {"trt": FakeTensorRT(model_path, cuda), "cuda": cuda}
+        with pytest.raises(BadInput, match=f"contexts is {contexts}"):
+            TensorRTRunner(PLAN, engine_info(model_path), contexts=contexts, **doubles)
+        assert cuda.closed
+
+
+def test_the_first_error_is_told(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(cuda: RecordingCuda) -> None:
+        raise CudaError("CUDA_ERROR_ILLEGAL_ADDRESS (700)")
+
+    cuda = RecordingCuda()
+    trt = FakeTensorRT(model_path, cuda)
+    trt.fail = "load"
+    monkeypatch.setattr(RecordingCuda, "close", lost)
+    doubles: Any = {"trt": trt, "cuda": cuda}
+    with pytest.raises(RetinartError, match="cannot load the engine"):
+        TensorRTRunner(PLAN, engine_info(model_path), **doubles)
 
 
 def test_resizing_on_the_gpu(dynamic_model_path: Path) -> None:

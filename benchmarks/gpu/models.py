@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,11 +13,13 @@ from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.convert import ConvertSettings, convert
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.engine_file import EngineInfo
+from retinart.engine.engine_file import EngineInfo, read_engine_info
+from retinart.engine.files import sha256
+from retinart.engine.gpu import find_gpus
 from retinart.engine.images import Image, list_images
 from retinart.engine.info import Precision, read_info
-from retinart.engine.tensorrt_api import RuntimeName
-from retinart.export.build import BuildSettings, build_engine
+from retinart.engine.tensorrt_api import RuntimeName, load_tensorrt
+from retinart.export.build import BuildSettings, build_engine, choose_runtime
 from retinart.export.export import ExportSettings, export_checkpoint
 from retinart.train.checkpoint import save_checkpoint
 from retinart.train.presets import preset
@@ -48,10 +50,22 @@ def random_checkpoint(backbone: str, path: Path) -> Path:
     return path
 
 
-def export_model(name: str, checkpoint: Path, imgsz: int, images: str, folder: Path) -> Model:
-    """Export a checkpoint and calibrate it; files that are there are taken."""
-    stem = f"{name}_{imgsz}"
-    paths: dict[Precision, Path] = {p: folder / f"{stem}.{p}.onnx" for p in PRECISIONS}
+def model_files(name: str, imgsz: int, folder: Path) -> dict[Precision, Path]:
+    """Where the files of a network at a size are, or will be."""
+    return {p: folder / f"{name}_{imgsz}.{p}.onnx" for p in PRECISIONS}
+
+
+def export_model(
+    name: str, checkpoint: Path | None, imgsz: int, images: str, folder: Path
+) -> Model:
+    """Export a checkpoint and calibrate it; files that are there are taken.
+
+    Without a checkpoint, `name` is a backbone, which gets random weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if checkpoint is None:
+        checkpoint = random_checkpoint(name, folder / f"{name}.pt")
+    paths = model_files(name, imgsz, folder)
     if not paths["fp32"].exists():
         settings = ExportSettings(imgsz=imgsz, tensorrt=False)
         export_checkpoint(checkpoint, paths["fp32"], settings)
@@ -68,16 +82,45 @@ def export_model(name: str, checkpoint: Path, imgsz: int, images: str, folder: P
 def build_model(
     path: Path, runtime: RuntimeName | Literal["auto"], nms: Literal["auto", "native"] = "auto"
 ) -> tuple[Path, EngineInfo]:
-    """The engine of a file for batches of 1 to 32, beside it."""
+    """The engine of a file for batches of 1 to 32, beside it; one that fits is taken."""
     output = path.with_suffix(".native.engine" if nms == "native" else ".engine")
     settings = BuildSettings(runtime=runtime, batch=BATCHES, nms=nms)
-    return output, build_engine(path, output, settings).info
+    there = _built(path, output, settings)
+    return output, there or build_engine(path, output, settings).info
 
 
-def reference(path: Path, images: Sequence[Image]) -> list[Detections]:
+def _built(path: Path, output: Path, settings: BuildSettings) -> EngineInfo | None:
+    """An earlier run's engine, if this one would build the same."""
+    if not output.exists():
+        return None
+    info, gpus = read_engine_info(output), find_gpus()
+    runtime = choose_runtime(settings, gpus)
+    fits = (
+        info.onnx_sha256 == sha256(path)
+        and info.runtime == runtime
+        and info.version == load_tensorrt(runtime).__version__
+        and info.gpu in (None, *(g.name for g in gpus[:1]))
+    )
+    return info if fits else None
+
+
+class Found:
+    """Detections of images, printed as how many there are."""
+
+    def __init__(self, found: list[Detections]) -> None:
+        self._found = found
+
+    def __iter__(self) -> Iterator[Detections]:
+        return iter(self._found)
+
+    def __str__(self) -> str:
+        return f"{sum(map(len, self._found))} detections on {len(self._found)} images"
+
+
+def reference(path: Path, images: Sequence[Image]) -> Found:
     """What OpenVINO finds on each image with the same file."""
     with Detector(path, runtime="openvino") as detect:
-        return [detect(image) for image in images]
+        return Found([detect(image) for image in images])
 
 
 def size_of(path: Path) -> tuple[int, int]:
