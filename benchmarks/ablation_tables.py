@@ -93,7 +93,7 @@ def anchors(scales: int, ratios: int) -> Run:
     )
 
 
-BEST = focal(2.0, 0.25)  # as in the table of gammas: 2 and 2.0 have different hashes
+BEST = focal(2, 0.25)
 CE = Run(name="ce", loss=LossSettings(cls_loss="ce"))
 _CE_ALPHA = {0.1: 0.0, 0.25: 10.8, 0.5: 30.2, 0.75: 31.1, 0.9: 30.8, 0.99: 28.7, 0.999: 25.1}
 _FOCAL = (
