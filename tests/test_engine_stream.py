@@ -40,7 +40,9 @@ def engine(
     return path
 
 
-def test_a_detector_of_an_engine(engine: Path, model_path: Path, video: Path) -> None:
+def test_a_detector_of_an_engine(
+    engine: Path, model_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Detector(engine) as detect, Detector(model_path, runtime="onnxruntime") as reference:
         assert detect.runtime == "tensorrt"
         images = [make_picture(i, 100 + i, 150) for i in range(3)]
@@ -52,6 +54,8 @@ def test_a_detector_of_an_engine(engine: Path, model_path: Path, video: Path) ->
             assert np.array_equal(a.image, b.image) and same(want, found)
     with pytest.raises(BadInput, match="is closed"):
         detect(images[0])
+    # each detector opens the GPU for itself, and the one above has closed it
+    monkeypatch.setattr(cuda_pycuda, "PyCuda", lambda index: RecordingCuda())
     for settings, message in (
         ({"runtime": "openvino"}, "is an engine"),
         ({"device": "GPU.x"}, "runs on no device"),

@@ -172,8 +172,7 @@ def test_plain_launches_in_the_place_of_graphs_fail(
         TensorRTRunner,
         "device_ms",
         lambda runner, frames: (
-            runner.start(frames, [(96, 128)], runner._info.model.thresholds, StageClock())()
-            and 1.0
+            runner.start(frames, [(96, 128)], runner._info.model.thresholds, StageClock())() and 1.0
         ),
     )
     monkeypatch.setattr(checks, "WARM", 1)
