@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,15 @@ _BATCH_SIZES = 4  # compiled models that are kept, one a batch size
 _HINTS: dict[Compute, str] = {"fp32": "f32", "bf16": "bf16"}
 
 
+# By device, what keeps OpenVINO's library for it loaded: unloaded, its threads may still be at work.
+_kept: dict[str, Any] = {}
+
+
 def has_bf16(device: str = "CPU") -> bool:
     """Whether an OpenVINO device has instructions for bfloat16."""
     try:
-        return "BF16" in load_openvino().Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+        core = _kept.setdefault(device, load_openvino().Core())
+        return "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     except RuntimeError:  # no such device, which is said when a model is compiled for it
         return False
 
@@ -60,6 +66,7 @@ class OpenVINORunner:
         openvino = load_openvino()
         self._info, self._device = info, device
         self._core = openvino.Core()
+        _kept.setdefault(device, self._core)
         if compute == "bf16" and not has_bf16(device):
             raise BadInput(
                 f"the device {device} has no bf16 instructions",
@@ -111,12 +118,14 @@ class OpenVINORunner:
 
         def finish() -> list[Detections]:
             request.wait()
+            left.detach()
             clock.add("infer", time.perf_counter() - begin)
             with clock("nms"):
                 found = self._nms(request, frames, sizes, thresholds)
             pool.give(request)  # after an error it is not used again
             return found
 
+        left = weakref.finalize(finish, _wait, request, frames)
         return finish
 
     def close(self) -> None:
@@ -163,6 +172,11 @@ class OpenVINORunner:
             if len(self._pools) > _BATCH_SIZES:
                 del self._pools[next(iter(self._pools))]
             return pool
+
+
+def _wait(request: Any, frames: Image) -> None:
+    """The end of a batch that nobody finishes: until then its frames must stay where they are."""
+    request.wait()
 
 
 class _Pool:
