@@ -22,7 +22,7 @@ _BATCH_SIZES = 4  # compiled models that are kept, one a batch size
 _HINTS: dict[Compute, str] = {"fp32": "f32", "bf16": "bf16"}
 
 
-# By device, what keeps OpenVINO's library for it loaded: unloaded, its threads may still be at work.
+# By device, what keeps OpenVINO's library loaded: unloaded, its threads may still be at work.
 _kept: dict[str, Any] = {}
 
 
