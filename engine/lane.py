@@ -23,7 +23,7 @@ from retinart.engine.errors import RetinartError
 from retinart.engine.images import Image
 from retinart.engine.info import INPUT, OUTPUTS
 from retinart.engine.resize import round_up
-from retinart.engine.tensorrt_api import ICudaEngine, IExecutionContext, TensorRT
+from retinart.engine.tensorrt_api import ICudaEngine, IExecutionContext, IRuntimeConfig, TensorRT
 
 SHAPES = 4  # contexts that a lane keeps, one an input shape
 _ALIGNMENT = 256  # of every address that TensorRT is given
@@ -58,6 +58,7 @@ class Lane:
         trt: the runtime's module.
         cuda: the GPU.
         engine: what to run.
+        config: how to make contexts, where the runtime has that; None for the strategy alone.
         largest: (N, H, W, 3) of the profile.
         limit: M, the detections an image that the engine gives.
         graphs: capture CUDA graphs.
@@ -75,6 +76,7 @@ class Lane:
         cuda: Cuda,
         engine: ICudaEngine,
         *,
+        config: IRuntimeConfig | None,
         largest: FrameShape,
         limit: int,
         graphs: bool,
@@ -82,6 +84,7 @@ class Lane:
     ) -> None:
         self._trt, self._graphs, self._limit, self._alone = trt, graphs, limit, alone
         self._engine: ICudaEngine | None = engine
+        self._config = config
         self.no_graph = ""
         self._bound: dict[FrameShape, _Bound] = {}
         self._shape = largest
@@ -149,7 +152,7 @@ class Lane:
         for shape in list(self._bound):
             with contextlib.suppress(CudaError):
                 self._unbind(shape)
-        self._engine = None  # it goes before its runtime does
+        self._engine = self._config = None  # they go before the runtime does
         while self._free:
             with contextlib.suppress(CudaError):
                 self._free.pop()()
@@ -167,6 +170,10 @@ class Lane:
         return bound.graph is None and bound.ran and self._graphs and not self.no_graph
 
     def _capture(self, bound: _Bound) -> None:
+        context, stream = bound.context, self.stream.handle
+        if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(stream):
+            self.no_graph = "TensorRT-RTX says that the execution context cannot be captured"
+            return
         try:
             bound.graph = self.stream.capture(lambda: self._enqueue(bound))
         except (CudaError, RetinartError) as error:
@@ -196,7 +203,7 @@ class Lane:
     def _context(self, shape: FrameShape) -> IExecutionContext:
         assert self._engine is not None
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
+        context = self._engine.create_execution_context(self._config or strategy)
         if context is None:
             raise RetinartError("TensorRT cannot make an execution context")
         # contexts after an engine's first one have no profile until they are told

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, cast
+from weakref import WeakKeyDictionary
 
 from retinart.engine.errors import MissingDependency
 
@@ -22,12 +23,26 @@ TITLES: dict[RuntimeName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "Tenso
 Flag = Any  # a member of one of the enumerations below
 Shape = Sequence[int]
 
+# What only TensorRT-RTX has, as class or class.member; asked for before it is used.
+RTX_ONLY = frozenset(
+    {
+        "BuilderFlag.REQUIRE_USER_ALLOCATION",
+        "DynamicShapesKernelSpecializationStrategy",
+        "IExecutionContext.is_stream_capturable",
+        "IRuntimeConfig.create_runtime_cache",
+        "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
+        "IRuntimeConfig.set_runtime_cache",
+        "TensorRT.DynamicShapesKernelSpecializationStrategy",
+    }
+)
+
 
 class BuilderFlag(Protocol):
     """Switches of a builder's configuration."""
 
     TF32: Flag
     VERSION_COMPATIBLE: Flag
+    REQUIRE_USER_ALLOCATION: Flag
 
 
 class HardwareCompatibilityLevel(Protocol):
@@ -46,6 +61,12 @@ class ExecutionContextAllocationStrategy(Protocol):
     """Who gives an execution context its memory."""
 
     USER_MANAGED: Flag
+
+
+class DynamicShapesKernelSpecializationStrategy(Protocol):
+    """When kernels for just the shape that is run are compiled."""
+
+    EAGER: Flag
 
 
 class IHostMemory(Protocol):
@@ -78,7 +99,7 @@ class IBuilderConfig(Protocol):
     def clear_flag(self, flag: Flag) -> None: ...
     def set_memory_pool_limit(self, pool: Flag, pool_size: int) -> None: ...
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int: ...
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache: ...
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None: ...
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool: ...
     def get_timing_cache(self) -> ITimingCache: ...
 
@@ -133,6 +154,17 @@ class IExecutionContext(Protocol):
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool: ...
     def set_tensor_address(self, name: str, memory: int) -> bool: ...
     def execute_async_v3(self, stream_handle: int) -> bool: ...
+    def is_stream_capturable(self, stream: int) -> bool: ...
+
+
+class IRuntimeConfig(Protocol):
+    """How execution contexts are made."""
+
+    dynamic_shapes_kernel_specialization_strategy: Flag
+
+    def set_execution_context_allocation_strategy(self, strategy: Flag) -> None: ...
+    def create_runtime_cache(self) -> object: ...
+    def set_runtime_cache(self, cache: object) -> bool: ...
 
 
 class ICudaEngine(Protocol):
@@ -143,7 +175,9 @@ class ICudaEngine(Protocol):
     @property
     def device_memory_size_v2(self) -> int: ...
     def get_tensor_name(self, index: int) -> str: ...
-    def create_execution_context(self, strategy: Flag) -> IExecutionContext | None: ...
+    def create_runtime_config(self) -> IRuntimeConfig: ...
+    def create_execution_context(self, strategy: Flag) -> IExecutionContext | None:
+        """In the place of the strategy, by position, it also takes an IRuntimeConfig."""
 
 
 class Runtime(Protocol):
@@ -164,6 +198,7 @@ class TensorRT(Protocol):
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
     MemoryPoolType: MemoryPoolType
     ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
+    DynamicShapesKernelSpecializationStrategy: DynamicShapesKernelSpecializationStrategy
 
     def Builder(self, logger: Any) -> Builder: ...
     def OnnxParser(self, network: INetworkDefinition, logger: Any) -> OnnxParser: ...
@@ -197,7 +232,21 @@ def load_tensorrt(runtime: RuntimeName) -> TensorRT:
 
 
 def problems_log(trt: TensorRT) -> Any:
-    """A logger that keeps errors in its list `errors` and says nothing."""
+    """The logger of a module, which says nothing; its list `errors` is empty at first.
+
+    There is one in a process: TensorRT keeps the address of the first that it is given, and what
+    is made with another tells the first all the same.
+    """
+    log = _logs.setdefault(trt, _make_log(trt))
+    log.errors = []
+    return log
+
+
+_logs: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def _make_log(trt: TensorRT) -> Any:
+    error = trt.ILogger.Severity.ERROR
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]  # a base that is found at run time
         def __init__(self) -> None:
@@ -205,7 +254,7 @@ def problems_log(trt: TensorRT) -> Any:
             self.errors: list[str] = []
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
+            if severity <= error:
                 self.errors.append(msg)
 
     return Log()

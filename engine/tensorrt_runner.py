@@ -39,7 +39,13 @@ from retinart.engine.lane import Lane
 from retinart.engine.lane_pool import LanePool, Pending
 from retinart.engine.resize import Resized
 from retinart.engine.runners import Finish, check_stricter, from_outputs
-from retinart.engine.tensorrt_api import TensorRT, load_tensorrt, problems_log
+from retinart.engine.tensorrt_api import (
+    ICudaEngine,
+    IRuntimeConfig,
+    TensorRT,
+    load_tensorrt,
+    problems_log,
+)
 from retinart.engine.timing import StageClock
 
 CONTEXTS = 2
@@ -126,7 +132,8 @@ class TensorRTRunner:
                     lane = Lane(
                         trt,
                         cuda,
-                        held[-1],
+                        held[-2],
+                        config=held[-1],
                         largest=info.profile[2],
                         limit=info.model.thresholds.detections_per_img,
                         graphs=graphs,
@@ -237,10 +244,10 @@ class TensorRTRunner:
 
 
 def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, held: list[Any]) -> None:
-    """Put what has to outlive the lanes into `held`, the engine last."""
+    """Put what has to outlive the lanes into `held`: last the engine, and how to make contexts."""
     log = problems_log(trt)
     if info.runtime == "tensorrt":
-        trt.init_libnvinfer_plugins(log, "")
+        trt.init_libnvinfer_plugins(None, "")
     runtime = trt.Runtime(log)
     if info.version_compatible:  # such a plan brings code of its own version along
         runtime.engine_host_code_allowed = True
@@ -260,6 +267,26 @@ def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, held: list[Any]) 
             why=f"a detector's are {', '.join((INPUT, *OUTPUTS))}",
             fix=f"Build it again: {info.rebuild}",
         )
+    held.append(_runtime_config(trt, engine))
+
+
+def _runtime_config(trt: TensorRT, engine: ICudaEngine) -> IRuntimeConfig | None:
+    """How TensorRT-RTX shall make contexts, which all lanes share; None for TensorRT.
+
+    It compiles for a shape when it sees that. "Eager" has it do so in the first run, and not beside
+    those that follow, which could not be captured; with one cache it is done once for all contexts.
+    """
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return None
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(
+        trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    )
+    config.dynamic_shapes_kernel_specialization_strategy = (
+        trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    )
+    config.set_runtime_cache(config.create_runtime_cache())
+    return config
 
 
 def _release(

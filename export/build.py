@@ -21,7 +21,6 @@ from retinart.engine.tensorrt_api import (
     TensorRT,
     installed,
     load_tensorrt,
-    problems_log,
 )
 from retinart.export.tensorrt_build import PlanSettings, Show, build_plan, profile_for
 
@@ -233,7 +232,7 @@ def choose_nms(
         return "native", ["NMS is the file's own: a version-compatible engine takes no plugin"]
     from retinart.export.efficient_nms import PLUGIN, PLUGIN_VERSION
 
-    trt.init_libnvinfer_plugins(problems_log(trt), "")
+    trt.init_libnvinfer_plugins(None, "")
     registry = trt.get_plugin_registry()
     if registry is not None and registry.get_creator(PLUGIN, PLUGIN_VERSION, "") is not None:
         return "plugin", [f"NMS is the plugin {PLUGIN}"]

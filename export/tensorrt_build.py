@@ -127,14 +127,14 @@ def _build(
             fix=f"{REEXPORT}, or try a newer {title}. {_REPORT}",
         )
     config = builder.create_builder_config()
-    _configure(trt, config, settings)
+    _configure(trt, runtime, config, settings)
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT, *settings.profile)
     config.add_optimization_profile(profile)
     config.progress_monitor = monitor
     if settings.timing_cache is not None:
         cache = config.create_timing_cache(settings.timing_cache)
-        if not config.set_timing_cache(cache, False):
+        if cache is None or not config.set_timing_cache(cache, False):
             raise BadInput(
                 "the timing cache cannot be used",
                 why=f"it was made on another GPU, or by another version than {trt.__version__}",
@@ -154,8 +154,13 @@ def _build(
     return Plan(data=data, seconds=time.perf_counter() - start, timing_cache=kept)
 
 
-def _configure(trt: TensorRT, config: IBuilderConfig, settings: PlanSettings) -> None:
+def _configure(
+    trt: TensorRT, runtime: RuntimeName, config: IBuilderConfig, settings: PlanSettings
+) -> None:
     config.clear_flag(trt.BuilderFlag.TF32)
+    if runtime == "tensorrt-rtx" and hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # else it may allocate at run time, and then no CUDA graph can be captured
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if settings.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
     if settings.optimization_level is not None:

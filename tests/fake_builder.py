@@ -19,6 +19,7 @@ class FakeBuilder:
         self.__version__ = version
         self.told: dict[str, Any] = {"flags": []}
         self.plugin, self.cache_fits, self.seconds = plugin, True, 0.0
+        self.cache_is_made = True
         self.ILogger = type("ILogger", (), {"Severity": SimpleNamespace(ERROR=1)})
         self.IProgressMonitor = type("IProgressMonitor", (), {})
         self.BuilderFlag = SimpleNamespace(TF32="TF32", VERSION_COMPATIBLE="VERSION_COMPATIBLE")
@@ -26,6 +27,7 @@ class FakeBuilder:
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="WORKSPACE")
 
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool:
+        assert logger is None, "the plugins keep its address for good"
         return True
 
     def get_plugin_registry(self) -> Any:
@@ -80,12 +82,12 @@ class _FakeConfig:
     def add_optimization_profile(self, profile: Any) -> int:
         return 0
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> bytes:
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> bytes | None:
         self._trt.told["cache"] = serialized_timing_cache
-        return serialized_timing_cache
+        return serialized_timing_cache if self._trt.cache_is_made else None
 
     def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
-        assert ignore_mismatch is False
+        assert ignore_mismatch is False and isinstance(cache, bytes)
         return self._trt.cache_fits
 
     def get_timing_cache(self) -> Any:

@@ -234,10 +234,17 @@ class FakeTensorRT:
         self.names = [INPUT, *OUTPUTS]
 
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool:
+        assert logger is None, "the plugins keep its address for good"
         return True
 
     def Runtime(self, logger: Any) -> Any:
         return _FakeRuntime(self)
+
+
+class FakeTensorRTRTX(FakeTensorRT):
+    """The same with what only TensorRT-RTX has; `fail` can also be "capture"."""
+
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
 
 
 class _Named:
@@ -272,9 +279,31 @@ class _FakeEngine(_Named):
     def get_tensor_name(self, index: int) -> str:
         return self.trt.names[index]
 
-    def create_execution_context(self, strategy: str) -> _FakeContext:
-        assert strategy == "user"
-        return _FakeContext(self.trt)
+    def create_execution_context(self, strategy: Any) -> _FakeContext:
+        if not isinstance(self.trt, FakeTensorRTRTX):
+            assert strategy == "user"
+            return _FakeContext(self.trt)
+        assert (strategy.strategy, strategy.cache) == ("user", "a cache")
+        assert strategy.dynamic_shapes_kernel_specialization_strategy == "eager"
+        return _FakeRTXContext(self.trt)
+
+    def create_runtime_config(self) -> _FakeConfig:
+        return _FakeConfig(self.trt)
+
+
+class _FakeConfig(_Named):
+    kind = "runtime configuration"
+    strategy, cache, dynamic_shapes_kernel_specialization_strategy = "static", "", "lazy"
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> str:
+        return "a cache"
+
+    def set_runtime_cache(self, cache: str) -> bool:
+        self.cache = cache
+        return True
 
 
 class _FakeContext(_Named):
@@ -328,6 +357,12 @@ class _FakeContext(_Named):
         assert not self._captured, "changed after a graph was captured from it"
         self._set[name] = value
         return True
+
+
+class _FakeRTXContext(_FakeContext):
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream in self.trt.cuda.streams and "shape" in self._set
+        return self.trt.fail != "capture"
 
 
 PLAN = b"a plan"

@@ -29,11 +29,11 @@ from retinart.engine.errors import BadInput, CheckFailed, MissingDependency
 from retinart.engine.files import sha256
 from retinart.engine.gpu import find_gpus
 from retinart.engine.info import read_info
-from retinart.engine.tensorrt_api import installed
+from retinart.engine.tensorrt_api import RuntimeName, installed
 from retinart.export import build
 from retinart.export.build import BuildSettings, build_engine
 from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.export.tensorrt_build import Phases, profile_for
+from retinart.export.tensorrt_build import Phases, PlanSettings, build_plan, profile_for
 from retinart.train.checkpoint import save_checkpoint
 from retinart.train.presets import preset
 from retinart.train.retinanet import build_retinanet
@@ -301,7 +301,25 @@ def test_the_timing_cache(
     fake.cache_fits = False
     with pytest.raises(BadInput, match="made on another GPU, or by another version"):
         build_engine(model_path, tmp_path / "a.engine", settings)
+    fake.cache_fits, fake.cache_is_made = True, False
+    with pytest.raises(BadInput, match="made on another GPU, or by another version"):
+        build_engine(model_path, tmp_path / "a.engine", settings)
     assert cache.read_bytes() == b"timings"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "flags"),
+    [("tensorrt-rtx", ["no TF32", "REQUIRE_USER_ALLOCATION"]), ("tensorrt", ["no TF32"])],
+)
+def test_rtx_may_not_allocate_at_run_time(
+    runtime: RuntimeName, flags: list[str], model_path: Path
+) -> None:
+    """What allocates then cannot be captured as a CUDA graph."""
+    fake: Any = FakeBuilder("1.7.1.116")
+    fake.BuilderFlag.REQUIRE_USER_ALLOCATION = "REQUIRE_USER_ALLOCATION"
+    settings = PlanSettings(profile=profile_for(read_info(model_path), (1, 1, 1)))
+    build_plan(fake, runtime, model_path.read_bytes(), settings)
+    assert fake.told["flags"] == flags
 
 
 def test_profiles(model_path: Path, dynamic_model_path: Path) -> None:

@@ -23,7 +23,7 @@ import pytest
 
 from retinart.engine import cuda_graphs, gpu, tensorrt_api
 from retinart.engine.gpu_resize import SOURCE
-from retinart.engine.tensorrt_api import installed
+from retinart.engine.tensorrt_api import RTX_ONLY, installed
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("10.16.1.11", "11.4.0.106")
@@ -64,6 +64,8 @@ log = problems_log(trt)
 for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
     log.log(getattr(trt.ILogger.Severity, severity), severity)
 assert log.errors == ["INTERNAL_ERROR", "ERROR"], log.errors
+assert problems_log(trt) is log and log.errors == []
+assert trt.init_libnvinfer_plugins(None, "") in (True, False)
 seen, stop = [], threading.Event()
 monitor = tensorrt_build._progress_monitor(trt, lambda f, phase: seen.append((f, phase)), stop)
 assert isinstance(monitor, trt.IProgressMonitor)
@@ -133,10 +135,43 @@ def module(request: pytest.FixtureRequest) -> tuple[str, Path | None]:
 def test_the_api_that_is_used_exists(module: tuple[str, Path | None]) -> None:
     name, folder = module
     wanted = {cls: members(protocol) for cls, protocol in protocols().items()}
+    if name != "tensorrt_rtx":
+        wanted = {
+            cls: {n: args for n, args in names.items() if f"{cls}.{n}" not in RTX_ONLY}
+            for cls, names in wanted.items()
+            if cls not in RTX_ONLY
+        }
     found: dict[str, Members | None] = json.loads(run(LOOK, name, json.dumps(wanted), path=folder))
     assert problems(wanted, found) == []
     assert {"TensorRT", "OnnxParser", "IExecutionContext"} <= set(wanted)
     assert sum(map(len, wanted.values())) > 40
+
+
+def test_what_only_rtx_has_is_named(module: tuple[str, Path | None]) -> None:
+    """Nothing stands in that list that all have, or that nobody has (the test above)."""
+    wanted = {cls: members(protocol) for cls, protocol in protocols().items()}
+    names = {f"{cls}.{name}" for cls, some in wanted.items() for name in some}
+    assert {*names, *wanted} >= RTX_ONLY
+    name, folder = module
+    found: dict[str, Members | None] = json.loads(run(LOOK, name, json.dumps(wanted), path=folder))
+    there = {
+        entry
+        for entry in RTX_ONLY
+        for cls, _, member in [entry.partition(".")]
+        if ((found[cls] or {}).get(member) if member else found[cls]) is not None
+    }
+    assert there == (RTX_ONLY if name == "tensorrt_rtx" else set())
+
+
+def test_contexts_are_made_from_a_strategy_or_a_configuration(
+    module: tuple[str, Path | None],
+) -> None:
+    name, folder = module
+    wanted = json.dumps({"ICudaEngine": ["create_execution_context"], "TensorRT": []})
+    doc = json.loads(run(LOOK, name, wanted, path=folder))["ICudaEngine"]
+    doc = doc["create_execution_context"]["doc"]
+    for argument in ("strategy", "runtime_config"):
+        assert _call("create_execution_context", [argument], doc) == []
 
 
 def test_our_logger_and_monitor_on_the_real_classes(module: tuple[str, Path | None]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from recording_gpu import (
     PLAN,
     FakeTensorRT,
+    FakeTensorRTRTX,
     RecordingCuda,
     RecordingStream,
     engine_info,
@@ -40,9 +41,16 @@ SIZES = [(96, 128)]  # of which neither runtime makes use
 class Made:
     """A runner on doubles, and what it should find."""
 
-    def __init__(self, model: Path, *, captures: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        captures: bool = True,
+        kind: type[FakeTensorRT] = FakeTensorRT,
+        **settings: Any,
+    ) -> None:
         self.cuda = RecordingCuda(captures=captures)
-        self.trt = FakeTensorRT(model, self.cuda)
+        self.trt = kind(model, self.cuda)
         self.info = engine_info(model)
         doubles: Any = {"trt": self.trt, "cuda": self.cuda}
         self.runner = TensorRTRunner(PLAN, self.info, **doubles, **settings)
@@ -274,6 +282,20 @@ def test_why_there_is_no_graph(model_path: Path) -> None:
         assert made.runner.no_graph.endswith(f"({why})" if why else "")
         assert bool(made.runner.no_graph) == bool(why)
         made.runner.close()
+
+
+def test_rtx_is_told_how_to_make_contexts_and_asked_before_a_capture(model_path: Path) -> None:
+    for fail, graphs in (("", 1), ("capture", 0)):
+        made = Made(model_path, kind=FakeTensorRTRTX)
+        made.trt.fail = fail
+        for _ in range(3):
+            made.check(frames(0))
+        assert made.cuda.count("make graph") == graphs
+        assert made.cuda.count("make runtime configuration") == 1
+        assert bool(made.runner.no_graph) == bool(fail)
+        made.runner.close()
+        order = ["runtime configuration", "engine", "runtime", "close context"]
+        assert made.cuda.log[-4:] == [f"free {x}" for x in order[:3]] + order[3:]
 
 
 def test_the_clock_of_the_gpu_begins_after_the_copy_on_the_host(
