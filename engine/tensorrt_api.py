@@ -237,7 +237,9 @@ def problems_log(trt: TensorRT) -> Any:
     There is one in a process: TensorRT keeps the address of the first that it is given, and what
     is made with another tells the first all the same.
     """
-    log = _logs.setdefault(trt, _make_log(trt))
+    if trt not in _logs:
+        _logs[trt] = _make_log(trt)
+    log = _logs[trt]
     log.errors = []
     return log
 

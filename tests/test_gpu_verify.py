@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recording_gpu import PLAN, FakeTensorRT, RecordingCuda, engine_info
+from recording_gpu import PLAN, FakeTensorRT, RecordingCuda, engine_info, incomplete_work
 from retinart.benchmarks.gpu import checks, verify
 from retinart.benchmarks.gpu.models import PRECISIONS
 from retinart.benchmarks.gpu.steps import NO_TIME, Steps
@@ -76,17 +76,13 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def part() -> None:
-    raise Incomplete({"no graph": {"ms": 1}, "graph": "CudaError: 900"})
-
-
 def test_results_are_written_after_every_step_and_a_later_run_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     first, ran = Steps(out), list[str]()
     first.run("one", lambda: 1)
     first.value("two", lambda: 2)
     first.run("three", lambda: 1 / 0)
-    first.run("part", part)
+    first.run("part", incomplete_work)
     with pytest.raises(KeyboardInterrupt):
         first.run("four", interrupt)
     found = json.loads(out.read_text())
@@ -125,7 +121,7 @@ def test_a_worker_outlives_what_it_does() -> None:
             worker.call(partial(int, "x"))
         assert worker.call(os.getpid) != first
         with pytest.raises(Incomplete) as caught:
-            worker.call(part)
+            worker.call(incomplete_work)
         assert caught.value.figures["graph"] == "CudaError: 900"
     finally:
         worker.close()
