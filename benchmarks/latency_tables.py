@@ -108,9 +108,9 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
             for m in [*models, *peers]
         ],
         notes=[
-            "Decoding the file is not in the totals. Nothing is copied on a CPU: frames are "
-            "handed over in place; on a GPU copies are within infer. Infer holds NMS where that "
-            "is in the graph."
+            "Decoding the file is not in the totals. Copy: into memory that a GPU reads, as a CPU "
+            "gets frames in place; the way over the bus and back is within infer. Infer holds NMS "
+            "where that is in the graph."
         ],
     )
 

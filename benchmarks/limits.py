@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from retinart.benchmarks.gpu.worker import Worker
 from retinart.engine.gpu import find_gpus
 from retinart.engine.info import CANDIDATES, INPUT
 from retinart.engine.openvino_runner import has_bf16
@@ -21,6 +21,7 @@ from retinart.engine.runners import find_tensor, load_openvino
 # 3x3 convolution of 256 channels.
 _PRODUCTS = ((1024, 1024, 1024), (2048, 2304, 1024), (2048, 2304, 256))
 _SIDE = 8192  # of the matrices on a GPU
+_GPU_SECONDS = 300
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
@@ -78,11 +79,18 @@ def measure_gpu_peaks() -> Peaks | None:
     """The same on the first GPU, and its memory's bandwidth; None without a GPU or PyTorch.
 
     It is done in a process of its own, which gives the GPU's memory back when it ends.
+
+    Raises:
+        Lost: something went wrong there, or it took too long.
     """
     if not find_gpus() or importlib.util.find_spec("torch") is None:
         return None
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_gpu_peaks)
+    worker = Worker(_GPU_SECONDS)
+    try:
+        peaks: Peaks | None = worker.call(_gpu_peaks)
+        return peaks
+    finally:
+        worker.close()
 
 
 def best(a: Peaks, b: Peaks) -> Peaks:

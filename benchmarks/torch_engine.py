@@ -43,8 +43,12 @@ class TorchEngine:
         with clock("total"):
             with clock("resize"):
                 batch, resized = info.resize.apply(list(images))
+            frames = torch.from_numpy(batch)
+            if self._device.type != "cpu":
+                with clock("copy"):
+                    frames = frames.pin_memory()
             with clock("infer"):
-                frames = torch.from_numpy(batch).to(self._device)
+                frames = frames.to(self._device)
                 x = normalize(frames, info.variant)
                 outputs = HeadOutputs(*self._network(x.half() if self._half else x))
                 if self._half:

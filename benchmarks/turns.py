@@ -18,7 +18,7 @@ from retinart.benchmarks.workers import Turn, Worker
 from retinart.engine.info import Compute
 from retinart.engine.progress import Progress
 
-STAGES = ("total", "decode", "resize", "infer", "nms", "results")
+STAGES = ("total", "decode", "resize", "copy", "infer", "nms", "results")
 PERCENTILES = (50, 90, 99)
 
 

@@ -20,6 +20,7 @@ _COVERS = {
     "resize": "a step's frames (one of each source at most) to the network's size",
     "infer": "a step through the network and NMS, and boxes back into the frames' pixels, from its "
     "start to its end; several may be at it at once, and wait for each other",
+    "infer: copy": "of infer, a batch into page-locked memory, which a GPU reads",
     "infer: infer": "of infer, the runtime's part for a batch, with waiting for those before it",
     "infer: nms": "of infer, NMS for a batch, where it is not in the runtime's part",
     "infer: results": "of infer, boxes back into the frames' pixels for a batch",

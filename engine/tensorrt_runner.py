@@ -160,7 +160,9 @@ class TensorRTRunner:
         parts = [frames[part] for part in self._parts(len(frames))]
         for batch in parts:
             self._check(batch.shape, thresholds)
-        return self._start([partial(Lane.start, frames=b) for b in parts], thresholds, clock)
+        copies: list[float] = []
+        works = [partial(_copy_and_start, frames=b, seconds=copies) for b in parts]
+        return self._start(works, thresholds, clock, copies)
 
     def start_images(
         self,
@@ -214,17 +216,28 @@ class TensorRTRunner:
         lane.start_on_gpu(shape)
 
     def _start(
-        self, works: Sequence[Callable[[Lane], None]], thresholds: Thresholds, clock: StageClock
+        self,
+        works: Sequence[Callable[[Lane], None]],
+        thresholds: Thresholds,
+        clock: StageClock,
+        copies: Sequence[float] = (),
     ) -> Finish:
         begin = time.perf_counter()
         pending = [self._pool.start(work) for work in works]
-        return partial(self._finish, pending, thresholds, clock, begin)
+        return partial(self._finish, pending, thresholds, clock, begin, copies)
 
     def _finish(
-        self, pending: Sequence[Pending], thresholds: Thresholds, clock: StageClock, begin: float
+        self,
+        pending: Sequence[Pending],
+        thresholds: Thresholds,
+        clock: StageClock,
+        begin: float,
+        copies: Sequence[float],
     ) -> list[Detections]:
         found = [d for p in pending for d in from_outputs(*p.outputs(), thresholds)]
-        clock.add("infer", time.perf_counter() - begin)
+        if copies:
+            clock.add("copy", sum(copies))
+        clock.add("infer", time.perf_counter() - begin - sum(copies))
         return found
 
     def _parts(self, n: int) -> list[slice]:
@@ -241,6 +254,12 @@ class TensorRTRunner:
                 why=f"it takes {_text(low)} to {_text(high)} (images, height, width, channels)",
                 fix=f"Build it with another profile: {self._info.rebuild}",
             )
+
+
+def _copy_and_start(lane: Lane, frames: Image, seconds: list[float]) -> None:
+    """Start a batch on a lane, and add how long it took into page-locked memory."""
+    begin = time.perf_counter()
+    lane.start(frames, lambda: seconds.append(time.perf_counter() - begin))
 
 
 def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, held: list[Any]) -> None:

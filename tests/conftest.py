@@ -125,6 +125,14 @@ def small_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four scenes of 64x64, for a step of training: images/ and instances.json."""
+    out = tmp_path_factory.mktemp("scenes") / "scenes"
+    make_scenes(out, num=4, seed=1, settings=SceneSettings(size=(64, 64), max_objects=2))
+    return out
+
+
+@pytest.fixture(scope="session")
 def int8_path(
     model_path: Path, small_scenes: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

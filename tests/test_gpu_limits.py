@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from retinart.benchmarks import latency, limits
+from retinart.benchmarks.gpu.worker import Lost
 
 
 def test_what_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +47,11 @@ def test_a_failure_is_said_and_ends_nothing(
     assert latency._gpu_peaks() is None
     said = capsys.readouterr().err
     assert said == "the GPU's limits are not measured: RuntimeError: CUBLAS_STATUS_NOT_SUPPORTED\n"
+
+
+def test_a_process_that_dies_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not waited for: a crash in a GPU's library must not hang a benchmark."""
+    monkeypatch.setattr(limits, "find_gpus", lambda: ["a GPU"])
+    monkeypatch.setattr(limits, "_gpu_peaks", partial(os._exit, 3))
+    with pytest.raises(Lost, match="died with exit code 3"):
+        limits.measure_gpu_peaks()

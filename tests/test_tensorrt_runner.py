@@ -23,6 +23,7 @@ from recording_gpu import (
     engine_info,
     same,
 )
+from retinart.engine import tensorrt_runner
 from retinart.engine.cuda import CudaError
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, RetinartError
@@ -111,6 +112,15 @@ def test_batches(made: Made) -> None:
     for n in (1, 3, 1, 3):
         made.check(frames(*range(n)))
     made.check(frames(*range(6)))  # more than the profile takes: in parts of 4 and 2
+
+
+def test_copying_is_a_stage_of_its_own(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into page-locked memory; infer is the rest, from the first start to the last outputs."""
+    times = iter((0.0, 1, 3, 10, 14, 100))  # start; each part's copy from and to; the end
+    monkeypatch.setattr(tensorrt_runner, "time", SimpleNamespace(perf_counter=times.__next__))
+    clock = StageClock()
+    made.runner.start(frames(*range(6)), SIZES * 6, made.thresholds, clock)()
+    assert clock.ms == {"copy": [6e3], "infer": [94e3]}
 
 
 def test_many_shapes(dynamic_model_path: Path) -> None:

@@ -15,7 +15,6 @@ from retinart.engine.coco import load_coco
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.train.data import NO_AUGMENTATION, Batches
 from retinart.train.presets import preset
-from retinart.train.scenes import SceneSettings, make_scenes
 from retinart.train.settings import TrainSettings
 from retinart.train.trainer import train, training_rule
 from support import write_images
@@ -23,18 +22,11 @@ from support import write_images
 SIZE = (64, 64)
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    make_scenes(folder, num=4, seed=1, settings=SceneSettings(size=SIZE, max_objects=2))
-    return folder
-
-
 @pytest.fixture
-def settings(scenes: Path, tmp_path: Path) -> TrainSettings:
+def settings(tiny_scenes: Path, tmp_path: Path) -> TrainSettings:
     """One epoch of one step."""
     return TrainSettings(
-        annotations=scenes / "instances.json", images=scenes / "images", name="run",
+        annotations=tiny_scenes / "instances.json", images=tiny_scenes / "images", name="run",
         runs=tmp_path / "runs", size=SIZE, epochs=1, batch_size=4, lr=0.005,
     )  # fmt: skip
 

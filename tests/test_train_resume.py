@@ -19,7 +19,6 @@ from retinart.train.checkpoint import load_checkpoint, load_resume_state, save_c
 from retinart.train.presets import preset
 from retinart.train.retinanet import build_retinanet
 from retinart.train.run_folder import read_settings
-from retinart.train.scenes import SceneSettings, make_scenes
 from retinart.train.settings import TrainSettings
 from retinart.train.trainer import train
 from retinart.train.validate import Validation
@@ -27,18 +26,11 @@ from retinart.train.validate import Validation
 SIZE = (64, 64)
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "scenes"
-    make_scenes(folder, num=4, seed=1, settings=SceneSettings(size=SIZE, max_objects=2))
-    return folder
-
-
 @pytest.fixture
-def settings(scenes: Path, tmp_path: Path) -> Iterator[TrainSettings]:
+def settings(tiny_scenes: Path, tmp_path: Path) -> Iterator[TrainSettings]:
     """Two epochs of one step."""
     threads = torch.get_num_threads()
-    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    data = Path(shutil.copytree(tiny_scenes, tmp_path / "data"))
     yield TrainSettings(
         annotations=data / "instances.json", images=data / "images", name="run",
         runs=tmp_path / "runs", size=SIZE, epochs=2, batch_size=4, lr=0.005, threads=1,
