@@ -96,7 +96,8 @@ def _tables(result: dict[str, Any]) -> list[Table]:
             notes=[
                 "Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in "
                 "the time of infer, over the best that the machine did in a large matrix product: "
-                f"{peaks_text(peaks)}. At the peak: the ratio if infer reached it."
+                f"{peaks_text(peaks)}. At the peak: the ratio if infer reached it. FP32 can exceed "
+                "it, as Winograd's algorithm multiplies less than is counted."
             ],
         ),
         Table(

@@ -15,7 +15,6 @@ from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.observe import choose_images
 from retinart.engine.files import atomic_path, sha256
 from retinart.engine.images import Image, list_images, read_image
-from retinart.engine.info import COMPUTE
 from retinart.engine.openvino_runner import has_bf16
 from retinart.engine.variant import Variant
 from retinart.export.export import ExportSettings, export_checkpoint, input_size
@@ -82,7 +81,7 @@ class Grid:
             num_images=s.num_images,
             repeats=s.repeats,
             threads=s.threads,
-            compute=COMPUTE if has_bf16() else ("fp32",),
+            compute=("fp32", "bf16") if has_bf16() else ("fp32",),
         )
         inputs = {
             "models": [sha256(fp32), sha256(int8)], "compute": list(settings.compute),

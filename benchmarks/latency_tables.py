@@ -159,7 +159,8 @@ def _limits(result: dict[str, Any]) -> Table:
     peaks, gpu = result["peak_gops"], result["gpu_peak_gops"]
     notes = [
         "Share of peak: the convolutions' arithmetic in the time of infer, over what the machine "
-        f"did in a large matrix product, before or after: {peaks_text(peaks)}."
+        f"did in a large matrix product, before or after: {peaks_text(peaks)}. It can exceed 100% "
+        "in FP32, as Winograd's algorithm multiplies less than is counted."
     ]
     head = ["model", "GMAC", "infer ms", "ms at the peak", "share of peak"]
     if gpu:

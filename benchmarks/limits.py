@@ -63,7 +63,7 @@ class Work:
 
 def bytes_of(precision: str) -> int:
     """Of a number in the network of a model file of this precision."""
-    return _BYTES[precision.partition("+")[0]]
+    return _BYTES[precision.partition("+")[0].removesuffix("-direct")]
 
 
 def measure_peaks(threads: int) -> Peaks:

@@ -40,9 +40,11 @@ class Detector:
         max_det: detections an image at most; None takes the file's.
         imgsz: shorter side in pixels, for files with dynamic sizes; None takes the file's.
         device: OpenVINO device; for an engine the GPU, "cuda:0" and so on.
-        compute: what OpenVINO computes the network's float layers in. "bf16" takes half the time of
-            "fp32" on CPUs that have instructions for it, at the cost of a little accuracy; INT8
-            layers stay as they are, and so do decoding and NMS.
+        compute: what OpenVINO computes the network's float layers in. "bf16" takes about half the
+            time of "fp32" on CPUs that have instructions for it, at the cost of a little accuracy;
+            INT8 layers stay as they are, and so do decoding and NMS. "fp32" takes Winograd's
+            algorithm where that is faster, in FP32 files of fixed size on a CPU; "fp32-direct"
+            does not, and needs less memory.
         threads: inference threads; None leaves the choice to the runtime.
         cache_dir: where OpenVINO keeps compiled models between starts; None for nowhere.
         throughput: OpenVINO: the highest rate of a stream of files or of several threads, where a
@@ -99,7 +101,7 @@ class Detector:
                 f"threads is {threads}", fix=f"Give a whole number from 1 to {MAX_THREADS}"
             )
         if compute not in COMPUTE:
-            raise BadInput(f"unknown compute {compute!r}", fix=f"Choose {' or '.join(COMPUTE)}")
+            raise BadInput(f"unknown compute {compute!r}", fix=f"Choose {', '.join(COMPUTE)}")
         if compute != "fp32" and (engine is not None or runtime == "onnxruntime"):
             raise BadInput(
                 f"only OpenVINO computes {path} in {compute}",

@@ -23,8 +23,8 @@ SCHEMA = 1
 
 # Of the network's layers. An INT8 file has a float part: FP32, or FP16 in "int8+fp16".
 Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
-Compute = Literal["fp32", "bf16"]
-COMPUTE: tuple[Compute, ...] = ("fp32", "bf16")
+Compute = Literal["fp32", "fp32-direct", "bf16"]
+COMPUTE: tuple[Compute, ...] = ("fp32", "fp32-direct", "bf16")
 
 INPUT = "frames"
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
@@ -269,6 +269,8 @@ def _varint(file: BinaryIO) -> int:
 
 def computed_in(precision: Precision, compute: Compute) -> str:
     """What a file's layers are computed in where float ones are computed in this type."""
-    if compute == "fp32":
+    if compute == "fp32-direct" and precision == "fp32":
+        return compute
+    if compute != "bf16":
         return precision
     return "int8+bf16" if precision.startswith("int8") else "bf16"

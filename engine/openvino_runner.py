@@ -17,9 +17,10 @@ from retinart.engine.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo
 from retinart.engine.nms import detect_from_candidates
 from retinart.engine.runners import Finish, find_tensor, last_line, load_openvino
 from retinart.engine.timing import StageClock
+from retinart.engine.winograd import use_winograd
 
 _BATCH_SIZES = 4  # compiled models that are kept, one a batch size
-_HINTS: dict[Compute, str] = {"fp32": "f32", "bf16": "bf16"}
+_HINTS: dict[Compute, str] = {"fp32": "f32", "fp32-direct": "f32", "bf16": "bf16"}
 
 
 # By device, what keeps OpenVINO's library loaded: unloaded, its threads may still be at work.
@@ -86,6 +87,8 @@ class OpenVINORunner:
             whole = self._core.read_model(path)
             cut = [find_tensor(whole, name) for name in CANDIDATES]
             self._model = openvino.Model(cut, whole.get_parameters(), info.name)
+            if compute == "fp32" and device == "CPU" and info.precision == "fp32":
+                use_winograd(self._model)
         except RuntimeError as error:
             raise BadInput(
                 f"OpenVINO cannot load {path}", why=last_line(error), fix=REEXPORT

@@ -58,6 +58,8 @@ def test_the_float_part_of_an_int8_file(int8_path: Path, small_scenes: Path) -> 
     ("precision", "compute", "expected"),
     [
         ("fp32", "fp32", "fp32"),
+        ("fp32", "fp32-direct", "fp32-direct"),
+        ("int8", "fp32-direct", "int8"),
         ("int8+fp16", "fp32", "int8+fp16"),
         ("fp16", "bf16", "bf16"),
         ("int8", "bf16", "int8+bf16"),
@@ -74,7 +76,7 @@ def test_refused(
 ) -> None:  # fmt: skip
     with pytest.raises(BadInput, match=r"only OpenVINO computes .* ONNX Runtime runs a file as"):
         Detector(model_path, runtime="onnxruntime", compute="bf16")
-    with pytest.raises(BadInput, match=r"unknown compute 'fp8'. Choose fp32 or bf16"):
+    with pytest.raises(BadInput, match=r"unknown compute 'fp8'. Choose fp32, fp32-direct, bf16"):
         Detector(model_path, compute="fp8")  # type: ignore[arg-type]
     monkeypatch.setattr(openvino_runner, "has_bf16", lambda device: False)
     ran = retinart("detect", model_path, images, "--compute", "bf16", "--out", tmp_path / "out")

@@ -29,8 +29,9 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "--compute",
         choices=COMPUTE,
         default="fp32",
-        help="what OpenVINO computes float layers in: bf16 takes half the time on CPUs that have "
-        "it (default %(default)s); with eval --against the second model's, the first is in fp32",
+        help="what OpenVINO computes float layers in: bf16 is fastest on CPUs that have it, "
+        "fp32-direct is FP32 without Winograd's algorithm, in less memory (default %(default)s); "
+        "with eval --against the second model's, the first is in fp32",
     )
     running.add_argument("--conf", type=float, metavar="T", help="instead of the file's")
     running.add_argument("--iou", type=float, metavar="T", help="instead of the file's")

@@ -1,0 +1,94 @@
+"""Which 3x3 convolutions Winograd's algorithm makes faster on this machine, one by one.
+
+    python -m retinart.benchmarks.winograd --threads 2
+
+What `engine/winograd.py` expects stands beside what was measured. For whole models there is
+`retinart benchmark MODEL --compute fp32-direct fp32`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from retinart.benchmarks import machine, measures
+from retinart.engine.runners import load_openvino
+from retinart.engine.winograd import pays, use_winograd
+
+# Channels, outputs, height and width. The first row of each group is of R50 or R101 at 600, whose
+# heads have 256 channels and 9 x 91 outputs, or 36.
+LAYERS = (
+    (256, 256, 76, 100), (256, 256, 38, 50), (256, 256, 19, 25), (256, 256, 10, 13),
+    (256, 819, 76, 100), (256, 819, 19, 25), (256, 36, 76, 100),
+    (64, 64, 152, 200), (128, 128, 76, 100), (512, 512, 19, 25), (256, 256, 26, 34),
+    (96, 96, 32, 40), (96, 96, 64, 80),
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m retinart.benchmarks.winograd", description=(__doc__ or "").split(":")[0]
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=20)
+    args = parser.parse_args(argv)
+    described = machine.describe()
+    print(
+        f"{args.threads} threads, {args.repeats} runs each, in turns, medians; {described['cpu']}, "
+        f"OpenVINO {described['versions']['openvino']}\n\n"
+        "| channels | outputs | input | direct ms | Winograd ms | times as fast (95%) | taken | "
+        "rms error, of the outputs' |\n|---|---|---|---|---|---|---|---|"
+    )
+    noise = [machine.reference() for _ in range(3)]
+    for layer in LAYERS:
+        print(_row(layer, args.threads, args.repeats), flush=True)
+        noise.append(machine.reference())
+    print(f"\nThe reference workload varied by {measures.spread(noise):.0%}.")
+    return 0
+
+
+def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> str:
+    channels, outputs, height, width = layer
+    x = np.random.default_rng(1).standard_normal((1, channels, height, width)).astype(np.float32)
+    requests = [_request(layer, threads, fast) for fast in (False, True)]
+    times: list[list[float]] = [[], []]
+    for repeat in range(-3, repeats):
+        for i in (0, 1) if repeat % 2 else (1, 0):
+            start = time.perf_counter()
+            requests[i].infer({0: x}, share_inputs=True)
+            if repeat >= 0:
+                times[i].append(1000 * (time.perf_counter() - start))
+    direct, fast = (request.get_output_tensor(0).data for request in requests)
+    error = float(np.sqrt(np.mean((fast - direct) ** 2) / np.mean(direct**2)))
+    ms = [measures.median(values).value for values in times]
+    return (
+        f"| {channels} | {outputs} | {height}x{width} | {ms[0]:.2f} | {ms[1]:.2f} | "
+        f"{measures.ratio_of_medians(*times)} | {'yes' if pays(*layer) else 'no'} | {error:.1e} |"
+    )
+
+
+def _request(layer: tuple[int, int, int, int], threads: int, fast: bool) -> Any:
+    openvino = load_openvino()
+    ops = openvino.opset13
+    channels, outputs, height, width = layer
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((outputs, channels, 3, 3)) * (2 / (9 * channels)) ** 0.5
+    x = ops.parameter([1, channels, height, width], np.float32)
+    kernel = ops.constant(weight.astype(np.float32))
+    y = ops.convolution(x, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+    y = ops.relu(ops.add(y, ops.constant(np.full((1, outputs, 1, 1), 0.1, np.float32))))
+    model = openvino.Model([y], [x], "a layer")
+    if fast:
+        use_winograd(model, always=True)
+    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.Core().compile_model(model, "CPU", config).create_infer_request()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

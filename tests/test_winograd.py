@@ -1,0 +1,162 @@
+"""Winograd's algorithm in place of 3x3 convolutions: the same numbers, only where it pays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch.nn.functional import conv2d
+
+from retinart.engine.detector import Detector
+from retinart.engine.images import read_image
+from retinart.engine.matching import match
+from retinart.engine.runners import load_openvino
+from retinart.engine.winograd import pays, transforms, use_winograd
+
+Array = npt.NDArray[np.float32]
+
+
+def normal(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def convolution(x: Any, weight: Array, **how: Any) -> Any:
+    """A convolution of OpenVINO: 3x3, padded by 1, if nothing else is said."""
+    ops = load_openvino().opset13
+    plain = {"strides": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1], "dilations": [1, 1]}
+    made = ops.convolution(x, ops.constant(weight), **{**plain, **how})
+    made.input_value(1).get_node().set_friendly_name("weight")
+    return made
+
+
+def model_of(shape: list[int], weight: Array, **how: Any) -> Any:
+    openvino = load_openvino()
+    x = openvino.opset13.parameter(shape, np.float32)
+    return openvino.Model([convolution(x, weight, **how)], [x], "one convolution")
+
+
+def run(model: Any, x: Array) -> Array:
+    config = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    found: Array = load_openvino().Core().compile_model(model, "CPU", config)([x])[0]
+    return found
+
+
+def types(model: Any) -> Counter[str]:
+    return Counter(op.get_type_name() for op in model.get_ops())
+
+
+def test_the_transforms_are_exact() -> None:
+    """A tile of 6x6 and a kernel of 3x3 give the 4x4 of the sum, to the digits of a double."""
+    rng = np.random.default_rng(0)
+    tile, kernel = rng.standard_normal((6, 6)), rng.standard_normal((3, 3))
+    out, weight, frame = transforms()
+    found = out @ ((weight @ kernel.ravel()) * (frame @ tile.ravel()))
+    want = conv2d(torch.from_numpy(tile)[None, None], torch.from_numpy(kernel)[None, None])
+    np.testing.assert_allclose(found.reshape(4, 4), want[0, 0].numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (7, 13), (5, 6), (1, 1), (2, 40)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_same_outputs(size: tuple[int, int], batch: int) -> None:
+    weight, x = normal(20, 16, 3, 3), normal(batch, 16, *size, seed=1)
+    model = model_of([-1, 16, *size], weight)
+    assert use_winograd(model, always=True) == 1 and types(model)["MatMul"] == 2
+    want = conv2d(torch.from_numpy(x), torch.from_numpy(weight), padding=1)
+    np.testing.assert_allclose(run(model, x), want.numpy(), atol=1e-4)
+
+
+def test_the_error_is_about_that_of_the_direct_sum() -> None:
+    weight, x = normal(256, 256, 3, 3), normal(1, 256, 20, 20, seed=1)
+    exact = conv2d(torch.from_numpy(x).double(), torch.from_numpy(weight).double(), padding=1)
+    direct, fast = (model_of([1, 256, 20, 20], weight) for _ in range(2))
+    assert use_winograd(fast, always=True) == 1
+    errors = [float(np.std(run(m, x) - exact.numpy())) for m in (direct, fast)]
+    assert 0 < errors[1] < 2.5 * errors[0]  # four times with the points 0, 1, -1, 2, -2
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "how"),
+    [
+        ([1, 8, 16, 16], 3, {"strides": [2, 2]}),
+        ([1, 8, 16, 16], 3, {"dilations": [2, 2]}),
+        ([1, 8, 16, 16], 3, {"pads_end": [0, 1]}),
+        ([1, 8, 16, 16], 3, {"auto_pad": "same_upper"}),
+        ([1, 8, 16, 16], 5, {}),
+        ([1, 8, -1, 16], 3, {}),
+    ],
+)
+def test_what_stays(shape: list[int], kernel: int, how: dict[str, Any]) -> None:
+    model = model_of(shape, normal(8, 8, kernel, kernel), **how)
+    assert use_winograd(model, always=True) == 0 and types(model)["Convolution"] == 1
+
+
+def test_quantized_weights_stay() -> None:
+    openvino = load_openvino()
+    ops = openvino.opset13
+    x = ops.parameter([1, 8, 16, 16], np.float32)
+    bytes_ = ops.constant(np.ones((8, 8, 3, 3), np.int8))
+    weight = ops.multiply(ops.convert(bytes_, "f32"), np.float32(0.1))
+    y = ops.convolution(x, weight, [1, 1], [1, 1], [1, 1], [1, 1])
+    assert use_winograd(openvino.Model([y], [x], "quantized"), always=True) == 0
+
+
+def test_levels_share_their_weights() -> None:
+    """Heads have the same on each level; its transform is four times as large, and there once."""
+    openvino = load_openvino()
+    inputs = [openvino.opset13.parameter([1, 8, n, n], np.float32) for n in (16, 8)]
+    weight = openvino.opset13.constant(normal(8, 8, 3, 3))
+    plain = ([1, 1], [1, 1], [1, 1], [1, 1])
+    outputs = [openvino.opset13.convolution(x, weight, *plain) for x in inputs]
+    model = openvino.Model(outputs, inputs, "levels")
+    assert use_winograd(model, always=True) == 2
+    sizes = [list(op.get_shape()) for op in model.get_ops() if op.get_type_name() == "Constant"]
+    assert sizes.count([1, 36, 8, 8]) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [  # channels, outputs, height, width: as measured on 2 cores
+        ((256, 256, 76, 100), True),
+        ((256, 819, 76, 100), True),
+        ((256, 256, 38, 50), True),
+        ((512, 512, 19, 25), True),
+        ((128, 128, 76, 100), True),
+        ((256, 256, 19, 25), False),
+        ((256, 256, 10, 13), False),
+        ((256, 36, 76, 100), False),
+        ((96, 96, 32, 40), False),
+        ((64, 64, 152, 200), False),
+    ],
+)
+def test_where_it_pays(sizes: tuple[int, int, int, int], expected: bool) -> None:
+    assert pays(*sizes) is expected
+
+
+def test_detections(
+    model_path: Path, int8_path: Path, small_scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a whole model, in batches too; and only FP32 files in FP32 are changed."""
+    replaced = list[int]()
+
+    def count(model: Any) -> int:
+        replaced.append(use_winograd(model, always=True))
+        return replaced[-1]
+
+    monkeypatch.setattr("retinart.engine.openvino_runner.use_winograd", count)
+    pictures = [read_image(path) for path in sorted(small_scenes.iterdir())[:3]]
+    with Detector(model_path, threads=1, conf=0.02) as detector:
+        fast = [*detector(pictures), detector(pictures[0])]
+    assert len(replaced) == 1 and replaced[0] > 20
+    with Detector(model_path, threads=1, conf=0.02, compute="fp32-direct") as detector:
+        direct = [*detector(pictures), detector(pictures[0])]
+    Detector(int8_path).close()
+    assert len(replaced) == 1
+    for a, b in zip(direct, fast, strict=True):
+        result = match(a, b, floor=0.03)
+        assert result.same and result.matched > 0, result
+        assert a.confidence.tobytes() != b.confidence.tobytes()
