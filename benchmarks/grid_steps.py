@@ -83,10 +83,12 @@ class Grid:
             threads=s.threads,
             compute=("fp32", "bf16") if has_bf16() else ("fp32",),
         )
+        described = machine.describe()
         inputs = {
             "models": [sha256(fp32), sha256(int8)], "compute": list(settings.compute),
             "images": hash_of(self._images), "num": s.num_images, "repeats": s.repeats,
-            "threads": s.threads, "cpu": machine.describe()["cpu"],
+            "threads": s.threads, "cpu": described["cpu"],
+            "commit": described["commit"],  # what was timed with other code is none of this grid
         }  # fmt: skip
         found = self._steps.once("time", fp32, inputs, lambda: benchmark([fp32, int8], settings))
         return {**found, "backbone": backbone, "imgsz": size}
