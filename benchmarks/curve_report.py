@@ -23,6 +23,7 @@ from retinart.engine.page import (
 )
 
 _MARKERS = "osD^vP"
+_APART = (24, 13)  # pixels between labels, across and along, so that neither hides the other
 _HEAD = (
     "checkpoint", "precision", "imgsz", "input", "AP", "AP50", "ms p50 / p90 / p99", "images/s",
     "GMAC", "share of peak", "Pareto",
@@ -97,10 +98,19 @@ def draw(curve: dict[str, Any], *, paper: bool) -> Any:
         axes.grid(alpha=0.2)
         place = "lower right" if axes is ours else "upper left"
         axes.legend(fontsize=8, frameon=False, loc=place)
-    ours.set_xlim(left=0)
+    times = [point["ms"]["p50"] for point in curve["points"]]
+    if max(times) > 6 * min(times):  # lines of small models would lie on each other
+        ours.set_xscale("log")
+        low, high = ours.get_xlim()
+        ticks = [m * 10**e for e in range(-3, 6) for m in (1, 2, 5) if low < m * 10**e < high]
+        ours.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        ours.set_xticks([], minor=True)
+    else:
+        ours.set_xlim(left=0)
     low, high = ours.get_ylim()
     if high - low < 2:  # so that a tenth of a point does not look like much
         ours.set_ylim((low + high) / 2 - 1, (low + high) / 2 + 1)
+    _label(ours, curve)
     return figure
 
 
@@ -115,12 +125,21 @@ def _draw_ours(axes: Any, curve: dict[str, Any]) -> None:
         color = COLORS[i % len(COLORS)]
         axes.plot(x, y, color=color, marker=_MARKERS[i % len(_MARKERS)], markersize=5,
                   label=f"{checkpoint} {precision}")  # fmt: skip
-        for p, px, py in zip(points, x, y, strict=True):
-            axes.annotate(str(p["imgsz"]), (px, py), (7, -12), textcoords="offset points",
-                          fontsize=8, color=color)  # fmt: skip
     front = [p for p in curve["points"] if p["pareto"]]
     axes.scatter([p["ms"]["p50"] for p in front], [100 * p["ap"] for p in front], s=110,
                  facecolors="none", edgecolors=INK, label="Pareto point")  # fmt: skip
+
+
+def _label(axes: Any, curve: dict[str, Any]) -> None:
+    """Scales beside the points, Pareto points first, as far as they do not hide each other."""
+    taken: list[tuple[float, float]] = []
+    for point in sorted(curve["points"], key=lambda p: not p["pareto"]):
+        place = (point["ms"]["p50"], 100 * point["ap"])
+        x, y = axes.transData.transform(place)
+        if all(abs(x - a) > _APART[0] or abs(y - b) > _APART[1] for a, b in taken):
+            taken.append((x, y))
+            axes.annotate(str(point["imgsz"]), place, (7, -12), textcoords="offset points",
+                          fontsize=8, color=INK)  # fmt: skip
 
 
 def _draw_paper(axes: Any) -> None:

@@ -62,7 +62,7 @@ def examine() -> list[Part]:
         Part(
             name="bf16",
             version="in this CPU" if bf16 else None,
-            purpose="half the time of FP32 on a CPU: --compute bf16",
+            purpose="float layers faster than in FP32, on a CPU: --compute bf16",
             command="" if bf16 else "a CPU with AVX512-BF16 or AMX",
         )
     )
