@@ -40,11 +40,11 @@ class Detector:
         max_det: detections an image at most; None takes the file's.
         imgsz: shorter side in pixels, for files with dynamic sizes; None takes the file's.
         device: OpenVINO device; for an engine the GPU, "cuda:0" and so on.
-        compute: what OpenVINO computes the network's float layers in. "bf16" takes about two thirds
-            of the time of "fp32" on CPUs that have instructions for it, at the cost of a little accuracy;
-            INT8 layers stay as they are, and so do decoding and NMS. "fp32" takes Winograd's
-            algorithm where that is faster, in FP32 files of fixed size on a CPU; "fp32-direct"
-            does not, and needs less memory.
+        compute: what OpenVINO computes the network's float layers in. "fp32" takes Winograd's
+            algorithm where that is faster, in FP32 files of fixed size on a CPU; "fp32-direct" does
+            not, and needs less memory. "bf16" takes about two thirds of the time of "fp32" on CPUs
+            that have instructions for it, at the cost of a little accuracy. INT8 layers stay as
+            they are, and so do decoding and NMS.
         threads: inference threads; None leaves the choice to the runtime.
         cache_dir: where OpenVINO keeps compiled models between starts; None for nowhere.
         throughput: OpenVINO: the highest rate of a stream of files or of several threads, where a

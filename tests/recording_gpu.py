@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from retinart.benchmarks.gpu.worker import Incomplete
 from retinart.engine.cuda import Bytes, CudaError
 from retinart.engine.detections import Detections
 from retinart.engine.engine_file import EngineInfo
@@ -395,8 +394,3 @@ def same(a: Detections, b: Detections) -> bool:
         and np.array_equal(a.confidence, b.confidence)
         and np.array_equal(a.class_id, b.class_id)
     )
-
-
-def incomplete_work() -> None:
-    """Work of verify.py whose graph failed; it stands here as a process has to find it by name."""
-    raise Incomplete({"no graph": {"ms": 1}, "graph": "CudaError: 900"})

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recording_gpu import PLAN, FakeTensorRT, RecordingCuda, engine_info, incomplete_work
+from recording_gpu import PLAN, FakeTensorRT, RecordingCuda, engine_info
 from retinart.benchmarks.gpu import checks, verify
 from retinart.benchmarks.gpu.models import PRECISIONS
 from retinart.benchmarks.gpu.steps import NO_TIME, Steps
@@ -74,6 +74,15 @@ def test_a_step_that_fails_is_a_finding(capsys: pytest.CaptureFixture[str]) -> N
 
 def interrupt() -> None:
     raise KeyboardInterrupt
+
+
+# Work whose graph failed; a worker's process cannot import this module, as tests are no package.
+incomplete_work = partial(
+    exec,
+    "from retinart.benchmarks.gpu.worker import Incomplete\n"
+    "raise Incomplete({'no graph': {'ms': 1}, 'graph': 'CudaError: 900'})",
+    {},
+)
 
 
 def test_results_are_written_after_every_step_and_a_later_run_goes_on(tmp_path: Path) -> None:
