@@ -7,6 +7,7 @@ import html
 import json
 import re
 import resource
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -189,6 +190,22 @@ def test_peers(
     for text in (ran.stdout, (out / "report.html").read_text()):
         assert "torchvision has no RetinaNet of retinart" in text
         assert "Left out: torch-compile-fp16, as there is no GPU here." in html.unescape(text)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_peer(
+    retinart: Command, model_path: Path, noisy_checkpoint: Path, small_scenes: Path
+) -> None:
+    """The same network through torch.compile, which finds what the file finds."""
+    ran = retinart(
+        "benchmark", model_path, "--images", small_scenes, "--num-images", "1", "--repeats", "1",
+        "--threads", "1", "--peers", "torch-compile", "--checkpoint", noisy_checkpoint, "--json",
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    (peer,), (model,) = result["peers"], result["models"]
+    assert not result["left_out"] and peer["peer"] == "torch.compile"
+    assert peer["detections"] == pytest.approx(model["detections"], rel=0.05)
 
 
 def test_torchvision_peer(retinart: Command, tmp_path: Path, shared: Callable[..., Path]) -> None:
