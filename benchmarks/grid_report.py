@@ -178,7 +178,7 @@ def _draw(result: dict[str, Any]) -> Any:
         axes.set_xticks(sorted({p["imgsz"] for p in result["points"]}))
         axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
         axes.grid(alpha=0.2)
-    ratios.legend(fontsize=8, frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 1.16))
+    ratios.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

@@ -148,7 +148,7 @@ def _bars(models: Sequence[dict[str, Any]]) -> str:
     axes.set_yticks(range(len(models)), [row_name(m) for m in models])
     axes.invert_yaxis()
     axes.set_xlabel("ms, medians of the stages")
-    axes.legend(ncols=5, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    axes.legend(ncols=len(STAGES) - 1, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     return svg(figure)
 
 
