@@ -37,18 +37,6 @@ def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [n for n in model.graph.node if n.output[0] in found]
 
 
-def box_outputs(model: onnx.ModelProto) -> frozenset[str]:
-    """Names of the convolutions that make the raw box deltas, one a level."""
-    producer = {output: n for n in model.graph.node for output in n.output}
-    found = set()
-    for name in HEADS[5:]:
-        node = producer[name]
-        while node.op_type in ("Identity", "Cast"):
-            node = producer[node.input[0]]
-        found.add(node.name)
-    return frozenset(found)
-
-
 def layer_of(node: str) -> str:
     """The module that a node runs: levels share the heads' modules, as `name@level`."""
     return node.split("@")[0]

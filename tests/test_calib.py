@@ -38,12 +38,14 @@ def test_weights_per_channel() -> None:
 
 
 def test_placement(model_path: Path) -> None:
-    """Every convolution but those of the deltas; additions at their skip; no Resize."""
+    """Every convolution; additions at their skip; no Resize."""
     graph = onnx.load(model_path)
     placement = place(graph)
     nodes = {n.name: n for n in graph.graph.node}
-    convolutions = [n for n in graph.graph.node if n.op_type == "Conv"]
-    left = {n.name for n in convolutions} - set(placement.convolutions)
+    convolutions = [n.name for n in graph.graph.node if n.op_type == "Conv"]
+    assert sorted(convolutions) == sorted(placement.convolutions)
+    less = place(graph, keep_float=frozenset({"box_head.output"})).convolutions
+    left = set(convolutions) - set(less)
     assert {name.split("@")[0] for name in left} == {"box_head.output"} and len(left) == 5
     kinds = Counter(
         nodes[name].op_type for readers in placement.activations.values() for name, _ in readers

@@ -43,14 +43,10 @@ def test_a_network_without_norms_has_the_two_upsamplings(r18: onnx.ModelProto) -
 
 
 def test_group_norms_are_islands(tiny_path: Path) -> None:
-    """`tiny` has two convolutions with a norm behind each in both heads, on five levels.
-
-    Behind the second norm of the box head comes its last convolution, which is float, so that is
-    the end of the INT8 part and not an island in it.
-    """
+    """`tiny` has two convolutions with a norm behind each in both heads, on five levels."""
     islands = float_islands(int8(onnx.load(tiny_path)))
     norms = [i for i in islands if any(name.endswith("/norm") for name in i)]
-    assert len(norms) == (2 + 1) * 5 and len(islands) == len(norms) + 2
+    assert len(norms) == (2 + 2) * 5 and len(islands) == len(norms) + 2
     for island in norms:
         assert Counter(name.endswith("/norm") for name in island)[True] == 1
 
