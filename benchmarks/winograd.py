@@ -20,8 +20,8 @@ from retinart.benchmarks import machine, measures
 from retinart.engine.runners import load_openvino
 from retinart.engine.winograd import pays, use_winograd
 
-# Channels, outputs, height and width. The first row of each group is of R50 or R101 at 600, whose
-# heads have 256 channels and 9 x 91 outputs, or 36.
+# Channels, outputs, height and width: the heads of R50 at 600 with 91 classes, by level, and layers
+# of its backbone; a layer of R101 at 400; and the 96 channels of a small model's heads.
 LAYERS = (
     (256, 256, 76, 100), (256, 256, 38, 50), (256, 256, 19, 25), (256, 256, 10, 13),
     (256, 819, 76, 100), (256, 819, 19, 25), (256, 36, 76, 100),
