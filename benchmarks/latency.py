@@ -165,8 +165,8 @@ def _check(models: Sequence[Path], infos: Sequence[ModelInfo], settings: Benchma
     list_images(settings.images)
     _peers(models, infos, settings)
     if settings.annotations is not None:
-        for info in infos:
-            check_evaluation(info.classes, settings.annotations, Path(settings.images))
+        for classes in dict.fromkeys(info.classes for info in infos):
+            check_evaluation(classes, settings.annotations, Path(settings.images))
 
 
 def _group(
