@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.images import read_image
 from retinart.engine.info import read_info
 from retinart.engine.matching import match
+from retinart.engine.openvino_runner import OpenVINORunner
 from retinart.export import tensorrt_rtx
 
 
@@ -207,3 +209,17 @@ def test_bad_input(model_path: Path, small_scenes: Path, tmp_path: Path) -> None
 def test_images_are_drawn_by_seed(small_scenes: Path) -> None:
     first, again, other = (choose_images(str(small_scenes), 5, seed) for seed in (0, 0, 1))
     assert first == again != other
+
+
+def test_residual_additions_run_within_int8_convolutions(int8_path: Path) -> None:
+    """Taken out of them, as OpenVINO does on its own, they cost a float feature map each."""
+    with Detector(int8_path, threads=1) as detector:
+        assert isinstance(detector._runner, OpenVINORunner)
+        executed = detector._runner._pool(1).compiled.get_runtime_model().get_ordered_ops()
+    kinds = {
+        layer: str(op.get_rt_info()["layerType"].astype(str))
+        for op in executed
+        for layer in op.get_rt_info()["originalLayersNames"].astype(str).split(",")
+    }
+    additions = [kind for name, kind in kinds.items() if re.fullmatch(r"backbone.*\.add", name)]
+    assert additions == ["Convolution"] * 4
