@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from retinart.engine.errors import RetinartError
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -105,5 +107,5 @@ class Cuda(Protocol):
         """The end of this use, after everything else is freed; the context may stay."""
 
 
-class CudaError(RuntimeError):
+class CudaError(RetinartError):
     """A call of CUDA failed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_int, c_ulonglong, c_void_p
 from typing import Any
@@ -75,16 +76,22 @@ class Driver:
     def capture(self, stream: int, enqueue: Callable[[], None]) -> CapturedGraph:
         """See `retinart.engine.cuda.Stream.capture`."""
         graph, executable = c_void_p(), c_void_p()
-        self.call("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)
+        collects = gc.isenabled()
+        gc.disable()  # what it frees of CUDA's on this thread would break the capture
         try:
-            enqueue()
-        except BaseException:
-            with contextlib.suppress(CudaError):  # the first error is the one to tell
-                self.call("cuStreamEndCapture", stream, byref(graph))
-            if graph.value is not None:
-                self.call("cuGraphDestroy", graph)
-            raise
-        self.call("cuStreamEndCapture", stream, byref(graph))
+            self.call("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)
+            try:
+                enqueue()
+            except BaseException:
+                with contextlib.suppress(CudaError):  # the first error is the one to tell
+                    self.call("cuStreamEndCapture", stream, byref(graph))
+                if graph.value is not None:
+                    self.call("cuGraphDestroy", graph)
+                raise
+            self.call("cuStreamEndCapture", stream, byref(graph))
+        finally:
+            if collects:
+                gc.enable()
         try:
             self.call("cuGraphInstantiateWithFlags", byref(executable), graph, 0)
         finally:

@@ -18,6 +18,11 @@ from retinart.engine.cuda import Bytes, CudaError, Event, Graph, Kernel, Stream
 from retinart.engine.cuda_graphs import Driver
 from retinart.engine.errors import MissingDependency
 
+# by a part of the name of pycuda's error
+_ADVICE = {
+    "Memory": "Take a smaller batch or fewer contexts, or end what else uses the GPU's memory",
+    "Compile": "Install the nvcc of this GPU's CUDA version, or resize on the CPU",
+}
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: waits for no work on the legacy stream, nor it for ours
 
 
@@ -118,8 +123,9 @@ def _errors(pycuda: Any) -> Iterator[None]:
     """pycuda's errors, out of memory among them, are CudaError."""
     try:
         yield
-    except pycuda.Error as error:  # the base of all; a compiler's is one of its own
-        raise CudaError(f"{type(error).__name__}: {error}") from error
+    except pycuda.Error as error:  # the base of all
+        fix = next((fix for name, fix in _ADVICE.items() if name in type(error).__name__), "")
+        raise CudaError(f"CUDA failed: {type(error).__name__}: {error}", fix=fix) from error
 
 
 class _DeviceMemory:

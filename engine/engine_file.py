@@ -7,6 +7,7 @@ it stands in the JSON. Everything that can be wrong is found here, before a runt
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class EngineInfo:
         compute_capability: of that GPU, such as "8.9".
         profile: smallest, optimal and largest (N, H, W, 3) of the frames.
         nms: the form of NMS in it.
-        version_compatible: it also runs on other versions of the same major version.
+        version_compatible: it also runs on later versions, of the next major one too.
         hardware_compatible: it also runs on other GPUs from Ampere on.
         build_seconds: how long parsing and building took.
         plan_sha256, onnx_sha256: of the engine and of the ONNX file.
@@ -135,14 +136,16 @@ def check_version(path: Path, info: EngineInfo, version: str) -> None:
     Raises:
         BadInput: it is of another version.
     """
-    same = version == info.version
+    runs = version == info.version
     if info.version_compatible:
-        same = version.split(".")[0] == info.version.split(".")[0]
-    if not same:
+        here, built = _numbers(version), _numbers(info.version)
+        runs = here >= built and here[0] <= built[0] + 1  # as NVIDIA's support matrix has it
+    if not runs:
         title = TITLES[info.runtime]
         raise BadInput(
             f"{path} was built by {title} {info.version}, and {title} {version} is installed",
-            why="engines run on the version that built them, if not built --version-compatible",
+            why="engines run on the version that built them; built --version-compatible, on later "
+            "ones up to the next major one",
             fix=f"Build it again here: {info.rebuild}",
         )
 
@@ -160,16 +163,19 @@ def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> 
             why="NVIDIA's driver is not installed, or finds no GPU",
             fix="Run it on a machine with a GPU, or run the ONNX file on this one's CPU",
         )
-    if index >= len(gpus):
-        raise BadInput(f"there is no GPU {index}", fix=f"Choose one of 0 to {len(gpus) - 1}")
-    gpu = gpus[index]
+    gpu = next((gpu for gpu in gpus if gpu.index == index), None)
+    if gpu is None:
+        known = ", ".join(str(gpu.index) for gpu in gpus)
+        raise BadInput(f"there is no GPU {index} that works", fix=f"Choose one of {known}")
     here = _numbers(gpu.compute_capability)
     any_ampere = info.hardware_compatible or info.compute_capability is None
     if any_ampere and here < (8, 0):
         raise BadInput(
             f"{path} runs on GPUs from Ampere on (compute capability 8.0), and {gpu.name} has "
             f"{gpu.compute_capability}",
-            fix=f"Build it again here, without --hardware-compatible: {info.rebuild}",
+            fix=f"Build it again here, without --hardware-compatible: {info.rebuild}"
+            if info.hardware_compatible
+            else "Build for it with TensorRT, on this machine: --runtime tensorrt",
         )
     if not any_ampere and info.compute_capability != gpu.compute_capability:
         raise BadInput(
@@ -182,7 +188,7 @@ def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> 
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def _shape(values: Sequence[int]) -> FrameShape:

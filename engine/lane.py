@@ -23,7 +23,13 @@ from retinart.engine.errors import RetinartError
 from retinart.engine.images import Image
 from retinart.engine.info import INPUT, OUTPUTS
 from retinart.engine.resize import round_up
-from retinart.engine.tensorrt_api import ICudaEngine, IExecutionContext, IRuntimeConfig, TensorRT
+from retinart.engine.tensorrt_api import (
+    ICudaEngine,
+    IExecutionContext,
+    IRuntimeConfig,
+    TensorRT,
+    last_words,
+)
 
 SHAPES = 4  # contexts that a lane keeps, one an input shape
 _ALIGNMENT = 256  # of every address that TensorRT is given
@@ -32,7 +38,13 @@ _ALIGNMENT = 256  # of every address that TensorRT is given
 Outputs = tuple[
     npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int32]
 ]
-_TYPES = (np.int32, np.float32, np.float32, np.int32)
+_CAPTURES = 3  # tries of a lane, since what other threads do with CUDA may break one
+
+
+def output_tensors(n: int, limit: int) -> list[tuple[str, type, tuple[int, ...]]]:
+    """Name, type and shape of each output, for N images of at most M detections."""
+    shapes = ((n, 1), (n, limit, 4), (n, limit), (n, limit))
+    return list(zip(OUTPUTS, (np.int32, np.float32, np.float32, np.int32), shapes, strict=True))
 
 
 class _Freed(Protocol):
@@ -62,9 +74,8 @@ class Lane:
         largest: (N, H, W, 3) of the profile.
         limit: M, the detections an image that the engine gives.
         graphs: capture CUDA graphs.
-        alone: held while contexts are made, run for the first time, and captured. The lanes of a
-            runner share it, as what TensorRT does then (it can wait for the whole GPU) breaks
-            another thread's capture.
+        alone: held while contexts are made, run for the first time, and captured.
+        log: TensorRT's, of `problems_log`.
 
     Attributes:
         no_graph: why plain launches are used although graphs are wanted; "" while they work.
@@ -81,17 +92,16 @@ class Lane:
         limit: int,
         graphs: bool,
         alone: threading.Lock,
+        log: Any,
     ) -> None:
-        self._trt, self._graphs, self._limit, self._alone = trt, graphs, limit, alone
+        self._trt, self._limit, self._alone, self._log = trt, limit, alone, log
+        self._captures = _CAPTURES if graphs else 0  # tries that are left
         self._engine: ICudaEngine | None = engine
         self._config = config
         self.no_graph = ""
         self._bound: dict[FrameShape, _Bound] = {}
         self._shape = largest
-        self._offsets, size = [], 0
-        for _, shape in self._output_shapes(largest[0]):
-            self._offsets.append(size)
-            size += round_up(4 * math.prod(shape), _ALIGNMENT)
+        _, size = self._layout(largest[0])
         self._free: list[Callable[[], None]] = []
         try:
             self.stream = self._own(cuda.stream())
@@ -135,10 +145,9 @@ class Lane:
     def finish(self) -> Outputs:
         """Wait for the batch, and copy its outputs out."""
         self.stream.synchronize()
-        values: list[npt.NDArray[Any]] = []
-        for offset, (kind, shape) in zip(
-            self._offsets, self._output_shapes(self._shape[0]), strict=True
-        ):
+        n, values = self._shape[0], list[npt.NDArray[Any]]()
+        offsets, _ = self._layout(n)
+        for offset, (_, kind, shape) in zip(offsets, output_tensors(n, self._limit), strict=True):
             data = self._host_outputs.array[offset : offset + 4 * math.prod(shape)]
             values.append(data.view(kind).reshape(shape).copy())
         count, boxes, scores, classes = values
@@ -161,23 +170,30 @@ class Lane:
         self._free.append(thing.free)
         return thing
 
-    def _output_shapes(self, n: int) -> list[tuple[type, tuple[int, ...]]]:
-        m = self._limit
-        return list(zip(_TYPES, ((n, 1), (n, m, 4), (n, m), (n, m)), strict=True))
+    def _layout(self, n: int) -> tuple[list[int], int]:
+        """Where each output of a batch begins in the memory for outputs, and where all end."""
+        offsets, end = list[int](), 0
+        for _, _, shape in output_tensors(n, self._limit):
+            offsets.append(end)
+            end += round_up(4 * math.prod(shape), _ALIGNMENT)
+        return offsets, end
 
     def _capturable(self, bound: _Bound) -> bool:
         """Whether to capture now. The first run settles what a context does lazily."""
-        return bound.graph is None and bound.ran and self._graphs and not self.no_graph
+        return bound.graph is None and bound.ran and self._captures > 0
 
     def _capture(self, bound: _Bound) -> None:
         context, stream = bound.context, self.stream.handle
-        if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(stream):
-            self.no_graph = "TensorRT-RTX says that the execution context cannot be captured"
-            return
         try:
+            if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(
+                stream
+            ):
+                raise RetinartError("TensorRT-RTX says that the context cannot be captured")
             bound.graph = self.stream.capture(lambda: self._enqueue(bound))
-        except (CudaError, RetinartError) as error:
+            self.no_graph = ""
+        except RetinartError as error:
             self.no_graph = str(error)
+            self._captures -= 1
 
     def _run(self, bound: _Bound) -> None:
         if bound.graph is not None:
@@ -205,20 +221,29 @@ class Lane:
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._engine.create_execution_context(self._config or strategy)
         if context is None:
-            raise RetinartError("TensorRT cannot make an execution context")
-        # contexts after an engine's first one have no profile until they are told
-        done = context.set_optimization_profile_async(0, self.stream.handle)
-        context.set_device_memory(self._scratch.address, self._scratch.nbytes)
-        done = context.set_input_shape(INPUT, shape) and done
-        done = context.set_tensor_address(INPUT, self.frames.address) and done
-        for name, offset in zip(OUTPUTS, self._offsets, strict=True):
-            done = context.set_tensor_address(name, self._outputs.address + offset) and done
+            raise self._error("TensorRT cannot make an execution context")
+        try:
+            # contexts after an engine's first one have no profile until they are told
+            done = context.set_optimization_profile_async(0, self.stream.handle)
+        except RuntimeError:  # as its bindings say the same
+            done = False
+        if done:
+            context.set_device_memory(self._scratch.address, self._scratch.nbytes)
+            done = context.set_input_shape(INPUT, shape)
+            done = context.set_tensor_address(INPUT, self.frames.address) and done
+            for name, offset in zip(OUTPUTS, self._layout(shape[0])[0], strict=True):
+                done = context.set_tensor_address(name, self._outputs.address + offset) and done
         if not done:
             del context  # whoever keeps the error does not keep this
-            raise RetinartError(f"the engine takes no frames of shape {shape}")
+            raise self._error(f"the engine takes no frames of shape {shape}")
         return context
 
     def _enqueue(self, bound: _Bound) -> None:
         if not bound.context.execute_async_v3(self.stream.handle):
-            raise RetinartError("TensorRT could not run the engine")
-        self.stream.download(self._host_outputs.array, self._outputs.address)
+            raise self._error("TensorRT could not run the engine")
+        _, size = self._layout(self._shape[0])
+        self.stream.download(self._host_outputs.array[:size], self._outputs.address)
+
+    def _error(self, what: str) -> RetinartError:
+        fix = "Take a smaller batch or fewer contexts if memory ran out, or build the engine again"
+        return RetinartError(what, why=last_words(self._log), fix=fix)

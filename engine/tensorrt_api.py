@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from retinart.engine.errors import MissingDependency
+from retinart.engine.errors import MissingDependency, RetinartError
 
 RuntimeName = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 TITLES: dict[RuntimeName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
+T = TypeVar("T")
 Flag = Any  # a member of one of the enumerations below
 Shape = Sequence[int]
 
@@ -175,6 +176,8 @@ class ICudaEngine(Protocol):
     @property
     def device_memory_size_v2(self) -> int: ...
     def get_tensor_name(self, index: int) -> str: ...
+    def get_tensor_shape(self, name: str) -> Shape: ...
+    def get_tensor_dtype(self, name: str) -> Flag: ...
     def create_runtime_config(self) -> IRuntimeConfig: ...
     def create_execution_context(self, strategy: Flag) -> IExecutionContext | None:
         """In the place of the strategy, by position, it also takes an IRuntimeConfig."""
@@ -205,6 +208,7 @@ class TensorRT(Protocol):
     def Runtime(self, logger: Any) -> Runtime: ...
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool: ...
     def get_plugin_registry(self) -> IPluginRegistry | None: ...
+    def nptype(self, trt_type: Flag) -> Any: ...
 
 
 def installed(runtime: RuntimeName) -> bool:
@@ -231,6 +235,27 @@ def load_tensorrt(runtime: RuntimeName) -> TensorRT:
         ) from error
 
 
+def started(title: str, log: Any, make: Callable[[Any], T]) -> T:
+    """A builder or a runtime, which are the first to need NVIDIA's driver.
+
+    Raises:
+        RetinartError: TensorRT does not start, with its own words.
+    """
+    try:
+        return make(log)
+    except TypeError as error:  # what pybind11 makes of a null pointer
+        raise RetinartError(
+            f"{title} does not start here",
+            why=last_words(log) or str(error),
+            fix="Install a driver of NVIDIA's that knows the CUDA version it was built for",
+        ) from error
+
+
+def last_words(log: Any) -> str:
+    """The last errors of `problems_log`, for the middle of a sentence."""
+    return "; ".join(log.errors[-3:])
+
+
 def problems_log(trt: TensorRT) -> Any:
     """The logger of a module, which says nothing; its list `errors` is empty at first.
 
@@ -244,6 +269,7 @@ def problems_log(trt: TensorRT) -> Any:
     return log
 
 
+_KEPT = 20  # errors of a log
 _logs: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
@@ -258,5 +284,6 @@ def _make_log(trt: TensorRT) -> Any:
         def log(self, severity: Any, msg: str) -> None:
             if severity <= error:
                 self.errors.append(msg)
+                del self.errors[:-_KEPT]
 
     return Log()

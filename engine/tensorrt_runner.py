@@ -10,6 +10,7 @@ copied. Streams of frames do so, and so does what is more than the profile's lar
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 import traceback
@@ -34,21 +35,26 @@ from retinart.engine.errors import BadInput, RetinartError
 from retinart.engine.gpu import find_gpus
 from retinart.engine.gpu_resize import GpuResize, batch_shape
 from retinart.engine.images import Image
-from retinart.engine.info import INPUT, OUTPUTS, Thresholds
-from retinart.engine.lane import Lane
+from retinart.engine.info import INPUT, Thresholds
+from retinart.engine.lane import Lane, output_tensors
 from retinart.engine.lane_pool import LanePool, Pending
 from retinart.engine.resize import Resized
 from retinart.engine.runners import Finish, check_stricter, from_outputs
 from retinart.engine.tensorrt_api import (
+    TITLES,
     ICudaEngine,
-    IRuntimeConfig,
     TensorRT,
+    last_words,
     load_tensorrt,
     problems_log,
+    started,
 )
 from retinart.engine.timing import StageClock
 
 CONTEXTS = 2
+# One for the process: what a context does when it is made or first run can wait for the whole GPU,
+# which breaks another thread's capture, of whatever runner.
+_alone = threading.Lock()
 
 
 def load_engine(
@@ -116,28 +122,27 @@ class TensorRTRunner:
         self.name: str = info.runtime
         self.gpu_resize, self.at_once = gpu_resize, contexts
         self._info, self._cuda = info, cuda
-        held: list[Any] = []
-        lanes: list[Lane] = []
+        loaded, lanes = _Loaded(), list[Lane]()
         resizers: dict[Lane, GpuResize] = {}
         self._lanes, self._pool, self._resizers = lanes, LanePool(cuda, lanes), resizers
-        alone = threading.Lock()
         # runs once: at close, or when this is collected, or when the process ends
-        self._release = weakref.finalize(self, _release, cuda, self._pool, resizers, held)
+        self._release = weakref.finalize(self, _release, cuda, self._pool, resizers, loaded)
         try:
             if not 1 <= contexts <= 64:
                 raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
             with cuda.current():
-                _deserialize(trt, plan, info, held)
+                _deserialize(trt, plan, info, loaded)
                 for _ in range(contexts):
                     lane = Lane(
                         trt,
                         cuda,
-                        held[-2],
-                        config=held[-1],
+                        loaded.engine,
+                        config=loaded.config,
                         largest=info.profile[2],
                         limit=info.model.thresholds.detections_per_img,
                         graphs=graphs,
-                        alone=alone,
+                        alone=_alone,
+                        log=loaded.log,
                     )
                     lanes.append(lane)
                     if gpu_resize:
@@ -262,57 +267,94 @@ def _copy_and_start(lane: Lane, frames: Image, seconds: list[float]) -> None:
     lane.start(frames, lambda: seconds.append(time.perf_counter() - begin))
 
 
-def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, held: list[Any]) -> None:
-    """Put what has to outlive the lanes into `held`: last the engine, and how to make contexts."""
-    log = problems_log(trt)
+class _Loaded:
+    """What has to outlive the lanes, in the order in which each needs those before it."""
+
+    log: Any = None
+    runtime: Any = None
+    engine: Any = None
+    cache: Any = None  # TensorRT-RTX's compiled kernels; a configuration only points at it
+    config: Any = None
+
+    def free(self) -> None:
+        """Let go of it, the last first."""
+        self.config = None
+        self.cache = None
+        self.engine = None
+        self.runtime = None
+        self.log = None
+
+
+def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, loaded: _Loaded) -> None:
+    loaded.log = problems_log(trt)
     if info.runtime == "tensorrt":
         trt.init_libnvinfer_plugins(None, "")
-    runtime = trt.Runtime(log)
+    loaded.runtime = started(TITLES[info.runtime], loaded.log, trt.Runtime)
     if info.version_compatible:  # such a plan brings code of its own version along
-        runtime.engine_host_code_allowed = True
-    held += [log, runtime]
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
+        loaded.runtime.engine_host_code_allowed = True
+    loaded.engine = loaded.runtime.deserialize_cuda_engine(plan)
+    if loaded.engine is None:
         raise RetinartError(
             f"{info.runtime} cannot load the engine",
-            why="; ".join(log.errors[-3:]),
+            why=last_words(loaded.log),
             fix=f"Build it again here: {info.rebuild}",
         )
-    held.append(engine)
-    names = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
-    if names != {INPUT, *OUTPUTS}:
+    _check_tensors(trt, loaded.engine, info)
+    if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        _make_config(trt, loaded)
+
+
+def _check_tensors(trt: TensorRT, engine: ICudaEngine, info: EngineInfo) -> None:
+    """See that the tensors are those that lanes make memory for."""
+    limit = info.model.thresholds.detections_per_img
+    wanted = {name: (np.dtype(kind).name, shape) for name, kind, shape in output_tensors(1, limit)}
+    wanted[INPUT] = ("uint8", (1, *info.profile[2][1:]))
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    here = {}
+    for name in names:
+        kind, shape = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name, [1]
+        _, most = wanted.get(name, ("", ()))
+        for size, expected in itertools.zip_longest(engine.get_tensor_shape(name)[1:], most[1:]):
+            shape.append(expected if size == -1 else size)  # -1: it is open until a batch is there
+        here[name] = (kind, tuple(shape))
+    if here != wanted:
         raise BadInput(
-            f"the engine's tensors are {', '.join(sorted(names))}",
-            why=f"a detector's are {', '.join((INPUT, *OUTPUTS))}",
+            f"the engine's tensors are {_tensors(here)}",
+            why=f"a detector's are {_tensors(wanted)}",
             fix=f"Build it again: {info.rebuild}",
         )
-    held.append(_runtime_config(trt, engine))
 
 
-def _runtime_config(trt: TensorRT, engine: ICudaEngine) -> IRuntimeConfig | None:
-    """How TensorRT-RTX shall make contexts, which all lanes share; None for TensorRT.
+def _tensors(found: dict[str, tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(
+        f"{name} ({'x'.join(map(str, ('N', *shape[1:])))} {kind})"
+        for name, (kind, shape) in sorted(found.items())
+    )
+
+
+def _make_config(trt: TensorRT, loaded: _Loaded) -> None:
+    """How TensorRT-RTX shall make contexts, which all lanes share.
 
     It compiles for a shape when it sees that. "Eager" has it do so in the first run, and not beside
     those that follow, which could not be captured; with one cache it is done once for all contexts.
     """
-    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
-        return None
-    config = engine.create_runtime_config()
+    loaded.config = config = loaded.engine.create_runtime_config()
+    loaded.cache = config.create_runtime_cache()
     config.set_execution_context_allocation_strategy(
         trt.ExecutionContextAllocationStrategy.USER_MANAGED
     )
     config.dynamic_shapes_kernel_specialization_strategy = (
         trt.DynamicShapesKernelSpecializationStrategy.EAGER
     )
-    config.set_runtime_cache(config.create_runtime_cache())
-    return config
+    if not config.set_runtime_cache(loaded.cache):
+        loaded.cache = None  # every context then compiles for itself
 
 
 def _release(
     cuda: Cuda,
     pool: LanePool,
     resizers: dict[Lane, GpuResize],
-    held: list[Any],
+    loaded: _Loaded,
 ) -> None:
     """Free what a runner holds: lanes, then the engine, the runtime, and last the context."""
     lanes = pool.close()
@@ -323,8 +365,7 @@ def _release(
                     with contextlib.suppress(CudaError):  # one that stays: free what can be
                         resizers.pop(lane).close()
                 lane.close()
-            while held:
-                held.pop()
+            loaded.free()
     finally:
         cuda.close()
 

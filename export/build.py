@@ -157,7 +157,7 @@ def build_engine(
         temporary.write_bytes(plan.data)
         beside.write_text(built.to_json(), encoding="utf-8")
     if plan.timing_cache is not None and settings.timing_cache is not None:
-        cache_note = write_cache(settings.timing_cache, plan.timing_cache, built)
+        cache_note = write_cache(settings.timing_cache, plan.timing_cache, built, settings)
     return BuildReport(path=output, info=built, notes=tuple(n for n in (*notes, cache_note) if n))
 
 
@@ -257,15 +257,18 @@ def rebuild_command(model: Path, output: Path, settings: BuildSettings) -> str:
     return shlex.join(words)
 
 
-def write_cache(path: Path, data: bytes, built: EngineInfo) -> str:
-    """Keep a timing cache, with the time of each model's first build with it; says what it saved.
+def write_cache(path: Path, data: bytes, built: EngineInfo, settings: BuildSettings) -> str:
+    """Keep a timing cache, with the time of each first build with it; says what it saved.
 
     The cache stays TensorRT's own file; the times stand in `FILE.json` beside it.
     """
     beside = path.with_name(f"{path.name}.json")
-    key = hashlib.sha256(
-        json.dumps([built.onnx_sha256, built.version, built.gpu, built.profile, built.nms]).encode()
-    ).hexdigest()
+    how = [
+        built.onnx_sha256, built.version, built.gpu, built.profile, built.nms,
+        built.version_compatible, built.hardware_compatible,
+        settings.workspace, settings.optimization_level,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(how).encode()).hexdigest()
     first: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError):  # it only serves the saying
         first = json.loads(beside.read_text(encoding="utf-8"))

@@ -22,7 +22,9 @@ from retinart.engine.tensorrt_api import (
     OnnxParser,
     RuntimeName,
     TensorRT,
+    last_words,
     problems_log,
+    started,
 )
 
 Profile = tuple[FrameShape, FrameShape, FrameShape]
@@ -42,7 +44,7 @@ class PlanSettings:
         profile: smallest, optimal and largest (N, H, W, 3) of the frames.
         workspace: bytes of GPU memory that a layer may use for itself; None for TensorRT's choice.
         optimization_level: 0 to 5; None for TensorRT's choice.
-        version_compatible: for any version of the same major one.
+        version_compatible: for later versions too, up to the next major one.
         hardware_compatible: for any GPU from Ampere on.
         timing_cache: what `Plan.timing_cache` was earlier; b"" to begin one, None for none.
     """
@@ -116,14 +118,14 @@ def _build(
 ) -> Plan:
     start = time.perf_counter()
     title, log = TITLES[runtime], problems_log(trt)
-    builder = trt.Builder(log)
+    builder = started(title, log, trt.Builder)
     old = runtime == "tensorrt" and trt.__version__.startswith("10.")
     network = builder.create_network(_STRONGLY_TYPED if old else 0)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         raise CheckFailed(
             f"{title} cannot parse {name}",
-            why="; ".join(_problems(parser)) or "; ".join(log.errors[-3:]),
+            why="; ".join(_problems(parser)) or last_words(log),
             fix=f"{REEXPORT}, or try a newer {title}. {_REPORT}",
         )
     config = builder.create_builder_config()
@@ -144,7 +146,7 @@ def _build(
     if plan is None:
         raise CheckFailed(
             f"{title} parses {name} but cannot build it",
-            why="; ".join(log.errors[-3:]),
+            why=last_words(log),
             fix=f"Give it more memory with --workspace, or free some of the GPU's. {_REPORT}",
         )
     kept = None

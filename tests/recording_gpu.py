@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,8 +214,9 @@ class FakeTensorRT:
         cuda: the double whose memory they use.
 
     Attributes:
-        fail: what goes wrong: "load", "execute" or "shape".
+        fail: what goes wrong: "start", "load", "profile", "execute" or "shape".
         plans: what was deserialized.
+        shapes, types: of the engine's tensors, by name; -1 for a size that is open.
     """
 
     __version__ = "10.16.1.11"
@@ -231,13 +233,23 @@ class FakeTensorRT:
         providers = ["CPUExecutionProvider"]
         self.session = onnxruntime.InferenceSession(model, options, providers=providers)
         self.cuda, self.fail, self.plans = cuda, "", list[bytes]()
-        self.names = [INPUT, *OUTPUTS]
+        tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
+        self.shapes = {t.name: [d if isinstance(d, int) else -1 for d in t.shape] for t in tensors}
+        self.types = {t.name: t.type for t in tensors}
 
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool:
         assert logger is None, "the plugins keep its address for good"
         return True
 
+    def nptype(self, trt_type: str) -> Any:
+        kinds = {"uint8": np.uint8, "int32": np.int32, "float": np.float32, "double": np.float64}
+        return kinds[trt_type.removeprefix("tensor(").removesuffix(")")]
+
     def Runtime(self, logger: Any) -> Any:
+        self.logger = logger
+        if self.fail == "start":
+            logger.log(1, "the driver is too old")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return _FakeRuntime(self)
 
 
@@ -274,16 +286,24 @@ class _FakeEngine(_Named):
 
     @property
     def num_io_tensors(self) -> int:
-        return len(self.trt.names)
+        return len(self.trt.shapes)
 
     def get_tensor_name(self, index: int) -> str:
-        return self.trt.names[index]
+        return str(list(self.trt.shapes)[index])
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return self.trt.shapes[name]
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return str(self.trt.types[name])
 
     def create_execution_context(self, strategy: Any) -> _FakeContext:
         if not isinstance(self.trt, FakeTensorRTRTX):
             assert strategy == "user"
             return _FakeContext(self.trt)
-        assert (strategy.strategy, strategy.cache) == ("user", "a cache")
+        assert strategy.strategy == "user"
+        cache = strategy.cache()
+        assert cache is not None and cache.address in self.trt.cuda.alive, "a cache that is gone"
         assert strategy.dynamic_shapes_kernel_specialization_strategy == "eager"
         return _FakeRTXContext(self.trt)
 
@@ -293,17 +313,21 @@ class _FakeEngine(_Named):
 
 class _FakeConfig(_Named):
     kind = "runtime configuration"
-    strategy, cache, dynamic_shapes_kernel_specialization_strategy = "static", "", "lazy"
+    strategy, dynamic_shapes_kernel_specialization_strategy = "static", "lazy"
 
     def set_execution_context_allocation_strategy(self, strategy: str) -> None:
         self.strategy = strategy
 
-    def create_runtime_cache(self) -> str:
-        return "a cache"
+    def create_runtime_cache(self) -> _FakeCache:
+        return _FakeCache(self.trt)
 
-    def set_runtime_cache(self, cache: str) -> bool:
-        self.cache = cache
+    def set_runtime_cache(self, cache: _FakeCache) -> bool:
+        self.cache = weakref.ref(cache)  # the bindings keep it no more alive than this
         return True
+
+
+class _FakeCache(_Named):
+    kind = "runtime cache"
 
 
 class _FakeContext(_Named):
@@ -315,6 +339,8 @@ class _FakeContext(_Named):
         self._captured = False
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        if self.trt.fail == "profile":
+            raise RuntimeError("Error in set optimization profile async.")
         return self._keep("profile", profile_index)
 
     def set_device_memory(self, memory: int, size: int) -> None:

@@ -41,8 +41,10 @@ def test_loading_refuses_what_does_not_fit(engine: tuple[Path, EngineInfo]) -> N
         check_version(path, info, "10.17.0.1")
     compatible = dataclasses.replace(info, version_compatible=True)
     check_version(path, compatible, "10.17.0.1")
-    with pytest.raises(BadInput, match="is installed"):
-        check_version(path, compatible, "11.4.0.106")
+    check_version(path, compatible, "11.4.0.106")
+    for other_version in ("10.15.0.1", "9.3.0", "12.0.0"):
+        with pytest.raises(BadInput, match="on later ones up to the next major one"):
+            check_version(path, compatible, other_version)
 
     assert check_gpu(path, info, [GPU], 0) is GPU
     other = dataclasses.replace(GPU, name="NVIDIA Other", compute_capability="9.0")
@@ -51,8 +53,10 @@ def test_loading_refuses_what_does_not_fit(engine: tuple[Path, EngineInfo]) -> N
         check_gpu(path, info, [], 0)
     with pytest.raises(BadInput, match=rf"8\.9 \(NVIDIA Double\), .* has 9\.0.*{rebuild}"):
         check_gpu(path, info, [other], 0)
-    with pytest.raises(BadInput, match="there is no GPU 1"):
+    with pytest.raises(BadInput, match=r"there is no GPU 1 that works\. Choose one of 0"):
         check_gpu(path, info, [GPU], 1)
+    second = dataclasses.replace(GPU, index=1)  # the driver's number, where GPU 0 does not answer
+    assert check_gpu(path, info, [second], 1) is second
     any_gpu = dataclasses.replace(info, gpu=None, compute_capability=None)
     assert check_gpu(path, any_gpu, [other], 0) is other
     assert check_gpu(path, dataclasses.replace(info, hardware_compatible=True), [other], 0) is other

@@ -42,6 +42,8 @@ def look(owner, name):
     member = getattr(owner, name, None)
     if member is None:
         return None
+    if inspect.isfunction(member):  # one of the module's own, in Python
+        return {"doc": f"{name}{inspect.signature(member)}"}
     return {"doc": member.__doc__ or ""} if callable(member) else {"value": repr(member)}
 
 found = {c: {n: look(getattr(trt, c), n) for n in names} if hasattr(trt, c) else None

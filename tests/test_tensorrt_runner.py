@@ -101,11 +101,38 @@ def test_no_memory_is_made_after_the_start(made: Made) -> None:
 @pytest.mark.parametrize("graphs", [True, False])
 def test_without_graphs(model_path: Path, graphs: bool) -> None:
     made = Made(model_path, captures=False, graphs=graphs)
-    for seed in range(4):
+    for seed in range(12):
         made.check(frames(seed))
-    assert made.cuda.count("capture execute") == int(graphs)  # tried once and never again
-    assert (made.cuda.count("make graph"), made.cuda.count("execute")) == (0, 4)
+    assert made.cuda.count("capture execute") == (3 if graphs else 0)  # and never again
+    assert (made.cuda.count("make graph"), made.cuda.count("execute")) == (0, 12)
     made.runner.close()
+
+
+def test_a_capture_that_something_else_broke_is_tried_again(made: Made) -> None:
+    made.check(frames(0))
+    made.cuda.captures = False
+    made.check(frames(1))
+    assert made.runner.no_graph
+    made.cuda.captures = True
+    made.check(frames(2))
+    assert not made.runner.no_graph and made.cuda.count("make graph") == 1
+
+
+def test_only_the_outputs_of_the_batch_are_downloaded(made: Made) -> None:
+    """The profile's largest batch is four times as large."""
+    sizes = list[int]()
+    download = RecordingStream.download
+
+    def record(stream: RecordingStream, target: Image, address: int) -> None:
+        sizes.append(target.size)
+        download(stream, target, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RecordingStream, "download", record)
+        made.check(frames(0))
+        made.check(frames(*range(4)))
+    one = 4 * made.thresholds.detections_per_img * 6
+    assert one <= sizes[0] < one + 5 * 256 and sizes[1] > 3 * sizes[0]
 
 
 def test_batches(made: Made) -> None:
@@ -258,12 +285,13 @@ def test_errors_of_use(made: Made) -> None:
     assert len(found) <= 3 and (found.confidence > 0.4).all()
 
 
-@pytest.mark.parametrize("fail", ["execute", "shape"])
+@pytest.mark.parametrize("fail", ["execute", "shape", "profile"])
 def test_a_failure_gives_the_lane_back(model_path: Path, fail: str) -> None:
     made = Made(model_path, contexts=1)
     made.trt.fail = fail
     for _ in range(3):
-        with pytest.raises(RetinartError, match=r"could not run|takes no frames"):
+        made.trt.logger.log(1, "what TensorRT says")
+        with pytest.raises(RetinartError, match=r"(could not run|takes no frames).*TensorRT says"):
             run(made.runner, frames(0), made.thresholds)
     made.trt.fail = ""
     made.check(frames(0))
@@ -273,7 +301,10 @@ def test_a_failure_gives_the_lane_back(model_path: Path, fail: str) -> None:
 def test_an_engine_that_does_not_load(model_path: Path) -> None:
     for break_it, message in (
         (lambda trt: setattr(trt, "fail", "load"), "cannot load the engine"),
-        (lambda trt: trt.names.pop(), "tensors are"),
+        (lambda trt: setattr(trt, "fail", "start"), r"does not start here.*driver is too old"),
+        (lambda trt: trt.shapes.popitem(), "tensors are"),
+        (lambda trt: trt.shapes.update(detection_boxes=[-1, 300, 4]), "Nx300x4 float32"),
+        (lambda trt: trt.types.update(detection_scores="tensor(double)"), "float64"),
     ):
         cuda = RecordingCuda()
         trt: Any = FakeTensorRT(model_path, cuda)
@@ -289,7 +320,7 @@ def test_why_there_is_no_graph(model_path: Path) -> None:
         made = Made(model_path, captures=captures, graphs=graphs)
         for _ in range(2):
             run(made.runner, frames(0), made.thresholds)
-        assert made.runner.no_graph.endswith(f"({why})" if why else "")
+        assert made.runner.no_graph.endswith(f"({why})." if why else "")
         assert bool(made.runner.no_graph) == bool(why)
         made.runner.close()
 
@@ -304,8 +335,8 @@ def test_rtx_is_told_how_to_make_contexts_and_asked_before_a_capture(model_path:
         assert made.cuda.count("make runtime configuration") == 1
         assert bool(made.runner.no_graph) == bool(fail)
         made.runner.close()
-        order = ["runtime configuration", "engine", "runtime", "close context"]
-        assert made.cuda.log[-4:] == [f"free {x}" for x in order[:3]] + order[3:]
+        order = ["runtime configuration", "runtime cache", "engine", "runtime", "close context"]
+        assert made.cuda.log[-5:] == [f"free {x}" for x in order[:4]] + order[4:]
 
 
 def test_the_clock_of_the_gpu_begins_after_the_copy_on_the_host(

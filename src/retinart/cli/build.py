@@ -44,7 +44,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     build.add_argument("--optimization-level", type=int, metavar="N", help="0 to 5")
     build.add_argument(
-        "--version-compatible", action="store_true", help="for all versions of this major one"
+        "--version-compatible", action="store_true", help="for later versions too"
     )
     build.add_argument(
         "--hardware-compatible", action="store_true", help="for all GPUs from Ampere on"
