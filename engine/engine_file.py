@@ -21,6 +21,7 @@ from retinart.engine.tensorrt_api import TITLES, RuntimeName
 
 ENGINE_SUFFIXES = frozenset((".engine", ".plan", ".trt"))
 SCHEMA = 1
+AMPERE = (8, 0)  # the first compute capability that engines for many GPUs run on
 
 REBUILD = "Build it again with `retinart build model.onnx -o model.engine`"
 FrameShape = tuple[int, int, int, int]
@@ -138,7 +139,7 @@ def check_version(path: Path, info: EngineInfo, version: str) -> None:
     """
     runs = version == info.version
     if info.version_compatible:
-        here, built = _numbers(version), _numbers(info.version)
+        here, built = numbers(version), numbers(info.version)
         runs = here >= built and here[0] <= built[0] + 1  # as NVIDIA's support matrix has it
     if not runs:
         title = TITLES[info.runtime]
@@ -167,9 +168,9 @@ def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> 
     if gpu is None:
         known = ", ".join(str(gpu.index) for gpu in gpus)
         raise BadInput(f"there is no GPU {index} that works", fix=f"Choose one of {known}")
-    here = _numbers(gpu.compute_capability)
+    here = numbers(gpu.compute_capability)
     any_ampere = info.hardware_compatible or info.compute_capability is None
-    if any_ampere and here < (8, 0):
+    if any_ampere and here < AMPERE:
         raise BadInput(
             f"{path} runs on GPUs from Ampere on (compute capability 8.0), and {gpu.name} has "
             f"{gpu.compute_capability}",
@@ -187,7 +188,8 @@ def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> 
     return gpu
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """A version or compute capability, to be compared: "8.10" is above "8.9"."""
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 

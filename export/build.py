@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from retinart.engine.engine_file import EngineInfo, engine_json, is_engine
+from retinart.engine.engine_file import AMPERE, EngineInfo, engine_json, is_engine, numbers
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.files import atomic_path, new_folder, restored, sha256
 from retinart.engine.gpu import Gpu, find_gpus
@@ -118,7 +118,7 @@ def build_engine(
     gpus = find_gpus()
     runtime = choose_runtime(settings, gpus)
     trt = load_tensorrt(runtime)
-    check_supported(trt, runtime, settings)
+    check_supported(trt, runtime, settings, gpus)
     nms, notes = choose_nms(trt, runtime, settings)
     data = _with_plugin(model, info) if nms == "plugin" else model.read_bytes()
     cache, cache_note = _read_cache(runtime, settings)
@@ -182,8 +182,10 @@ def choose_runtime(settings: BuildSettings, gpus: list[Gpu]) -> RuntimeName:
     return runtime
 
 
-def check_supported(trt: TensorRT, runtime: RuntimeName, settings: BuildSettings) -> None:
-    """Say what this runtime or version lacks before the build.
+def check_supported(
+    trt: TensorRT, runtime: RuntimeName, settings: BuildSettings, gpus: list[Gpu]
+) -> None:
+    """Say what this runtime, version or GPU lacks before the build.
 
     Raises:
         BadInput: something that the settings want.
@@ -195,6 +197,12 @@ def check_supported(trt: TensorRT, runtime: RuntimeName, settings: BuildSettings
                 f"{title} is too old",
                 why="strongly typed networks of TensorRT 10 and newer are what is built",
                 fix='Install a newer one with `pip install "retinart[tensorrt]"`',
+            )
+        if settings.hardware_compatible and numbers(gpus[0].compute_capability) < AMPERE:
+            raise BadInput(
+                f"{gpus[0].name} builds no --hardware-compatible engines",
+                why=f"they are of Ampere and newer GPUs, and it has {gpus[0].compute_capability}",
+                fix="Leave it out, or build on a newer GPU",
             )
         if settings.version_compatible and settings.nms == "plugin":
             raise BadInput(

@@ -6,8 +6,12 @@ each threshold goes in as the next larger float32; and it counts areas without "
 model counts them with it, far corners go in one larger and come out one smaller. What the plugin
 does stands in its README and source (plugin/efficientNMSPlugin in github.com/NVIDIA/TensorRT).
 
-One difference is left: the plugin takes the best 5000 pairs where the file takes `nms_candidates`
-(2000), so it may add detections where more pass the threshold and NMS leaves fewer than it may.
+Below a threshold of 0.007 the plugin also counts, as detections of score -32768, what does not pass
+it, so there the count is taken from the scores.
+
+One difference is left: the plugin takes the best 5000 pairs, on GPUs of few registers 2000, where
+the file takes `nms_candidates` (2000), so it may add detections where more pass the threshold and
+NMS leaves fewer than it may.
 """
 
 from __future__ import annotations
@@ -21,12 +25,13 @@ from onnx import helper
 
 from retinart.engine.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo
 from retinart.export.candidates import input_limits
-from retinart.export.graph import FLOAT, GraphBuilder
+from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
 PLUGIN = "EfficientNMS_TRT"
 PLUGIN_VERSION = "1"
 _DOMAIN = "TRT"  # any: TensorRT's parser looks at the name
 _PREFIX = "efficient_nms/"
+_DENSE = 0.007  # below this threshold the plugin sorts all pairs, and counts those below it too
 
 
 def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
@@ -54,6 +59,8 @@ def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     attributes |= plugin_attributes(info)
     plugin.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
     graph.nodes.append(plugin)
+    if plugin_attributes(info)["score_threshold"] < _DENSE:
+        found[0] = _count(graph, found[2], info)
     if info.variant.box_plus_one:
         found[1] = graph.op("Sub", found[1], far)
     if not info.variant.clip_before_nms:
@@ -74,6 +81,13 @@ def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     result.graph.initializer.extend([*held, *(t for t in graph.initializers if t.name not in have)])
     result.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     return result
+
+
+def _count(graph: GraphBuilder, scores: str, info: ModelInfo) -> str:
+    """How many of the rows (N, M) are above the threshold, as (N, 1) int32."""
+    least = graph.scalar(above(info.thresholds.score_thresh))
+    is_one = graph.op("Cast", graph.op("GreaterOrEqual", scores, least), to=INT32)
+    return str(graph.op("ReduceSum", is_one, graph.ints(1), keepdims=1))
 
 
 def plugin_attributes(info: ModelInfo) -> dict[str, float | int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fake_tensorrt import Made
 
 from fake_builder import GPU, FakeBuilder
 from retinart.calib.calibrate import CalibrationSettings, calibrate
@@ -206,3 +207,11 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeBuilder]:
         return fake
 
     return put
+
+
+@pytest.fixture
+def made(model_path: Path) -> Iterator[Made]:
+    """An engine runner on doubles of CUDA and TensorRT, which are no GPU."""
+    one = Made(model_path)
+    yield one
+    one.runner.close()

@@ -2,9 +2,10 @@
 
 Written after the semantics that NVIDIA publishes (README and source of plugin/efficientNMSPlugin in
 github.com/NVIDIA/TensorRT), with two inputs, box_coding 0, class_agnostic 0 and float32. Scores
-below the threshold go ("<": an equal one stays); the rest is sorted by falling score, all classes
-together; the best 5000 go on (4096 in the README); a box goes if its IoU with a kept one of its
-class is at least the threshold; the first `max_output_boxes` come out, and all else is zero.
+below the threshold go ("<": an equal one stays), or stay as -32768 where the threshold is below
+0.007; the rest is sorted by falling score, all classes together; the best 5000 go on (4096 in the
+README); a box goes if its IoU with a kept one of its class is at least the threshold; the first
+`max_output_boxes` come out, and all else is zero.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 SELECTED = 5000
+DENSE = 0.007
 
 Floats = npt.NDArray[np.float32]
 Outputs = tuple[npt.NDArray[np.int32], Floats, Floats, npt.NDArray[np.int32]]
@@ -37,8 +39,11 @@ def efficient_nms(
     kept_boxes, kept_scores = np.zeros((n, m, 4), np.float32), np.zeros((n, m), np.float32)
     for image in range(n):
         flat = scores[image].ravel()
-        index = np.flatnonzero(flat >= np.float32(score_threshold))
-        index = index[index % scores.shape[2] != background_class]
+        passes = flat >= np.float32(score_threshold)
+        passes &= np.arange(flat.size) % scores.shape[2] != background_class
+        index = np.flatnonzero(passes)
+        if score_threshold < DENSE:
+            flat, index = np.where(passes, flat, np.float32(-(1 << 15))), np.arange(flat.size)
         index = index[np.argsort(-flat[index], kind="stable")][:SELECTED]
         row, label = np.divmod(index, scores.shape[2])
         dropped = np.zeros(len(index), np.bool_)

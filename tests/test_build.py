@@ -5,6 +5,7 @@ The double records what a builder is told; it builds nothing, and is no test of 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from retinart.engine.engine_file import (
     check_plan,
     read_engine_info,
 )
-from retinart.engine.errors import BadInput, CheckFailed, MissingDependency
+from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
 from retinart.engine.files import sha256
 from retinart.engine.gpu import find_gpus
 from retinart.engine.info import read_info
@@ -225,6 +226,26 @@ def test_what_tensorrt_is_told(
     assert "--workspace 1.5" in info.rebuild and "--batch 1 4 8" in info.rebuild
 
 
+def test_what_an_old_gpu_or_driver_lacks(
+    tensorrt: Callable[..., FakeBuilder], model_path: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fake, output = tensorrt(), tmp_path / "a.engine"
+
+    def no_builder(logger: Any) -> Any:
+        logger.log(1, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(fake, "Builder", no_builder)
+    with pytest.raises(RetinartError, match=r"TensorRT does not start here.*error: 35.*driver"):
+        build_engine(model_path, output, BuildSettings())
+    turing = dataclasses.replace(GPU, compute_capability="7.5")
+    monkeypatch.setattr(build, "find_gpus", lambda: [turing])
+    with pytest.raises(BadInput, match=r"builds no --hardware-compatible .* it has 7\.5"):
+        build_engine(model_path, output, BuildSettings(hardware_compatible=True))
+    assert files_below(tmp_path) == []
+
+
 @pytest.mark.parametrize("broken", ["a.engine", "a.engine.json"])
 def test_there_is_never_half_a_pair(
     broken: str,
@@ -290,7 +311,7 @@ def test_the_timing_cache(
 ) -> None:
     fake, cache = tensorrt(), tmp_path / "cache"
     settings = BuildSettings(timing_cache=cache)
-    clock = iter([0.0, 100.0, 0.0, 30.0, 0.0, 1.0])
+    clock = iter([0.0, 100.0, 0.0, 30.0, 0.0, 10.0, 0.0, 1.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     first = build_engine(model_path, tmp_path / "a.engine", settings)
     assert "next build of this file will be quicker" in first.notes[-1]
@@ -298,6 +319,8 @@ def test_the_timing_cache(
     second = build_engine(model_path, tmp_path / "a.engine", settings)
     assert "saved 70.0 s: 30.0 s, and 100.0 s for the first build" in second.notes[-1]
     assert fake.told["cache"] == b"timings"
+    less = dataclasses.replace(settings, optimization_level=0)  # no build to compare with
+    assert "is written" in build_engine(model_path, tmp_path / "a.engine", less).notes[-1]
     fake.cache_fits = False
     with pytest.raises(BadInput, match="made on another GPU, or by another version"):
         build_engine(model_path, tmp_path / "a.engine", settings)

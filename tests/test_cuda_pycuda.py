@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from retinart.engine import cuda_pycuda
 from retinart.engine.cuda import CudaError
+from retinart.engine.cuda_graphs import Driver
 from retinart.engine.cuda_pycuda import PyCuda
 
 
@@ -99,7 +101,8 @@ def test_errors_of_pycuda_are_ours(double: PyCudaDouble, call: str) -> None:
     with cuda.current():
         stream = cuda.stream()
     double.failing = call
-    with pytest.raises(CudaError, match=f"OutOfMemory: {call} failed: out of memory"):
+    message = f"OutOfMemory: {call} failed: out of memory. Take a smaller batch"
+    with pytest.raises(CudaError, match=message):
         FAILING[call](cuda, stream)
 
 
@@ -107,6 +110,15 @@ def test_errors_of_the_start(double: PyCudaDouble) -> None:
     double.failing = "init"
     with pytest.raises(CudaError, match="init failed"):
         PyCuda()
+
+
+def test_nothing_is_collected_during_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a collection frees of CUDA's on that thread would break the capture."""
+    driver, during = object.__new__(Driver), list[bool]()
+    monkeypatch.setattr(driver, "call", lambda *_: during.append(gc.isenabled()))
+    driver.capture(1, lambda: during.append(gc.isenabled()))
+    begin, enqueued, end, *_ = during
+    assert (begin, enqueued, end, gc.isenabled()) == (False, False, False, True)
 
 
 def test_streams_do_not_wait_for_the_legacy_stream(double: PyCudaDouble) -> None:

@@ -132,6 +132,19 @@ def test_every_convention(
     assert compare(path, np.stack([make_picture(seed) for seed in range(3)])) > 100
 
 
+def test_a_low_threshold(noisy_checkpoint: Path, tmp_path: Path) -> None:
+    """The plugin then counts pairs that do not pass it as detections."""
+    settings = ExportSettings(
+        height=96, width=128, conf=0.006, iou=0.001, max_det=1000, tensorrt=False
+    )
+    path = export_checkpoint(noisy_checkpoint, tmp_path / "model.onnx", settings).path
+    frames = np.stack([make_picture(seed) for seed in range(3)])
+    count, _, scores, _ = plugin_form(path)(frames)
+    rows = np.arange(scores.shape[1]) < count
+    assert (scores[rows] > 0.006).all() and not (scores[~rows] > 0.006).any()
+    assert (scores[~rows] == -32768).any()
+
+
 def test_a_public_model(golden: ModuleType, shared: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = tmp_path / "model.pth"
     torch.save(golden.load("torchvision_retinanet_resnet50_fpn"), checkpoint)
@@ -172,6 +185,8 @@ def test_the_reference_itself() -> None:
     assert run(iou_threshold=above(third)) == [(0.9, 0), (0.8, 0), *rest]
     assert run(score_threshold=0.5, background_class=1)[-1] == (0.5, 0)
     assert run(score_threshold=above(0.5))[-1] == (0.6, 0)
+    low = run(score_threshold=0.006)[-2:]  # what overlaps with no kept box of its class
+    assert low == [(-32768.0, 1)] * 2
     assert run(max_output_boxes=2) == [(0.9, 0), (0.8, 0)]
 
 

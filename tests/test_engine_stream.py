@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_tensorrt import PLAN, FakeTensorRT, engine_info, same
 
-from recording_gpu import PLAN, FakeTensorRT, RecordingCuda, engine_info, same
+from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu.checks import streams
 from retinart.engine import cuda_pycuda, tensorrt_runner
 from retinart.engine.detector import Detector

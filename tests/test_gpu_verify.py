@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_tensorrt import PLAN, FakeTensorRT, engine_info
 
-from recording_gpu import PLAN, FakeTensorRT, RecordingCuda, engine_info
+from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu import checks, verify
 from retinart.benchmarks.gpu.models import PRECISIONS
 from retinart.benchmarks.gpu.steps import NO_TIME, Steps

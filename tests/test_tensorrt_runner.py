@@ -5,88 +5,25 @@ from __future__ import annotations
 import dataclasses
 import gc
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
+from fake_tensorrt import PLAN, SIZES, FakeTensorRT, Made, engine_info, frames, run, same
 
-from recording_gpu import (
-    PLAN,
-    FakeTensorRT,
-    FakeTensorRTRTX,
-    RecordingCuda,
-    RecordingStream,
-    engine_info,
-    same,
-)
+from recording_gpu import RecordingCuda, RecordingStream
 from retinart.engine import tensorrt_runner
 from retinart.engine.cuda import CudaError
-from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, RetinartError
 from retinart.engine.gpu_resize import plan_resize, resize_like_gpu
 from retinart.engine.images import Image
 from retinart.engine.info import Thresholds
 from retinart.engine.lane import SHAPES
-from retinart.engine.runners import ONNXRuntimeRunner, Runner
 from retinart.engine.tensorrt_runner import TensorRTRunner
 from retinart.engine.timing import StageClock
 from support import make_picture
-
-SIZES = [(96, 128)]  # of which neither runtime makes use
-
-
-class Made:
-    """A runner on doubles, and what it should find."""
-
-    def __init__(
-        self,
-        model: Path,
-        *,
-        captures: bool = True,
-        kind: type[FakeTensorRT] = FakeTensorRT,
-        **settings: Any,
-    ) -> None:
-        self.cuda = RecordingCuda(captures=captures)
-        self.trt = kind(model, self.cuda)
-        self.info = engine_info(model)
-        doubles: Any = {"trt": self.trt, "cuda": self.cuda}
-        self.runner = TensorRTRunner(PLAN, self.info, **doubles, **settings)
-        self.reference = ONNXRuntimeRunner(model, self.info.model, threads=1)
-        self.thresholds = self.info.model.thresholds
-
-    def check(self, frames: Image) -> None:
-        """See that the runner finds what ONNX Runtime finds."""
-        want = run(self.reference, frames, self.thresholds)
-        got = run(self.runner, frames, self.thresholds)
-        assert all(same(a, b) for a, b in zip(want, got, strict=True))
-        assert sum(map(len, want)) > 0
-
-
-def run(runner: Runner, frames: Image, thresholds: Thresholds) -> list[Detections]:
-    return runner.start(frames, SIZES * len(frames), thresholds, StageClock())()
-
-
-def frames(*seeds: int, height: int = 96, width: int = 128) -> Image:
-    return np.stack([make_picture(seed, height, width) for seed in seeds])
-
-
-@pytest.fixture
-def made(model_path: Path) -> Iterator[Made]:
-    one = Made(model_path)
-    yield one
-    one.runner.close()
-
-
-def test_detections_with_and_without_a_graph(made: Made) -> None:
-    for seed in range(5):
-        made.check(frames(seed))
-    # one plain run of each context that was used, then it is captured, then replayed
-    assert made.cuda.count("make graph") == 1
-    assert (made.cuda.count("execute"), made.cuda.count("launch")) == (1, 4 * 2)
 
 
 def test_no_memory_is_made_after_the_start(made: Made) -> None:
@@ -96,26 +33,6 @@ def test_no_memory_is_made_after_the_start(made: Made) -> None:
         made.check(frames(*range(1 + seed % 2)))
     assert before == (made.cuda.count("make device memory"), made.cuda.count("make host memory"))
     assert before == (2 * 3, 2 * 2)  # two lanes: frames, outputs, scratch; frames, outputs
-
-
-@pytest.mark.parametrize("graphs", [True, False])
-def test_without_graphs(model_path: Path, graphs: bool) -> None:
-    made = Made(model_path, captures=False, graphs=graphs)
-    for seed in range(12):
-        made.check(frames(seed))
-    assert made.cuda.count("capture execute") == (3 if graphs else 0)  # and never again
-    assert (made.cuda.count("make graph"), made.cuda.count("execute")) == (0, 12)
-    made.runner.close()
-
-
-def test_a_capture_that_something_else_broke_is_tried_again(made: Made) -> None:
-    made.check(frames(0))
-    made.cuda.captures = False
-    made.check(frames(1))
-    assert made.runner.no_graph
-    made.cuda.captures = True
-    made.check(frames(2))
-    assert not made.runner.no_graph and made.cuda.count("make graph") == 1
 
 
 def test_only_the_outputs_of_the_batch_are_downloaded(made: Made) -> None:
@@ -204,32 +121,6 @@ def test_eight_threads(model_path: Path) -> None:
     made.runner.close()
 
 
-def test_no_context_is_made_or_first_run_during_a_capture(dynamic_model_path: Path) -> None:
-    """TensorRT may then wait for the whole GPU, which would break the capture."""
-    made = Made(dynamic_model_path, contexts=2)
-    small = frames(1, height=64, width=64)
-    threads, during = list[threading.Thread](), list[str]()
-
-    def other() -> None:
-        begin = len(made.cuda.log)
-        thread = threading.Thread(target=run, args=(made.runner, small, made.thresholds))
-        thread.start()
-        thread.join(0.3)
-        threads.append(thread)
-        during.extend(made.cuda.log[begin:])
-
-    made.check(frames(0))
-    made.cuda.at_capture = other
-    made.check(frames(0))
-    made.cuda.at_capture = lambda: None
-    (thread,) = threads
-    thread.join()
-    assert "make execution context" not in during and "execute" not in during
-    assert made.cuda.count("make execution context") == 2
-    made.check(small)
-    made.runner.close()
-
-
 def test_close_waits_for_what_is_under_way(made: Made) -> None:
     finish = made.runner.start(frames(1), SIZES, made.thresholds, StageClock())
     made.runner.close()
@@ -313,30 +204,6 @@ def test_an_engine_that_does_not_load(model_path: Path) -> None:
         with pytest.raises(RetinartError, match=message):
             TensorRTRunner(PLAN, engine_info(model_path), trt=trt, cuda=double)
         assert cuda.closed and not cuda.alive
-
-
-def test_why_there_is_no_graph(model_path: Path) -> None:
-    for captures, graphs, why in ((False, True, "900"), (False, False, ""), (True, True, "")):
-        made = Made(model_path, captures=captures, graphs=graphs)
-        for _ in range(2):
-            run(made.runner, frames(0), made.thresholds)
-        assert made.runner.no_graph.endswith(f"({why})." if why else "")
-        assert bool(made.runner.no_graph) == bool(why)
-        made.runner.close()
-
-
-def test_rtx_is_told_how_to_make_contexts_and_asked_before_a_capture(model_path: Path) -> None:
-    for fail, graphs in (("", 1), ("capture", 0)):
-        made = Made(model_path, kind=FakeTensorRTRTX)
-        made.trt.fail = fail
-        for _ in range(3):
-            made.check(frames(0))
-        assert made.cuda.count("make graph") == graphs
-        assert made.cuda.count("make runtime configuration") == 1
-        assert bool(made.runner.no_graph) == bool(fail)
-        made.runner.close()
-        order = ["runtime configuration", "runtime cache", "engine", "runtime", "close context"]
-        assert made.cuda.log[-5:] == [f"free {x}" for x in order[:4]] + order[4:]
 
 
 def test_the_clock_of_the_gpu_begins_after_the_copy_on_the_host(

@@ -43,9 +43,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "--workspace", type=float, metavar="GIB", help="GPU memory that a layer may use for itself"
     )
     build.add_argument("--optimization-level", type=int, metavar="N", help="0 to 5")
-    build.add_argument(
-        "--version-compatible", action="store_true", help="for later versions too"
-    )
+    build.add_argument("--version-compatible", action="store_true", help="for later versions too")
     build.add_argument(
         "--hardware-compatible", action="store_true", help="for all GPUs from Ampere on"
     )
