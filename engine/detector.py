@@ -46,7 +46,8 @@ class Detector:
             that have instructions for it, at the cost of a little accuracy. INT8 layers stay as
             they are, and so do decoding and NMS.
         threads: inference threads; None leaves the choice to the runtime.
-        cache_dir: where OpenVINO keeps compiled models between starts; None for nowhere.
+        cache_dir: where OpenVINO keeps compiled models, and TensorRT-RTX its compiled kernels,
+            between starts; None for nowhere.
         throughput: OpenVINO: the highest rate of a stream of files or of several threads, where a
             single call takes longer. Not for live sources, whose frames should get old as little
             as can be.
@@ -111,6 +112,7 @@ class Detector:
                 fix="Leave compute at fp32",
             )
         self.precision = computed_in(self.info.precision, compute)
+        cache = None if cache_dir is None else Path(cache_dir)
         self._runner: Runner | None
         if engine is not None:
             if gpu_resize and imgsz is not None:
@@ -125,13 +127,13 @@ class Detector:
                 contexts=contexts,
                 graphs=graphs,
                 gpu_resize=gpu_resize,
+                cache_dir=cache,
             )
             return
         if gpu_resize:
             raise BadInput(f"{path} is resized on the CPU", fix="Leave gpu_resize to engines")
         device = device or "CPU"
         if runtime in ("auto", "openvino"):
-            cache = None if cache_dir is None else Path(cache_dir)
             self._runner = OpenVINORunner(
                 path,
                 self.info,

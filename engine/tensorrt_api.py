@@ -30,6 +30,7 @@ RTX_ONLY = frozenset(
         "BuilderFlag.REQUIRE_USER_ALLOCATION",
         "DynamicShapesKernelSpecializationStrategy",
         "IExecutionContext.is_stream_capturable",
+        "IRuntimeCache",
         "IRuntimeConfig.create_runtime_cache",
         "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
         "IRuntimeConfig.set_runtime_cache",
@@ -158,14 +159,21 @@ class IExecutionContext(Protocol):
     def is_stream_capturable(self, stream: int) -> bool: ...
 
 
+class IRuntimeCache(Protocol):
+    """What TensorRT-RTX has compiled for the GPU."""
+
+    def serialize(self) -> IHostMemory: ...
+    def deserialize(self, blob: bytes) -> bool: ...
+
+
 class IRuntimeConfig(Protocol):
     """How execution contexts are made."""
 
     dynamic_shapes_kernel_specialization_strategy: Flag
 
     def set_execution_context_allocation_strategy(self, strategy: Flag) -> None: ...
-    def create_runtime_cache(self) -> object: ...
-    def set_runtime_cache(self, cache: object) -> bool: ...
+    def create_runtime_cache(self) -> IRuntimeCache: ...
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool: ...
 
 
 class ICudaEngine(Protocol):

@@ -10,7 +10,6 @@ copied. Streams of frames do so, and so does what is more than the profile's lar
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 import time
 import traceback
@@ -18,7 +17,6 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,23 +29,19 @@ from retinart.engine.engine_file import (
     check_plan,
     check_version,
 )
-from retinart.engine.errors import BadInput, RetinartError
+from retinart.engine.errors import BadInput
 from retinart.engine.gpu import find_gpus
 from retinart.engine.gpu_resize import GpuResize, batch_shape
 from retinart.engine.images import Image
-from retinart.engine.info import INPUT, Thresholds
-from retinart.engine.lane import Lane, output_tensors
+from retinart.engine.info import Thresholds
+from retinart.engine.lane import Lane
 from retinart.engine.lane_pool import LanePool, Pending
+from retinart.engine.loaded_engine import LoadedEngine, load
 from retinart.engine.resize import Resized
 from retinart.engine.runners import Finish, check_stricter, from_outputs
 from retinart.engine.tensorrt_api import (
-    TITLES,
-    ICudaEngine,
     TensorRT,
-    last_words,
     load_tensorrt,
-    problems_log,
-    started,
 )
 from retinart.engine.timing import StageClock
 
@@ -65,6 +59,7 @@ def load_engine(
     contexts: int = CONTEXTS,
     graphs: bool = True,
     gpu_resize: bool = False,
+    cache_dir: Path | None = None,
 ) -> TensorRTRunner:
     """Load an engine, after seeing that it can run here.
 
@@ -75,6 +70,7 @@ def load_engine(
         contexts: batches that can be under way at once.
         graphs: capture CUDA graphs.
         gpu_resize: be ready for `TensorRTRunner.start_images`; see `engine/gpu_resize.py`.
+        cache_dir: where what TensorRT-RTX compiles for the GPU is kept between starts, or None.
 
     Raises:
         BadInput: another plan, version or GPU than the metadata says.
@@ -94,6 +90,7 @@ def load_engine(
         contexts=contexts,
         graphs=graphs,
         gpu_resize=gpu_resize,
+        kernels=cache_dir and cache_dir / f"{info.plan_sha256[:16]}.tensorrt-rtx",
     )
 
 
@@ -106,6 +103,7 @@ class TensorRTRunner:
         trt: the runtime's module.
         cuda: the GPU; closed with the runner, and if this fails.
         contexts, graphs, gpu_resize: see `load_engine`.
+        kernels: the file for what TensorRT-RTX compiles, or None.
     """
 
     def __init__(
@@ -118,11 +116,12 @@ class TensorRTRunner:
         contexts: int = CONTEXTS,
         graphs: bool = True,
         gpu_resize: bool = False,
+        kernels: Path | None = None,
     ) -> None:
         self.name: str = info.runtime
         self.gpu_resize, self.at_once = gpu_resize, contexts
         self._info, self._cuda = info, cuda
-        loaded, lanes = _Loaded(), list[Lane]()
+        loaded, lanes = LoadedEngine(kernels), list[Lane]()
         resizers: dict[Lane, GpuResize] = {}
         self._lanes, self._pool, self._resizers = lanes, LanePool(cuda, lanes), resizers
         # runs once: at close, or when this is collected, or when the process ends
@@ -131,7 +130,7 @@ class TensorRTRunner:
             if not 1 <= contexts <= 64:
                 raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
             with cuda.current():
-                _deserialize(trt, plan, info, loaded)
+                load(trt, plan, info, loaded)
                 for _ in range(contexts):
                     lane = Lane(
                         trt,
@@ -267,94 +266,11 @@ def _copy_and_start(lane: Lane, frames: Image, seconds: list[float]) -> None:
     lane.start(frames, lambda: seconds.append(time.perf_counter() - begin))
 
 
-class _Loaded:
-    """What has to outlive the lanes, in the order in which each needs those before it."""
-
-    log: Any = None
-    runtime: Any = None
-    engine: Any = None
-    cache: Any = None  # TensorRT-RTX's compiled kernels; a configuration only points at it
-    config: Any = None
-
-    def free(self) -> None:
-        """Let go of it, the last first."""
-        self.config = None
-        self.cache = None
-        self.engine = None
-        self.runtime = None
-        self.log = None
-
-
-def _deserialize(trt: TensorRT, plan: bytes, info: EngineInfo, loaded: _Loaded) -> None:
-    loaded.log = problems_log(trt)
-    if info.runtime == "tensorrt":
-        trt.init_libnvinfer_plugins(None, "")
-    loaded.runtime = started(TITLES[info.runtime], loaded.log, trt.Runtime)
-    if info.version_compatible:  # such a plan brings code of its own version along
-        loaded.runtime.engine_host_code_allowed = True
-    loaded.engine = loaded.runtime.deserialize_cuda_engine(plan)
-    if loaded.engine is None:
-        raise RetinartError(
-            f"{info.runtime} cannot load the engine",
-            why=last_words(loaded.log),
-            fix=f"Build it again here: {info.rebuild}",
-        )
-    _check_tensors(trt, loaded.engine, info)
-    if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
-        _make_config(trt, loaded)
-
-
-def _check_tensors(trt: TensorRT, engine: ICudaEngine, info: EngineInfo) -> None:
-    """See that the tensors are those that lanes make memory for."""
-    limit = info.model.thresholds.detections_per_img
-    wanted = {name: (np.dtype(kind).name, shape) for name, kind, shape in output_tensors(1, limit)}
-    wanted[INPUT] = ("uint8", (1, *info.profile[2][1:]))
-    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    here = {}
-    for name in names:
-        kind, shape = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name, [1]
-        _, most = wanted.get(name, ("", ()))
-        for size, expected in itertools.zip_longest(engine.get_tensor_shape(name)[1:], most[1:]):
-            shape.append(expected if size == -1 else size)  # -1: it is open until a batch is there
-        here[name] = (kind, tuple(shape))
-    if here != wanted:
-        raise BadInput(
-            f"the engine's tensors are {_tensors(here)}",
-            why=f"a detector's are {_tensors(wanted)}",
-            fix=f"Build it again: {info.rebuild}",
-        )
-
-
-def _tensors(found: dict[str, tuple[str, tuple[int, ...]]]) -> str:
-    return ", ".join(
-        f"{name} ({'x'.join(map(str, ('N', *shape[1:])))} {kind})"
-        for name, (kind, shape) in sorted(found.items())
-    )
-
-
-def _make_config(trt: TensorRT, loaded: _Loaded) -> None:
-    """How TensorRT-RTX shall make contexts, which all lanes share.
-
-    It compiles for a shape when it sees that. "Eager" has it do so in the first run, and not beside
-    those that follow, which could not be captured; with one cache it is done once for all contexts.
-    """
-    loaded.config = config = loaded.engine.create_runtime_config()
-    loaded.cache = config.create_runtime_cache()
-    config.set_execution_context_allocation_strategy(
-        trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    )
-    config.dynamic_shapes_kernel_specialization_strategy = (
-        trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    )
-    if not config.set_runtime_cache(loaded.cache):
-        loaded.cache = None  # every context then compiles for itself
-
-
 def _release(
     cuda: Cuda,
     pool: LanePool,
     resizers: dict[Lane, GpuResize],
-    loaded: _Loaded,
+    loaded: LoadedEngine,
 ) -> None:
     """Free what a runner holds: lanes, then the engine, the runtime, and last the context."""
     lanes = pool.close()
@@ -365,6 +281,7 @@ def _release(
                     with contextlib.suppress(CudaError):  # one that stays: free what can be
                         resizers.pop(lane).close()
                 lane.close()
+            loaded.keep_cache()
             loaded.free()
     finally:
         cuda.close()

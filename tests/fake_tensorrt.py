@@ -57,6 +57,7 @@ class FakeTensorRT:
         tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
         self.shapes = {t.name: [d if isinstance(d, int) else -1 for d in t.shape] for t in tensors}
         self.types = {t.name: t.type for t in tensors}
+        self.cache: weakref.ref[Any] | None = None  # the last of TensorRT-RTX's, while it lives
 
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool:
         assert logger is None, "the plugins keep its address for good"
@@ -140,7 +141,8 @@ class _FakeConfig(_Named):
         self.strategy = strategy
 
     def create_runtime_cache(self) -> _FakeCache:
-        return _FakeCache(self.trt)
+        self.trt.cache = weakref.ref(made := _FakeCache(self.trt))
+        return made
 
     def set_runtime_cache(self, cache: _FakeCache) -> bool:
         self.cache = weakref.ref(cache)  # the bindings keep it no more alive than this
@@ -148,7 +150,17 @@ class _FakeConfig(_Named):
 
 
 class _FakeCache(_Named):
-    kind = "runtime cache"
+    kind, content = "runtime cache", b"nothing"
+
+    def deserialize(self, blob: bytes) -> bool:
+        self.trt.cuda.check()
+        fits = blob.startswith(b"kernels")
+        self.content = blob if fits else self.content
+        return fits
+
+    def serialize(self) -> bytes:
+        self.trt.cuda.check()
+        return self.content
 
 
 class _FakeContext(_Named):

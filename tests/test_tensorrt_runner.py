@@ -11,7 +11,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_tensorrt import PLAN, SIZES, FakeTensorRT, Made, engine_info, frames, run, same
+from fake_tensorrt import (
+    PLAN,
+    SIZES,
+    FakeTensorRT,
+    FakeTensorRTRTX,
+    Made,
+    engine_info,
+    frames,
+    run,
+    same,
+)
 
 from recording_gpu import RecordingCuda, RecordingStream
 from retinart.engine import tensorrt_runner
@@ -94,6 +104,34 @@ def test_order_of_release(made: Made) -> None:
     made.runner.close()  # once is enough, and twice does no harm
     with pytest.raises(BadInput, match="the detector is closed"):
         run(made.runner, frames(0), made.thresholds)
+
+
+def test_what_rtx_compiles_is_kept(model_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cache" / "engine"
+    for there, compiled, after in (
+        (b"nothing", b"kernels 1", b"kernels 1"),
+        (b"kernels 1", b"kernels 1", b"kernels 1"),  # nothing new, so it is not written
+        (b"kernels 1", b"kernels 1 and 2", b"kernels 1 and 2"),
+    ):
+        made = Made(model_path, kind=FakeTensorRTRTX, kernels=file)
+        assert made.trt.cache is not None
+        cache: Any = made.trt.cache()
+        assert cache.content == there
+        cache.content = compiled
+        before = file.stat().st_ino if file.exists() else 0
+        del cache
+        made.check(frames(0))
+        made.runner.close()
+        assert file.read_bytes() == after
+        assert (file.stat().st_ino == before) == (compiled == there)
+    file.write_bytes(b"another GPU's")
+    made = Made(model_path, kind=FakeTensorRTRTX, kernels=file)
+    made.check(frames(0))
+    made.runner.close()
+    assert file.read_bytes() == b"nothing"
+    made = Made(model_path, kind=FakeTensorRTRTX, kernels=tmp_path / "cache" / "engine" / "below")
+    made.runner.close()  # what cannot be kept is no error
+    assert made.cuda.closed
 
 
 def test_collected_without_being_closed(model_path: Path) -> None:
