@@ -275,6 +275,13 @@ def test_links_are_found_outside_of_code_only() -> None:
     assert links_in(text) == ["a.md", "b.png", "f.md#g", "j.png"]
 
 
+def test_the_readme_names_the_pytorch_of_the_constraints() -> None:
+    """Another version would be replaced by the large one as soon as `make` installs."""
+    pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    named = re.findall(r"\btorch==\S+", readme())
+    assert named and set(named) <= set(pins), f"README.md: {named}, constraints.txt has another"
+
+
 def commands_in(text: str) -> set[str]:
     """Subcommands of `retinart` in fenced blocks and code spans."""
     fence = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
