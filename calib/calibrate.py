@@ -216,7 +216,6 @@ def _ranges(
     if peaks is None:
         peaks = observe_peaks(model, info, graph, used[:PEAK_IMAGES])
         saved.set("peaks", peaks)
-        saved.set("peaks", peaks)
     seen = {name: max(peaks.get(name, 0.0), h.peak) for name, h in histograms.items()}
     record = CalibrationRecord(
         network_sha256=network,

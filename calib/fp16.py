@@ -48,7 +48,7 @@ def to_fp16(
     nodes = network_nodes(result)
     constants = {i.name: i for i in result.graph.initializer}
     if any(i.data_type == TensorProto.FLOAT16 for i in constants.values()):
-        raise BadInput("the model is FP16 already")
+        raise BadInput("the model is FP16 already", fix="Convert the FP32 file that it came from")
     opset = next(o.version for o in model.opset_import if o.domain == "")
     if opset < FP16_QDQ_OPSET and any(n.op_type == "QuantizeLinear" for n in nodes):
         raise BadInput(

@@ -13,6 +13,7 @@ Method = Literal["minmax", "percentile", "mse", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
 LEVELS = 128  # magnitudes that a symmetric int8 has: 0 to 127
 PERCENTILE = 99.99
+TRIALS = 100  # thresholds that mse weighs
 
 
 def threshold(histogram: Histogram, method: Method) -> float:
@@ -36,10 +37,10 @@ def percentile(histogram: Histogram, percent: float = PERCENTILE) -> float:
     return (index + 1) * histogram.upper / BINS
 
 
-def mse(histogram: Histogram, candidates: int = 100) -> float:
+def mse(histogram: Histogram) -> float:
     """The threshold with the least mean squared error of quantizing the histogram's values."""
     centers, weights = histogram.centers, histogram.counts
-    trial = histogram.peak * np.arange(1, candidates + 1)[:, None] / candidates  # (T, 1)
+    trial = histogram.peak * np.arange(1, TRIALS + 1)[:, None] / TRIALS  # (T, 1)
     scale = trial / (LEVELS - 1)
     quantized = np.minimum(np.round(centers / scale), LEVELS - 1) * scale  # (T, BINS)
     errors = ((quantized - centers) ** 2 * weights).sum(axis=1)

@@ -73,8 +73,8 @@ def observe(
         try:
             image = read_image(path)
         except BadInput as error:
-            skipped = str(error)
-            progress.line(f"skipped: {error}")
+            skipped = f"{path.name}: {error.why or error.what}"
+            progress.line(f"skipped {path}: {error.why or error.what}")
         else:
             varied = varied or bool(image.max() > image.min())
             for name, values in probe(as_frames(info, image)).items():
@@ -84,7 +84,11 @@ def observe(
         if count % SAVE_EVERY == 0 and count < len(images):
             save(count)
     if not used:
-        raise BadInput("none of the calibration images can be read", why=skipped)
+        raise BadInput(
+            "none of the calibration images can be read",
+            why=skipped,
+            fix="Give --images another folder, or copy them again",
+        )
     if not varied:
         raise BadInput(
             "the calibration images show one colour each",

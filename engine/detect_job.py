@@ -207,7 +207,11 @@ class _Run:
         for source in sources:
             if isinstance(source, ImageSource) and source.unreadable:
                 path, why = source.unreadable[0]
-                raise BadInput(f"no image at {source.name} can be read", why=f"{path.name}: {why}")
+                raise BadInput(
+                    f"no image at {source.name} can be read",
+                    why=f"{path.name}: {why}",
+                    fix="Give another folder, or copy them again",
+                )
         for source in sources:
             if source.counts.ended == "lost":
                 raise BadInput(

@@ -116,7 +116,10 @@ class Detector:
         self._runner: Runner | None
         if engine is not None:
             if gpu_resize and imgsz is not None:
-                raise BadInput("imgsz and gpu_resize exclude each other")
+                raise BadInput(
+                    "imgsz and gpu_resize exclude each other",
+                    fix="Leave gpu_resize out to choose a size",
+                )
             if runtime != "auto":
                 raise BadInput(f"{path} is an engine", fix=f"{runtime} runs its ONNX file")
             check_stricter(self.thresholds, self.info.thresholds)

@@ -108,7 +108,11 @@ def evaluate(
         if not quiet:
             progress.update(count, len(dataset.images), f"{len(found)} objects")
     if not by_image:
-        raise BadInput(f"no image in {images} can be read", why=skipped[0][1])
+        raise BadInput(
+            f"no image in {images} can be read",
+            why=skipped[0][1],
+            fix="Give the folder of the annotated images, or copy them again",
+        )
     if resized:
         problems.append(
             f"{len(resized)} images of another size than annotated (detections scaled to that): "

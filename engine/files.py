@@ -33,7 +33,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             # the kernel takes the umask off: asking for it means setting it, for all threads
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except OSError as error:
-            raise BadInput(f"cannot write {path}", why=error.strerror or str(error)) from error
+            raise BadInput(
+                f"cannot write {path}",
+                why=error.strerror or str(error),
+                fix="Choose another name, or a folder that you may write to",
+            ) from error
         try:
             yield temporary
             temporary.replace(path)

@@ -15,6 +15,7 @@ Image = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
+_COPY = "Copy it again, or open it in a viewer to see what it is"
 
 
 def read_image(path: Path) -> Image:
@@ -32,15 +33,21 @@ def read_image(path: Path) -> Image:
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise BadInput(f"cannot read the image {path}", why=error.strerror or str(error)) from error
+        raise BadInput(
+            f"cannot read the image {path}", why=error.strerror or str(error), fix="Check the path"
+        ) from error
     if not data.size:
-        raise BadInput(f"cannot read the image {path}", why="the file is empty")
+        raise BadInput(f"cannot read the image {path}", why="the file is empty", fix=_COPY)
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise BadInput(f"cannot decode the image {path}", why=error.err) from error
+        raise BadInput(f"cannot decode the image {path}", why=error.err, fix=_COPY) from error
     if image is None:
-        raise BadInput(f"cannot decode the image {path}", why="it is truncated or no image format")
+        raise BadInput(
+            f"cannot decode the image {path}",
+            why="it is truncated or no image format",
+            fix=_COPY,
+        )
     return as_bgr(image, str(path))
 
 
@@ -106,7 +113,11 @@ def _glob(root: Path, pattern: str) -> list[Path]:
     try:
         return [p for p in root.glob(pattern) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
     except ValueError as error:  # such as "a**.jpg"
-        raise BadInput(f"{pattern} is not a glob", why=str(error)) from error
+        raise BadInput(
+            f"{pattern} is not a glob",
+            why=str(error),
+            fix="Write ** as a folder of its own: images/**/*.jpg",
+        ) from error
 
 
 def _is_glob(source: str) -> bool:

@@ -198,7 +198,11 @@ def read_info(path: Path) -> ModelInfo:
         with path.open("rb") as file:
             metadata = dict(_metadata(file, path.stat().st_size))
     except OSError as error:
-        raise BadInput(f"cannot read the model {path}", why=error.strerror or str(error)) from error
+        raise BadInput(
+            f"cannot read the model {path}",
+            why=error.strerror or str(error),
+            fix="Check that you may read it, and that its disk is there",
+        ) from error
     except (EOFError, ValueError) as error:
         raise BadInput(
             f"{path} is not a readable ONNX file", why=str(error), fix=REEXPORT

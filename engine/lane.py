@@ -188,7 +188,10 @@ class Lane:
             if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(
                 stream
             ):
-                raise RetinartError("TensorRT-RTX says that the context cannot be captured")
+                raise RetinartError(
+                    "TensorRT-RTX says that the context cannot be captured",
+                    fix="Build the engine with this retinart, which has it allocate nothing later",
+                )
             bound.graph = self.stream.capture(lambda: self._enqueue(bound))
             self.no_graph = ""
         except RetinartError as error:

@@ -232,6 +232,7 @@ def _write_picture(target: Path, picture: Image, taken: set[Path]) -> None:
     raise BadInput(
         f"cannot write the picture {target}",
         why="OpenCV could encode it neither in its source's format nor as PNG",
+        fix="Leave the pictures out with --no-copies",
     )
 
 

@@ -153,7 +153,11 @@ def _split(address: str) -> SplitResult:
     try:
         return urlsplit(address)
     except ValueError as error:
-        raise BadInput(f"{shown_address(address)} is no address", why=str(error)) from error
+        raise BadInput(
+            f"{shown_address(address)} is no address",
+            why=str(error),
+            fix="Write it as rtsp://USER:PASSWORD@HOST:PORT/PATH",
+        ) from error
 
 
 def _connect(address: str | int, timeout: float) -> Capture:
@@ -192,6 +196,8 @@ def _open_video(path: Path, place: int) -> VideoReader | None:
             return VideoReader(path, place=place)
         except BadInput:
             raise BadInput(
-                f"{path} can be read neither as an image nor as a video", why=no_image.why
+                f"{path} can be read neither as an image nor as a video",
+                why=no_image.why,
+                fix="Give an image, a video, a folder of images or an address",
             ) from no_image
     return None

@@ -98,19 +98,30 @@ class Variant:
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
-                raise BadInput(f"the model's {name} is {value!r}, not {low} to {high}")
+                raise BadInput(
+                    f"the model's {name} is {value!r}", fix=f"Set a whole number, {low} to {high}"
+                )
         for name, choices in _CHOICES.items():
             if (choice := getattr(self, name)) not in choices:
-                raise BadInput(f"the model's {name} is {choice!r}, not {' or '.join(choices)}")
+                raise BadInput(
+                    f"the model's {name} is {choice!r}", fix=f"Set {' or '.join(choices)}"
+                )
         if self.head_norm_groups and self.fpn_channels % self.head_norm_groups:
             raise BadInput(
                 f"the model's {self.fpn_channels} channels do not divide into "
-                f"{self.head_norm_groups} groups"
+                f"{self.head_norm_groups} groups",
+                fix="Set a head_norm_groups that divides fpn_channels",
             )
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
-            raise BadInput(f"the model's mean {self.mean} or std {self.std} is no colour's")
+            raise BadInput(
+                f"the model's mean {self.mean} or std {self.std} is no colour's",
+                fix="Set three numbers for each, those of std above zero",
+            )
         if len(self.anchor_sizes) != 5 or len({len(level) for level in self.anchor_sizes}) != 1:
-            raise BadInput("the model's anchor_sizes are not one tuple of equal length a level")
+            raise BadInput(
+                "the model's anchor_sizes are not one tuple of equal length a level",
+                fix="Set five lists of equal length, such as [32,40,50] for P3",
+            )
 
     @property
     def num_anchors(self) -> int:
@@ -154,7 +165,11 @@ class Variant:
         try:
             return cls(**{key: as_tuples(value) for key, value in data.items()})
         except TypeError as error:
-            raise BadInput("the model's variant record is incomplete", why=str(error)) from error
+            raise BadInput(
+                "the model's variant record is incomplete",
+                why=str(error),
+                fix="Copy the file again, or make it again",
+            ) from error
 
 
 _CHOICES = {
@@ -216,7 +231,10 @@ def _parsed(text: str, like: Any, assignment: str) -> Any:
     if fits is None:
         fits = type(value) is type(like) or like is None
     if not fits:
-        raise BadInput(f"{assignment!r} has a value of another kind than {like!r}")
+        raise BadInput(
+            f"{assignment!r} has a value of another kind than {like!r}",
+            fix="Write numbers as 1e-5, lists as 1,1,1 or [1,2],[3,4], and true or false",
+        )
     return float(value) if isinstance(like, float) else value
 
 

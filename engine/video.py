@@ -74,6 +74,7 @@ class VideoReader:
             raise BadInput(
                 f"cannot decode the video {self.name}",
                 why="it is empty, damaged, or of a format that OpenCV's FFmpeg does not know",
+                fix="Play it with ffplay to see which, and convert it with ffmpeg -i IN OUT.mp4",
             )
         self._first: Image | None = np.asarray(first, np.uint8)
         self.size = (self._first.shape[0], self._first.shape[1])

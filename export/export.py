@@ -156,7 +156,10 @@ def input_size(
     canvas: tuple[int, int] | None = None
     if settings.dynamic:
         if size[0] is not None:
-            raise BadInput("--dynamic and a fixed --height and --width exclude each other")
+            raise BadInput(
+                "--dynamic and a fixed --height and --width exclude each other",
+                fix="Give --imgsz with --dynamic",
+            )
     elif size[0] is not None and size[1] is not None:
         canvas = (round_up(size[0], multiple), round_up(size[1], multiple))
         if canvas != size:

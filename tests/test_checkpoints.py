@@ -188,7 +188,7 @@ def test_recognition_takes_no_partial_match() -> None:
         ({"state_dict": 3}, "'state_dict' is missing or no dict"),
         ({"classes": ["a"]}, "names 1 classes and its model has 3"),
         ({"variant": {"source": "x"}}, "variant record is incomplete"),
-        ({"variant": {"num_classes": -1}}, "num_classes is -1, not 1 to"),
+        ({"variant": {"num_classes": -1}}, "num_classes is -1. Set a whole number, 1 to"),
         ({"variant": {"colour": 1}}, "unknown fields: colour"),
     ],
 )
@@ -265,7 +265,7 @@ def test_what_tensors_do_not_tell_can_be_set(save: Callable[[Any], Path]) -> Non
         ("bn_eps=small", "has a value of another kind than 1e-05"),
         ("stride_in_1x1=1", "has a value of another kind than False"),
         ("std=1,1", "is no colour's"),
-        ("channel_order=gbr", "channel_order is 'gbr', not rgb or bgr"),
+        ("channel_order=gbr", "channel_order is 'gbr'. Set rgb or bgr"),
     ],
 )
 def test_settings_that_make_no_sense(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -15,10 +17,17 @@ import onnx
 import pytest
 
 from retinart.cli import main
-from retinart.engine import outputs
+from retinart.engine import doctor, outputs
 from retinart.engine.detector import Detector
 from retinart.engine.info import METADATA_KEY
 from support import files_below
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -53,7 +62,10 @@ def test_a_full_disk_is_said_in_a_line(
     monkeypatch.setattr(outputs, "_write_picture", full)
     ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr.endswith("retinart: cannot read or write x.png. No space left on device.\n")
+    assert ran.stderr.endswith(
+        "retinart: cannot read or write x.png. No space left on device. "
+        "Check the path, its permissions and the space on its disk.\n"
+    )
     assert files_below(tmp_path / "out") == []
 
 
@@ -143,6 +155,31 @@ def test_doctor(retinart: Command) -> None:
     for part in parts.values():
         assert list(part) == ["name", "version", "purpose", "command"]
         assert bool(part["version"]) != bool(part["command"])
+
+
+def test_doctor_knows_every_package_and_an_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever pyproject.toml lists for a run, not for the checks of the sources."""
+
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    advised = {p.name: re.findall(r"retinart\[(.*)\]", p.command) for p in doctor.examine()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    extras.pop("dev")
+    brings = {
+        extra: {re.split("[<>=]", package)[0] for package in packages}
+        for extra, packages in extras.items()
+    }
+    for package in set().union(*brings.values()):
+        assert package in advised, f"doctor does not look for {package}"
+        (extra,) = advised[package]
+        assert package in brings[extra], f"retinart[{extra}] does not bring {package}"
+        fewest = min(len(b) for b in brings.values() if package in b)
+        assert len(brings[extra]) == fewest, f"another extra brings less with {package}"
 
 
 @pytest.mark.parametrize(

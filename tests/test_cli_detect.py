@@ -103,7 +103,8 @@ def test_nothing_but_bad_images(retinart: Command, model_path: Path, tmp_path: P
     ran = retinart("detect", model_path, folder, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.endswith(
-        f"retinart: no image at {folder} can be read. a.jpg: the file is empty.\n"
+        f"retinart: no image at {folder} can be read. a.jpg: the file is empty. "
+        "Give another folder, or copy them again.\n"
     )
     assert files_below(tmp_path) == ["images/a.jpg", "images/b.png"]
 

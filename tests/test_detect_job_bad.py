@@ -64,7 +64,8 @@ def test_no_readable_image_leaves_nothing(detector: Detector, tmp_path: Path) ->
     with pytest.raises(BadInput) as raised:
         _run(detector, tmp_path / "in", tmp_path / "out", csv=tmp_path / "r.csv")
     assert str(raised.value) == (
-        f"no image at {tmp_path / 'in'} can be read. a.jpg: the file is empty."
+        f"no image at {tmp_path / 'in'} can be read. a.jpg: the file is empty. "
+        "Give another folder, or copy them again."
     )
     assert files_below(tmp_path) == ["in/a.jpg"]
     assert not (tmp_path / "out").exists()  # this job made it
@@ -76,7 +77,7 @@ def test_a_file_that_is_neither_image_nor_video(detector: Detector, tmp_path: Pa
         _run(detector, tmp_path / "notes.txt", tmp_path / "out")
     assert str(raised.value) == (
         f"{tmp_path / 'notes.txt'} can be read neither as an image nor as a video. it is truncated "
-        "or no image format."
+        "or no image format. Give an image, a video, a folder of images or an address."
     )
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -121,7 +122,8 @@ def test_a_video_without_a_frame(
         _run(detector, path, tmp_path / "out")
     assert str(raised.value) == (
         f"cannot decode the video {path}. it is empty, damaged, or of a format that OpenCV's "
-        "FFmpeg does not know."
+        "FFmpeg does not know. Play it with ffplay to see which, and convert it with ffmpeg -i IN "
+        "OUT.mp4."
     )
     assert files_below(tmp_path) == [path.name] and not (tmp_path / "out").exists()
 

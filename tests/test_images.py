@@ -92,7 +92,8 @@ def test_truncated(tmp_path: Path, picture: Image, suffix: str, share: float) ->
     with pytest.raises(BadInput) as raised:
         read_image(path)
     assert str(raised.value) == (
-        f"cannot decode the image {path}. it is truncated or no image format."
+        f"cannot decode the image {path}. it is truncated or no image format. "
+        "Copy it again, or open it in a viewer to see what it is."
     )
 
 
@@ -101,7 +102,10 @@ def test_zero_bytes(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(BadInput) as raised:
         read_image(path)
-    assert str(raised.value) == f"cannot read the image {path}. the file is empty."
+    assert str(raised.value) == (
+        f"cannot read the image {path}. the file is empty. "
+        "Copy it again, or open it in a viewer to see what it is."
+    )
 
 
 @pytest.mark.parametrize("content", [b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\0" * 999])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,9 @@ EXTRAS_ONLY = (
 )
 
 MAX_LINES = 400
+
+# what is made here, for where git cannot be asked
+NOT_SHIPPED = frozenset({".git", ".venv", "build", "dist", "runs"})
 
 
 def folder_of(package: str) -> Path:
@@ -230,16 +234,52 @@ def readme() -> str:
     return file.read_text("utf-8")
 
 
-def test_relative_links_of_the_readme_exist() -> None:
-    text = readme()
-    targets = re.findall(r"\]\(<?([^)\s>]+)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+def shipped_files() -> set[Path]:
+    """What a clone would hold: all that git has or would take. Without git, all that lies here."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        found = {ROOT / name for name in listed.stdout.split("\0") if name}
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        found = {p for p in ROOT.rglob("*") if p.relative_to(ROOT).parts[0] not in NOT_SHIPPED}
+    return {path for path in found if path.is_file()}
+
+
+def links_in(text: str) -> list[str]:
+    """Targets of relative links in Markdown, but not of those in code."""
+    text = re.sub(r"^```.*?^```|^    .*?$|`[^`\n]+`", "", text, flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"\]\(<?([^)\s>]+)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    return [target for target in found if not re.match(r"[a-z][a-z+.-]*:|#", target)]
+
+
+def test_relative_links_lead_to_what_is_shipped() -> None:
+    """A file that .gitignore drops is here and in no clone, so the disk alone does not tell."""
+    files = shipped_files()
+    there = files | {folder for file in files for folder in file.parents}
+    pages = sorted(file for file in files if file.suffix == ".md")
+    assert ROOT / "CONTRIBUTING.md" in pages
     missing = [
-        target
-        for target in targets
-        if not re.match(r"[a-z][a-z+.-]*:|#", target)
-        and not (ROOT / target.split("#", 1)[0]).exists()
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in links_in(page.read_text("utf-8"))
+        if Path(os.path.normpath(page.parent / target.split("#", 1)[0])) not in there
     ]
-    assert not missing, f"README.md links to what is not there: {missing}"
+    assert not missing, "links to what no clone has:\n" + "\n".join(missing)
+
+
+def test_links_are_found_outside_of_code_only() -> None:
+    text = (
+        "[a](a.md) and ![b](<b.png>) `[c](c.md)` [d](https://d) [e](#e) [`f`](f.md#g)\n"
+        '    [h](h.md)\n```\n[i](i.md)\n```\n<img src="j.png">\n'
+    )
+    assert links_in(text) == ["a.md", "b.png", "f.md#g", "j.png"]
+
+
+def test_the_readme_names_the_pytorch_of_the_constraints() -> None:
+    """Another version would be replaced by the large one as soon as `make` installs."""
+    pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    named = re.findall(r"\btorch==\S+", readme())
+    assert named and set(named) <= set(pins), f"README.md: {named}, constraints.txt has another"
 
 
 def commands_in(text: str) -> set[str]:

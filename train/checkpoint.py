@@ -108,9 +108,7 @@ def load_resume_state(path: Path) -> dict[str, Any]:
     Raises:
         BadInput: the file cannot be read, or its run is finished.
     """
-    content = read_torch_file(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise BadInput(f"{path} is not a checkpoint of retinart")
+    content = _read_own(path)
     if "resume" not in content:
         raise BadInput(
             f"the run of {path} is finished", fix="Train on from its weights: --weights FILE"
@@ -125,10 +123,18 @@ def load_checkpoint(path: Path) -> tuple[RetinaNet, Variant, list[str]]:
     Raises:
         BadInput: it is no such file, or of a newer version.
     """
+    return from_content(_read_own(path), path)
+
+
+def _read_own(path: Path) -> dict[str, Any]:
+    """The content of a file that `save_checkpoint` wrote."""
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise BadInput(f"{path} is not a checkpoint of retinart")
-    return from_content(content, path)
+        raise BadInput(
+            f"{path} is not a checkpoint of retinart",
+            fix="Give a file that `retinart train` wrote",
+        )
+    return content
 
 
 def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Variant, list[str]]:
@@ -161,7 +167,9 @@ def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Var
         model.load_state_dict(content["state_dict"], strict=True)
     except RuntimeError as error:
         raise BadInput(
-            f"the weights in {path} do not fit its own settings", why=str(error)
+            f"the weights in {path} do not fit its own settings",
+            why=str(error),
+            fix="Copy it again from where it was written",
         ) from error
     return model.eval(), variant, classes
 

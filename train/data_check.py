@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from retinart.engine.coco import CocoDataset, CocoImage, Problems, load_coco
 from retinart.engine.errors import BadInput
@@ -135,10 +134,3 @@ def _size(image: CocoImage) -> tuple[int, int] | str:
     except BadInput as error:
         return error.why or error.what
     return height, width
-
-
-def boxes_of(dataset: CocoDataset) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """All boxes (M, 4) xyxy but crowds', in pixels of their images, and the image of each (M,)."""
-    boxes = [image.boxes[~image.crowd] for image in dataset.images]
-    index = np.repeat(np.arange(len(boxes)), [len(b) for b in boxes])
-    return np.concatenate(boxes), index.astype(np.int64)

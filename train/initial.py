@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,11 @@ def replace_fields(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
     try:
         return replace(variant, **overrides)
     except TypeError as error:
-        raise BadInput("cannot set a field of the model", why=str(error)) from error
+        raise BadInput(
+            "cannot set a field of the model",
+            why=str(error),
+            fix=f"Fields: {', '.join(f.name for f in fields(variant))}",
+        ) from error
 
 
 def widen_head_init(model: RetinaNet) -> None:
@@ -102,7 +106,10 @@ def load_backbone(backbone: nn.Module, path: Path) -> str:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
-        raise BadInput(f"{path} holds no state_dict")
+        raise BadInput(
+            f"{path} holds no state_dict",
+            fix="Save one with torch.save(model.state_dict(), FILE)",
+        )
     state = {
         key.removeprefix("module."): value
         for key, value in content.items()

@@ -144,7 +144,11 @@ def read_settings(folder: Path) -> TrainSettings:
             f"{folder} holds no run", why=f"there is no {path.name}", fix="Give a run's folder"
         ) from error
     except ValueError as error:
-        raise BadInput(f"{path} is damaged", why=str(error)) from error
+        raise BadInput(
+            f"{path} is damaged",
+            why=str(error),
+            fix="Copy it again, or start from the weights: --weights FILE",
+        ) from error
     return dataclasses.replace(
         TrainSettings.from_json(content), runs=folder.parent, name=folder.name
     )

@@ -38,6 +38,10 @@ from retinart.train.drawing import (
 CLASSES = SHAPES
 _RECIPE = 1  # raise it whenever the same seed gives other scenes
 _VIDEO = 2**32 - 1  # in the place of a scene's index
+# of a video: frames a second, objects, and their smallest and largest radius in pixels
+_FPS = 25.0
+_NUM_OBJECTS = 7
+_RADIUS = (16.0, 100.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +157,6 @@ def scene_video(
     frames: int,
     seed: int,
     size: tuple[int, int] = (480, 640),
-    fps: float = 25.0,
-    num_objects: int = 7,
-    radius: tuple[float, float] = (16.0, 100.0),
 ) -> list[Truth]:
     """Write a video (mp4v) of objects that drift, turn and bounce over a background.
 
@@ -163,7 +164,6 @@ def scene_video(
         path: where to write; the suffix should be .mp4.
         frames: how many.
         size: (height, width) in pixels, even numbers.
-        radius: smallest and largest radius of the objects in pixels.
 
     Returns:
         What can be seen on each frame; objects less than 35% visible are left out.
@@ -173,15 +173,15 @@ def scene_video(
     """
     rng = np.random.default_rng([_RECIPE, seed, _VIDEO])
     image = background(rng, size)
-    things = [random_object(rng, image, radius=radius) for _ in range(num_objects)]
+    things = [random_object(rng, image, radius=_RADIUS) for _ in range(_NUM_OBJECTS)]
     # pixels a second, and radians a second
-    speeds = rng.normal(0, 90, (num_objects, 2))
-    turns = rng.normal(0, 1.2, num_objects)
+    speeds = rng.normal(0, 90, (_NUM_OBJECTS, 2))
+    turns = rng.normal(0, 1.2, _NUM_OBJECTS)
     truths = []
-    with VideoWriter(path, fps=fps, size=size) as video:
+    with VideoWriter(path, fps=_FPS, size=size) as video:
         for index in range(frames):
             moved = [
-                _move(thing, speed * (index / fps), turn * (index / fps), size)
+                _move(thing, speed * (index / _FPS), turn * (index / _FPS), size)
                 for thing, speed, turn in zip(things, speeds, turns, strict=True)
             ]
             frame, truth = _frame(image, moved)

@@ -117,6 +117,7 @@ class TrainSettings:
             raise BadInput(
                 f"the run's settings hold unknown fields: {', '.join(unknown)}",
                 why="another version wrote them",
+                fix="Resume with that version, or start from the weights: --weights FILE",
             )
         values = {key: as_tuples(value) for key, value in data.items()}
         for key in _PATHS:
@@ -130,7 +131,11 @@ class TrainSettings:
             values["overrides"] = {k: as_tuples(v) for k, v in values["overrides"].items()}
             return cls(**values)
         except (TypeError, KeyError) as error:
-            raise BadInput("the run's settings are incomplete", why=str(error)) from error
+            raise BadInput(
+                "the run's settings are incomplete",
+                why=str(error),
+                fix="Copy config.json again, or start from the weights: --weights FILE",
+            ) from error
 
 
 _PATHS = (

@@ -54,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         name = f" {error.filename}" if error.filename else ""
-        return _fail(BadInput(f"cannot read or write{name}", why=error.strerror or str(error)))
+        problem = BadInput(
+            f"cannot read or write{name}",
+            why=error.strerror or str(error),
+            fix="Check the path, its permissions and the space on its disk",
+        )
+        return _fail(problem)
     except Exception as error:
         return _fail_unforeseen(error, args.debug)
 

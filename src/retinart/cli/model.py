@@ -131,7 +131,11 @@ def _names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read class names from {path}", why=str(error)) from error
+        raise BadInput(
+            f"cannot read class names from {path}",
+            why=str(error),
+            fix="Give a text file in UTF-8 with one name a line",
+        ) from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise BadInput(f"{path} holds no class names", fix="Give one name a line")
