@@ -15,7 +15,7 @@ from typing import Any
 
 from retinart.benchmarks import machine
 from retinart.benchmarks.latency import BenchmarkSettings, benchmark
-from retinart.benchmarks.steps import Steps, hash_of
+from retinart.benchmarks.steps import Steps, code_of_timing, hash_of
 from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.observe import choose_images
 from retinart.engine.coco import load_coco
@@ -225,6 +225,7 @@ class _Points:
             "models": [sha256(path) for path in paths], "images": self._timed,
             "compute": list(s.compute),
             "repeats": s.repeats, "threads": s.threads, "cpu": machine.describe()["cpu"],
+            "timing": code_of_timing(),
         }  # fmt: skip
         made = self._steps.once("time", paths[0], inputs, lambda: benchmark(paths, settings))
         return dict(made)

@@ -78,6 +78,11 @@ class BenchmarkSettings:
                     f"{name} is {', '.join(map(str, values))}",
                     fix=f"Give values from 1 to {most}, each once",
                 )
+        for name in ("compute", "peers"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise BadInput(
+                    f"{name} is {', '.join(getattr(self, name))}", fix="Give each of them once"
+                )
         if self.peers and (self.batch, self.streams) != ((1,), (1,)):
             raise BadInput("peers run one image at a time", fix="Leave out --batch and --streams")
         if self.annotations is not None and not Path(self.images).is_dir():

@@ -23,11 +23,11 @@ from retinart.engine.files import sha256
 from retinart.engine.gpu import find_gpus
 from retinart.engine.images import read_image
 from retinart.engine.info import ModelInfo
+from retinart.engine.resize import PAPER_RATIO
 
 # PyTorch is not imported here: this module is loaded where it need not be installed.
 
 NAMES = ("torchvision", "torch-compile", "onnxruntime", "torch-compile-fp16")
-PAPER_RATIO = 1333 / 800  # longest side over the shorter one's length
 
 
 @dataclass(frozen=True, kw_only=True)

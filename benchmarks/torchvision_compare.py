@@ -23,7 +23,8 @@ from retinart.engine.images import list_images, read_image
 from retinart.engine.info import HEADS, ModelInfo, read_info
 from retinart.engine.matching import Match, match
 from retinart.engine.progress import Progress
-from retinart.export.export import PAPER_RATIO, ExportSettings, export_checkpoint
+from retinart.engine.resize import PAPER_RATIO
+from retinart.export.export import ExportSettings, export_checkpoint
 
 STAGES = ("resize", "infer", "nms", "results")
 PEER_STAGES = ("convert", "transform", "backbone", "head", "rest")

@@ -281,6 +281,8 @@ def test_bad_input(retinart: Command, model_path: Path, small_scenes: Path, tmp_
         ((tmp_path / "no.onnx", "--images", small_scenes), "there is no model at"),
         ((model_path, "--images", small_scenes, "--imgsz", "64"), "has a fixed input size"),
         ((model_path, "--images", small_scenes, "--batch", "0"), "batch is 0"),
+        ((model_path, *peer, "torchvision"), "peers is torchvision, torchvision"),
+        ((model_path, "--images", small_scenes, "--compute", "fp32", "fp32"), "compute is fp32, f"),
         ((model_path, "--images", small_scenes, "--peers", "x"), "there is no peer 'x'"),
         ((model_path, *peer, "--batch", "2"), "peers run one image at a time"),
         ((model_path, *peer, "--checkpoint", model_path), "was not exported from"),

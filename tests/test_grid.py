@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from retinart.benchmarks import grid, torchvision_shim
 from retinart.benchmarks.grid_report import report, write_results
 from retinart.engine.detector import Detector
+from retinart.engine.errors import CheckFailed
 
 
 def timing(backbone: str, int8: float, peak: float) -> dict[str, Any]:
@@ -36,7 +38,9 @@ def timing(backbone: str, int8: float, peak: float) -> dict[str, Any]:
         "noise": 0.3, "peak_gops": {"fp32": peak, "int8": 4 * peak, "bf16": None},
         "machine": {"cpu": "a CPU", "versions": {"openvino": "1"}},
         "models": [model("fp32", 2.0), model("int8", int8)],
-        "peers": [{**row(100), "what": "torchvision's RetinaNet, eager mode"}],
+        "peers": [{**row(100), "peer": grid.PEER, "imgsz": None,
+                   "what": "torchvision's RetinaNet, eager mode"}],
+        "left_out": [],
     }  # fmt: skip
 
 
@@ -104,3 +108,29 @@ def test_without_torchvision(
     assert grid.main([*arguments, str(tmp_path / "work")]) == 3
     assert "pip install --no-deps --target" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
+
+
+def test_what_was_timed_is_drawn_again(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The latest timing of each point, whatever code it was of, if its settings were these."""
+    old, new = timing("resnet50", 5.0, 150), timing("resnet50", 6.0, 150)
+    for one in (old, new):
+        one["models"][0]["file"] = "resnet50-400.onnx"
+    (tmp_path / "done.json").write_text(json.dumps({"key": "grid 1", "time a": old, "time b": new}))
+    arguments = ["--images", str(images), "--backbones", "resnet50", "--imgsz", "400",
+                 "--num-images", "1", "--work", str(tmp_path), "--report-only",
+                 "--repeats"]  # fmt: skip
+    assert grid.main([*arguments, "4"]) == 0
+    text = capsys.readouterr().out
+    assert "INT8: 6.00 to 6.00 times as fast" in text and "--report-only" not in text
+    assert grid.main([*arguments, "5"]) == 2
+    assert "no timing of resnet50 at 400 on 1 images with 5 repeats" in capsys.readouterr().err
+
+
+def test_a_grid_without_its_peer_says_why() -> None:
+    one = timing("resnet50", 5.0, 150)
+    one["peers"] = []
+    one["left_out"] = [{"name": grid.PEER, "why": "it does not run here: no memory"}]
+    with pytest.raises(CheckFailed, match="it does not run here: no memory"):
+        grid.summary([one])
