@@ -63,7 +63,7 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
                 _input(m),
                 _cell(m["ms"]["total"]),
                 f"{m['images_per_second']:.2f}",
-                _estimate(m["times_as_fast_as_first"]),
+                estimate(m["times_as_fast_as_first"]),
                 *([_ap(m.get("ap")), _ap(m.get("ap50"))] if with_ap else []),
                 *_cost(m),
             ]
@@ -95,7 +95,7 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
             title="How many times as fast as the peers (95%)",
             head=["model", *names],
             rows=[
-                [m["model"], *(_estimate(m["times_as_fast_as"].get(name)) for name in names)]
+                [m["model"], *(estimate(m["times_as_fast_as"].get(name)) for name in names)]
                 for m in models
             ],
         )
@@ -124,14 +124,12 @@ def row_name(row: dict[str, Any]) -> str:
 
 def warnings(result: dict[str, Any]) -> list[str]:
     """How quiet the machine was, and which differences cannot be told, a sentence each."""
-    noise = result["noise"]
-    said = f"The reference workload varied by {noise:.0%}"
-    if noise > measures.NOISY:
-        said = (
-            f"WARNING: {said[0].lower()}{said[1:]}: the machine was not quiet. Ratios hold better "
-            "than times, and differences below that mean nothing"
+    sentences = [noise_text(result["noise"])]
+    if result.get("drawn"):
+        sentences.append(
+            "WARNING: no real images were given: on drawn scenes NMS has other work than in use. "
+            "Give --images."
         )
-    sentences = [f"{said}."]
     runs = len(result["images"]) * result["repeats"]
     if runs < measures.FEWEST:
         sentences.append(
@@ -141,12 +139,33 @@ def warnings(result: dict[str, Any]) -> list[str]:
     for m in result["models"]:
         others = {"the first": m["times_as_fast_as_first"], **m["times_as_fast_as"]}
         for name, ratio in others.items():
-            if ratio["low"] < 1 < ratio["high"]:
+            if why := _doubt(ratio, result["noise"]):
                 sentences.append(
-                    f"WARNING: no difference can be told between {m['model']} and {name}: "
-                    f"{_estimate(ratio)}."
+                    f"WARNING: {why} between {m['model']} and {name}: {estimate(ratio)}."
                 )
     return sentences
+
+
+def noise_text(spread: float) -> str:
+    """How quiet the machine was, a sentence."""
+    said = f"he reference workload varied by {spread:.0%}"
+    if spread <= measures.NOISY:
+        return f"T{said}."
+    return (
+        f"WARNING: t{said}: the machine was not quiet. Ratios hold better than times, and "
+        "differences below that mean nothing."
+    )
+
+
+def _doubt(ratio: dict[str, float], noise: float) -> str:
+    """Why a ratio means nothing, for the start of a sentence; "" where it means something."""
+    if ratio["low"] == ratio["high"] == 1:  # the first against itself
+        return ""
+    if ratio["low"] < 1 < ratio["high"]:
+        return "no difference can be told"
+    if noise > measures.NOISY and max(ratio["value"], 1 / ratio["value"]) < 1 + noise:
+        return f"less than the machine's noise of {noise:.0%} lies"
+    return ""
 
 
 def peaks_text(peaks: dict[str, float | None]) -> str:
@@ -198,7 +217,8 @@ def _cell(ms: dict[str, float]) -> str:
     return " / ".join(f"{ms[f'p{p}']:.1f}" for p in PERCENTILES)
 
 
-def _estimate(ratio: dict[str, float] | None) -> str:
+def estimate(ratio: dict[str, float] | None) -> str:
+    """A ratio with its interval; "" for none."""
     return "" if ratio is None else str(measures.Estimate(**ratio))
 
 

@@ -34,7 +34,10 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "with.",
     )
     benchmark.add_argument("models", type=Path, nargs="+", metavar="MODEL")
-    benchmark.add_argument("--images", required=True, metavar="SOURCE", help="real images")
+    benchmark.add_argument(
+        "--images", metavar="SOURCE",
+        help="real images; without them scenes are drawn, on which NMS has other work",
+    )  # fmt: skip
     benchmark.add_argument(
         "--annotations", type=Path, metavar="FILE", help="COCO instances of the folder: adds AP"
     )
