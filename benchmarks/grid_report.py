@@ -38,8 +38,7 @@ def report(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     parts = [" ".join(_intro(result))]
     for found in _tables(result):
-        lines = [found.head, ["---"] * len(found.head), *found.rows]
-        parts.append("\n".join("| " + " | ".join(cells) + " |" for cells in lines))
+        parts.append(found.markdown())
         parts += found.notes
     return "\n\n".join([*parts, *_verdict(result), f"    {result['command']}"])
 

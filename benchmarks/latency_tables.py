@@ -25,13 +25,17 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
 
+    def markdown(self) -> str:
+        """Its lines, without title and notes."""
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
 
 def report(result: dict[str, Any]) -> str:
     """The result of `benchmark` as Markdown."""
     parts = [" ".join(intro(result))]
     for table in tables(result):
-        lines = [table.head, ["---"] * len(table.head), *table.rows]
-        parts.append("\n".join("| " + " | ".join(cells) + " |" for cells in lines))
+        parts.append(table.markdown())
         parts += [" ".join(table.notes)] if table.notes else []
     return "\n\n".join([*parts, *warnings(result)])
 
@@ -42,9 +46,16 @@ def intro(result: dict[str, Any]) -> list[str]:
         f"{len(result['images'])} images x {result['repeats']} repeats, {result['threads']} "
         f"threads, {result['machine']['cpu']}; {result['what']}."
     ]
-    sentences += dict.fromkeys(f"{p['peer']}: {p['what']}." for p in result["peers"])
-    sentences += [f"Left out: {p['name']}, as {p['why'].rstrip('.')}." for p in result["left_out"]]
-    return sentences
+    return sentences + about_peers([result])
+
+
+def about_peers(results: Sequence[dict[str, Any]]) -> list[str]:
+    """What the peers of benchmarks are, and which were left out, a sentence each."""
+    what = [f"{p['peer']}: {p['what']}." for r in results for p in r["peers"]]
+    out = [
+        f"Left out: {p['name']}, as {p['why'].rstrip('.')}." for r in results for p in r["left_out"]
+    ]
+    return list(dict.fromkeys([*what, *out]))
 
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:

@@ -219,6 +219,7 @@ def _onnxruntime(model: Path, info: ModelInfo, settings: PeerSettings) -> Peer |
     imgsz = None if info.resize.canvas else info.resize.short_side
     return Peer(
         name="ONNX Runtime",
-        what=f"{model.name} as it is, NMS in the graph, ONNX Runtime {version(name)}",
+        what=f"the first {info.precision.upper()} file as it is, NMS in the graph, "
+        f"ONNX Runtime {version(name)}",
         recipe=Retinart(model=model, threads=settings.threads, runtime="onnxruntime", imgsz=imgsz),
     )
