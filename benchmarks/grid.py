@@ -191,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     only = parser.add_mutually_exclusive_group().add_argument
     only("--prepare-only", action="store_true", help="make what is to be timed, and stop")
     only("--report-only", action="store_true", help="time nothing: take what was timed last")
-    add("--out", type=Path, help="write NAME.md, .json and .html, given without a suffix")
+    add("--out", type=Path, help="write NAME.md, .json, .csv and .html, given without a suffix")
     add("--json", action="store_true", help="for machines")
     return parser
 
