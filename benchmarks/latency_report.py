@@ -168,6 +168,7 @@ def _bars(models: Sequence[dict[str, Any]]) -> str:
         axes.barh(range(len(models)), widths, left=left, color=color, label=stage, height=0.6)
         left += widths
     axes.set_yticks(range(len(models)), [row_name(m) for m in models])
+    axes.set_xlim(0, 1.05 * left.max())
     axes.invert_yaxis()
     axes.set_xlabel("ms, medians of the stages")
     axes.legend(ncols=len(STAGES) - 1, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))

@@ -150,9 +150,15 @@ def warnings(result: dict[str, Any]) -> list[str]:
     for m in result["models"]:
         others = {"the first": m["times_as_fast_as_first"], **m["times_as_fast_as"]}
         for name, ratio in others.items():
-            if why := _doubt(ratio, result["noise"]):
+            if ratio["low"] < 1 < ratio["high"]:
                 sentences.append(
-                    f"WARNING: {why} between {m['model']} and {name}: {estimate(ratio)}."
+                    f"WARNING: no difference can be told between {m['model']} and {name}: "
+                    f"{estimate(ratio)}."
+                )
+            elif _within(ratio, result["noise"]):
+                sentences.append(
+                    f"WARNING: {m['model']} is {estimate(ratio)} times as fast as {name}, which is "
+                    f"nearer to 1 than the noise of {result['noise']:.0%}."
                 )
     return sentences
 
@@ -168,15 +174,11 @@ def noise_text(spread: float) -> str:
     )
 
 
-def _doubt(ratio: dict[str, float], noise: float) -> str:
-    """Why a ratio means nothing, for the start of a sentence; "" where it means something."""
-    if ratio["low"] == ratio["high"] == 1:  # the first against itself
-        return ""
-    if ratio["low"] < 1 < ratio["high"]:
-        return "no difference can be told"
-    if noise > measures.NOISY and max(ratio["value"], 1 / ratio["value"]) < 1 + noise:
-        return f"less than the machine's noise of {noise:.0%} lies"
-    return ""
+def _within(ratio: dict[str, float], noise: float) -> bool:
+    """Whether a ratio is nearer to 1 than a noisy machine's noise."""
+    itself = ratio["low"] == ratio["high"] == 1
+    nearer = max(ratio["value"], 1 / ratio["value"]) < 1 + noise
+    return noise > measures.NOISY and nearer and not itself
 
 
 def peaks_text(peaks: dict[str, float | None]) -> str:
