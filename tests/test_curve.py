@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import pytest
 
+from retinart.benchmarks import curve as curve_module
 from retinart.benchmarks import peers
 from retinart.benchmarks.curve import fastest, is_pareto
 from retinart.benchmarks.curve_report import report, write_results
@@ -61,6 +62,11 @@ def test_curve(
     again = json.loads((out / "curve.json").read_text())
     assert again["taken_over"] == 4
     assert [(p["ap"], p["ms"]) for p in again["points"]] == [(p["ap"], p["ms"]) for p in points[:2]]
+
+    monkeypatch.setattr(curve_module, "code_of_timing", lambda: "other code")
+    ran = retinart(*arguments, "128")
+    made = [line for line in ran.stderr.splitlines() if ".onnx" in line and "/" not in line]
+    assert made == ["time tiny-128.onnx"]
 
     if has_bf16():
         ran = retinart(*arguments, "128", "--precisions", "fp32", "--compute", "bf16")

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.benchmarks import grid, torchvision_shim
+from retinart.benchmarks import grid, grid_steps, machine, torchvision_shim
 from retinart.benchmarks.grid_report import report, write_results
+from retinart.benchmarks.latency import BenchmarkSettings
 from retinart.engine.detector import Detector
 from retinart.engine.errors import CheckFailed
 
@@ -143,6 +144,39 @@ def test_what_was_timed_is_drawn_again(
     assert "INT8: 6.00 to 6.00 times as fast" in text and "--report-only" not in text
     assert grid.main([*arguments, "5"]) == 2
     assert "no timing of resnet50 at 400 on 1 images with 5 repeats" in capsys.readouterr().err
+
+
+def test_which_timings_are_kept(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of a checkout too; none that lacks the peer, and none of other code."""
+    made: list[dict[str, Any]] = []
+    answers = [timing("resnet50", ratio, 150) for ratio in (4.0, 5.0, 6.0)]
+    answers[0]["peers"] = []
+
+    def benchmark(models: list[Path], settings: BenchmarkSettings) -> dict[str, Any]:
+        assert settings.peers == ("torchvision",) and settings.num_images == 1
+        made.append(answers[len(made)])
+        return made[-1]
+
+    def steps() -> grid_steps.Grid:
+        return grid_steps.Grid(settings)
+
+    file = images / "a.onnx"
+    file.touch()
+    monkeypatch.setattr(machine, "_commit", str)
+    monkeypatch.setattr(grid_steps, "benchmark", benchmark)
+    monkeypatch.setattr(grid_steps.Grid, "files", lambda *_: (file, file, file))
+    settings = grid.GridSettings(
+        images=str(images), backbones=("resnet50",), imgsz=(400,), num_images=1, repeats=4,
+        threads=2, calibration_num=1, num_classes=4, work=tmp_path / "work", peers=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(CheckFailed, match="torchvision eager, which was not measured"):
+        steps().timing("resnet50", 400)
+    kept = [steps().timing("resnet50", 400) for _ in range(2)]
+    assert kept[0] == kept[1] == answers[1] and len(made) == 2
+    monkeypatch.setattr(grid_steps, "code_of_timing", lambda: "other code")
+    assert steps().timing("resnet50", 400) == answers[2]
 
 
 def test_a_grid_without_its_peer_says_why() -> None:
