@@ -107,7 +107,7 @@ def code_of_models(root: Path = _ROOT) -> str:
     Args:
         root: folder of our packages.
     """
-    found = [path for package in _PACKAGES for path in (root / package).glob("*.*")]
+    found = [path for package in _PACKAGES for path in (root / package).rglob("*.*")]
     drawing = [root / name for name in _DRAWS]
     paths = [p for p in found if p.suffix in (".py", ".cu") and p not in drawing]
     paths += [root / "train" / f"{name}.py" for name in NETWORK]
