@@ -8,6 +8,7 @@ precisions of one checkpoint and scale are timed in turn with each other.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 
 from retinart.benchmarks import machine
 from retinart.benchmarks.latency import BenchmarkSettings, benchmark
-from retinart.benchmarks.steps import Steps, hash_of
+from retinart.benchmarks.peers import LeftOut, PeerSettings, find_peers
+from retinart.benchmarks.steps import Steps, code_of_timing, hash_of
+from retinart.benchmarks.turns import STAGES
 from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.observe import choose_images
 from retinart.engine.coco import load_coco
@@ -24,7 +27,7 @@ from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluate import evaluate
 from retinart.engine.files import new_folder, sha256
 from retinart.engine.images import list_images
-from retinart.engine.info import Compute
+from retinart.engine.info import Compute, read_info
 from retinart.export.export import ExportSettings, export_checkpoint
 
 PRECISIONS = ("fp32", "int8")
@@ -43,6 +46,8 @@ class CurveSettings:
         calibration_num: how many of them.
         precisions: of files, "fp32" and "int8".
         compute: what float layers are computed in, each of these; see `Detector`.
+        peers: names of peers to time beside the files of each checkpoint and scale.
+        torchvision: folder that torchvision is imported from.
         num_images, repeats, threads: of the timing, as in `BenchmarkSettings`.
     """
 
@@ -53,6 +58,8 @@ class CurveSettings:
     calibration_num: int = 200
     precisions: tuple[str, ...] = PRECISIONS
     compute: tuple[Compute, ...] = ("fp32",)
+    peers: tuple[str, ...] = ()
+    torchvision: Path = Path("build/peers")
     num_images: int = 16
     repeats: int = 5
     threads: int = 2
@@ -62,6 +69,7 @@ class CurveSettings:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise BadInput(f"{name} is {list(values)}", fix="Give each value once")
+        self.timing(None), self.wanted_peers(None)  # they check the rest
         if "int8" in self.precisions and self.calibration_images is None:
             raise BadInput(
                 "INT8 needs images to take ranges from",
@@ -71,6 +79,20 @@ class CurveSettings:
                             (self.annotations, self.annotations.is_file())):  # fmt: skip
             if not there:
                 raise BadInput(f"there is no {path}", fix="Check --images and --annotations")
+
+    def timing(self, checkpoint: Path | None) -> BenchmarkSettings:
+        """How a checkpoint's files are timed."""
+        return BenchmarkSettings(
+            images=str(self.images), num_images=self.num_images, repeats=self.repeats,
+            threads=self.threads, compute=self.compute, peers=self.peers, checkpoint=checkpoint,
+            torchvision=self.torchvision,
+        )  # fmt: skip
+
+    def wanted_peers(self, checkpoint: Path | None) -> PeerSettings:
+        """Which peers of a checkpoint to look for."""
+        return PeerSettings(
+            names=self.peers, checkpoint=checkpoint, folder=self.torchvision, threads=self.threads
+        )
 
 
 def measure_curve(
@@ -95,13 +117,15 @@ def measure_curve(
         raise MissingDependency.package("pycocotools", "export,eval,report", "A curve")
     for path in checkpoints:
         if not path.is_file():
-            raise BadInput(f"there is no checkpoint at {path}")
+            raise BadInput(f"there is no checkpoint at {path}", fix="Check the path")
     with new_folder(out):
         steps = _Points(out, settings)
         points: list[dict[str, Any]] = []
-        for checkpoint in checkpoints:
-            for size in settings.imgsz:
-                points += steps.points(checkpoint, size)
+        timings: list[dict[str, Any]] = []
+        for checkpoint, size in itertools.product(checkpoints, settings.imgsz):
+            found, timing = steps.points(checkpoint, size)
+            points += found
+            timings.append({"checkpoint": checkpoint.stem, "imgsz": size, **timing})
     return {
         "what": "AP on annotated images against ms an image from a decoded frame to final boxes",
         "machine": machine.describe("torch", "onnx"),
@@ -110,6 +134,7 @@ def measure_curve(
         "noise": max(point["noise"] for point in points),
         "fastest_within_1_ap": name(fastest(points)),
         "points": [{**point, "pareto": is_pareto(point, points)} for point in points],
+        "timings": timings,
         "taken_over": steps.taken_over,
     }
 
@@ -142,7 +167,9 @@ class _Points:
     def __init__(self, out: Path, settings: CurveSettings) -> None:
         self._settings, self._models = settings, out / "models"
         self._steps = Steps(out / "done.json", key="curve 2")
-        self._timed = hash_of(list_images(str(settings.images))[: settings.num_images])
+        # of all images where there are peers, as those that fit every peer are chosen
+        several = None if settings.peers else settings.num_images
+        self._timed = hash_of(list_images(str(settings.images))[:several])
         dataset = load_coco(settings.annotations, settings.images)
         images = [image.path for image in dataset.images if image.path.is_file()]
         self.annotated = {
@@ -159,13 +186,13 @@ class _Points:
         """Steps that had been made before."""
         return self._steps.taken_over
 
-    def points(self, checkpoint: Path, size: int) -> list[dict[str, Any]]:
-        """A checkpoint at a scale, in each precision."""
+    def points(self, checkpoint: Path, size: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """A checkpoint at a scale, in each precision, and the benchmark that timed it."""
         fp32 = self._export(checkpoint, size)
         paths = [self._int8(fp32) if p == "int8" else fp32 for p in self._settings.precisions]
         figures = [self._accuracy(path, how) for path in paths for how in self._settings.compute]
-        timing = self._timing(paths)
-        return [
+        timing = self._timing(checkpoint, paths)
+        points = [
             {
                 "checkpoint": checkpoint.stem,
                 "imgsz": size,
@@ -174,6 +201,7 @@ class _Points:
                 "ap": found["AP"] or 0.0,
                 "ap50": found["AP50"] or 0.0,
                 "ms": timed["ms"]["total"],
+                "stages": {stage: timed["ms"][stage]["p50"] for stage in STAGES[1:]},
                 "images_per_second": timed["images_per_second"],
                 "gmac": timed["gmac"],
                 "share_of_peak": timed["share_of_peak"],
@@ -183,6 +211,7 @@ class _Points:
             }
             for found, timed in zip(figures, timing["models"], strict=True)
         ]
+        return points, timing
 
     def _export(self, checkpoint: Path, size: int) -> Path:
         path = self._models / f"{checkpoint.stem}-{size}.onnx"
@@ -215,16 +244,16 @@ class _Points:
         inputs = {"model": sha256(path), "compute": compute, **self.annotated}
         return dict(self._steps.once("evaluate", path, inputs, make))
 
-    def _timing(self, paths: list[Path]) -> dict[str, Any]:
+    def _timing(self, checkpoint: Path, paths: list[Path]) -> dict[str, Any]:
         s = self._settings
-        settings = BenchmarkSettings(
-            images=str(s.images), num_images=s.num_images, repeats=s.repeats, threads=s.threads,
-            compute=s.compute,
-        )  # fmt: skip
+        settings = s.timing(checkpoint if s.peers else None)
+        peers = find_peers(paths[0], read_info(paths[0]), s.wanted_peers(settings.checkpoint))
         inputs = {
             "models": [sha256(path) for path in paths], "images": self._timed,
-            "compute": list(s.compute),
+            "compute": list(s.compute), "num": s.num_images,
+            "peers": [[p.name, p.why if isinstance(p, LeftOut) else p.what] for p in peers],
             "repeats": s.repeats, "threads": s.threads, "cpu": machine.describe()["cpu"],
+            "timing": code_of_timing(),
         }  # fmt: skip
         made = self._steps.once("time", paths[0], inputs, lambda: benchmark(paths, settings))
         return dict(made)

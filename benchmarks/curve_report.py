@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from retinart.benchmarks.curve import name
-from retinart.benchmarks.latency_report import environment, noise, why_no_report, write_csv
+from retinart.benchmarks.latency_report import (
+    environment,
+    folded,
+    paragraphs,
+    why_no_report,
+    write_csv,
+)
+from retinart.benchmarks.latency_tables import (
+    Table,
+    about_peers,
+    estimate,
+    noise_text,
+    peaks_text,
+)
 from retinart.benchmarks.references import RECALLED, SCALES, TABLE_1E
 from retinart.engine.files import atomic_path
 from retinart.engine.page import (
@@ -60,12 +74,43 @@ def write_results(folder: Path, curve: dict[str, Any]) -> list[Path]:
 
 def report(curve: dict[str, Any]) -> str:
     """The points as Markdown; a star is on the Pareto front."""
-    lines = [
-        "| " + " | ".join(_HEAD) + " |",
-        "|---" * len(_HEAD) + "|",
+    parts = []
+    for found in (_points(curve), *_against_peers(curve)):
+        parts += [found.markdown(), *found.notes]
+    said = [_fastest(curve), *_commits(curve), noise_text(curve["noise"])]
+    return "\n\n".join([*parts, "\n".join(said)])
+
+
+def _points(curve: dict[str, Any]) -> Table:
+    return Table(title="Points", head=_HEAD, rows=[_cells(point) for point in curve["points"]])
+
+
+def _against_peers(curve: dict[str, Any]) -> list[Table]:
+    """A table against peers, where any were asked for."""
+    timings = curve.get("timings", [])  # curves of version 0.1.0 had none
+    names = list(dict.fromkeys(p["peer"] for t in timings for p in t["peers"]))
+    about = about_peers(timings)
+    if not about:
+        return []
+    rows = [
+        [
+            t["checkpoint"],
+            m["precision"],
+            str(t["imgsz"]),
+            f"{m['ms']['total']['p50']:.1f}",
+            *(estimate(m["times_as_fast_as"].get(name)) for name in names),
+        ]
+        for t in timings
+        for m in t["models"]
     ]
-    lines += ["| " + " | ".join(_cells(point)) + " |" for point in curve["points"]]
-    return "\n".join([*lines, "", _fastest(curve), *_commits(curve)])
+    return [
+        Table(
+            title="How many times as fast as the peers (95%)",
+            head=["checkpoint", "precision", "imgsz", "ms p50", *names],
+            rows=rows,
+            notes=about,
+        )
+    ]
 
 
 def _commits(curve: dict[str, Any]) -> list[str]:
@@ -163,23 +208,50 @@ def _parts(curve: dict[str, Any]) -> list[str]:
         for size, (ap, ms) in zip(SCALES, values, strict=True)
     ]
     paper += [[n, f"{ap:.1f}", str(ms), "Figure 2, recalled"] for n, (ap, ms) in RECALLED.items()]
+    points, timings = _points(curve), curve.get("timings", [])
+    against = []
+    for found in _against_peers(curve):
+        against += [f"<h2>{html.escape(found.title)}</h2>", table(found.head, found.rows)]
+        against += paragraphs(found.notes)
     return [
         f"<p>{html.escape(curve['what'])}; AP over {curve['images']} images.</p>",
         f"<p><b>{html.escape(_fastest(curve))}</b></p>",
-        *(f"<p>{html.escape(said)}</p>" for said in _commits(curve)),
-        noise(curve["noise"]),
+        *paragraphs(_commits(curve)),
+        *paragraphs([noise_text(curve["noise"])]),
         svg(draw(curve, paper=True)),
         "<p>Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as good "
         "and better in one of the two. The paper's points are of another GPU and other images, so "
         "only the shapes compare.</p>",
         "<h2>Points</h2>",
-        table(_HEAD, [_cells(point) for point in curve["points"]]),
+        table(points.head, points.rows),
         "<p>Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in the time "
-        "of infer, over what the machine did in a large matrix product in the same precision.</p>",
+        "of infer, over what the machine did in a large matrix product in the same precision"
+        f"{_peaks(timings)}.</p>",
+        *against,
+        *_each_timing(timings),
         "<h2>The paper's figures</h2><p>Lin et al. 2017, on COCO test-dev and an M40. The other "
         "detectors of Figure 2 are recalled from the paper and were not looked up.</p>",
         table(["", "AP", "ms", "from"], paper),
         environment(curve),
+    ]
+
+
+def _peaks(timings: Sequence[dict[str, Any]]) -> str:
+    """The best peaks of all timings, for the end of a sentence."""
+    limits = [t["peak_gops"] for t in timings]
+    if not limits:
+        return ""
+    return ": " + peaks_text({kind: max(p[kind] or 0 for p in limits) for kind in limits[0]})
+
+
+def _each_timing(timings: Sequence[dict[str, Any]]) -> list[str]:
+    if not timings:
+        return []
+    names = [f"{t['checkpoint']} at {t['imgsz']}" for t in timings]
+    return [
+        "<h2>Each scale</h2><p>Stages, limits, memory and every run, of one checkpoint at one "
+        "scale; its precisions and peers took turns.</p>",
+        *folded(timings, names),
     ]
 
 
@@ -212,5 +284,6 @@ def _cells(point: dict[str, Any]) -> list[str]:
 def _row(point: dict[str, Any]) -> dict[str, Any]:
     height, width = point["input"]
     times = {f"{p}_ms": ms for p, ms in point["ms"].items()}
-    rest = {k: v for k, v in point.items() if k not in ("ms", "input")}
-    return {**rest, "height": height, "width": width, **times}
+    stages = {f"{stage}_p50_ms": ms for stage, ms in point.get("stages", {}).items()}
+    rest = {k: v for k, v in point.items() if k not in ("ms", "input", "stages")}
+    return {**rest, "height": height, "width": width, **times, **stages}

@@ -1,12 +1,12 @@
 """The paper's grid against torchvision eager: R50 and R101 at 400 to 800, in each precision.
 
     python -m retinart.benchmarks.grid --images DIR --prepare-only
-    python -m retinart.benchmarks.grid --images DIR --out benchmarks/results/paper_grid
+    python -m retinart.benchmarks.grid --images DIR --out runs/paper_grid
 
 The first command makes what is slow to make and needs no quiet machine: weights, exports, INT8
 files. The second one times, a point (backbone and scale) after the other: FP32, INT8, both with
 bf16 where the CPU has it, and torchvision in turn, image by image. What is done is kept: a run that
-was stopped goes on.
+was stopped goes on. With --report-only the results are written again from what was timed last.
 
 Weights are random, as time does not depend on them, but their scores are scaled on a real image so
 that NMS has about as many candidates as a trained network gives it.
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.errors import RetinartError
+from retinart.engine.errors import CheckFailed, RetinartError
 
 # Nothing that needs PyTorch is imported here: worker processes import this module when they start.
 
@@ -69,19 +69,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         work=args.work,
         peers=args.peers,
     )
+    pairs = list(itertools.product(settings.backbones, settings.imgsz))
     try:
-        torchvision_shim.check_installed(args.peers)
-        with new_folder(args.work):
+        if args.report_only:
             grid = Grid(settings)
-        for backbone, size in itertools.product(settings.backbones, settings.imgsz):
-            grid.files(backbone, size)
-        if args.prepare_only:
-            print(f"{args.work} holds what is to be timed", file=sys.stderr)
-            return 0
-        pairs = itertools.product(settings.backbones, settings.imgsz)
-        result = summary([grid.timing(backbone, size) for backbone, size in pairs])
+            result = summary([grid.kept_timing(*pair) for pair in pairs])
+        else:
+            torchvision_shim.check_installed(args.peers)
+            with new_folder(args.work):
+                grid = Grid(settings)
+            for pair in pairs:
+                grid.files(*pair)
+            if args.prepare_only:
+                print(f"{args.work} holds what is to be timed", file=sys.stderr)
+                return 0
+            result = summary([grid.timing(*pair) for pair in pairs])
         words = ["python", "-m", "retinart.benchmarks.grid", *(argv or sys.argv[1:])]
-        result["command"] = shlex.join(words)
+        result["command"] = shlex.join(word for word in words if word != "--report-only")
         if args.out is not None:
             for path in write_results(args.out, result):
                 print(path, file=sys.stderr)
@@ -92,6 +96,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def the_peer(timing: dict[str, Any]) -> dict[str, Any]:
+    """The peer's row of a timing.
+
+    Raises:
+        CheckFailed: torchvision was left out, with the reason.
+    """
+    rows: list[dict[str, Any]] = timing["peers"]
+    if [row["peer"] for row in rows] != [PEER]:
+        why = "; ".join(f"{p['name']}: {p['why']}" for p in timing["left_out"])
+        raise CheckFailed(
+            f"the grid is against {PEER}, which was not measured",
+            why=why or "the timing has no such row",
+            fix="Mend what is said there and run the same command again",
+        )
+    return rows[0]
+
+
 def summary(timings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the points amount to; plain JSON types, times in milliseconds.
 
@@ -99,14 +120,14 @@ def summary(timings: Sequence[dict[str, Any]]) -> dict[str, Any]:
         timings: results of `benchmark`, one a backbone and scale, with `backbone` and `imgsz`.
 
     Returns:
-        `points`, one a backbone, scale and precision. Shares are of the best peak of all timings,
-        as one that was measured in a noisy moment is none.
+        `points`, one a backbone, scale and precision, and the `timings`. Shares are of the best
+        peak of all timings, as one that was measured in a noisy moment is none.
     """
     limits = [t["peak_gops"] for t in timings]
     peaks = {kind: max(each[kind] for each in limits) for kind in limits[0] if limits[0][kind]}
     points = []
     for timing in timings:
-        (peer,) = timing["peers"]
+        peer = the_peer(timing)
         for model in timing["models"]:
             precision, infer = model["precision"], model["ms"]["infer"]["p50"]
             floor = 2 * model["gmac"] / peaks[precision.partition("+")[0]] * 1000
@@ -148,6 +169,7 @@ def summary(timings: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "noise": max(t["noise"] for t in timings),
         "reach": REACH,
         "points": points,
+        "timings": list(timings),
     }
 
 
@@ -166,8 +188,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-classes", type=int, default=91, help="of the network (default 91)")
     add("--work", type=Path, default=Path("build/grid"), help="where what is made is kept")
     add("--peers", type=Path, default=Path("build/peers"), help="torchvision's folder")
-    add("--prepare-only", action="store_true", help="make everything that is to be timed, and stop")
-    add("--out", type=Path, help="write NAME.md, .json and .html, given without a suffix")
+    only = parser.add_mutually_exclusive_group().add_argument
+    only("--prepare-only", action="store_true", help="make what is to be timed, and stop")
+    only("--report-only", action="store_true", help="time nothing: take what was timed last")
+    add("--out", type=Path, help="write NAME.md, .json, .csv and .html, given without a suffix")
     add("--json", action="store_true", help="for machines")
     return parser
 

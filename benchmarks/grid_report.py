@@ -1,4 +1,4 @@
-"""The grid as Markdown, JSON and, with matplotlib, one HTML page."""
+"""The grid as Markdown, JSON, CSV and, with matplotlib, one HTML page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from retinart.benchmarks import measures
-from retinart.benchmarks.latency_report import environment, why_no_report
+from retinart.benchmarks.latency_report import (
+    environment,
+    folded,
+    paragraphs,
+    why_no_report,
+    write_csv,
+)
 from retinart.benchmarks.latency_tables import Table, peaks_text
 from retinart.engine.files import atomic_path
 from retinart.engine.page import COLORS, INK, load_matplotlib, svg, table, write_page
@@ -17,7 +23,7 @@ _STAGES = ("decode", "resize", "infer", "nms", "results")
 
 
 def write_results(stem: Path, result: dict[str, Any]) -> list[Path]:
-    """Write STEM.md, STEM.json and, where it can be drawn, STEM.html; the files written.
+    """Write STEM.md, .json, .csv and, where it can be drawn, .html; the files written.
 
     Args:
         stem: a path without a suffix.
@@ -28,6 +34,8 @@ def write_results(stem: Path, result: dict[str, Any]) -> list[Path]:
     for path, text in zip(paths, texts.values(), strict=True):
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    paths.append(stem.with_name(f"{stem.name}.csv"))
+    write_csv(paths[-1], [_row(point) for point in result["points"]])
     if not why_no_report():
         paths.append(stem.with_name(f"{stem.name}.html"))
         write_page(paths[-1], "The paper's grid against torchvision", _parts(result))
@@ -38,8 +46,7 @@ def report(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     parts = [" ".join(_intro(result))]
     for found in _tables(result):
-        lines = [found.head, ["---"] * len(found.head), *found.rows]
-        parts.append("\n".join("| " + " | ".join(cells) + " |" for cells in lines))
+        parts.append(found.markdown())
         parts += found.notes
     return "\n\n".join([*parts, *_verdict(result), f"    {result['command']}"])
 
@@ -139,12 +146,17 @@ def _verdict(result: dict[str, Any]) -> list[str]:
 
 
 def _parts(result: dict[str, Any]) -> list[str]:
-    parts = [f"<p>{html.escape(' '.join(_intro(result)))}</p>"]
-    parts += [f"<p>{html.escape(sentence)}</p>" for sentence in _verdict(result)]
+    parts = paragraphs([" ".join(_intro(result)), *_verdict(result)])
     parts.append(svg(_draw(result)))
     for found in _tables(result):
         parts += [f"<h2>{html.escape(found.title)}</h2>", table(found.head, found.rows)]
-        parts += [f"<p>{html.escape(note)}</p>" for note in found.notes]
+        parts += paragraphs(found.notes)
+    if timings := result.get("timings"):
+        parts.append(
+            "<h2>Each scale</h2><p>Stages, limits, memory and every run, of one backbone at one "
+            "scale. Shares of the peak are here of what was measured beside these runs.</p>"
+        )
+        parts += folded(timings, [f"{t['backbone']} at {t['imgsz']}" for t in timings])
     return [*parts, environment(result)]
 
 
@@ -180,6 +192,26 @@ def _draw(result: dict[str, Any]) -> Any:
         axes.grid(alpha=0.2)
     ratios.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
+
+
+def _row(point: dict[str, Any]) -> dict[str, Any]:
+    """A point for a table of numbers: everything but its single runs."""
+    row: dict[str, Any] = {}
+    for key, value in point.items():
+        if key in ("ms", "peer_ms"):
+            who = key.removesuffix("ms")
+            row |= {
+                f"{who}{stage}_{p}_ms": ms
+                for stage, times in value.items()
+                for p, ms in times.items()
+            }
+        elif key == "ratio":
+            row |= {"ratio": value["value"], "ratio_low": value["low"], "ratio_high": value["high"]}
+        elif key == "input":
+            row |= {"height": value[0], "width": value[1]}
+        elif not key.endswith("runs_ms"):
+            row[key] = value
+    return row
 
 
 def _ms(figures: dict[str, float]) -> str:

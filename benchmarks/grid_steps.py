@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retinart.benchmarks import machine
+from retinart.benchmarks.grid import the_peer
 from retinart.benchmarks.latency import BenchmarkSettings, benchmark
-from retinart.benchmarks.steps import Steps, hash_of
+from retinart.benchmarks.steps import Steps, code_of_timing, hash_of
 from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.observe import choose_images
+from retinart.engine.errors import BadInput
 from retinart.engine.files import atomic_path, sha256
 from retinart.engine.images import Image, list_images, read_image
 from retinart.engine.openvino_runner import has_bf16
@@ -83,15 +85,40 @@ class Grid:
             threads=s.threads,
             compute=("fp32", "bf16") if has_bf16() else ("fp32",),
         )
-        described = machine.describe()
         inputs = {
             "models": [sha256(fp32), sha256(int8)], "compute": list(settings.compute),
             "images": hash_of(self._images), "num": s.num_images, "repeats": s.repeats,
-            "threads": s.threads, "cpu": described["cpu"],
-            "commit": described["commit"],  # what was timed with other code is none of this grid
+            "threads": s.threads, "cpu": machine.describe()["cpu"], "timing": code_of_timing(),
         }  # fmt: skip
-        found = self._steps.once("time", fp32, inputs, lambda: benchmark([fp32, int8], settings))
+
+        def make() -> dict[str, Any]:
+            found = benchmark([fp32, int8], settings)
+            the_peer(found)  # a timing without it is not to be kept
+            return found
+
+        found = self._steps.once("time", fp32, inputs, make)
         return {**found, "backbone": backbone, "imgsz": size}
+
+    def kept_timing(self, backbone: str, size: int) -> dict[str, Any]:
+        """As `timing`, but what was timed last, whatever the code was; nothing is made.
+
+        Raises:
+            BadInput: it was never timed with these settings.
+        """
+        s = self._settings
+        wanted = (f"{backbone}-{size}.onnx", s.num_images, s.repeats, s.threads)
+        found = [
+            t
+            for t in self._steps.kept("time")
+            if (t["models"][0]["file"], len(t["images"]), t["repeats"], t["threads"]) == wanted
+        ]
+        if not found:
+            raise BadInput(
+                f"{s.work} holds no timing of {backbone} at {size} on {s.num_images} images "
+                f"with {s.repeats} repeats and {s.threads} threads",
+                fix="Give the flags that it was timed with, or leave out --report-only",
+            )
+        return {**found[-1], "backbone": backbone, "imgsz": size}
 
 
 def random_checkpoint(path: Path, backbone: str, num_classes: int, image: Image) -> None:

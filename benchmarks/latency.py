@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ from retinart.engine.evaluate import check_evaluation, evaluate
 from retinart.engine.files import sha256
 from retinart.engine.images import list_images
 from retinart.engine.info import Compute, ModelInfo, computed_in, read_info
+from retinart.train.scenes import SceneSettings, make_scenes
+
+SCENES = (480, 640)  # height and width of those that are drawn: 4:3, as fixed inputs are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,8 @@ class BenchmarkSettings:
     """What to measure.
 
     Attributes:
-        images: folder, file or glob of real images, which NMS needs to be what it is in use.
+        images: folder, file or glob of real images, which NMS needs to be what it is in use; None
+            for drawn scenes.
         annotations: COCO instances of the folder, to measure AP on; None for no AP.
         imgsz: shorter sides, for files with dynamic sizes; nothing takes the file's own.
         batch: images in a call, each of these.
@@ -54,7 +59,7 @@ class BenchmarkSettings:
         threads: of each runtime.
     """
 
-    images: str
+    images: str | None = None
     annotations: Path | None = None
     imgsz: tuple[int, ...] = ()
     batch: tuple[int, ...] = (1,)
@@ -78,12 +83,30 @@ class BenchmarkSettings:
                     f"{name} is {', '.join(map(str, values))}",
                     fix=f"Give values from 1 to {most}, each once",
                 )
+        for name in ("compute", "peers"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise BadInput(
+                    f"{name} is {', '.join(getattr(self, name))}", fix="Give each of them once"
+                )
         if self.peers and (self.batch, self.streams) != ((1,), (1,)):
             raise BadInput("peers run one image at a time", fix="Leave out --batch and --streams")
-        if self.annotations is not None and not Path(self.images).is_dir():
+        if self.annotations is None:
+            return
+        if self.images is None:
+            raise BadInput(
+                f"{self.annotations} is given without its images",
+                fix="Give their folder with --images",
+            )
+        if not Path(self.images).is_dir():
             raise BadInput(
                 f"{self.images} is no folder", fix="With --annotations, --images is their folder"
             )
+
+    @property
+    def source(self) -> str:
+        """`images`, where there are any by now."""
+        assert self.images is not None
+        return self.images
 
 
 def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, Any]:
@@ -93,6 +116,16 @@ def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, 
         BadInput: a model, the images or the checkpoint cannot be used.
         CheckFailed: a peer gives its network another size than we do.
     """
+    if settings.images is not None:
+        return _measure(models, settings, drawn=False)
+    with tempfile.TemporaryDirectory() as folder:
+        out, size = Path(folder) / "scenes", SceneSettings(size=SCENES)
+        make_scenes(out, num=settings.num_images, seed=0, settings=size)
+        return _measure(models, replace(settings, images=str(out / "images")), drawn=True)
+
+
+def _measure(models: Sequence[Path], settings: BenchmarkSettings, *, drawn: bool) -> dict[str, Any]:
+    """As `benchmark`, on images that are there."""
     if len(set(models)) < len(models):
         raise BadInput("a model is named twice", fix="Name each file once")
     infos = [read_engine_info(p).model if is_engine(p) else read_info(p) for p in models]
@@ -114,7 +147,9 @@ def benchmark(models: Sequence[Path], settings: BenchmarkSettings) -> dict[str, 
     if settings.annotations is not None:
         _add_accuracy(rows, {path.name: path for path in models}, settings)
     return {
-        "what": "from a decoded BGR frame to final boxes, interleaved, real images",
+        "what": "from a decoded BGR frame to final boxes, interleaved, "
+        + ("drawn scenes" if drawn else "real images"),
+        "drawn": drawn,
         "images": groups[0]["images"],
         "repeats": settings.repeats,
         "threads": settings.threads,
@@ -162,11 +197,11 @@ def _check(models: Sequence[Path], infos: Sequence[ModelInfo], settings: Benchma
     """Raise what would otherwise be found out in the middle, or at the end."""
     for info, imgsz in itertools.product(infos, settings.imgsz):
         info.at_imgsz(imgsz)
-    list_images(settings.images)
+    list_images(settings.source)
     _peers(models, infos, settings)
     if settings.annotations is not None:
         for classes in dict.fromkeys(info.classes for info in infos):
-            check_evaluation(classes, settings.annotations, Path(settings.images))
+            check_evaluation(classes, settings.annotations, Path(settings.source))
 
 
 def _group(
@@ -176,7 +211,7 @@ def _group(
     infos = [i if case.imgsz is None else i.at_imgsz(case.imgsz) for _, i, _ in models]
     found = _peers([path for path, _, _ in models], infos, settings)
     left_out = [p for p in found if isinstance(p, LeftOut)]
-    paths = list_images(settings.images)
+    paths = list_images(settings.source)
     if any(isinstance(p, Peer) and p.own_size for p in found):
         paths = _equal_for_all(paths, infos[0], settings.num_images)
     paths = paths[: settings.num_images]
@@ -314,7 +349,7 @@ def _add_accuracy(
                 imgsz=row["imgsz"],
                 compute=row["compute"],
             ) as detector:
-                found = evaluate(detector, settings.annotations, Path(settings.images))
+                found = evaluate(detector, settings.annotations, Path(settings.source))
             done[key] = {"ap": found.figures["AP"], "ap50": found.figures["AP50"]}
         row.update(done[key])
 

@@ -16,7 +16,15 @@ from retinart.benchmarks.latency_tables import intro, row_name, tables, warnings
 from retinart.benchmarks.turns import PERCENTILES, STAGES
 from retinart.engine.errors import MissingDependency
 from retinart.engine.files import atomic_path
-from retinart.engine.page import COLORS, load_matplotlib, svg, table, text_table, write_page
+from retinart.engine.page import (
+    COLORS,
+    details,
+    load_matplotlib,
+    svg,
+    table,
+    text_table,
+    write_page,
+)
 
 FIGURES = (
     "images_per_second", "detections", "load_ms", "first_ms", "peak_mib", "gmac", "share_of_peak",
@@ -84,32 +92,46 @@ def _words(fields: dict[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items())
 
 
-def noise(spread: float) -> str:
-    """HTML: how quiet the machine was."""
-    text = f"A fixed piece of arithmetic, timed between the repeats, varied by {spread:.0%}"
-    if spread <= measures.NOISY:
-        return f"<p>{text}.</p>"
-    return (
-        f"<p><b>{text}: the machine was not quiet.</b> Ratios hold better than times, and "
-        "differences below that mean nothing.</p>"
-    )
+def paragraphs(sentences: Sequence[str]) -> list[str]:
+    """HTML: plain text, a paragraph each."""
+    return [f"<p>{html.escape(sentence)}</p>" for sentence in sentences]
+
+
+def found(result: dict[str, Any], heading: str = "h2") -> list[str]:
+    """HTML: what a benchmark found, as warnings, tables, bars of the stages and histograms.
+
+    Args:
+        result: of `benchmark`.
+        heading: the tag of its headings.
+    """
+    rows = [*result["models"], *result["peers"]]
+    parts = paragraphs(warnings(result))
+    for each in tables(result):
+        parts.append(f"<{heading}>{html.escape(each.title)}</{heading}>")
+        if each.title == "Stages":
+            parts.append(_bars(rows))
+        parts += [table(each.head, each.rows), *paragraphs(each.notes)]
+    return [
+        *parts,
+        f"<{heading}>Latency</{heading}><p>Milliseconds of every run, each model on its own scale. "
+        "The line is the median.</p>",
+        _histograms(rows),
+    ]
+
+
+def folded(timings: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """HTML: what each of several benchmarks found, folded away under its name and its times."""
+    parts = []
+    for name, timing in zip(names, timings, strict=True):
+        times = [(m["precision"], m) for m in timing["models"]]
+        times += [(p["peer"], p) for p in timing["peers"]]
+        said = ", ".join(f"{what} {row['ms']['total']['p50']:.1f} ms" for what, row in times)
+        parts.append(details(f"{name}: {said}", found(timing, "h3")))
+    return parts
 
 
 def _parts(result: dict[str, Any]) -> list[str]:
-    models, peers = result["models"], result["peers"]
-    parts = [f"<p>{html.escape(sentence)}</p>" for sentence in intro(result)]
-    parts += [f"<p>{html.escape(sentence)}</p>" for sentence in warnings(result)]
-    for found in tables(result):
-        parts.append(f"<h2>{html.escape(found.title)}</h2>")
-        if found.title == "Stages":
-            parts.append(_bars([*models, *peers]))
-        parts.append(table(found.head, found.rows))
-        parts += [f"<p>{html.escape(note)}</p>" for note in found.notes]
-    parts += [
-        "<h2>Latency</h2><p>Milliseconds of every run, each model on its own scale. The line is "
-        "the median.</p>",
-        _histograms([*models, *peers]),
-    ]
+    parts = [*paragraphs(intro(result)), *found(result)]
     if "comparison" in result:
         parts += _comparison(result["comparison"])
     return parts
@@ -146,6 +168,7 @@ def _bars(models: Sequence[dict[str, Any]]) -> str:
         axes.barh(range(len(models)), widths, left=left, color=color, label=stage, height=0.6)
         left += widths
     axes.set_yticks(range(len(models)), [row_name(m) for m in models])
+    axes.set_xlim(0, 1.05 * left.max())
     axes.invert_yaxis()
     axes.set_xlabel("ms, medians of the stages")
     axes.legend(ncols=len(STAGES) - 1, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))

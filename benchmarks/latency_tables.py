@@ -25,13 +25,17 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
 
+    def markdown(self) -> str:
+        """Its lines, without title and notes."""
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
 
 def report(result: dict[str, Any]) -> str:
     """The result of `benchmark` as Markdown."""
     parts = [" ".join(intro(result))]
     for table in tables(result):
-        lines = [table.head, ["---"] * len(table.head), *table.rows]
-        parts.append("\n".join("| " + " | ".join(cells) + " |" for cells in lines))
+        parts.append(table.markdown())
         parts += [" ".join(table.notes)] if table.notes else []
     return "\n\n".join([*parts, *warnings(result)])
 
@@ -42,9 +46,16 @@ def intro(result: dict[str, Any]) -> list[str]:
         f"{len(result['images'])} images x {result['repeats']} repeats, {result['threads']} "
         f"threads, {result['machine']['cpu']}; {result['what']}."
     ]
-    sentences += dict.fromkeys(f"{p['peer']}: {p['what']}." for p in result["peers"])
-    sentences += [f"Left out: {p['name']}, as {p['why'].rstrip('.')}." for p in result["left_out"]]
-    return sentences
+    return sentences + about_peers([result])
+
+
+def about_peers(results: Sequence[dict[str, Any]]) -> list[str]:
+    """What the peers of benchmarks are, and which were left out, a sentence each."""
+    what = [f"{p['peer']}: {p['what']}." for r in results for p in r["peers"]]
+    out = [
+        f"Left out: {p['name']}, as {p['why'].rstrip('.')}." for r in results for p in r["left_out"]
+    ]
+    return list(dict.fromkeys([*what, *out]))
 
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:
@@ -63,7 +74,7 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
                 _input(m),
                 _cell(m["ms"]["total"]),
                 f"{m['images_per_second']:.2f}",
-                _estimate(m["times_as_fast_as_first"]),
+                estimate(m["times_as_fast_as_first"]),
                 *([_ap(m.get("ap")), _ap(m.get("ap50"))] if with_ap else []),
                 *_cost(m),
             ]
@@ -95,7 +106,7 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
             title="How many times as fast as the peers (95%)",
             head=["model", *names],
             rows=[
-                [m["model"], *(_estimate(m["times_as_fast_as"].get(name)) for name in names)]
+                [m["model"], *(estimate(m["times_as_fast_as"].get(name)) for name in names)]
                 for m in models
             ],
         )
@@ -124,14 +135,12 @@ def row_name(row: dict[str, Any]) -> str:
 
 def warnings(result: dict[str, Any]) -> list[str]:
     """How quiet the machine was, and which differences cannot be told, a sentence each."""
-    noise = result["noise"]
-    said = f"The reference workload varied by {noise:.0%}"
-    if noise > measures.NOISY:
-        said = (
-            f"WARNING: {said[0].lower()}{said[1:]}: the machine was not quiet. Ratios hold better "
-            "than times, and differences below that mean nothing"
+    sentences = [noise_text(result["noise"])]
+    if result.get("drawn"):
+        sentences.append(
+            "WARNING: no real images were given: on drawn scenes NMS has other work than in use. "
+            "Give --images."
         )
-    sentences = [f"{said}."]
     runs = len(result["images"]) * result["repeats"]
     if runs < measures.FEWEST:
         sentences.append(
@@ -144,9 +153,32 @@ def warnings(result: dict[str, Any]) -> list[str]:
             if ratio["low"] < 1 < ratio["high"]:
                 sentences.append(
                     f"WARNING: no difference can be told between {m['model']} and {name}: "
-                    f"{_estimate(ratio)}."
+                    f"{estimate(ratio)}."
+                )
+            elif _within(ratio, result["noise"]):
+                sentences.append(
+                    f"WARNING: {m['model']} is {estimate(ratio)} times as fast as {name}, which is "
+                    f"nearer to 1 than the noise of {result['noise']:.0%}."
                 )
     return sentences
+
+
+def noise_text(spread: float) -> str:
+    """How quiet the machine was, a sentence."""
+    said = f"he reference workload varied by {spread:.0%}"
+    if spread <= measures.NOISY:
+        return f"T{said}."
+    return (
+        f"WARNING: t{said}: the machine was not quiet. Ratios hold better than times, and "
+        "differences below that mean nothing."
+    )
+
+
+def _within(ratio: dict[str, float], noise: float) -> bool:
+    """Whether a ratio is nearer to 1 than a noisy machine's noise."""
+    itself = ratio["low"] == ratio["high"] == 1
+    nearer = max(ratio["value"], 1 / ratio["value"]) < 1 + noise
+    return noise > measures.NOISY and nearer and not itself
 
 
 def peaks_text(peaks: dict[str, float | None]) -> str:
@@ -198,7 +230,8 @@ def _cell(ms: dict[str, float]) -> str:
     return " / ".join(f"{ms[f'p{p}']:.1f}" for p in PERCENTILES)
 
 
-def _estimate(ratio: dict[str, float] | None) -> str:
+def estimate(ratio: dict[str, float] | None) -> str:
+    """A ratio with its interval; "" for none."""
     return "" if ratio is None else str(measures.Estimate(**ratio))
 
 

@@ -79,7 +79,10 @@ def loss_distribution(
         losses = {gamma: np.sort(np.concatenate(found[kind, gamma])) for gamma in GAMMAS}
         count = len(losses[0.0])
         if not count:
-            raise CheckFailed(f"there is no {kind} anchor in {annotations}")
+            raise CheckFailed(
+                f"there is no {kind} anchor in {annotations}",
+                fix="Give annotations whose boxes the anchors fit: `retinart data check` says how well",
+            )
         result[kind] = {
             "anchors": count,
             "gammas": {f"{gamma:g}": describe(values) for gamma, values in losses.items()},

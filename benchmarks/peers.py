@@ -23,11 +23,11 @@ from retinart.engine.files import sha256
 from retinart.engine.gpu import find_gpus
 from retinart.engine.images import read_image
 from retinart.engine.info import ModelInfo
+from retinart.engine.resize import PAPER_RATIO
 
 # PyTorch is not imported here: this module is loaded where it need not be installed.
 
 NAMES = ("torchvision", "torch-compile", "onnxruntime", "torch-compile-fp16")
-PAPER_RATIO = 1333 / 800  # longest side over the shorter one's length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def find_peers(model: Path, info: ModelInfo, settings: PeerSettings) -> list[Pee
     checkpoint = settings.checkpoint
     if checkpoint is not None:
         if not checkpoint.is_file():
-            raise BadInput(f"there is no checkpoint at {checkpoint}")
+            raise BadInput(f"there is no checkpoint at {checkpoint}", fix="Check --checkpoint")
         if sha256(checkpoint) != info.provenance.get("checkpoint_sha256"):
             raise BadInput(
                 f"{model.name} was not exported from {checkpoint}",
@@ -219,6 +219,7 @@ def _onnxruntime(model: Path, info: ModelInfo, settings: PeerSettings) -> Peer |
     imgsz = None if info.resize.canvas else info.resize.short_side
     return Peer(
         name="ONNX Runtime",
-        what=f"{model.name} as it is, NMS in the graph, ONNX Runtime {version(name)}",
+        what=f"the first {info.precision.upper()} file as it is, NMS in the graph, "
+        f"ONNX Runtime {version(name)}",
         recipe=Retinart(model=model, threads=settings.threads, runtime="onnxruntime", imgsz=imgsz),
     )

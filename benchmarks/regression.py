@@ -35,7 +35,8 @@ def read_baseline(path: Path, names: Sequence[str]) -> dict[str, Any]:
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(f"cannot read {path}", why=error.strerror or str(error)) from error
+        why = error.strerror or str(error)
+        raise BadInput(f"cannot read {path}", why=why, fix="Check --compare") from error
     except ValueError as error:
         raise BadInput(f"{path} is not JSON", why=str(error), fix=again) from error
     if not isinstance(old, dict) or any(key not in old for key in _KEYS):
@@ -61,6 +62,7 @@ def read_baseline(path: Path, names: Sequence[str]) -> dict[str, Any]:
         raise BadInput(
             f"{path} holds nothing to compare with",
             why=f"it has {', '.join(had)}; now there is {', '.join(names)}",
+            fix="Give files of the same names, with the same settings",
         )
     return old
 

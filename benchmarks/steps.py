@@ -1,10 +1,10 @@
-"""Steps of a long job, each kept under the hash of what it was made from."""
+"""Steps of a long job, each kept under the hash of what it was made from, our own code included."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,23 @@ from retinart.calib.resume import Saved
 from retinart.engine.files import sha256
 from retinart.engine.progress import Progress
 
+# The sources that make and run models: whole packages, and of training the network alone.
+# What only draws a page is left out, so that a page can be drawn again without its measurement.
+_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("engine", "export", "calib")
+NETWORK = ("anchors", "boxes", "checkpoint", "predict", "resnet", "retinanet")
+_DRAWS = ("engine/page.py", "calib/report.py")
+# and those that time them
+TIMING = (
+    "latency", "limits", "machine", "measures", "peers", "torch_engine", "torchvision_engine",
+    "torchvision_shim", "turns", "workers",
+)  # fmt: skip
+
 
 class Steps:
     """Makes each step once; a job that was stopped, or asks for more, makes what is left.
+
+    A step of other code, or of another version of what it runs on, is made again.
 
     Args:
         path: the file that keeps what the steps gave.
@@ -28,6 +42,7 @@ class Steps:
     def __init__(self, path: Path, key: str) -> None:
         self._saved = Saved(path, key=key)
         self._versions = {n: version(n) for n in ("retinart", "openvino", "numpy")}
+        self._versions["code"] = code_of_models()
         self._progress = Progress()
         self.taken_over = 0
 
@@ -78,6 +93,30 @@ class Steps:
         found = make()
         self._saved.set(key, found)
         return found
+
+    def kept(self, what: str) -> Iterator[Any]:
+        """What all steps of a kind gave, whatever they were made from, the oldest first."""
+        for key, found in self._saved.items():
+            if key.startswith(f"{what} "):
+                yield found
+
+
+def code_of_models(root: Path = _ROOT) -> str:
+    """A hash of the sources that make and run models.
+
+    Args:
+        root: folder of our packages.
+    """
+    found = [path for package in _PACKAGES for path in (root / package).rglob("*.*")]
+    drawing = [root / name for name in _DRAWS]
+    paths = [p for p in found if p.suffix in (".py", ".cu") and p not in drawing]
+    paths += [root / "train" / f"{name}.py" for name in NETWORK]
+    return hash_of(sorted(paths))
+
+
+def code_of_timing(root: Path = _ROOT) -> str:
+    """A hash of the sources that time them."""
+    return hash_of([root / "benchmarks" / f"{name}.py" for name in TIMING])
 
 
 def hash_of(paths: Sequence[Path]) -> str:

@@ -23,7 +23,8 @@ from retinart.engine.images import list_images, read_image
 from retinart.engine.info import HEADS, ModelInfo, read_info
 from retinart.engine.matching import Match, match
 from retinart.engine.progress import Progress
-from retinart.export.export import PAPER_RATIO, ExportSettings, export_checkpoint
+from retinart.engine.resize import PAPER_RATIO
+from retinart.export.export import ExportSettings, export_checkpoint
 
 STAGES = ("resize", "infer", "nms", "results")
 PEER_STAGES = ("convert", "transform", "backbone", "head", "rest")
@@ -138,7 +139,8 @@ def _scale(settings: Settings, imgsz: int, model: Path, paths: list[Path]) -> di
         print(f"{imgsz}: our networks get {size}, torchvision's {peer_size}", file=sys.stderr)
         if size != peer_size or len(size) != 1:
             raise CheckFailed(
-                f"at {imgsz} the inputs differ: ours {size}, torchvision's {peer_size}"
+                f"at {imgsz} the inputs differ: ours {size}, torchvision's {peer_size}",
+                fix="Give images of one size, such as 640x480, and the file of this scale",
             )
         agreement = {
             kind: asdict(_agreement(a, b, range(start, start + len(paths)), info))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ class Saved:
     def get(self, name: str) -> Any:
         """What was saved under a name, in JSON's types, or None."""
         return self._content.get(name)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Every name with what was saved under it, the oldest first."""
+        return ((name, value) for name, value in self._content.items() if name != "key")
 
     def set(self, name: str, value: Any) -> None:
         """Keep a value of JSON's types, on disk as well."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ th:first-child, td:first-child { text-align: left; }
 thead th, tr.first td { border-bottom: 1px solid #8888; }
 svg { height: auto; min-width: 36rem; max-width: 100%; }
 code { font-size: .9em; overflow-wrap: anywhere; }
+details { border-top: 1px solid #8888; } details:last-of-type { border-bottom: 1px solid #8888; }
+details > :not(summary) { margin-left: 1rem; }
+summary { cursor: pointer; padding: .5rem 0; } h3 { font-size: 1rem; margin-top: 1.5rem; }
 """
 
 
@@ -80,10 +85,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="wide"><table><thead>{head_line}</thead><tbody>{body}</tbody></table></div>'
 
 
+def details(title: str, parts: Sequence[str]) -> str:
+    """Parts behind a line of plain text that opens them, as HTML."""
+    return f"<details><summary>{html.escape(title)}</summary>{''.join(parts)}</details>"
+
+
 def svg(figure: Any) -> str:
-    """A figure of matplotlib as HTML, without a background, so that it takes the page's."""
+    """A figure of matplotlib as HTML, without a background, so that it takes the page's.
+
+    Its ids are its own: a browser does not find what another figure, folded away, has by that id.
+    """
     content = svg_text(figure)
     content = content[content.index("<svg") :].replace(INK, "currentColor")
+    mine = hashlib.sha256(content.encode()).hexdigest()[:8]
+    content = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{mine}-", content)
     return f'<div class="wide">{content}</div>'
 
 

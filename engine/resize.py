@@ -16,6 +16,8 @@ import numpy.typing as npt
 from retinart.engine.detections import Detections
 from retinart.engine.images import Image
 
+PAPER_RATIO = 1333 / 800  # longest side over the shorter one's length
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resized:

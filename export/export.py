@@ -17,14 +17,13 @@ from retinart.engine.errors import BadInput
 from retinart.engine.files import atomic_path, sha256
 from retinart.engine.images import Image, list_images, read_image
 from retinart.engine.info import METADATA_KEY, ModelInfo, Thresholds
-from retinart.engine.resize import ResizeRule, round_up
+from retinart.engine.resize import PAPER_RATIO, ResizeRule, round_up
 from retinart.engine.variant import Variant
 from retinart.export import tensorrt_rtx
 from retinart.export.checkpoint import load_any
 from retinart.export.onnx_model import build_onnx
 from retinart.export.parity import ParityReport, check_parity
 
-PAPER_RATIO = 1333 / 800  # longest side over the shorter one's length
 DEFAULT_ASPECT = 4 / 3
 
 

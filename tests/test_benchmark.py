@@ -9,6 +9,7 @@ import re
 import resource
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +252,14 @@ def test_differences_that_cannot_be_told() -> None:
     ]
     noisy = latency_tables.warnings({"noise": 0.4, "models": models[:1], **runs})
     assert noisy[0].startswith("WARNING: the reference workload varied by 40%")
+    models = [model("a", 1, 1), model("d", 0.8, 0.9), model("e", 1.3, 1.36), model("f", 1.5, 1.7)]
+    noisy = latency_tables.warnings({"noise": 0.4, "models": models, **runs})
+    assert [t.partition(", ")[0] for t in noisy[1:]] == [
+        "WARNING: d is 0.85 (0.80 to 0.90) times as fast as the first",
+        "WARNING: e is 1.33 (1.30 to 1.36) times as fast as the first",
+    ]
+    assert noisy[1].endswith("which is nearer to 1 than the noise of 40%.")
+    assert len(latency_tables.warnings({"noise": 0.1, "models": models, **runs})) == 1
     runs["repeats"] = 2
     (_, few) = latency_tables.warnings({"noise": 0.02, "models": models[:1], **runs})
     assert few.startswith("WARNING: 4 runs are too few for a 95% interval")
@@ -272,15 +281,37 @@ def test_what_would_fail_later_fails_before_the_work(
         assert ran.returncode == 2 and message in ran.stderr, ran.stderr
 
 
+def test_drawn_scenes_where_no_images_are_given(
+    retinart: Command, model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing of them stays behind, PyTorch is not needed for them, and it is said."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    ran = retinart(
+        "benchmark", model_path, "--num-images", "2", "--repeats", "1", "--threads", "1", "--json"
+    )
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert result["images"] == ["000000.jpg", "000001.jpg"] and not list(tmp_path.iterdir())
+    assert result["what"].endswith("drawn scenes") and "--images" not in result["command"]
+    warned = [w for w in latency_tables.warnings(result) if "no real images were given" in w]
+    assert len(warned) == 1
+    result["drawn"] = False
+    assert not [w for w in latency_tables.warnings(result) if "real images" in w]
+
+
 def test_bad_input(retinart: Command, model_path: Path, small_scenes: Path, tmp_path: Path) -> None:
     peer = ("--images", small_scenes, "--peers", "torchvision")
     for arguments, message in (
         ((model_path, model_path, "--images", small_scenes), "a model is named twice"),
         ((model_path, "--images", tmp_path / "none"), "none"),
+        ((model_path, "--annotations", tmp_path / "a.json"), "Give their folder with --images"),
         ((model_path, "--images", small_scenes, "--repeats", "0"), "repeats is 0"),
         ((tmp_path / "no.onnx", "--images", small_scenes), "there is no model at"),
         ((model_path, "--images", small_scenes, "--imgsz", "64"), "has a fixed input size"),
         ((model_path, "--images", small_scenes, "--batch", "0"), "batch is 0"),
+        ((model_path, *peer, "torchvision"), "peers is torchvision, torchvision"),
+        ((model_path, "--images", small_scenes, "--compute", "fp32", "fp32"), "compute is fp32, f"),
         ((model_path, "--images", small_scenes, "--peers", "x"), "there is no peer 'x'"),
         ((model_path, *peer, "--batch", "2"), "peers run one image at a time"),
         ((model_path, *peer, "--checkpoint", model_path), "was not exported from"),

@@ -11,22 +11,29 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import cv2
+import pytest
 
+from retinart.benchmarks import curve as curve_module
+from retinart.benchmarks import peers
 from retinart.benchmarks.curve import fastest, is_pareto
+from retinart.benchmarks.curve_report import report, write_results
 from retinart.benchmarks.demo import shipped_checkpoint
 from retinart.engine.openvino_runner import has_bf16
 
 Command = Callable[..., CompletedProcess[str]]
 
 
-def test_curve(retinart: Command, scenes: Path, tmp_path: Path) -> None:
+def test_curve(
+    retinart: Command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All points are there, and a second run makes again only what is gone or new."""
+    monkeypatch.setattr(peers, "find_gpus", list)
     out = tmp_path / "curve"
     data = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
     arguments: tuple[str | Path, ...] = (
         "curve", shipped_checkpoint(), *data, "--calibration-images", scenes / "images",
         "--calibration-num", "3", "--num-images", "2", "--repeats", "1", "--threads", "1",
-        "--out", out, "--imgsz",
+        "--peers", "onnxruntime", "torch-compile-fp16", "--out", out, "--imgsz",
     )  # fmt: skip
     ran = retinart(*arguments, "128", "256")
     assert ran.returncode == 0, ran.stderr
@@ -40,11 +47,10 @@ def test_curve(retinart: Command, scenes: Path, tmp_path: Path) -> None:
     assert curve["taken_over"] == 0 and any(p["pareto"] for p in points)
     assert "Fastest within 1 AP of the best: tiny" in ran.stdout
     with (out / "curve.csv").open(newline="") as file:
-        assert [float(row["ap"]) for row in csv.DictReader(file)] == [p["ap"] for p in points]
-    page = (out / "report.html").read_text()
-    for text in ("Table 1e", "Figure 2, recalled", "R-FCN", "tiny int8", "Pareto point"):
-        assert text in page, text
-    assert not re.findall(r'(?:src|href)="[^"#]', page)
+        rows = list(csv.DictReader(file))
+    assert [float(row["ap"]) for row in rows] == [p["ap"] for p in points]
+    _check_timings(curve, rows, ran.stdout)
+    _check_page((out / "report.html").read_text())
     assert cv2.imread(str(out / "curve.png")) is not None
     assert (out / "curve.svg").read_text().rstrip().endswith("</svg>")
 
@@ -57,6 +63,11 @@ def test_curve(retinart: Command, scenes: Path, tmp_path: Path) -> None:
     assert again["taken_over"] == 4
     assert [(p["ap"], p["ms"]) for p in again["points"]] == [(p["ap"], p["ms"]) for p in points[:2]]
 
+    monkeypatch.setattr(curve_module, "code_of_timing", lambda: "other code")
+    ran = retinart(*arguments, "128")
+    made = [line for line in ran.stderr.splitlines() if ".onnx" in line and "/" not in line]
+    assert made == ["time tiny-128.onnx"]
+
     if has_bf16():
         ran = retinart(*arguments, "128", "--precisions", "fp32", "--compute", "bf16")
         assert ran.returncode == 0, ran.stderr
@@ -64,6 +75,50 @@ def test_curve(retinart: Command, scenes: Path, tmp_path: Path) -> None:
         assert [p["precision"] for p in more["points"]] == ["bf16"]
         assert more["taken_over"] == 1  # the file
         assert 0 < abs(more["points"][0]["ap"] - points[0]["ap"]) < 0.05
+
+
+def _check_timings(curve: dict[str, Any], rows: list[dict[str, str]], stdout: str) -> None:
+    """Each checkpoint and scale keeps its whole benchmark; the table against peers is of them."""
+    assert [(t["checkpoint"], t["imgsz"]) for t in curve["timings"]] == [
+        ("tiny", 128), ("tiny", 256),
+    ]  # fmt: skip
+    models = [m for t in curve["timings"] for m in t["models"]]
+    assert [float(row["infer_p50_ms"]) for row in rows] == [m["ms"]["infer"]["p50"] for m in models]
+    for timing in curve["timings"]:
+        assert [p["peer"] for p in timing["peers"]] == ["ONNX Runtime"]
+        assert all(len(m["runs_ms"]["nms"]) == 2 for m in timing["models"])
+    assert "| checkpoint | precision | imgsz | ms p50 | ONNX Runtime |" in stdout
+    ratio = models[-1]["times_as_fast_as"]["ONNX Runtime"]
+    assert re.search(rf"tiny \| int8 \| 256 \| [0-9.]+ \| {ratio['value']:.2f} \(", stdout)
+    assert stdout.count("Left out: torch-compile-fp16, as there is no GPU here.") == 1
+    assert f"he reference workload varied by {curve['noise']:.0%}" in stdout
+
+
+def _check_page(page: str) -> None:
+    """One file with everything; what is folded away does not share ids with what is not."""
+    for text in (
+        "Table 1e", "Figure 2, recalled", "R-FCN", "tiny int8", "Pareto point", "Environment",
+        "as fast as the peers", "<summary>tiny at 128: fp32 ", "tiny-256.int8.onnx, 2 runs",
+        "share of peak",
+    ):  # fmt: skip
+        assert text in page, text
+    assert page.count("Left out: torch-compile-fp16") == 1
+    assert page.count("<details>") == 2 and page.count("<svg") == 1 + 2 * 2
+    assert not re.findall(r'(?:src|href)="[^"#]', page)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(set(ids)) == len(ids)
+    assert set(re.findall(r'(?:url\(|href=")#([^")]+)', page)) <= set(ids)
+
+
+def test_an_older_curve_is_still_read(tmp_path: Path) -> None:
+    """One of before single timings were kept."""
+    old = json.loads(Path("benchmarks/results/bccd/curve.json").read_text(encoding="utf-8"))
+    old.pop("timings", None)
+    for point in old["points"]:
+        point.pop("stages", None)
+    assert "Fastest within 1 AP of the best" in report(old)
+    written = write_results(tmp_path, old)
+    assert "<details" not in written[2].read_text()
 
 
 def test_which_points_are_named() -> None:
@@ -85,6 +140,8 @@ def test_bad_input(retinart: Command, scenes: Path, tmp_path: Path) -> None:
         ((tmp_path / "no.pt", *images, *fp32), "there is no checkpoint at"),
         ((checkpoint, *images, *fp32, "--imgsz", "128", "128"), "imgsz is [128, 128]"),
         ((checkpoint, "--images", tmp_path / "n", *images[2:], *fp32), "there is no"),
+        ((checkpoint, *images, *fp32, "--peers", "tensorflow"), "there is no peer 'tensorflow'"),
+        ((checkpoint, *images, *fp32, "--repeats", "0"), "repeats is 0"),
     ):
         ran = retinart("curve", *given)
         assert ran.returncode == 2 and message in ran.stderr, ran.stderr

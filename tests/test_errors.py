@@ -15,15 +15,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "train", "export", "calib", "benchmarks", "src")
 FAMILY = {"RetinartError", "BadInput", "CheckFailed", "MissingDependency"}
 
-# Files with errors that do not say yet what to do, and how many. Empty this; add nothing.
-WITHOUT_FIX = {
-    "benchmarks/curve.py": 1,
-    "benchmarks/loss_distribution.py": 1,
-    "benchmarks/peers.py": 1,
-    "benchmarks/regression.py": 2,
-    "benchmarks/torchvision_compare.py": 1,
-}
-
 
 def _raised() -> list[tuple[str, ast.Call]]:
     """Each call in the sources that makes one of our errors, with its place."""
@@ -41,16 +32,10 @@ def _raised() -> list[tuple[str, ast.Call]]:
 
 
 def test_every_error_says_what_to_do() -> None:
-    places: dict[str, list[str]] = {}
-    for place, call in _raised():
-        if "fix" not in {keyword.arg for keyword in call.keywords}:
-            file, _, line = place.partition(":")
-            places.setdefault(file, []).append(line)
-    for file, lines in places.items():
-        most = WITHOUT_FIX.get(file, 0)
-        assert len(lines) <= most, f"{file}: say fix=... in one of the lines {', '.join(lines)}"
-    done = [file for file, most in WITHOUT_FIX.items() if len(places.get(file, [])) < most]
-    assert not done, f"these have fewer now, lower WITHOUT_FIX: {done}"
+    without = [
+        place for place, call in _raised() if "fix" not in {word.arg for word in call.keywords}
+    ]
+    assert not without, f"say fix=... in {', '.join(without)}"
 
 
 def _text(node: ast.expr) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +11,41 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.benchmarks import grid, torchvision_shim
+from retinart.benchmarks import grid, grid_steps, machine, torchvision_shim
 from retinart.benchmarks.grid_report import report, write_results
+from retinart.benchmarks.latency import BenchmarkSettings
 from retinart.engine.detector import Detector
+from retinart.engine.errors import CheckFailed
 
 
 def timing(backbone: str, int8: float, peak: float) -> dict[str, Any]:
     """What `benchmark` would say: torchvision 100 ms, FP32 50 ms, of which infer has 40."""
 
     def row(total: float) -> dict[str, Any]:
-        stages = {"total": total, "decode": 1, "resize": 1, "infer": total - 10, "nms": 8,
-                  "results": 1}  # fmt: skip
+        stages = {"total": total, "decode": 1, "resize": 1, "copy": 0, "infer": total - 10,
+                  "nms": 8, "results": 1}  # fmt: skip
         return {
             "ms": {k: dict.fromkeys(("p50", "p90", "p99"), float(v)) for k, v in stages.items()},
-            "runs_ms": {"total": [total] * 4}, "input": [64, 96], "detections": 30.0,
-            "peak_mib": 200.0, "gmac": 2.0,
+            "runs_ms": {"total": [total] * 4}, "input": [64, 96], "inputs": 1, "detections": 30.0,
+            "peak_mib": 200.0, "gmac": 2.0, "load_ms": 9.0, "first_ms": 9.0, "streams": 1,
+            "images_per_second": 1000 / total, "share_of_peak": 0.5, "imgsz": None,
         }  # fmt: skip
 
     def model(precision: str, ratio: float) -> dict[str, Any]:
         interval = {"value": ratio, "low": ratio - 0.1, "high": ratio + 0.1}
-        return {**row(100 / ratio), "precision": precision,
+        return {**row(100 / ratio), "precision": precision, "model": f"{backbone} {precision}",
+                "times_as_fast_as_first": interval,
                 "times_as_fast_as": {grid.PEER: interval}}  # fmt: skip
 
     return {
         "backbone": backbone, "imgsz": 400, "images": ["a.jpg"], "repeats": 4, "threads": 2,
-        "noise": 0.3, "peak_gops": {"fp32": peak, "int8": 4 * peak, "bf16": None},
+        "noise": 0.3, "gpu_peak_gops": None,
+        "peak_gops": {"fp32": peak, "int8": 4 * peak, "bf16": None},
         "machine": {"cpu": "a CPU", "versions": {"openvino": "1"}},
         "models": [model("fp32", 2.0), model("int8", int8)],
-        "peers": [{**row(100), "what": "torchvision's RetinaNet, eager mode"}],
+        "peers": [{**row(100), "peer": grid.PEER,
+                   "what": "torchvision's RetinaNet, eager mode"}],
+        "left_out": [],
     }  # fmt: skip
 
 
@@ -54,8 +63,21 @@ def test_summary(tmp_path: Path) -> None:
     assert "FP32: 2.00 to 2.00 times as fast; at least 1.35 at all 2 points." in text
     assert text.count("BELOW") == 1 and "WARNING: the reference workload varied" in text
     written = write_results(tmp_path / "grid", result)
-    assert [path.name for path in written] == ["grid.md", "grid.json", "grid.html"]
-    assert "<svg" in written[-1].read_text() and "4.40 (4.30 to 4.50) BELOW" in text
+    assert [path.suffix for path in written] == [".md", ".json", ".csv", ".html"]
+    assert "4.40 (4.30 to 4.50) BELOW" in text
+    with written[2].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["ratio"]) for row in rows] == [2.0, 5.0, 2.0, 4.4]
+    assert (rows[0]["infer_p50_ms"], rows[0]["peer_infer_p50_ms"]) == ("40.0", "90.0")
+    page = written[3].read_text()
+    assert "<summary>resnet101 at 400: fp32 50.0 ms, int8 22.7 ms, torchvision eager 100.0" in page
+    assert page.count("<details>") == 2 and page.count("<svg") == 1 + 2 * 2
+
+
+def test_a_grid_of_before_its_timings_were_kept(tmp_path: Path) -> None:
+    result = grid.summary([timing("resnet50", 5.0, 150)]) | {"command": "grid"}
+    del result["timings"]
+    assert "<details" not in write_results(tmp_path / "grid", result)[3].read_text()
 
 
 def test_bf16_has_its_own_limit_and_the_files_aim() -> None:
@@ -104,3 +126,62 @@ def test_without_torchvision(
     assert grid.main([*arguments, str(tmp_path / "work")]) == 3
     assert "pip install --no-deps --target" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
+
+
+def test_what_was_timed_is_drawn_again(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The latest timing of each point, whatever code it was of, if its settings were these."""
+    old, new = timing("resnet50", 5.0, 150), timing("resnet50", 6.0, 150)
+    for one in (old, new):
+        one["models"][0]["file"] = "resnet50-400.onnx"
+    (tmp_path / "done.json").write_text(json.dumps({"key": "grid 1", "time a": old, "time b": new}))
+    arguments = ["--images", str(images), "--backbones", "resnet50", "--imgsz", "400",
+                 "--num-images", "1", "--work", str(tmp_path), "--report-only",
+                 "--repeats"]  # fmt: skip
+    assert grid.main([*arguments, "4"]) == 0
+    text = capsys.readouterr().out
+    assert "INT8: 6.00 to 6.00 times as fast" in text and "--report-only" not in text
+    assert grid.main([*arguments, "5"]) == 2
+    assert "no timing of resnet50 at 400 on 1 images with 5 repeats" in capsys.readouterr().err
+
+
+def test_which_timings_are_kept(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of a checkout too; none that lacks the peer, and none of other code."""
+    made: list[dict[str, Any]] = []
+    answers = [timing("resnet50", ratio, 150) for ratio in (4.0, 5.0, 6.0)]
+    answers[0]["peers"] = []
+
+    def benchmark(models: list[Path], settings: BenchmarkSettings) -> dict[str, Any]:
+        assert settings.peers == ("torchvision",) and settings.num_images == 1
+        made.append(answers[len(made)])
+        return made[-1]
+
+    def steps() -> grid_steps.Grid:
+        return grid_steps.Grid(settings)
+
+    file = images / "a.onnx"
+    file.touch()
+    monkeypatch.setattr(machine, "_commit", str)
+    monkeypatch.setattr(grid_steps, "benchmark", benchmark)
+    monkeypatch.setattr(grid_steps.Grid, "files", lambda *_: (file, file, file))
+    settings = grid.GridSettings(
+        images=str(images), backbones=("resnet50",), imgsz=(400,), num_images=1, repeats=4,
+        threads=2, calibration_num=1, num_classes=4, work=tmp_path / "work", peers=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(CheckFailed, match="torchvision eager, which was not measured"):
+        steps().timing("resnet50", 400)
+    kept = [steps().timing("resnet50", 400) for _ in range(2)]
+    assert kept[0] == kept[1] == answers[1] and len(made) == 2
+    monkeypatch.setattr(grid_steps, "code_of_timing", lambda: "other code")
+    assert steps().timing("resnet50", 400) == answers[2]
+
+
+def test_a_grid_without_its_peer_says_why() -> None:
+    one = timing("resnet50", 5.0, 150)
+    one["peers"] = []
+    one["left_out"] = [{"name": grid.PEER, "why": "it does not run here: no memory"}]
+    with pytest.raises(CheckFailed, match="it does not run here: no memory"):
+        grid.summary([one])

@@ -34,7 +34,10 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "with.",
     )
     benchmark.add_argument("models", type=Path, nargs="+", metavar="MODEL")
-    benchmark.add_argument("--images", required=True, metavar="SOURCE", help="real images")
+    benchmark.add_argument(
+        "--images", metavar="SOURCE",
+        help="real images; without them scenes are drawn, on which NMS has other work",
+    )  # fmt: skip
     benchmark.add_argument(
         "--annotations", type=Path, metavar="FILE", help="COCO instances of the folder: adds AP"
     )
@@ -49,17 +52,10 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "--streams", type=int, nargs="+", default=[1], metavar="N", help="calls at once, by threads"
     )
     benchmark.add_argument("--compute", **_COMPUTE)
-    benchmark.add_argument(
-        "--peers", nargs="*", metavar="NAME",
-        help="also time torchvision, torch-compile, onnxruntime and torch-compile-fp16, or some",
-    )  # fmt: skip
+    _add_peers(benchmark)
     benchmark.add_argument(
         "--checkpoint", type=Path, metavar="CKPT",
         help="what the model was exported from, for peers that run in PyTorch",
-    )  # fmt: skip
-    benchmark.add_argument(
-        "--torchvision", type=Path, default=Path("build/peers"), metavar="DIR",
-        help="where torchvision was installed with `pip install --no-deps --target DIR`",
     )  # fmt: skip
     benchmark.add_argument("--num-images", type=int, default=16, metavar="N")
     benchmark.add_argument("--repeats", type=int, default=5, metavar="N", help="of every image")
@@ -100,12 +96,24 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "--precisions", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"]
     )
     curve.add_argument("--compute", **_COMPUTE)
+    _add_peers(curve)
     curve.add_argument("--num-images", type=int, default=16, metavar="N", help="to time on")
     curve.add_argument("--repeats", type=int, default=5, metavar="N", help="of every image")
     curve.add_argument("--threads", type=int, default=2, metavar="N", help="of each runtime")
     curve.add_argument("--out", type=Path, default=Path("runs/curve"), metavar="DIR")
     curve.add_argument("--json", action="store_true", help="for machines")
     curve.set_defaults(run=_curve, extra="export,eval,report")
+
+
+def _add_peers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--peers", nargs="*", metavar="NAME",
+        help="also time torchvision, torch-compile, onnxruntime and torch-compile-fp16, or some",
+    )  # fmt: skip
+    parser.add_argument(
+        "--torchvision", type=Path, default=Path("build/peers"), metavar="DIR",
+        help="where torchvision was installed with `pip install --no-deps --target DIR`",
+    )  # fmt: skip
 
 
 def _benchmark(args: argparse.Namespace) -> int:
@@ -173,6 +181,7 @@ def _curve(args: argparse.Namespace) -> int:
     from retinart.benchmarks.curve import CurveSettings, measure_curve
     from retinart.benchmarks.curve_report import report, write_results
     from retinart.benchmarks.latency_report import why_no_report
+    from retinart.benchmarks.peers import NAMES
 
     settings = CurveSettings(
         imgsz=tuple(args.imgsz),
@@ -182,6 +191,8 @@ def _curve(args: argparse.Namespace) -> int:
         calibration_num=args.calibration_num,
         precisions=tuple(args.precisions),
         compute=tuple(args.compute),
+        peers=NAMES if args.peers == [] else tuple(args.peers or ()),
+        torchvision=args.torchvision,
         num_images=args.num_images,
         repeats=args.repeats,
         threads=args.threads,
