@@ -81,7 +81,7 @@ def loss_distribution(
         if not count:
             raise CheckFailed(
                 f"there is no {kind} anchor in {annotations}",
-                fix="Give annotations whose boxes the anchors fit: `retinart data check` says how well",
+                fix="Give boxes that the anchors fit: `retinart data check` says how well",
             )
         result[kind] = {
             "anchors": count,
