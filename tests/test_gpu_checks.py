@@ -99,6 +99,8 @@ def test_detections_are_judged(
     )
     assert good["graph"] == {"results": 3, "differ": 0}
     assert checks.gpu_resize(Path("e"), [picture], "fp32", references)["onnxruntime"]["alone"] == 0
+    with pytest.raises(Incomplete, match="no references"):
+        checks.compare(Path("e"), [picture], "fp32", {})
     real = doubles.detector
 
     def stricter(path: Path, **settings: Any) -> Detector:

@@ -103,7 +103,7 @@ def test_the_gpus_part_needs_neither_onnx_nor_openvino(
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (3, "")
     assert "0 failed, 37 skipped" in done.stdout
-    for path in folder.iterdir():
+    for path in folder.iterdir():  # flat
         assert (there / path.name).read_bytes() == path.read_bytes()
     bundle = Bundle.load(there)
     assert bundle.items[0].precision == "fp16" and len(bundle.read_images()) == 2

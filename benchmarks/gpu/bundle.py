@@ -123,14 +123,12 @@ def weights(folder: Path) -> dict[str, int]:
 
 
 def split(folder: Path, size: int) -> list[Path]:
-    """Packs of at most `size` bytes beside the folder: FOLDER.1, FOLDER.2 and so on.
+    """Packs of at most `size` bytes: FOLDER/packs/1, 2 and so on, in place of earlier ones.
 
     Larger files go in parts, which `Bundle.load` joins once all packs lie in one folder.
     """
-    number = 1
-    while (old := _pack(folder, number)).is_dir():
-        shutil.rmtree(old)
-        number += 1
+    if (root := folder / "packs").is_dir():
+        shutil.rmtree(root)
     packs: list[Path] = []
     left = 0
     for name in weights(folder):
@@ -138,8 +136,8 @@ def split(folder: Path, size: int) -> list[Path]:
         part = 0
         while True:
             if left <= 0 or (len(data) > left and len(data) <= size):  # whole, if it can be
-                packs.append(_pack(folder, len(packs) + 1))
-                packs[-1].mkdir()
+                packs.append(root / str(len(packs) + 1))
+                packs[-1].mkdir(parents=True)
                 left = size
             whole = part == 0 and len(data) <= left
             to = name if whole else f"{name}{_PART}{part:03}"
@@ -165,7 +163,3 @@ def join_parts(folder: Path) -> None:
 def megabytes(size: int) -> str:
     """Bytes for people."""
     return f"{size / (1 << 20):.1f} MiB"
-
-
-def _pack(folder: Path, number: int) -> Path:
-    return folder.with_name(f"{folder.name}.{number}")

@@ -254,7 +254,7 @@ def _against(
     precision: Precision,
     detect: Detector,
 ) -> Figures:
-    figures, faults = Figures(), list[str]()
+    figures, faults = Figures(), [] if references else ["there are no references"]
     for name, path in references.items():
         want = load_detections(path)
         figures[name], wrong = compared(

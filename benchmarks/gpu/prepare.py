@@ -78,7 +78,8 @@ def prepare(settings: PrepareSettings, folder: Path, steps: Steps) -> Bundle:
     if old is not None and old.of != of:
         differ = [k for k in of if old.of.get(k) != of[k]]
         raise BadInput(
-            f"{folder} was made from another {', '.join(differ)}", fix="Name another folder"
+            f"{folder} was made from another {', '.join(differ)}",
+            fix="Name another one with --prepare, or --models",
         )
     steps.same("of", of)
     folder.mkdir(parents=True, exist_ok=True)

@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default all")
     add("--backbones", nargs="*", help="random weights as well (default none)")
     add("--runtime", choices=("auto", "tensorrt", "tensorrt-rtx"), default="auto")
-    add("--split", type=_size, help="make packs FOLDER.1, ... of at most so much, such as 48M")
+    add("--split", type=_size, help="make FOLDER/packs/1, ... of at most so much, such as 48M")
     add("--frames", type=int, help="of the memory check (default 2000)")
     add("--seconds", type=float, help="of each measurement of throughput (default 0.5)")
     add("--compile-mode", default="reduce-overhead", help="of torch.compile (default %(default)s)")
