@@ -22,7 +22,7 @@ from retinart.engine.info import Precision
 
 NAME = "bundle.json"
 CALL = 64 << 20  # bytes that the lent machines take at a time
-_PART = ".part"
+_PART, _LAST = ".part", ".last"
 _ARRAYS = ("xyxy", "confidence", "class_id")
 
 
@@ -140,7 +140,8 @@ def split(folder: Path, size: int) -> list[Path]:
                 packs[-1].mkdir(parents=True)
                 left = size
             whole = part == 0 and len(data) <= left
-            to = name if whole else f"{name}{_PART}{part:03}"
+            last = _LAST if len(data) <= left else ""
+            to = name if whole else f"{name}{_PART}{part:03}{last}"
             (packs[-1] / to).write_bytes(data[:left])
             data, left, part = data[left:], left - len(data[:left]), part + 1
             if not data:
@@ -149,14 +150,14 @@ def split(folder: Path, size: int) -> list[Path]:
 
 
 def join_parts(folder: Path) -> None:
-    """Join the files that came in parts; those whose parts are not all there stay in parts.
-
-    Whether all are there an engine's own hash says, when it is loaded.
-    """
+    """Join the files that came in parts, if all of them are there."""
     for first in sorted(folder.glob(f"*{_PART}000")):
         path = first.with_name(first.name.removesuffix(f"{_PART}000"))
+        parts = sorted(folder.glob(f"{path.name}{_PART}*"))
+        if parts[-1].name != f"{path.name}{_PART}{len(parts) - 1:03}{_LAST}":
+            continue
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            for part in sorted(folder.glob(f"{path.name}{_PART}*")):
+            for part in parts:
                 file.write(part.read_bytes())
 
 

@@ -91,7 +91,8 @@ def prepare(settings: PrepareSettings, folder: Path, steps: Steps) -> Bundle:
     for name in ("given", *settings.backbones):
         for imgsz in settings.imgsz:
             items |= {i.title: i for i in _network(settings, folder, steps, name, imgsz, work)}
-    first = sorted(items.values(), key=lambda i: models.PRECISIONS.index(i.precision))
+    order = models.PRECISIONS.index
+    first = sorted(items.values(), key=lambda i: (not i.trained, order(i.precision)))
     bundle = Bundle(folder=folder, of=of, images=tuple(p.name for p in paths), items=tuple(first))
     bundle.save()
     return bundle
