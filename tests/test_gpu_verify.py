@@ -4,64 +4,136 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import cv2
 import pytest
-from fake_tensorrt import PLAN, FakeTensorRT, engine_info
 
-from recording_gpu import RecordingCuda
-from retinart.benchmarks.gpu import checks, verify
+from retinart.benchmarks.gpu import checks, models, see, verify
+from retinart.benchmarks.gpu.bundle import (
+    Bundle,
+    Item,
+    split,
+)
 from retinart.benchmarks.gpu.models import PRECISIONS
+from retinart.benchmarks.gpu.see import LIMITS
 from retinart.benchmarks.gpu.steps import NO_TIME, Steps
 from retinart.benchmarks.gpu.worker import Incomplete, Lost, Worker
-from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.gpu import find_gpus
-from retinart.engine.images import Image
 from retinart.engine.tensorrt_api import installed
-from retinart.engine.tensorrt_runner import TensorRTRunner
-from retinart.engine.timing import StageClock
 from support import make_picture
 
 
-def test_it_runs_to_the_first_call_of_a_gpu(
-    noisy_checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def prepared(
+    noisy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], Path]:
+    """The one command's arguments, and the folder that its CPU's part filled."""
     if find_gpus() or not installed("tensorrt-rtx"):
         pytest.skip("this is about a machine without a GPU, with TensorRT-RTX")
-    out, models = tmp_path / "result.json", tmp_path / "models"
+    root = tmp_path_factory.mktemp("verify")
+    (images := root / "images").mkdir()
+    for i in range(3):
+        cv2.imwrite(str(images / f"{i}.png"), make_picture(i))
+    out, models = root / "result.json", root / "models"
     arguments = ["--checkpoint", noisy_checkpoint, "--images", images, "--models", models]
     arguments += ["--imgsz", "96", "--num-images", "2", "--out", out, "--backbones"]
-    assert verify.main([str(a) for a in arguments]) == 3
+    return [str(a) for a in arguments], models / "prepared"
+
+
+def test_it_runs_to_the_first_call_of_a_gpu(
+    prepared: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, folder = prepared
+    out = folder.parent.parent / "result.json"
+    assert verify.main(arguments) == 3
     results = json.loads(out.read_text())
     states = {name: step["state"] for name, step in results.items()}
     assert states["environment"] == "done" and "FAILED" not in states.values()
     for precision in PRECISIONS:
         title = f"given at 96, {precision}"
-        assert states[f"build {title}"] == states[f"reference of {title}"] == "done"
-        for name in (
-            "detections against OpenVINO's",
-            "8 threads",
-            "latency",
-            "throughput",
-            "streams",
-            "memory",
-        ):
-            assert results[f"{name}, {title}"]["result"] == verify.NO_GPU
+        assert states[f"build {title}"] == states[f"reference of {title} by openvino"] == "done"
+        for kind in set(LIMITS) - {"native NMS", "torch.compile FP16"}:
+            assert results[f"{kind}, {title}"]["result"] == see.NO_GPU
     assert states["torch.compile FP16, given at 96"] == "skipped"
+    assert results["build given at 96, fp16"]["on"] == "a CPU"
     said = capsys.readouterr().out
-    assert "0 failed, 25 skipped" in said and "detections on 2 images" in said
+    assert "0 failed, 37 skipped" in said and "detections on 2 images" in said
 
-    assert verify.main([str(a) for a in arguments]) == 3  # nothing is done twice
+    assert verify.main(arguments) == 3  # nothing is done twice
     assert json.loads(out.read_text()) == results
     again = capsys.readouterr().out
-    assert "0 failed, 25 skipped" in again and "build" not in again and "reference" not in again
-    assert verify.main([str(a) for a in [*arguments, "--num-images", "1"]]) == 2
-    assert "is of another images" in capsys.readouterr().err
+    assert "0 failed, 37 skipped" in again and "build" not in again and "reference" not in again
+    assert verify.main([*arguments, "--num-images", "1"]) == 2
+    assert "was made from another images" in capsys.readouterr().err
+
+
+def test_the_gpus_part_needs_neither_onnx_nor_openvino(
+    prepared: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    """It takes the folder as it came, in packs, on a machine that lacks what the other one has."""
+    folder = prepared[1]
+    if not folder.is_dir():
+        verify.main(prepared[0])
+    (copy := tmp_path / "up").mkdir()
+    for path in folder.iterdir():
+        shutil.copyfile(path, copy / path.name)
+    packs = split(copy, 3 << 20)
+    assert len(packs) > 2 and not split(copy, 1 << 30)[1:]  # none of the earlier ones stays
+    packs = split(copy, 3 << 20)
+    (there := tmp_path / "there").mkdir()
+    for pack in packs:
+        assert sum(f.stat().st_size for f in pack.iterdir()) <= 3 << 20
+        for path in pack.iterdir():
+            shutil.copyfile(path, there / path.name)
+        if pack == packs[0]:  # the first engine's first part: not to be taken for the whole
+            Bundle.load(there)
+            assert list(there.glob("*.part000")) and not list(there.glob("*.engine"))
+    code = (
+        "import sys\n"
+        "for name in ('onnx', 'openvino', 'tensorrt_rtx'): sys.modules[name] = None\n"
+        "from retinart.benchmarks.gpu import verify\n"
+        "sys.exit(verify.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "--run", str(there), "--out", str(tmp_path / "r.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "0 failed, 37 skipped" in done.stdout
+    for path in folder.iterdir():  # flat
+        assert (there / path.name).read_bytes() == path.read_bytes()
+    bundle = Bundle.load(there)
+    assert bundle.items[0].precision == "fp16" and len(bundle.read_images()) == 2
+
+
+def test_what_is_missing_is_said(
+    noisy_checkpoint: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def no_onnx(_: str) -> str:
+        raise ModuleNotFoundError("No module named 'onnx'")
+
+    monkeypatch.setattr(models, "runtime_version", no_onnx)
+    arguments = ["--checkpoint", str(noisy_checkpoint), "--images", str(images)]
+    assert verify.main([*arguments, "--prepare", str(tmp_path / "up")]) == 3
+    assert "not installed here: No module named 'onnx'" in capsys.readouterr().err
+    assert verify.main(["--images", "x"]) == verify.main(["--run", str(tmp_path)]) == 2
+    assert "bring all of its packs" in capsys.readouterr().err
+    worker = Worker(30)
+    steps = Steps(call=worker.call)
+    steps.run("later", partial(exec, "import a_module_that_is_not_there"))
+    worker.close()
+    assert steps.results["later"]["state"] == "skipped"
+    assert "a_module_that_is_not_there" in steps.results["later"]["result"]
 
 
 def test_a_step_that_fails_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +162,7 @@ def test_results_are_written_after_every_step_and_a_later_run_goes_on(tmp_path: 
     out = tmp_path / "result.json"
     first, ran = Steps(out), list[str]()
     first.run("one", lambda: 1)
-    first.value("two", lambda: 2)
+    first.run("two", lambda: 2)
     first.run("three", lambda: 1 / 0)
     first.run("part", incomplete_work)
     with pytest.raises(KeyboardInterrupt):
@@ -99,19 +171,18 @@ def test_results_are_written_after_every_step_and_a_later_run_goes_on(tmp_path: 
     assert [found[k]["state"] for k in found] == ["done", "done", "FAILED", "FAILED"]
     assert found["part"]["result"] == {"no graph": {"ms": 1}, "graph": "CudaError: 900"}
 
-    later = Steps(out)
+    later = Steps(out, where="a GPU")
     assert [later.over(n) for n in ("one", "three", "four")] == [True, True, False]
-
-    def again() -> int:
-        ran.append("two")
-        return 2
-
-    two = later.value("two", again)
-    assert ran == []  # as nobody asked
-    assert (two(), two(), ran) == (2, 2, ["two"])
-    assert later.value("three", lambda: 3)() is None  # it has failed, and is left at that
-    assert Steps(out, retry=True).value("three", lambda: 3)() == 3
-    assert later.value("five", lambda: 5, after=lambda: None)() is None
+    for name in ("two", "three", "four"):
+        later.run(name, partial(ran.append, name))
+    assert ran == ["four"] and later.good("two") and not later.good("three")
+    assert later.results["four"]["on"] == "a GPU" and "on" not in later.results["two"]
+    Steps(out, retry=True).run("three", partial(ran.append, "three"))
+    assert ran == ["four", "three"]
+    later.same("of", {"checkpoint": 1, "code": 2})
+    later.same("of", {"code": 2, "checkpoint": 1})
+    with pytest.raises(BadInput, match="is of another code"):
+        Steps(out).same("of", {"checkpoint": 1, "code": 3})
     late = Steps(out, seconds=-1)
     assert late.run("six", lambda: 6) is None
     assert late.results["six"]["result"] == NO_TIME
@@ -138,100 +209,53 @@ def test_a_worker_outlives_what_it_does() -> None:
     short = Worker(0.5)
     with pytest.raises(Lost, match=r"stopped after 0\.5 s"):
         short.call(partial(time.sleep, 60))
+    with pytest.raises(Lost, match=r"stopped after 0\.2 s"):
+        short.call(partial(time.sleep, 60), 0.2)
     short.close()
 
 
-class Doubles:
-    """A detector whose engine runs on doubles of TensorRT and CUDA, which are no GPU."""
+def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
+    items = list[Item]()
+    for title in ("given at 800, fp16", "given at 800, int8", "resnet50 at 800, fp16"):
+        items.append(
+            Item(
+                title=title,
+                trained=title.startswith("given"),
+                precision="fp16",
+                engine=(name := f"{len(items)}.engine"),
+                native="",
+                references={},
+            )
+        )
+        if len(items) < 3:
+            (tmp_path / name).touch()
+            (tmp_path / f"{name}.json").touch()
+    cv2.imwrite(str(tmp_path / "a.png"), make_picture(0))
+    limits = dict[str, float | None]()
 
-    def __init__(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.model, self.captures, self.made = model, True, list[RecordingCuda]()
-        monkeypatch.setattr(checks, "Detector", self.detector)
-        monkeypatch.setattr(checks, "load_engine", self.load)
-        monkeypatch.setattr(checks, "read_engine_info", lambda path: engine_info(model, 32))
+    def call(work: Any, limit: float | None) -> Any:
+        limits[f"{work.func.__name__} {work.args[0].name}"] = limit
+        if work.func is checks.load_and_run and work.args[0].name == "1.engine":
+            raise Lost("cudaErrorNoKernelImageForDevice")
 
-    def load(self, path: Path, info: Any, **settings: Any) -> TensorRTRunner:
-        self.made.append(cuda := RecordingCuda(captures=self.captures))
-        doubles: Any = {"trt": FakeTensorRT(self.model, cuda), "cuda": cuda}
-        return TensorRTRunner(PLAN, engine_info(self.model, 32), **doubles, **settings)
-
-    def detector(self, path: Path, **settings: Any) -> Detector:
-        detect = Detector(self.model, runtime="onnxruntime")
-        detect._runner = self.load(path, None, **settings)
-        return detect
-
-
-@pytest.fixture
-def doubles(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doubles:
-    return Doubles(model_path, monkeypatch)
-
-
-@pytest.fixture
-def picture() -> Image:
-    return make_picture(0, 96, 128)
-
-
-def test_plain_launches_in_the_place_of_graphs_fail(
-    doubles: Doubles, picture: Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        TensorRTRunner,
-        "device_ms",
-        lambda runner, frames: (
-            runner.start(frames, [(96, 128)], runner._info.model.thresholds, StageClock())() and 1.0
-        ),
+    settings = see.SeeSettings(
+        gpu=True,
+        frames=1,
+        seconds=1,
+        batches=(1,),
+        contexts=(1,),
+        compile_mode="default",
+        limit=None,
     )
-    monkeypatch.setattr(checks, "WARM", 1)
-    good = checks.latency(Path("e"), picture, repeats=2)
-    assert set(good) == {"no graph", "graph"} and set(good["graph"]) == {"device", "end to end"}
-    doubles.captures = False
-    with pytest.raises(Incomplete) as caught:
-        checks.latency(Path("e"), picture, repeats=2)
-    figures = caught.value.figures
-    assert figures["no graph"].keys() == good["no graph"].keys()
-    assert "(900)" in figures["graph"]["plain launches, for want of a graph"]
-
-
-def test_a_variant_that_fails_leaves_the_others(
-    doubles: Doubles, picture: Image, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with doubles.detector(Path("e")) as detect:
-        want = [detect(picture)]
-    real = doubles.detector
-
-    def no_gpu_resize(path: Path, **settings: Any) -> Detector:
-        if settings["gpu_resize"]:
-            raise RuntimeError("nvcc fatal")
-        return real(path, **settings)
-
-    monkeypatch.setattr(checks, "Detector", no_gpu_resize)
-    with pytest.raises(Incomplete) as caught:
-        checks.compare(Path("e"), [picture], want)
-    figures = caught.value.figures
-    found = {"matched": len(want[0]), "missing": 0, "extra": 0}
-    assert figures["no graph"] == figures["graph"] == found
-    assert figures["GPU resize"] == "RuntimeError: nvcc fatal"
-
-
-def test_the_warm_up_reaches_every_context(doubles: Doubles, picture: Image) -> None:
-    with doubles.detector(Path("e"), contexts=2) as detect:
-        checks._warm(detect, [picture], 2)
-        (cuda,) = doubles.made
-        assert cuda.count("make graph") == 2  # a lane of which is run, captured and replayed
-        assert cuda.count("execute") == 2
-        assert cuda.count("launch") == 2 * 2 * 2
-
-
-def test_memory_is_that_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Memory(RecordingCuda):
-        def memory(self) -> tuple[int, int]:
-            self.check()  # the context is current
-            return 1 << 30, 3 << 30
-
-    monkeypatch.setattr(checks, "PyCuda", Memory)
-    much = np.ones(200 << 20, np.uint8)
-    with_it = checks._memory()
-    del much
-    without = checks._memory()
-    assert with_it["GPU MB"] == 2048
-    assert 150 < with_it["host MB"] - without["host MB"] < 250  # the peak would be the same
+    steps = Steps(call=call)
+    see.see(Bundle(folder=tmp_path, of={}, images=("a.png",), items=tuple(items)), steps, settings)
+    assert list(limits)[:4] == [
+        f"{name} {n}.engine" for n in (0, 1) for name in ("validity", "load_and_run")
+    ]
+    assert list(limits)[4:] == [
+        *(f"{name} 0.engine" for name in ("compare", "latency", "gpu_resize", "threads")),
+        *(f"{name} 0.engine" for name in ("torch_compile", "throughput", "streams", "endurance")),
+    ]
+    assert limits["load_and_run 0.engine"] == 120 and limits["torch_compile 0.engine"] == 600
+    assert steps.results["detections, given at 800, int8"]["result"] == see.NOT_SEEN
+    assert steps.results["latency, resnet50 at 800, fp16"]["result"] == see.NOT_HERE

@@ -13,86 +13,142 @@ from typing import Any
 
 import numpy as np
 
+from retinart.benchmarks.gpu.bundle import load_detections
+from retinart.benchmarks.gpu.judge import GROWTH, SLACK, Figures, compared, judged, same
 from retinart.benchmarks.gpu.worker import Incomplete
 from retinart.engine.cuda_pycuda import PyCuda
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.engine_file import read_engine_info
+from retinart.engine.engine_file import check_plan, read_engine_info
+from retinart.engine.errors import MissingDependency
 from retinart.engine.images import Image
+from retinart.engine.info import Precision
 from retinart.engine.matching import match
-from retinart.engine.tensorrt_runner import TensorRTRunner, load_engine
+from retinart.engine.tensorrt_api import load_tensorrt, problems_log
+from retinart.engine.tensorrt_runner import TensorRTRunner
 from retinart.engine.timing import StageClock
 from retinart.engine.video import VideoReader, VideoWriter
 
-Figures = dict[str, Any]
 WARM = 20
 
 
-def compare(engine: Path, images: Sequence[Image], want: Iterable[Detections]) -> Figures:
-    """The engine's detections against OpenVINO's, plain, with graphs, and resized on the GPU."""
-    pairs = list(zip(images, want, strict=True))
+def validity(engine: Path) -> Figures:
+    """What TensorRT-RTX says of an engine on this GPU, before it loads it: why it would refuse."""
+    info = read_engine_info(engine)
+    plan, trt = check_plan(engine, info), load_tensorrt(info.runtime)
+    log: Any = problems_log(trt)
+    runtime: Any = trt.Runtime(log)
+    if not hasattr(runtime, "get_engine_validity"):
+        return {"not asked": f"{info.runtime} {trt.__version__} has no such question"}
+    verdict, flags = runtime.get_engine_validity(plan)
+    kinds: Any = getattr(trt, "EngineInvalidityDiagnostics", None)
+    members = getattr(kinds, "__members__", {})
+    why = [name for name, kind in members.items() if flags & kind.value]
+    figures = {"engine": verdict.name, "why": why, "log": log.errors[-3:]}
+    return judged(figures, ["the runtime refuses it"] if verdict.name == "INVALID" else [])
 
-    def variant(graphs: bool, gpu_resize: bool) -> Figures:
-        matched = missing = extra = 0
-        with Detector(engine, graphs=graphs, gpu_resize=gpu_resize) as detect:
-            for image, expected in pairs:
-                for _ in range(3):  # plain, captured, replayed
-                    found = detect(image)
-                full = len(expected) == detect.thresholds.detections_per_img
-                floor = float(expected.confidence[-1]) if full else detect.thresholds.score_thresh
-                result = match(expected, found, floor=floor)
-                matched, missing = matched + result.matched, missing + result.missing
-                extra += result.extra
-            figures = {"matched": matched, "missing": missing, "extra": extra}
-            return _with_graph(figures, _no_graph(detect))
 
-    return _each(
-        {
-            "no graph": lambda: variant(False, False),
-            "graph": lambda: variant(True, False),
-            "GPU resize": lambda: variant(True, True),
+def load_and_run(engine: Path, image: Image) -> Figures:
+    """Whether it works at all. The first run is where TensorRT-RTX compiles its kernels."""
+    start = time.perf_counter()
+    with Detector(engine, contexts=1, graphs=False) as detect:
+        load = time.perf_counter() - start
+        first = _ms(lambda: detect(image))
+        later = [_ms(lambda: detect(image)) for _ in range(5)]
+        return {
+            "load s": round(load, 2),
+            "first run s": round(first / 1000, 2),
+            "later runs ms": round(float(np.median(later)), 2),
+            "detections": len(detect(image)),
         }
-    )
+
+
+def compare(
+    engine: Path, images: Sequence[Image], precision: Precision, references: Mapping[str, Path]
+) -> Figures:
+    """Detections against the references, and those of graphs against those of plain launches.
+
+    Args:
+        engine: to look at.
+        images: each (H, W, 3) uint8 BGR.
+        precision: of its file; says which bar holds.
+        references: files of detections on the same images, by the runtime that found them.
+    """
+    plain: list[Detections] = []
+
+    def no_graph() -> Figures:
+        with Detector(engine, contexts=1, graphs=False) as detect:
+            plain[:] = [detect(image) for image in images]
+        return _against(references, plain, precision, detect)
+
+    def graph() -> Figures:
+        with Detector(engine, contexts=1) as detect:
+            found = [detect(image) for _ in range(3) for image in images]  # the first one is plain
+            why = _no_graph(detect)
+        differ = sum(not same(a, b) for a, b in zip(plain * 3, found, strict=True))
+        faults = [f"{differ} results differ from those without a graph, none shall"] * bool(differ)
+        return judged(_with_graph({"results": len(found), "differ": differ}, why), faults)
+
+    return _each({"no graph": no_graph, "graph": graph})
+
+
+def gpu_resize(
+    engine: Path, images: Sequence[Image], precision: Precision, references: Mapping[str, Path]
+) -> Figures:
+    """Detections of images that the GPU resized, which is OpenCV's work to one grey level.
+
+    So FP32 is held to what FP16 is.
+    """
+    with Detector(engine, contexts=1, gpu_resize=True) as detect:
+        found = [detect(image) for image in images]
+        why = _no_graph(detect)
+    bar: Precision = "fp16" if precision == "fp32" else precision
+    return _with_graph(_against(references, found, bar, detect), why)
 
 
 def latency(engine: Path, image: Image, repeats: int = 300) -> Figures:
     """Percentiles in ms of one image: by the GPU's own clock, and from image to detections."""
-    info = read_engine_info(engine)
-    frames, _ = info.model.resize.apply([image])
 
     def variant(graphs: bool) -> Figures:
-        runner = load_engine(engine, info, graphs=graphs, contexts=1)
-        try:
-            device = [runner.device_ms(frames) for _ in range(WARM + repeats)]
-            why = runner.no_graph
-        finally:
-            runner.close()
         with Detector(engine, graphs=graphs, contexts=1) as detect:
+            frames, _ = detect.info.resize.apply([image])
+            runner: Any = detect._open()
+            device = [runner.device_ms(frames) for _ in range(WARM + repeats)]
             whole = [_ms(lambda: detect(image)) for _ in range(WARM + repeats)]
-            why = why or _no_graph(detect)
+            why = _no_graph(detect)
         figures = {"device": percentiles(device), "end to end": percentiles(whole)}
         return _with_graph(figures, why)
 
-    return _each({"no graph": lambda: variant(False), "graph": lambda: variant(True)})
+    return _each({"graph": lambda: variant(True), "no graph": lambda: variant(False)})
 
 
-def throughput(engine: Path, image: Image, seconds: float = 2.0) -> Figures:
-    """Images a second over batches of 1 to 32, with 1 to 4 contexts in as many threads."""
+def throughput(
+    engine: Path,
+    image: Image,
+    seconds: float = 2.0,
+    batches: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    contexts: Sequence[int] = (1, 2, 3, 4),
+) -> Figures:
+    """Images a second over sizes of batches, and over contexts that as many threads use at once.
 
-    def variant(contexts: int) -> Figures:
-        figures: Figures = {}
-        with Detector(engine, contexts=contexts) as detect:
-            for batch in (1, 2, 4, 8, 16, 32):
-                images = [image] * batch
-                _warm(detect, images, contexts)
+    The engine is loaded once, as each loading of it may compile its kernels anew.
+    """
+    with Detector(engine, contexts=max(contexts)) as detect:
+
+        def variant(batch: int) -> Figures:
+            images = [image] * batch
+            _warm(detect, images, max(contexts))
+            figures: Figures = {}
+            for count in contexts:
                 start = time.perf_counter()
                 work = partial(_until, start + seconds, partial(detect, images), batch)
-                with ThreadPoolExecutor(contexts) as pool:
-                    done = sum(pool.map(work, range(contexts)))
-                figures[f"batch {batch}"] = round(done / (time.perf_counter() - start), 1)
+                with ThreadPoolExecutor(count) as pool:
+                    done = sum(pool.map(work, range(count)))
+                rate = round(done / (time.perf_counter() - start), 1)
+                figures[f"{count} contexts"] = rate
             return _with_graph(figures, _no_graph(detect))
 
-    return _each({f"{n} contexts": partial(variant, n) for n in (1, 2, 4)})
+        return _each({f"batch {n}": partial(variant, n) for n in batches})
 
 
 def streams(engine: Path, image: Image, frames: int = 500) -> Figures:
@@ -126,7 +182,12 @@ def endurance(engine: Path, image: Image, frames: int) -> Figures:
         for _ in range(frames):
             detect(image)
         after = _memory()
-    return {"frames": frames, "before": before, "after": after}
+    faults = [
+        f"{kind} grew by {after[kind] - before[kind]}, at most {most} is taken for noise"
+        for kind, most in GROWTH.items()
+        if after[kind] - before[kind] > most
+    ]
+    return judged({"frames": frames, "before": before, "after": after}, faults)
 
 
 def threads(engine: Path, images: Sequence[Image], count: int = 8) -> Figures:
@@ -136,32 +197,47 @@ def threads(engine: Path, images: Sequence[Image], count: int = 8) -> Figures:
 
         def work(_: int) -> int:
             found = [detect(image) for _ in range(5) for image in images]
-            same = (match(a, b, floor=0.0).same for a, b in zip(want * 5, found, strict=True))
-            return sum(not s for s in same)
+            alike = (match(a, b, floor=0.0).same for a, b in zip(want * 5, found, strict=True))
+            return sum(not s for s in alike)
 
         with ThreadPoolExecutor(count) as pool:
             wrong = sum(pool.map(work, range(count)))
-    return {"threads": count, "images": count * 5 * len(images), "differ": wrong}
+    figures = {"threads": count, "images": count * 5 * len(images), "differ": wrong}
+    faults = [f"{wrong} results differ from one thread's, none shall"] * bool(wrong)
+    if not any(map(len, want)):
+        faults.append("there is nothing to compare: no detection")
+    return judged(figures, faults)
 
 
-def torch_compile(checkpoint: Path, size: tuple[int, int], repeats: int = 100) -> Figures:
+def torch_compile(engine: Path, mode: str, repeats: int = 100) -> Figures:
     """ms an image of the same network in PyTorch: compiled, FP16, channels last, batch 1.
 
     The network alone, from normalised pixels on the GPU to raw heads: no resize, no copy, no NMS,
-    so that it is at an advantage.
+    so that it is at an advantage. Its weights are random, which is as fast.
+
+    Args:
+        engine: whose network and size it is; not loaded.
+        mode: of torch.compile. "reduce-overhead" captures CUDA graphs, as our engines do;
+            "max-autotune" tries kernels out too, which takes many minutes for R101.
+        repeats: images that are timed.
     """
     import torch
 
-    from retinart.export.checkpoint import load_any
+    from retinart.train.retinanet import build_retinanet
 
-    loaded = load_any(checkpoint)
-    model: Any = loaded.model.cuda().half()
+    info = read_engine_info(engine).model
+    model: Any = build_retinanet(info.variant).eval().cuda().half()
     model = model.to(memory_format=torch.channels_last)
-    compiled: Callable[..., Any] = torch.compile(model, mode="max-autotune")
-    x = torch.randn(1, 3, *size, device="cuda").half().to(memory_format=torch.channels_last)
+    compiled: Callable[..., Any] = torch.compile(model, mode=mode)
+    x = torch.randn(1, 3, *info.max_size, device="cuda").half()
+    x = x.to(memory_format=torch.channels_last)
     times = []
     event: Callable[..., Any] = torch.cuda.Event
+    begin = time.perf_counter()
     with torch.inference_mode():
+        compiled(x)
+        torch.cuda.synchronize()
+        compile_seconds = time.perf_counter() - begin
         for _ in range(WARM + repeats):
             start, end = (event(enable_timing=True) for _ in range(2))
             start.record()
@@ -169,7 +245,23 @@ def torch_compile(checkpoint: Path, size: tuple[int, int], repeats: int = 100) -
             end.record()
             end.synchronize()
             times.append(start.elapsed_time(end))
-    return percentiles(times)
+    return {"mode": mode, "compile s": round(compile_seconds, 1), **percentiles(times)}
+
+
+def _against(
+    references: Mapping[str, Path],
+    found: Sequence[Detections],
+    precision: Precision,
+    detect: Detector,
+) -> Figures:
+    figures, faults = Figures(), [] if references else ["there are no references"]
+    for name, path in references.items():
+        want = load_detections(path)
+        figures[name], wrong = compared(
+            want, found, precision, detect.thresholds, slack=SLACK[name]
+        )
+        faults += [f"{name}: {text}" for text in wrong]
+    return judged(figures, faults)
 
 
 def _rate(items: Iterable[object]) -> float:
@@ -207,6 +299,8 @@ def _each(variants: Mapping[str, Callable[[], Figures]]) -> Figures:
             figures[name] = work()
         except Incomplete as error:
             figures[name], good = error.figures, False
+        except (ImportError, MissingDependency):  # the others would lack it as well
+            raise
         except Exception as error:  # whatever a GPU throws is a finding
             figures[name], good = f"{type(error).__name__}: {error}", False
     if not good:

@@ -1,47 +1,35 @@
-"""The CPU's part: files in each precision, engines of them, and reference detections."""
+"""The CPU's part of the work: files in each precision, engines of them, reference detections."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import torch
-
-from retinart.calib.calibrate import CalibrationSettings, calibrate
-from retinart.calib.convert import ConvertSettings, convert
-from retinart.engine.detections import Detections
+from retinart.benchmarks.gpu.bundle import save_detections
 from retinart.engine.detector import Detector
 from retinart.engine.engine_file import EngineInfo, read_engine_info
 from retinart.engine.files import sha256
 from retinart.engine.gpu import find_gpus
 from retinart.engine.images import Image, list_images
-from retinart.engine.info import Precision, read_info
+from retinart.engine.info import Precision
 from retinart.engine.tensorrt_api import RuntimeName, load_tensorrt
-from retinart.export.build import BuildSettings, build_engine, choose_runtime
-from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.checkpoint import save_checkpoint
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "int8+fp16")
+# In the order in which they are seen: small ones first, as they tell the most for their weight.
+PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "fp32", "int8+fp16")
 BATCHES = (1, 8, 32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """One network at one size, in every precision."""
-
-    name: str
-    imgsz: int
-    checkpoint: Path
-    files: dict[Precision, Path]
+JUDGES: tuple[Literal["onnxruntime", "openvino"], ...] = ("onnxruntime", "openvino")
 
 
 def random_checkpoint(backbone: str, path: Path) -> Path:
     """A checkpoint of 80 classes with random weights: as fast as a trained one."""
     if not path.exists():
+        import torch
+
+        from retinart.train.checkpoint import save_checkpoint
+        from retinart.train.presets import preset
+        from retinart.train.retinanet import build_retinanet
+
         torch.manual_seed(0)
         variant = preset(backbone, 80)
         classes = tuple(f"class {i}" for i in range(80))
@@ -57,11 +45,18 @@ def model_files(name: str, imgsz: int, folder: Path) -> dict[Precision, Path]:
 
 def export_model(
     name: str, checkpoint: Path | None, imgsz: int, images: str, folder: Path
-) -> Model:
+) -> list[str]:
     """Export a checkpoint and calibrate it; files that are there are taken.
 
     Without a checkpoint, `name` is a backbone, which gets random weights.
+
+    Returns:
+        The names of the files.
     """
+    from retinart.calib.calibrate import CalibrationSettings, calibrate
+    from retinart.calib.convert import ConvertSettings, convert
+    from retinart.export.export import ExportSettings, export_checkpoint
+
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint is None:
         checkpoint = random_checkpoint(name, folder / f"{name}.pt")
@@ -76,21 +71,45 @@ def export_model(
     for source, half in halves:
         if not paths[half].exists():
             convert(paths[source], paths[half], ConvertSettings(images=images, num=num))
-    return Model(name=name, imgsz=imgsz, checkpoint=checkpoint, files=paths)
+    return [path.name for path in paths.values()]
+
+
+def runtime_version(runtime: RuntimeName | Literal["auto"]) -> str:
+    """Which runtime engines are built for here."""
+    from retinart.export.build import BuildSettings, choose_runtime
+
+    chosen = choose_runtime(BuildSettings(runtime=runtime), find_gpus())
+    return f"{chosen} {load_tensorrt(chosen).__version__}"
 
 
 def build_model(
-    path: Path, runtime: RuntimeName | Literal["auto"], nms: Literal["auto", "native"] = "auto"
-) -> tuple[Path, EngineInfo]:
-    """The engine of a file for batches of 1 to 32, beside it; one that fits is taken."""
-    output = path.with_suffix(".native.engine" if nms == "native" else ".engine")
+    path: Path,
+    output: Path,
+    runtime: RuntimeName | Literal["auto"],
+    nms: Literal["auto", "native"] = "auto",
+) -> dict[str, Any]:
+    """The engine of a file for batches of 1 to 32; one that is there and fits is taken.
+
+    Returns:
+        What there is to say of it.
+    """
+    from retinart.export.build import BuildSettings, build_engine
+
     settings = BuildSettings(runtime=runtime, batch=BATCHES, nms=nms)
-    there = _built(path, output, settings)
-    return output, there or build_engine(path, output, settings).info
+    info = _built(path, output, settings) or build_engine(path, output, settings).info
+    return {
+        "nms": info.nms,
+        "seconds": round(info.build_seconds, 1),
+        "MiB": round(output.stat().st_size / (1 << 20), 1),
+        "for": f"{info.runtime} {info.version}",
+        "gpu": info.gpu,
+    }
 
 
-def _built(path: Path, output: Path, settings: BuildSettings) -> EngineInfo | None:
+def _built(path: Path, output: Path, settings: Any) -> EngineInfo | None:
     """An earlier run's engine, if this one would build the same."""
+    from retinart.export.build import choose_runtime
+
     if not output.exists():
         return None
     info, gpus = read_engine_info(output), find_gpus()
@@ -104,27 +123,15 @@ def _built(path: Path, output: Path, settings: BuildSettings) -> EngineInfo | No
     return info if fits else None
 
 
-class Found:
-    """Detections of images, printed as how many there are."""
+def reference(
+    path: Path, images: Sequence[Image], judge: Literal["onnxruntime", "openvino"], output: Path
+) -> str:
+    """Write what a runtime finds on each image with the same file.
 
-    def __init__(self, found: list[Detections]) -> None:
-        self._found = found
-
-    def __iter__(self) -> Iterator[Detections]:
-        return iter(self._found)
-
-    def __str__(self) -> str:
-        return f"{sum(map(len, self._found))} detections on {len(self._found)} images"
-
-
-def reference(path: Path, images: Sequence[Image]) -> Found:
-    """What OpenVINO finds on each image with the same file."""
-    with Detector(path, runtime="openvino") as detect:
-        return Found([detect(image) for image in images])
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of a file's fixed input."""
-    canvas = read_info(path).resize.canvas
-    assert canvas is not None
-    return canvas
+    ONNX Runtime runs the file's own NMS, as the engine does, and is the strict judge; OpenVINO's
+    boxes are clipped to the image before NMS, and not to the frame.
+    """
+    with Detector(path, runtime=judge) as detect:
+        found = [detect(image) for image in images]
+    save_detections(output, found)
+    return f"{sum(map(len, found))} detections on {len(found)} images"

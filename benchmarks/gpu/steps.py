@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.gpu.worker import Incomplete, Lost, Work
-from retinart.engine.errors import BadInput
+from retinart.benchmarks.gpu.worker import Incomplete, Lost, Missing, Work
+from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.files import atomic_path
 
 NO_TIME = "the time was up: run it again with the same --out"
@@ -20,7 +20,8 @@ class Steps:
 
     Args:
         out: written after every step, and taken over if it is there; None for nowhere.
-        call: does a step's work.
+        call: does a step's work, within so many seconds (None: its own number).
+        where: what works, such as the name of a GPU; noted with each result.
         seconds: after which no step is begun.
         retry: begin what failed in an earlier run again.
     """
@@ -29,11 +30,12 @@ class Steps:
         self,
         out: Path | None = None,
         *,
-        call: Callable[[Work], Any] = lambda work: work(),
+        call: Callable[[Work, float | None], Any] = lambda work, limit: work(),
+        where: str = "",
         seconds: float = float("inf"),
         retry: bool = False,
     ) -> None:
-        self._out, self._call = out, call
+        self._out, self._call, self._where = out, call, where
         self._end = time.monotonic() + seconds
         self._over = ("done",) if retry else ("done", "FAILED")
         self.results: dict[str, dict[str, Any]] = {}
@@ -49,25 +51,46 @@ class Steps:
         old, new = self.results.get(name), json.loads(json.dumps(value, default=str))
         if old is not None and old["result"] != new:
             differ = [k for k in new if old["result"].get(k) != new[k]]
-            raise BadInput(
-                f"{self._out} is of another {', '.join(differ)}", fix="Name another file with --out"
-            )
+            if differ:
+                raise BadInput(
+                    f"{self._out} is of another {', '.join(differ)}",
+                    fix="Name another file with --out",
+                )
+        if old is None:
+            self.note(name, value)
+
+    def note(self, name: str, value: Any) -> None:
+        """Something that was found without work."""
         self._note(name, "done", time.perf_counter(), value)
+
+    def forget(self, name: str) -> None:
+        """Let a step run again, as what it made is gone."""
+        self.results.pop(name, None)
 
     def over(self, name: str) -> bool:
         """Whether an earlier run has its result."""
         return self.results.get(name, {}).get("state") in self._over
 
-    def run(self, name: str, work: Work) -> Any:
-        """The result of a step; None when it failed, or there was no time for it."""
+    def run(self, name: str, work: Work, limit: float | None = None) -> Any:
+        """The result of a step; None when it failed, was skipped, or an earlier run did it.
+
+        Args:
+            name: of the step.
+            work: gives the result.
+            limit: seconds after which it has failed.
+        """
+        if self.over(name):
+            return None
         if time.monotonic() > self._end:
             self.skip(name, NO_TIME)
             return None
         start = time.perf_counter()
         try:
-            value = self._call(work)
+            value = self._call(work, limit)
         except Incomplete as error:
             self._note(name, "FAILED", start, error.figures)
+        except (Missing, MissingDependency, ImportError) as error:
+            self._note(name, "skipped", start, str(error))
         except Lost as error:
             self._note(name, "FAILED", start, str(error))
         except Exception as error:  # whatever a GPU throws is a finding
@@ -77,22 +100,14 @@ class Steps:
             return value
         return None
 
-    def value(self, name: str, work: Work, *, after: Callable[[], Any] = lambda: True) -> Value:
-        """A step whose result later ones need; if an earlier run did it, then when they ask.
-
-        Args:
-            name: of the step.
-            work: gives the result, quickly when its files are there.
-            after: asked before; the step is skipped when it gives None.
-        """
-        value = Value(self, name, work, after)
-        if not self.over(name):
-            value()
-        return value
-
     def skip(self, name: str, why: str) -> None:
-        """A step that cannot run here."""
-        self._note(name, "skipped", time.perf_counter(), why)
+        """A step that cannot run here, if no earlier run did it."""
+        if not self.over(name):
+            self._note(name, "skipped", time.perf_counter(), why)
+
+    def good(self, name: str) -> bool:
+        """Whether a step went well, now or in an earlier run."""
+        return self.results.get(name, {}).get("state") == "done"
 
     def count(self, state: str) -> int:
         """How many steps ended so."""
@@ -102,36 +117,13 @@ class Steps:
         seconds = round(time.perf_counter() - start, 1)
         shown = json.loads(json.dumps(value, default=str))
         print(f"{state:<8} {seconds:>7} s  {name}: {json.dumps(shown)}", flush=True)
-        if self.over(name) and state != "FAILED":
-            return  # what an earlier run found out, and how long it took, stands
         self.results[name] = {"state": state, "seconds": seconds, "result": shown}
+        if self._where:
+            self.results[name]["on"] = self._where
         if self._out is not None:
             with atomic_path(self._out) as temporary:
                 text = json.dumps(self.results, indent=1) + "\n"
                 temporary.write_text(text, encoding="utf-8")
-
-
-class Value:
-    """The result of a step, which is run at the first call if it was not before."""
-
-    def __init__(self, steps: Steps, name: str, work: Work, after: Callable[[], Any]) -> None:
-        self._steps, self._name, self._work, self._after = steps, name, work, after
-        self._known: list[Any] = []
-
-    def __call__(self) -> Any:
-        """None when the step failed, now or in an earlier run."""
-        if not self._known:
-            self._known.append(self._run())
-        return self._known[0]
-
-    def _run(self) -> Any:
-        known = self._steps.results.get(self._name)
-        if known is not None and known["state"] == "FAILED" and self._steps.over(self._name):
-            return None
-        if self._after() is None:
-            self._steps.skip(self._name, "what it needs is not there")
-            return None
-        return self._steps.run(self._name, self._work)
 
 
 def _read(out: Path) -> dict[str, dict[str, Any]]:

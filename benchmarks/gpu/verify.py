@@ -1,11 +1,16 @@
-"""Everything that only a GPU can show, in one run: `python -m retinart.benchmarks.gpu.verify`.
+"""Everything that only a GPU can show, in one run or in two on two machines.
 
     python -m retinart.benchmarks.gpu.verify --checkpoint CKPT.pth --images DIR --out result.json
 
-It exports, calibrates, builds and makes reference detections on the CPU, and then loads, runs,
-compares and measures on the GPU. Without a GPU it goes as far as that, says what it skipped, and
-exits 3. A step that fails is reported with its message, and the others run: work is done in another
-process, which is a fresh one after a failure, even after one that ended it. The results are written
+exports, calibrates, builds and makes reference detections on the CPU, and then loads, runs,
+compares and measures on the GPU. Where the GPU's machine lacks what the CPU's part needs:
+
+    python -m retinart.benchmarks.gpu.verify --checkpoint CKPT.pth --images DIR --prepare FOLDER
+    python -m retinart.benchmarks.gpu.verify --run FOLDER --out result.json     # on the other one
+
+Without a GPU it goes as far as it can, says what it skipped, and exits 3. A step that fails, or
+whose figures are over their limit (judge.py), is reported, and the others run; the exit code is 1
+then. Work is done in another process, which is a fresh one after a failure. The results are written
 after every step, and the same command goes on from there. After --minutes no step is begun, which
 also exits 3. What has run on which GPU goes into docs/gpu-verification.md, and the output into
 benchmarks/results/.
@@ -16,28 +21,29 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.gpu.steps import Steps, Value
+from retinart.benchmarks.gpu.bundle import Bundle
+from retinart.benchmarks.gpu.code import code_hash
+from retinart.benchmarks.gpu.models import PRECISIONS
+from retinart.benchmarks.gpu.see import SeeSettings, see
+from retinart.benchmarks.gpu.steps import Steps
 from retinart.benchmarks.gpu.worker import Worker
 from retinart.engine.errors import BadInput, RetinartError
-from retinart.engine.files import sha256
-from retinart.engine.gpu import find_gpus
-from retinart.engine.images import Image, list_images, read_image
+from retinart.engine.gpu import Gpu, find_gpus
 
-NO_GPU = "there is no GPU here"
+SHORT = {"batches": (1, 8, 32), "contexts": (1, 2)}
+FULL = {"batches": (1, 2, 4, 8, 16, 32), "contexts": (1, 2, 3, 4)}
 
 # What a flag is that is not given: without and with --full.
 DEFAULTS: dict[str, tuple[Any, Any]] = {
-    "imgsz": ([800], [400, 600, 800]),
+    "imgsz": ([800], [400, 500, 600, 700, 800]),
     "backbones": ([], ["resnet50", "resnet101"]),
     "frames": (2000, 20_000),
     "seconds": (0.5, 2.0),
-    "limit": (300, 1800),
 }
 
 
@@ -47,14 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, choice in DEFAULTS.items():
         if getattr(args, name) is None:
             setattr(args, name, choice[args.full])
-    worker = Worker(args.limit)
+    minutes = (9 if args.prepare is None else 0) if args.minutes is None else args.minutes
+    worker = Worker(300)
     try:
-        seconds = 60 * args.minutes or float("inf")
-        steps = Steps(args.out, call=worker.call, seconds=seconds, retry=args.retry)
-        _run(args, steps)
+        gpus = find_gpus()
+        steps = Steps(
+            _out(args),
+            call=worker.call,
+            where=gpus[0].name if gpus else "a CPU",
+            seconds=60 * minutes or float("inf"),
+            retry=args.retry,
+        )
+        _run(args, steps, gpus)
     except RetinartError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ImportError as error:
+        print(f"error: something is not installed here: {error}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here, if it has --out", file=sys.stderr)
         return 130
@@ -65,151 +81,101 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 3 if skipped else 0
 
 
-def _run(args: argparse.Namespace, steps: Steps) -> None:
-    from retinart.benchmarks.gpu import models
-
-    gpus = find_gpus()
-    if not args.checkpoint.is_file():
-        raise BadInput(f"there is no checkpoint at {args.checkpoint}", fix="Check the path")
-    steps.same("environment", _environment(args, gpus))
-    images = [read_image(path) for path in list_images(args.images)[: args.num_images]]
-    checkpoints: dict[str, Path | None] = {
-        "given": args.checkpoint,
-        **dict.fromkeys(args.backbones),
-    }
-    for name, checkpoint in checkpoints.items():
-        for imgsz in args.imgsz:
-            title = f"{name} at {imgsz}"
-            work = partial(models.export_model, name, checkpoint, imgsz, args.images, args.models)
-            model = steps.value(f"export and calibrate {title}", work)
-            for precision, path in models.model_files(name, imgsz, args.models).items():
-                _Engine(args, steps, f"{title}, {precision}", path, model, bool(gpus)).see(images)
-            _torch_compile(steps, f"torch.compile FP16, {title}", model, bool(gpus))
+def _run(args: argparse.Namespace, steps: Steps, gpus: list[Gpu]) -> None:
+    steps.note("environment", _environment(gpus))
+    if args.run is not None:
+        bundle = Bundle.load(args.run)
+        steps.same("of", {**bundle.of, "code that runs": code_hash()})
+    else:
+        bundle = _prepare(args, steps)
+    if args.prepare is None:
+        depth: dict[str, Any] = FULL if args.full else SHORT
+        settings = SeeSettings(
+            gpu=bool(gpus),
+            frames=args.frames,
+            seconds=args.seconds,
+            compile_mode=args.compile_mode,
+            limit=args.limit,
+            **depth,
+        )
+        see(bundle, steps, settings)
 
 
-class _Engine:
-    """One file's engine, and on a GPU all that there is to see of it."""
+def _prepare(args: argparse.Namespace, steps: Steps) -> Bundle:
+    """The CPU's part, whose modules the GPU's machine may lack."""
+    from retinart.benchmarks.gpu.prepare import PrepareSettings, prepare, say_weights
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        steps: Steps,
-        title: str,
-        path: Path,
-        model: Value,
-        gpu: bool,
-    ) -> None:
-        from retinart.benchmarks.gpu import models
-
-        self._args, self._steps, self._title, self._gpu = args, steps, title, gpu
-        self._path = path
-        self._build: Any = partial(models.build_model, path, args.runtime)
-        self._built = steps.value(f"build {title}", self._build, after=model)
-        self._model = model
-
-    def see(self, images: list[Image]) -> None:
-        """Every check; those of detections for the weights that were given."""
-        from retinart.benchmarks.gpu import checks, models
-
-        one: dict[str, Any] = {"image": images[0]}
-        if self._title.startswith("given"):
-            work = partial(models.reference, self._path, images)
-            want = self._steps.value(f"reference of {self._title}", work, after=self._model)
-            compare = partial(checks.compare, images=images)
-            self._check("detections against OpenVINO's", compare, want=want)
-            self._native(compare, want)
-            self._check("8 threads", partial(checks.threads, images=images))
-            memory = partial(checks.endurance, **one, frames=self._args.frames)
-            self._check("memory", memory)
-        self._check("latency", partial(checks.latency, **one))
-        self._check("throughput", partial(checks.throughput, **one, seconds=self._args.seconds))
-        self._check("streams", partial(checks.streams, **one))
-
-    def _native(self, compare: Callable[..., Any], want: Value) -> None:
-        """Detections with the file's own NMS, where the engine has the plugin's."""
-        name = f"native NMS, {self._title}"
-        if not self._gpu or self._steps.over(name):
-            return
-        built = self._built()
-        if built is not None and built[1].nms == "native":
-            self._steps.run(name, partial(str, "the engine's own"))
-        elif built is not None:
-            work = partial(self._build, nms="native")
-            native = self._steps.value(f"build {self._title}, native NMS", work)
-            self._check("native NMS", compare, want=want, of=native)
-
-    def _check(
-        self,
-        name: str,
-        work: Callable[..., Any],
-        *,
-        want: Value | None = None,
-        of: Value | None = None,
-    ) -> None:
-        """A check on the GPU: `work` of the engine's path, and of what it shall find."""
-        name = f"{name}, {self._title}"
-        if self._steps.over(name):
-            return
-        if not self._gpu:
-            self._steps.skip(name, NO_GPU)
-            return
-        built = (of or self._built)()
-        expected = {} if want is None else {"want": want()}
-        if built is None or None in expected.values():
-            self._steps.skip(name, "its engine was not built, or has no reference")
-            return
-        self._steps.run(name, partial(work, built[0], **expected))
+    if args.checkpoint is None or args.images is None:
+        raise BadInput("there is no --checkpoint or no --images", fix="Give both, or --run FOLDER")
+    settings = PrepareSettings(
+        checkpoint=args.checkpoint,
+        images=args.images,
+        num_images=args.num_images,
+        imgsz=args.imgsz,
+        precisions=args.precisions,
+        backbones=args.backbones,
+        runtime=args.runtime,
+        models=args.models,
+    )
+    bundle = prepare(settings, args.prepare or args.models / "prepared", steps)
+    if args.prepare is not None:
+        say_weights(args.prepare, args.split)
+    return bundle
 
 
-def _torch_compile(steps: Steps, name: str, model: Value, gpu: bool) -> None:
-    from retinart.benchmarks.gpu import checks, models
-
-    if steps.over(name):
-        return
-    made = model() if gpu else None
-    if made is None:
-        steps.skip(name, "its model was not exported" if gpu else NO_GPU)
-        return
-    size = models.size_of(made.files["fp32"])
-    steps.run(name, partial(checks.torch_compile, made.checkpoint, size))
+def _out(args: argparse.Namespace) -> Path | None:
+    """Where the results go; those of --prepare beside its folder, so that it goes on from there."""
+    out: Path | None = args.out
+    if out is None and args.prepare is not None:
+        out = args.prepare.with_name(f"{args.prepare.name}.json")
+    return out
 
 
-def _environment(args: argparse.Namespace, gpus: list[Any]) -> dict[str, Any]:
-    """Of what the results are."""
+def _environment(gpus: list[Gpu]) -> dict[str, Any]:
+    """Where this run is; not compared with where an earlier one was."""
     versions = {}
     for name in ("retinart", "tensorrt", "tensorrt-rtx-cu13", "pycuda", "torch", "openvino"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
-    return {
-        "python": platform.python_version(),
-        "gpus": [str(g) for g in gpus],
-        **versions,
-        "checkpoint": sha256(args.checkpoint),
-        "images": f"{args.num_images} of {args.images}",
-        "runtime": args.runtime,
-    }
+    return {"python": platform.python_version(), "gpus": [str(g) for g in gpus], **versions}
+
+
+def _size(text: str) -> int:
+    """Bytes of "48M"."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "M")
+    shifts = {"K": 10, "M": 20, "G": 30}
+    if not number.isdecimal() or not int(number) or unit not in shifts:
+        raise argparse.ArgumentTypeError(f"{text} is no size: give 48M or the like")
+    return int(number) << shifts[unit]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m retinart.benchmarks.gpu.verify", description=(__doc__ or "").split(":")[0]
+        prog="python -m retinart.benchmarks.gpu.verify",
+        description=(__doc__ or "").split("\n")[0],
     )
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="trained weights, whose detections count")
-    add("--images", required=True, help="folder, file or glob")
+    half = parser.add_mutually_exclusive_group()
+    half.add_argument("--prepare", type=Path, metavar="FOLDER", help="only the CPU's part, for it")
+    half.add_argument("--run", type=Path, metavar="FOLDER", help="only the GPU's part, from it")
+    add("--checkpoint", type=Path, help="trained weights, whose detections count")
+    add("--images", help="folder, file or glob")
     add("--num-images", type=int, default=8, help="images to compare on (default 8)")
     add("--full", action="store_true", help="every size and network, and longer: for hours")
     add("--imgsz", type=int, nargs="+", help="shorter sides (default 800)")
+    add("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default all")
     add("--backbones", nargs="*", help="random weights as well (default none)")
     add("--runtime", choices=("auto", "tensorrt", "tensorrt-rtx"), default="auto")
+    add("--split", type=_size, help="make FOLDER/packs/1, ... of at most so much, such as 48M")
     add("--frames", type=int, help="of the memory check (default 2000)")
     add("--seconds", type=float, help="of each measurement of throughput (default 0.5)")
-    add("--minutes", type=float, default=9, help="begin no step after (default 9; 0 for no end)")
-    add("--limit", type=float, help="seconds after which a step has failed (default 300)")
+    add("--compile-mode", default="reduce-overhead", help="of torch.compile (default %(default)s)")
+    add("--minutes", type=float, help="begin no step after (default 9; --prepare: 0, no end)")
+    add("--limit", type=float, help="seconds for any step (default: its own)")
     add("--retry", action="store_true", help="what failed in the run that wrote --out, once more")
-    add("--models", type=Path, default=Path("build/verify"), help="exported files and engines")
+    add("--models", type=Path, default=Path("build/verify"), help="exported files")
     add("--out", type=Path, help="JSON, written after every step; taken over if it is there")
     return parser
 

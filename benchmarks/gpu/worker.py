@@ -8,6 +8,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from retinart.engine.errors import MissingDependency
+
 Work = Callable[[], Any]
 
 
@@ -27,13 +29,17 @@ class Lost(Exception):
     """The process went wrong, died, or took too long; the message says which."""
 
 
+class Missing(Lost):
+    """What the work needs is not on this machine; the message says what."""
+
+
 class Worker:
     """Runs work in one spawned process, and in a fresh one after any that fails.
 
     A CUDA error can stay with its process for good, and a defect of a native library ends it.
 
     Args:
-        seconds: after which work is stopped.
+        seconds: after which work is stopped, if `call` names no other number.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -41,21 +47,23 @@ class Worker:
         self._process: Any = None
         self._pipe: Connection | None = None
 
-    def call(self, work: Work) -> Any:
+    def call(self, work: Work, seconds: float | None = None) -> Any:
         """What `work` returns; it and that must be picklable.
 
         Raises:
             Incomplete: `work` raised it.
+            Missing: it raised MissingDependency, or ImportError.
             Lost: it raised something else, its process died, or the time was up.
         """
+        seconds = self._seconds if seconds is None else seconds
         if self._pipe is None:
             self._start()
         assert self._pipe is not None
         good = False
         try:
             self._pipe.send(work)
-            if not self._pipe.poll(self._seconds):
-                raise Lost(f"stopped after {self._seconds:g} s")
+            if not self._pipe.poll(seconds):
+                raise Lost(f"stopped after {seconds:g} s")
             kind, value = self._pipe.recv()
             good = kind == "value"
         except (EOFError, OSError) as error:
@@ -66,7 +74,9 @@ class Worker:
                 self.close()
         if kind == "value":
             return value
-        raise Incomplete(value) if kind == "figures" else Lost(value)
+        if kind == "figures":
+            raise Incomplete(value)
+        raise Missing(value) if kind == "missing" else Lost(value)
 
     def close(self) -> None:
         """End the process."""
@@ -96,6 +106,8 @@ def _serve(pipe: Connection) -> None:
             answer = ("value", work())
         except Incomplete as error:
             answer = ("figures", error.figures)
+        except (ImportError, MissingDependency) as error:
+            answer = ("missing", str(error))
         except Exception as error:  # whatever a GPU throws is a finding
             answer = ("error", f"{type(error).__name__}: {error}")
         pipe.send(answer)

@@ -1,0 +1,266 @@
+"""The checks of engines on a GPU, on doubles of TensorRT and CUDA, which are no GPU.
+
+Each of them is seen to pass, and to fail where it must.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_tensorrt import PLAN, FakeTensorRT, engine_info
+
+from recording_gpu import RecordingCuda
+from retinart.benchmarks.gpu import checks, judge, verify
+from retinart.benchmarks.gpu.bundle import load_detections, save_detections
+from retinart.benchmarks.gpu.judge import Bar
+from retinart.benchmarks.gpu.worker import Incomplete
+from retinart.engine.detections import Detections
+from retinart.engine.detector import Detector
+from retinart.engine.engine_file import engine_json
+from retinart.engine.images import Image
+from retinart.engine.info import Thresholds
+from retinart.engine.tensorrt_api import installed, load_tensorrt
+from retinart.engine.tensorrt_runner import TensorRTRunner
+from retinart.engine.timing import StageClock
+from support import make_picture
+
+
+class Doubles:
+    """A detector whose engine runs on doubles of TensorRT and CUDA, which are no GPU."""
+
+    def __init__(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.model, self.captures, self.made = model, True, list[RecordingCuda]()
+        monkeypatch.setattr(checks, "Detector", self.detector)
+
+    def load(self, path: Path, info: Any, **settings: Any) -> TensorRTRunner:
+        self.made.append(cuda := RecordingCuda(captures=self.captures))
+        doubles: Any = {"trt": FakeTensorRT(self.model, cuda), "cuda": cuda}
+        return TensorRTRunner(PLAN, engine_info(self.model, 32), **doubles, **settings)
+
+    def detector(self, path: Path, **settings: Any) -> Detector:
+        detect = Detector(self.model, runtime="onnxruntime")
+        detect._runner = self.load(path, None, **settings)
+        return detect
+
+
+@pytest.fixture
+def doubles(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doubles:
+    return Doubles(model_path, monkeypatch)
+
+
+@pytest.fixture
+def picture() -> Image:
+    return make_picture(0, 96, 128)
+
+
+def test_plain_launches_in_the_place_of_graphs_fail(
+    doubles: Doubles, picture: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        TensorRTRunner,
+        "device_ms",
+        lambda runner, frames: (
+            runner.start(frames, [(96, 128)], runner._info.model.thresholds, StageClock())() and 1.0
+        ),
+    )
+    monkeypatch.setattr(checks, "WARM", 1)
+    good = checks.latency(Path("e"), picture, repeats=2)
+    assert set(good) == {"no graph", "graph"} and set(good["graph"]) == {"device", "end to end"}
+    doubles.captures = False
+    with pytest.raises(Incomplete) as caught:
+        checks.latency(Path("e"), picture, repeats=2)
+    figures = caught.value.figures
+    assert figures["no graph"].keys() == good["no graph"].keys()
+    assert "(900)" in figures["graph"]["plain launches, for want of a graph"]
+
+
+@pytest.fixture
+def references(doubles: Doubles, picture: Image, tmp_path: Path) -> dict[str, Path]:
+    with doubles.detector(Path("e")) as detect:
+        save_detections(path := tmp_path / "found.npz", [detect(picture)])
+    return {"onnxruntime": path}
+
+
+def test_detections_are_judged(
+    doubles: Doubles,
+    picture: Image,
+    references: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compare = partial(checks.compare, Path("e"), [picture], "fp32", references)
+    good = compare()
+    assert (
+        good["no graph"]["onnxruntime"]["alone"] == 0 < good["no graph"]["onnxruntime"]["counted"]
+    )
+    assert good["graph"] == {"results": 3, "differ": 0}
+    assert checks.gpu_resize(Path("e"), [picture], "fp32", references)["onnxruntime"]["alone"] == 0
+    with pytest.raises(Incomplete, match="no references"):
+        checks.compare(Path("e"), [picture], "fp32", {})
+    real = doubles.detector
+
+    def stricter(path: Path, **settings: Any) -> Detector:
+        detect = real(path, **settings)
+        if settings.get("graphs", True):
+            detect.thresholds = dataclasses.replace(detect.thresholds, detections_per_img=3)
+        return detect
+
+    monkeypatch.setattr(checks, "Detector", stricter)
+    with pytest.raises(Incomplete) as caught:
+        compare()
+    assert caught.value.figures["no graph"] == good["no graph"]
+    assert caught.value.figures["graph"][judge.FAULTS][0].startswith("3 results differ")
+    (found,) = load_detections(references["onnxruntime"])
+    moved = dataclasses.replace(found, confidence=found.confidence * 0.9)
+    save_detections(references["onnxruntime"], [moved])
+    with pytest.raises(Incomplete) as caught:
+        compare()
+    (fault,) = caught.value.figures["no graph"][judge.FAULTS]
+    assert fault.startswith("onnxruntime: 0.") and "at least 1 shall" in fault
+
+
+def test_a_variant_that_fails_leaves_the_others(
+    doubles: Doubles,
+    picture: Image,
+    references: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, error = doubles.detector, list[Exception]([RuntimeError("nvcc fatal")])
+
+    def fails(path: Path, **settings: Any) -> Detector:
+        if settings.get("graphs", True):
+            raise error[0]
+        return real(path, **settings)
+
+    monkeypatch.setattr(checks, "Detector", fails)
+    compare = partial(checks.compare, Path("e"), [picture], "fp32", references)
+    with pytest.raises(Incomplete) as caught:
+        compare()
+    assert caught.value.figures["no graph"]["onnxruntime"]["alone"] == 0
+    assert caught.value.figures["graph"] == "RuntimeError: nvcc fatal"
+    error[0] = ModuleNotFoundError("No module named 'pycuda'")
+    with pytest.raises(ModuleNotFoundError):  # the others would lack it too
+        compare()
+
+
+def detections(*rows: tuple[float, float, int]) -> Detections:
+    """Of (x of a box 100 wide, score, class)."""
+    return Detections(
+        xyxy=np.array([[x, 0, x + 100, 100] for x, _, _ in rows], np.float32).reshape(-1, 4),
+        confidence=np.array([score for _, score, _ in rows], np.float32),
+        class_id=np.array([label for _, _, label in rows], np.int32),
+    )
+
+
+def test_which_detections_agree() -> None:
+    bar = Bar(score=0.02, iou=0.9, share=0.75)
+    limits = Thresholds(score_thresh=0.05, nms_thresh=0.5, detections_per_img=4)
+    want = detections((0, 0.9, 1), (300, 0.5, 2), (600, 0.06, 1))
+    for found, counted, alone in (
+        (want, 4, 0),  # the last one is too near the threshold to count
+        (detections((2, 0.91, 1), (300, 0.5, 2)), 4, 0),
+        (detections((8, 0.9, 1), (300, 0.5, 2)), 4, 2),  # its box is elsewhere
+        (detections((0, 0.87, 1), (300, 0.5, 2)), 4, 2),  # its score is another
+        (detections((0, 0.9, 0), (300, 0.5, 2)), 4, 2),  # its class is another
+        (detections((0, 0.9, 1), (0, 0.9, 1), (300, 0.5, 2)), 5, 1),  # twice: one to one
+        (detections((0, 0.9, 1), *[(900, 0.6, 2)] * 3), 2, 0),  # full, so cut at 0.6
+    ):
+        result = judge.agreement(want, found, bar, limits)
+        assert (result.counted, result.alone) == (counted, alone), found
+    near = judge.agreement(want, detections((2, 0.91, 1)), bar, limits)
+    assert near.score_diff == pytest.approx(0.01, abs=1e-6) and near.corner_diff == 2
+    _, faults = judge.compared([detections()], [detections()], "int8", limits)
+    assert "nothing to compare" in faults[0]
+
+
+def test_what_threads_and_memory_are_judged_by(
+    doubles: Doubles, picture: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert checks.threads(Path("e"), [picture], 2)["differ"] == 0
+    sizes = iter([100, 100, 100, 200])
+    monkeypatch.setattr(checks, "_memory", lambda: {"host MB": next(sizes), "GPU MB": 5})
+    assert checks.endurance(Path("e"), picture, 1)["frames"] == 1
+    with pytest.raises(Incomplete) as caught:
+        checks.endurance(Path("e"), picture, 1)
+    assert caught.value.figures[judge.FAULTS] == [
+        "host MB grew by 100, at most 16 is taken for noise"
+    ]
+    real, calls = Detector.__call__, list[int]()
+
+    def forgetful(detect: Detector, image: Any, **other: Any) -> Any:
+        calls.append(1)
+        return detections() if len(calls) == 4 else real(detect, image, **other)
+
+    monkeypatch.setattr(Detector, "__call__", forgetful)
+    with pytest.raises(Incomplete) as caught:
+        checks.threads(Path("e"), [picture], 2)
+    assert caught.value.figures[judge.FAULTS] == ["1 results differ from one thread's, none shall"]
+
+
+def test_throughput_loads_once(doubles: Doubles, picture: Image) -> None:
+    figures = checks.throughput(Path("e"), picture, seconds=0.01, batches=(1, 2))
+    assert list(figures) == ["batch 1", "batch 2"]
+    assert list(figures["batch 2"]) == [f"{n} contexts" for n in (1, 2, 3, 4)]
+    assert len(doubles.made) == 1 and verify.DEFAULTS["imgsz"][1] == [400, 500, 600, 700, 800]
+    seen = checks.load_and_run(Path("e"), picture)
+    assert list(seen) == ["load s", "first run s", "later runs ms", "detections"]
+
+
+def test_why_an_engine_is_refused(tmp_path: Path, model_path: Path, monkeypatch: Any) -> None:
+    """On a double of TensorRT-RTX's question; the real module has these names."""
+    engine = tmp_path / "m.engine"
+    engine.write_bytes(PLAN)
+    engine_json(engine).write_text(engine_info(model_path).to_json())
+    trt: Any = FakeTensorRT(model_path, RecordingCuda())
+    monkeypatch.setattr(checks, "load_tensorrt", lambda _: trt)
+    trt.Runtime = lambda log: SimpleNamespace()
+    assert "has no such question" in checks.validity(engine)["not asked"]
+    kinds = {"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2, "OLD_CUDA_DRIVER": 4}
+    members = {name: SimpleNamespace(value=value) for name, value in kinds.items()}
+    trt.EngineInvalidityDiagnostics = SimpleNamespace(__members__=members)
+    answers = [("VALID", 0), ("SUBOPTIMAL", 0), ("INVALID", 6)]
+
+    def ask(plan: bytes) -> tuple[Any, int]:
+        assert plan == PLAN
+        name, flags = answers.pop(0)
+        return SimpleNamespace(name=name), flags
+
+    trt.Runtime = lambda log: SimpleNamespace(get_engine_validity=ask)
+    assert [checks.validity(engine)["engine"] for _ in range(2)] == ["VALID", "SUBOPTIMAL"]
+    with pytest.raises(Incomplete) as caught:
+        checks.validity(engine)
+    assert caught.value.figures["why"] == ["UNSUPPORTED_CC", "OLD_CUDA_DRIVER"]
+    if not installed("tensorrt-rtx"):
+        pytest.skip("TensorRT-RTX is not installed: its names are not compared")
+    real: Any = load_tensorrt("tensorrt-rtx")
+    assert hasattr(real.Runtime, "get_engine_validity") and real.EngineValidity.INVALID.name
+    assert real.EngineInvalidityDiagnostics.__members__.keys() >= kinds.keys()
+
+
+def test_the_warm_up_reaches_every_context(doubles: Doubles, picture: Image) -> None:
+    with doubles.detector(Path("e"), contexts=2) as detect:
+        checks._warm(detect, [picture], 2)
+        (cuda,) = doubles.made
+        assert cuda.count("make graph") == 2  # a lane of which is run, captured and replayed
+        assert cuda.count("execute") == 2
+        assert cuda.count("launch") == 2 * 2 * 2
+
+
+def test_memory_is_that_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory(RecordingCuda):
+        def memory(self) -> tuple[int, int]:
+            self.check()  # the context is current
+            return 1 << 30, 3 << 30
+
+    monkeypatch.setattr(checks, "PyCuda", Memory)
+    much = np.ones(200 << 20, np.uint8)
+    with_it = checks._memory()
+    del much
+    without = checks._memory()
+    assert with_it["GPU MB"] == 2048
+    assert 150 < with_it["host MB"] - without["host MB"] < 250  # the peak would be the same
