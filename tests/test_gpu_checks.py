@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_tensorrt import PLAN, FakeTensorRT, engine_info
+from fake_tensorrt import PLAN, FakeTensorRT, FakeTensorRTRTX, engine_info
 
 from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu import checks, judge, verify
@@ -40,7 +40,9 @@ class Doubles:
 
     def load(self, path: Path, info: Any, **settings: Any) -> TensorRTRunner:
         self.made.append(cuda := RecordingCuda(captures=self.captures))
-        doubles: Any = {"trt": FakeTensorRT(self.model, cuda), "cuda": cuda}
+        doubles: Any = {"trt": FakeTensorRTRTX(self.model, cuda), "cuda": cuda}
+        if folder := settings.pop("cache_dir", None):
+            settings["kernels"] = Path(folder) / "engine"
         return TensorRTRunner(PLAN, engine_info(self.model, 32), **doubles, **settings)
 
     def detector(self, path: Path, **settings: Any) -> Detector:
@@ -208,7 +210,9 @@ def test_throughput_loads_once(doubles: Doubles, picture: Image) -> None:
     assert list(figures["batch 2"]) == [f"{n} contexts" for n in (1, 2, 3, 4)]
     assert len(doubles.made) == 1 and verify.DEFAULTS["imgsz"][1] == [400, 500, 600, 700, 800]
     seen = checks.load_and_run(Path("e"), picture)
-    assert list(seen) == ["load s", "first run s", "later runs ms", "detections"]
+    plain = ["load s", "first run s", "later runs ms", "detections"]
+    kept = ["first run s, keeps kernels", "first run s, has kernels", "kernels KiB"]
+    assert list(seen) == plain + kept
 
 
 def test_why_an_engine_is_refused(tmp_path: Path, model_path: Path, monkeypatch: Any) -> None:

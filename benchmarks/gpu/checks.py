@@ -55,12 +55,19 @@ def load_and_run(engine: Path, image: Image) -> Figures:
         load = time.perf_counter() - start
         first = _ms(lambda: detect(image))
         later = [_ms(lambda: detect(image)) for _ in range(5)]
-        return {
+        figures: Figures = {
             "load s": round(load, 2),
             "first run s": round(first / 1000, 2),
             "later runs ms": round(float(np.median(later)), 2),
             "detections": len(detect(image)),
         }
+    with tempfile.TemporaryDirectory() as folder:  # what TensorRT-RTX compiled, kept and taken up
+        for what in ("keeps", "has"):
+            with Detector(engine, contexts=1, graphs=False, cache_dir=folder) as detect:
+                ms = _ms(lambda: detect(image))
+            figures[f"first run s, {what} kernels"] = round(ms / 1000, 2)
+        figures["kernels KiB"] = sum(p.stat().st_size for p in Path(folder).iterdir()) >> 10
+    return figures
 
 
 def compare(
