@@ -142,7 +142,9 @@ def _differences(new: dict[str, Any], old: dict[str, Any]) -> Iterator[str]:
         if old[name] != new[name]:
             yield f"{name}, {old[name]} then and {new[name]} now"
     if old["images"] != new["images"]:
-        yield f"the images, {len(old['images'])} then and {len(new['images'])} now"
+        counts = [len(result["images"]) for result in (old, new)]
+        same = "as many others" if counts[0] == counts[1] else counts[1]
+        yield f"the images, {counts[0]} then and {same} now"
     yield from _changed(old["machine"], new["machine"], "")
     before, after = ({m["model"]: m for m in result["models"]} for result in (old, new))
     for name, model in after.items():

@@ -72,6 +72,8 @@ def test_differences_are_said() -> None:
         "new.onnx was not measured then", "gone.onnx is not measured now", "noise, 30% then",
     ):  # fmt: skip
         assert part in text, part
+    new["images"] = ["3.jpg", "4.jpg"]
+    assert "the images, 2 then and as many others now" in compare_runs(new, old, 1.1)["differences"]
 
 
 def test_command(retinart: Command, model_path: Path, small_scenes: Path, tmp_path: Path) -> None:
