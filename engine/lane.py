@@ -8,6 +8,7 @@ does one thing at a time; TensorRT's guide advises just that (CUDA graphs, "Limi
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 from collections.abc import Callable
@@ -45,6 +46,16 @@ def output_tensors(n: int, limit: int) -> list[tuple[str, type, tuple[int, ...]]
     """Name, type and shape of each output, for N images of at most M detections."""
     shapes = ((n, 1), (n, limit, 4), (n, limit), (n, limit))
     return list(zip(OUTPUTS, (np.int32, np.float32, np.float32, np.int32), shapes, strict=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(n: int, limit: int) -> tuple[tuple[int, ...], int]:
+    """Where each output of a batch begins in the memory for outputs, and where all end."""
+    offsets, end = list[int](), 0
+    for _, _, shape in output_tensors(n, limit):
+        offsets.append(end)
+        end += round_up(4 * math.prod(shape), _ALIGNMENT)
+    return tuple(offsets), end
 
 
 class _Freed(Protocol):
@@ -101,7 +112,7 @@ class Lane:
         self.no_graph = ""
         self._bound: dict[FrameShape, _Bound] = {}
         self._shape = largest
-        _, size = self._layout(largest[0])
+        _, size = _layout(largest[0], limit)
         self._free: list[Callable[[], None]] = []
         try:
             self.stream = self._own(cuda.stream())
@@ -146,7 +157,7 @@ class Lane:
         """Wait for the batch, and copy its outputs out."""
         self.stream.synchronize()
         n, values = self._shape[0], list[npt.NDArray[Any]]()
-        offsets, _ = self._layout(n)
+        offsets, _ = _layout(n, self._limit)
         for offset, (_, kind, shape) in zip(offsets, output_tensors(n, self._limit), strict=True):
             data = self._host_outputs.array[offset : offset + 4 * math.prod(shape)]
             values.append(data.view(kind).reshape(shape).copy())
@@ -169,14 +180,6 @@ class Lane:
     def _own(self, thing: F) -> F:
         self._free.append(thing.free)
         return thing
-
-    def _layout(self, n: int) -> tuple[list[int], int]:
-        """Where each output of a batch begins in the memory for outputs, and where all end."""
-        offsets, end = list[int](), 0
-        for _, _, shape in output_tensors(n, self._limit):
-            offsets.append(end)
-            end += round_up(4 * math.prod(shape), _ALIGNMENT)
-        return offsets, end
 
     def _capturable(self, bound: _Bound) -> bool:
         """Whether to capture now. The first run settles what a context does lazily."""
@@ -234,7 +237,7 @@ class Lane:
             context.set_device_memory(self._scratch.address, self._scratch.nbytes)
             done = context.set_input_shape(INPUT, shape)
             done = context.set_tensor_address(INPUT, self.frames.address) and done
-            for name, offset in zip(OUTPUTS, self._layout(shape[0])[0], strict=True):
+            for name, offset in zip(OUTPUTS, _layout(shape[0], self._limit)[0], strict=True):
                 done = context.set_tensor_address(name, self._outputs.address + offset) and done
         if not done:
             del context  # whoever keeps the error does not keep this
@@ -244,7 +247,7 @@ class Lane:
     def _enqueue(self, bound: _Bound) -> None:
         if not bound.context.execute_async_v3(self.stream.handle):
             raise self._error("TensorRT could not run the engine")
-        _, size = self._layout(self._shape[0])
+        _, size = _layout(self._shape[0], self._limit)
         self.stream.download(self._host_outputs.array[:size], self._outputs.address)
 
     def _error(self, what: str) -> RetinartError:

@@ -44,8 +44,9 @@ class LoadedEngine:
         """The cache, with what is in the file; what is of another GPU or version it refuses."""
         self.cache = self.config.create_runtime_cache()
         if self._kernels is not None and self._kernels.is_file():
-            self._read = self._kernels.read_bytes()
-            self.cache.deserialize(self._read)
+            with contextlib.suppress(OSError):  # it only saves time
+                self._read = self._kernels.read_bytes()
+                self.cache.deserialize(self._read)
 
     def keep_cache(self) -> None:
         """Write the file again if kernels were compiled since."""
@@ -101,7 +102,8 @@ def _check_tensors(trt: TensorRT, engine: ICudaEngine, info: EngineInfo) -> None
     for name in names:
         kind, shape = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name, [1]
         _, most = wanted.get(name, ("", ()))
-        for size, expected in itertools.zip_longest(engine.get_tensor_shape(name)[1:], most[1:]):
+        sizes = tuple(engine.get_tensor_shape(name))[1:]
+        for size, expected in itertools.zip_longest(sizes, most[1:]):
             shape.append(expected if size == -1 else size)  # -1: it is open until a batch is there
         here[name] = (kind, tuple(shape))
     if here != wanted:
