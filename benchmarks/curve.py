@@ -16,7 +16,7 @@ from typing import Any
 
 from retinart.benchmarks import machine
 from retinart.benchmarks.latency import BenchmarkSettings, benchmark
-from retinart.benchmarks.peers import LeftOut, PeerSettings, find_peers
+from retinart.benchmarks.peers import LeftOut, find_peers
 from retinart.benchmarks.steps import Steps, code_of_timing, hash_of
 from retinart.benchmarks.turns import STAGES
 from retinart.calib.calibrate import CalibrationSettings, calibrate
@@ -69,7 +69,7 @@ class CurveSettings:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise BadInput(f"{name} is {list(values)}", fix="Give each value once")
-        self.timing(None), self.wanted_peers(None)  # they check the rest
+        _ = self.timing(None).wanted_peers  # these check the rest
         if "int8" in self.precisions and self.calibration_images is None:
             raise BadInput(
                 "INT8 needs images to take ranges from",
@@ -87,12 +87,6 @@ class CurveSettings:
             threads=self.threads, compute=self.compute, peers=self.peers, checkpoint=checkpoint,
             torchvision=self.torchvision,
         )  # fmt: skip
-
-    def wanted_peers(self, checkpoint: Path | None) -> PeerSettings:
-        """Which peers of a checkpoint to look for."""
-        return PeerSettings(
-            names=self.peers, checkpoint=checkpoint, folder=self.torchvision, threads=self.threads
-        )
 
 
 def measure_curve(
@@ -247,7 +241,7 @@ class _Points:
     def _timing(self, checkpoint: Path, paths: list[Path]) -> dict[str, Any]:
         s = self._settings
         settings = s.timing(checkpoint if s.peers else None)
-        peers = find_peers(paths[0], read_info(paths[0]), s.wanted_peers(settings.checkpoint))
+        peers = find_peers(paths[0], read_info(paths[0]), settings.wanted_peers)
         inputs = {
             "models": [sha256(path) for path in paths], "images": self._timed,
             "compute": list(s.compute), "num": s.num_images,

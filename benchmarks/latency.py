@@ -103,6 +103,16 @@ class BenchmarkSettings:
             )
 
     @property
+    def wanted_peers(self) -> PeerSettings:
+        """Which peers to look for."""
+        return PeerSettings(
+            names=self.peers,
+            checkpoint=self.checkpoint,
+            folder=self.torchvision,
+            threads=self.threads,
+        )
+
+    @property
     def source(self) -> str:
         """`images`, where there are any by now."""
         assert self.images is not None
@@ -276,13 +286,7 @@ def _peers(
     if not settings.peers:
         return []
     place = next((i for i, info in enumerate(infos) if info.precision == "fp32"), 0)
-    wanted = PeerSettings(
-        names=settings.peers,
-        checkpoint=settings.checkpoint,
-        folder=settings.torchvision,
-        threads=settings.threads,
-    )
-    return find_peers(models[place], infos[place], wanted)
+    return find_peers(models[place], infos[place], settings.wanted_peers)
 
 
 def _equal_for_all(paths: Sequence[Path], info: ModelInfo, count: int) -> list[Path]:

@@ -39,6 +39,10 @@ _ALIGNMENT = 256  # of every address that TensorRT is given
 Outputs = tuple[
     npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int32]
 ]
+_NOT_CAPTURABLE = (
+    "TensorRT-RTX says that the context cannot be captured. Build the engine with this retinart, "
+    "which has it allocate nothing later."
+)
 _CAPTURES = 3  # tries of a lane, since what other threads do with CUDA may break one
 
 
@@ -187,18 +191,15 @@ class Lane:
 
     def _capture(self, bound: _Bound) -> None:
         context, stream = bound.context, self.stream.handle
-        try:
-            if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(
-                stream
-            ):
-                raise RetinartError(
-                    "TensorRT-RTX says that the context cannot be captured",
-                    fix="Build the engine with this retinart, which has it allocate nothing later",
-                )
-            bound.graph = self.stream.capture(lambda: self._enqueue(bound))
-            self.no_graph = ""
-        except RetinartError as error:
-            self.no_graph = str(error)
+        self.no_graph = ""
+        if hasattr(context, "is_stream_capturable") and not context.is_stream_capturable(stream):
+            self.no_graph = _NOT_CAPTURABLE
+        else:
+            try:
+                bound.graph = self.stream.capture(lambda: self._enqueue(bound))
+            except RetinartError as error:
+                self.no_graph = str(error)
+        if self.no_graph:
             self._captures -= 1
 
     def _run(self, bound: _Bound) -> None:

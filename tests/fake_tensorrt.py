@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from recording_gpu import RecordingCuda
+from retinart.benchmarks.gpu.judge import same
 from retinart.engine.detections import Detections
 from retinart.engine.engine_file import EngineInfo
 from retinart.engine.images import Image
@@ -244,14 +245,6 @@ def engine_info(model: Path, batch: int = 4) -> EngineInfo:
         plan_sha256=hashlib.sha256(PLAN).hexdigest(),
         onnx_sha256="",
         rebuild="retinart build model.onnx -o model.engine",
-    )
-
-
-def same(a: Detections, b: Detections) -> bool:
-    return (
-        np.array_equal(a.xyxy, b.xyxy)
-        and np.array_equal(a.confidence, b.confidence)
-        and np.array_equal(a.class_id, b.class_id)
     )
 
 

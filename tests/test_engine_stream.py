@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_tensorrt import PLAN, FakeTensorRT, engine_info, same
+from fake_tensorrt import PLAN, FakeTensorRT, engine_info
 
 from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu.checks import streams
+from retinart.benchmarks.gpu.judge import same
 from retinart.engine import cuda_pycuda, tensorrt_runner
 from retinart.engine.detector import Detector
 from retinart.engine.engine_file import engine_json

@@ -20,10 +20,10 @@ from fake_tensorrt import (
     engine_info,
     frames,
     run,
-    same,
 )
 
 from recording_gpu import RecordingCuda, RecordingStream
+from retinart.benchmarks.gpu.judge import same
 from retinart.engine import tensorrt_runner
 from retinart.engine.cuda import CudaError
 from retinart.engine.errors import BadInput, RetinartError

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from retinart import engine
+from retinart.benchmarks.steps import hash_of
 
 _FOLDERS = ("engine", "train", "export", "calib", "benchmarks/gpu")
 
 
 def code_hash() -> str:
     """Of every source file that has a say in the results."""
-    root, total = Path(engine.__file__).parent.parent, hashlib.sha256()
-    for folder in _FOLDERS:
-        for path in sorted((root / folder).glob("*")):
-            if path.suffix in (".py", ".cu"):
-                total.update(f"{folder}/{path.name}\0".encode() + path.read_bytes() + b"\0")
-    return total.hexdigest()[:16]
+    root = Path(engine.__file__).parent.parent
+    found = [path for folder in _FOLDERS for path in sorted((root / folder).glob("*"))]
+    return hash_of([path for path in found if path.suffix in (".py", ".cu")])
