@@ -46,6 +46,11 @@ def intro(result: dict[str, Any]) -> list[str]:
         f"{len(result['images'])} images x {result['repeats']} repeats, {result['threads']} "
         f"threads, {result['machine']['cpu']}; {result['what']}."
     ]
+    machine = result["machine"]
+    if "flags" in machine:
+        sentences.append(f"Instruction sets: {', '.join(machine['flags'])}.")
+    if "int8" in machine and any(m["precision"].startswith("int8") for m in result["models"]):
+        sentences.append(f"{machine['int8']}.")
     return sentences + about_peers([result])
 
 

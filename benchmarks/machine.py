@@ -14,14 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from retinart.engine.cpu import cpu_name, instruction_sets, int8_text
 from retinart.engine.gpu import find_gpus
+from retinart.engine.saturation import saturates
 
 REST_S = 0.05  # between two runs, so that idle threads of the one have stopped spinning
-# of a CPU, those that decide how fast convolutions are
-FLAGS = {
-    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
-    "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve",
-}  # fmt: skip
 PACKAGES = ("retinart", "openvino", "numpy", "opencv-python-headless")
 
 
@@ -35,9 +32,10 @@ def describe(*packages: str) -> dict[str, Any]:
             continue
     commit = _commit()
     return {
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cpus": os.cpu_count(),
-        "flags": sorted(_flags() & FLAGS),
+        "flags": sorted(instruction_sets()),
+        "int8": int8_text(instruction_sets(), saturates=saturates()),
         **_gpus(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -82,19 +80,3 @@ def _gpus() -> dict[str, Any]:
         text = ""
     found = re.search(r"\d+\.\d+(\.\d+)?", text)
     return {"gpus": gpus, "driver": found[0] if found else "unknown"}
-
-
-def _cpu() -> str:
-    return _cpuinfo("model name") or platform.processor()
-
-
-def _flags() -> set[str]:
-    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())  # the latter on Arm
-
-
-def _cpuinfo(key: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((ln.split(":", 1)[1].strip() for ln in lines if ln.startswith(key)), "")

@@ -35,6 +35,7 @@ from retinart.engine.files import atomic_path, sha256
 from retinart.engine.info import METADATA_KEY, ModelInfo, read_info
 from retinart.engine.page import load_matplotlib
 
+WEIGHT_BITS = (8, 7)
 LOOKED_AT = 4  # images on which each layer is quantized alone
 
 
@@ -46,6 +47,7 @@ class CalibrationSettings:
         images: folder, file or glob to take ranges from; None with a record.
         num, seed: how many of them, and which.
         method: how thresholds are chosen, see `retinart.calib.methods`.
+        weight_bits: 8, or 7 for a file that gives the same numbers on CPUs with and without VNNI.
         record: take the ranges from this record instead.
         annotations: COCO instances, to measure AP on.
         eval_images: their image folder; None when it is `images`.
@@ -58,6 +60,7 @@ class CalibrationSettings:
     num: int = 200
     seed: int = 0
     method: Method = "percentile"
+    weight_bits: int = 8
     record: Path | None = None
     annotations: Path | None = None
     eval_images: Path | None = None
@@ -70,6 +73,8 @@ class CalibrationSettings:
             raise BadInput(
                 f"unknown method {self.method!r}", fix=f"Choose one of: {', '.join(METHODS)}"
             )
+        if self.weight_bits not in WEIGHT_BITS:
+            raise BadInput(f"weight-bits is {self.weight_bits}", fix="Give 8 or 7")
         if self.record is None and self.images is None:
             raise BadInput("there is nothing to take ranges from", fix="Give --images or --record")
         if self.max_drop is not None:
@@ -154,10 +159,13 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
     judge = Judge(annotated, saved)
     alone: dict[str, float] = {}
     if settings.max_drop is not None or settings.report is not None:
-        alone = sensitivity(model, graph, info, thresholds, images[:LOOKED_AT], saved)
+        alone = sensitivity(
+            model, graph, info, thresholds, settings.weight_bits, images[:LOOKED_AT], saved
+        )
 
     def int8(keep_float: Sequence[str]) -> onnx.ModelProto:
-        return quantize(graph, place(graph, keep_float=frozenset(keep_float)), thresholds)
+        placement = place(graph, keep_float=frozenset(keep_float))
+        return quantize(graph, placement, thresholds, weight_bits=settings.weight_bits)
 
     accuracy: dict[str, Accuracy] = {}
     if judge.able:
@@ -209,7 +217,12 @@ def _ranges(
         record = read_record(settings.record)
         record.check(settings.record, info, network)
         thresholds = _thresholds(record.histograms, settings.method)
-        record = dataclasses.replace(record, method=settings.method, thresholds=thresholds)
+        record = dataclasses.replace(
+            record,
+            method=settings.method,
+            weight_bits=settings.weight_bits,
+            thresholds=thresholds,
+        )
         return record, images
     histograms, used = observe(model, info, list(place(graph).activations), images, saved)
     peaks = saved.get("peaks")
@@ -228,6 +241,7 @@ def _ranges(
         histograms=histograms,
         peaks={**peaks, **seen},
         method=settings.method,
+        weight_bits=settings.weight_bits,
         thresholds=_thresholds(histograms, settings.method),
     )
     return record, used
@@ -245,7 +259,7 @@ def _write(
         name: getattr(record, name)
         for name in (
             "network_sha256", "preprocessing_sha256", "images_sha256", "images", "num", "seed",
-            "method", "kept_float",
+            "method", "weight_bits", "kept_float",
         )
     }  # fmt: skip
     described = dataclasses.replace(
@@ -302,7 +316,7 @@ def _key(model: Path, info: ModelInfo, images: list[Path], settings: Calibration
     """Identifies a job: the same files and settings, wherever they lie."""
     annotations = settings.annotations and sha256(settings.annotations)
     content = [sha256(model), info.preprocessing_sha256, _images_hash(images), settings.method]
-    return json.dumps([*content, annotations])
+    return json.dumps([*content, annotations, settings.weight_bits])
 
 
 def _images_hash(images: list[Path]) -> str:

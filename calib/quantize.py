@@ -8,12 +8,17 @@ import onnx
 from onnx import helper, numpy_helper
 
 from retinart.calib.placement import Placement
+from retinart.engine.saturation import halved
 
 QMAX = 127
 
 
 def quantize(
-    model: onnx.ModelProto, placement: Placement, thresholds: dict[str, float]
+    model: onnx.ModelProto,
+    placement: Placement,
+    thresholds: dict[str, float],
+    *,
+    weight_bits: int = 8,
 ) -> onnx.ModelProto:
     """A copy of a model with INT8 convolutions.
 
@@ -24,6 +29,7 @@ def quantize(
     Args:
         thresholds: the magnitude that becomes 127, for each activation; 0 for a tensor that is
             always zero.
+        weight_bits: see `quantize_weights`.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -59,7 +65,7 @@ def quantize(
         name = node.input[1]
         if name not in replaced:
             values = numpy_helper.to_array(weights[name])
-            integers, scales = quantize_weights(values)
+            integers, scales = quantize_weights(values, weight_bits)
             constant(f"{name}/int8", integers)
             constant(f"{name}/scale", scales)
             constant(f"{name}/zero_point", np.zeros(len(scales), np.int8))
@@ -96,14 +102,20 @@ def quantize(
 
 
 def quantize_weights(
-    weights: npt.NDArray[np.float32],
+    weights: npt.NDArray[np.float32], bits: int = 8
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Integers (O, ...) and scales (O,) of weights (O, ...), symmetric for each output channel."""
+    """Integers (O, ...) and scales (O,) of weights (O, ...), symmetric for each output channel.
+
+    Args:
+        bits: 8 for integers up to 127, or 7 for those up to 64, which no CPU's sums overflow. They
+            are what OpenVINO's runner makes of 8 bits where it has to; see `saturation`.
+    """
     peaks = np.abs(weights).reshape(len(weights), -1).max(axis=1)
     scales = np.array([_scale(float(p)) for p in peaks], np.float32)
     shape = (-1,) + (1,) * (weights.ndim - 1)
     integers = np.clip(np.round(weights / scales.reshape(shape)), -QMAX, QMAX)
-    return integers.astype(np.int8), scales
+    integers = integers.astype(np.int8)
+    return (integers, scales) if bits == 8 else (halved(integers), 2 * scales)
 
 
 def _scale(peak: float) -> float:

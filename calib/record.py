@@ -30,6 +30,7 @@ class CalibrationRecord:
         histograms: of the activations that can be quantized, by tensor.
         peaks: the largest magnitude of every float tensor of the network.
         method: that chose the thresholds of the INT8 file.
+        weight_bits: of the INT8 file's weights, 8 or 7.
         thresholds: the magnitude that becomes 127, by tensor.
         kept_float: layers that were left in float.
         sensitivity: error at the raw outputs when one layer alone is INT8, where it was measured.
@@ -47,6 +48,7 @@ class CalibrationRecord:
     peaks: dict[str, float]
     method: str
     thresholds: dict[str, float]
+    weight_bits: int = 8
     kept_float: tuple[str, ...] = ()
     sensitivity: dict[str, float] = field(default_factory=dict)
     accuracy: dict[str, Accuracy] = field(default_factory=dict)

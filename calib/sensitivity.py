@@ -31,6 +31,7 @@ def sensitivity(
     graph: onnx.ModelProto,
     info: ModelInfo,
     thresholds: dict[str, float],
+    weight_bits: int,
     images: Sequence[Path],
     saved: Saved,
 ) -> dict[str, float]:
@@ -43,6 +44,7 @@ def sensitivity(
     Args:
         model: the FP32 file, and `graph` what is in it.
         thresholds: for every activation that may be quantized.
+        weight_bits: of INT8 weights.
         images: a few, that can be read.
         saved: where what was measured is kept.
     """
@@ -57,7 +59,7 @@ def sensitivity(
         placement = place(graph, keep_float=frozenset(layers) - {layer})
         with tempfile.TemporaryDirectory(prefix="retinart-") as folder:
             path = Path(folder) / "layer.onnx"
-            onnx.save(quantize(graph, placement, thresholds), path)
+            onnx.save(quantize(graph, placement, thresholds, weight_bits=weight_bits), path)
             errors = [
                 noise_to_signal(a, b) for a, b in zip(exact, _outputs(path, frames), strict=True)
             ]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from retinart.engine.cpu import instruction_sets, int8_text
 from retinart.engine.engine_file import EngineInfo, is_engine, read_engine_info
 from retinart.engine.files import sha256
 from retinart.engine.info import INPUT, ModelInfo, read_info
@@ -46,6 +47,8 @@ def describe_table(path: Path) -> str:
         ),
     ]
     rows += _engine_rows(engine) if engine else []
+    if engine is None and info.precision.startswith("int8"):
+        rows.append(("on this CPU", int8_text(instruction_sets())))
     rows += [(f"  {k}", str(v)) for k, v in info.variant.to_dict().items() if k != "source"]
     rows += [(k, _plain(v)) for k, v in info.provenance.items()]
     width = max(len(key) for key, _ in rows)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
+from retinart.engine.cpu import VNNI, cpu_name, instruction_sets, int8_text
 from retinart.engine.errors import RetinartError
 from retinart.engine.gpu import find_gpus
+from retinart.engine.openvino_runner import has_bf16
+from retinart.engine.saturation import saturates
 
 # distribution names that provide it, the extra of retinart, what it is for
 _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
@@ -60,7 +64,18 @@ def examine() -> list[Part]:
         target = f"retinart[{extra}]" if extra else "retinart"
         command = "" if version else f'pip install "{target}"'
         parts.append(Part(name=name, version=version, purpose=purpose, command=command))
-    bf16 = _has_bf16()
+    flags = instruction_sets()
+    wide, bf16 = bool(flags & VNNI), _asked(has_bf16)
+    parts.append(
+        Part(
+            name="VNNI",
+            version=", ".join(sorted(flags & VNNI)) or None,
+            purpose=int8_text(flags, saturates=_asked(saturates)),
+            command=""
+            if wide or "avx2" not in flags
+            else "a CPU with AVX-VNNI, AVX512-VNNI or AMX",
+        )
+    )
     parts.append(
         Part(
             name="bf16",
@@ -82,12 +97,10 @@ def examine() -> list[Part]:
     return parts
 
 
-def _has_bf16() -> bool:
-    """Whatever may be missing here."""
+def _asked(question: Callable[[], bool]) -> bool:
+    """What OpenVINO answers; False where it is missing or broken."""
     try:
-        from retinart.engine.openvino_runner import has_bf16
-
-        return has_bf16()
+        return question()
     except (ImportError, RetinartError):
         return False
 
@@ -95,7 +108,10 @@ def _has_bf16() -> bool:
 def table(parts: list[Part]) -> str:
     """The parts as text, with the machine in the first line."""
     width = max(len(p.name) for p in parts)
-    lines = [f"Python {platform.python_version()} on {platform.platform()}"]
+    lines = [
+        f"Python {platform.python_version()} on {platform.platform()}",
+        f"{cpu_name()}: {' '.join(sorted(instruction_sets()))}",
+    ]
     for p in parts:
         state = p.version or "missing"
         line = f"{p.name:<{width}}  {state:<12}  {p.purpose}"

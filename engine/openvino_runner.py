@@ -17,6 +17,7 @@ from retinart.engine.images import Image
 from retinart.engine.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
 from retinart.engine.nms import detect_from_candidates
 from retinart.engine.runners import Finish, find_tensor, last_line, load_openvino
+from retinart.engine.saturation import avoid_saturation
 from retinart.engine.timing import StageClock
 from retinart.engine.winograd import use_winograd
 
@@ -84,7 +85,7 @@ class OpenVINORunner:
             raise BadInput(
                 f"the device {device} has no bf16 instructions",
                 why="Intel's CPUs have them since Cooper Lake, AMD's since Zen 4",
-                fix="Compute in fp32, or run an INT8 file",
+                fix="Leave compute at fp32",
             )
         # said in either case: left alone, CPUs with bf16 would silently use that
         self._config: dict[str, Any] = {
@@ -103,6 +104,8 @@ class OpenVINORunner:
             self._model = openvino.Model(cut, whole.get_parameters(), info.name)
             if compute == "fp32" and device == "CPU" and info.precision == "fp32":
                 use_winograd(self._model)
+            if info.precision.startswith("int8"):
+                avoid_saturation(self._model, device)
         except RuntimeError as error:
             raise BadInput(
                 f"OpenVINO cannot load {path}", why=last_line(error), fix=REEXPORT

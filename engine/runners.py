@@ -157,10 +157,13 @@ def tensor_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str
 
     The arrays are the runtime's own and hold until the next call: copy what has to last.
     """
+    from retinart.engine.saturation import avoid_saturation
+
     openvino = load_openvino()
     core = openvino.Core()
     whole = core.read_model(path)
     model = openvino.Model([find_tensor(whole, n) for n in names], whole.get_parameters(), "probe")
+    avoid_saturation(model, "CPU")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
 

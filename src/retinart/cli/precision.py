@@ -27,6 +27,13 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         "--method", choices=("minmax", "percentile", "mse", "entropy"), default="percentile"
     )
     calibrate.add_argument(
+        "--weight-bits",
+        type=int,
+        choices=(8, 7),
+        default=8,
+        help="7 for fleets of CPUs with and without VNNI: the same numbers on all of them",
+    )
+    calibrate.add_argument(
         "--record",
         type=Path,
         metavar="FILE",
@@ -87,6 +94,7 @@ def _calibrate(args: argparse.Namespace) -> int:
         num=args.num,
         seed=args.seed,
         method=args.method,
+        weight_bits=args.weight_bits,
         record=args.record,
         annotations=args.annotations,
         eval_images=args.eval_images,
