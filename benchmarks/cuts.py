@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retinart.benchmarks.workers import Engine, Run
-from retinart.engine.images import Image
-from retinart.engine.info import CANDIDATES, INPUT, read_info
-from retinart.engine.runners import find_tensor, load_openvino
+from retinart.benchmarks.timing.workers import Engine, Run
+from retinart.engine.media.images import Image
+from retinart.engine.model.info import CANDIDATES, INPUT, read_info
+from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
 
 
 @dataclass(frozen=True, kw_only=True)

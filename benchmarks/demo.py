@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 
 from retinart import train
-from retinart.engine.detect_job import DetectJob, run_job
+from retinart.engine.common.files import atomic_path
 from retinart.engine.detector import Detector
-from retinart.engine.draw import draw
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluate import Evaluation, evaluate
-from retinart.engine.files import atomic_path
-from retinart.engine.images import list_images, read_image
-from retinart.engine.summary import DetectSummary
+from retinart.engine.evaluation.evaluate import Evaluation, evaluate
+from retinart.engine.job.draw import draw
+from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.summary import DetectSummary
+from retinart.engine.media.images import list_images, read_image
 from retinart.export.export import ExportReport, ExportSettings, export_checkpoint
-from retinart.train.scenes import SceneSettings, make_scenes, scene_video
+from retinart.train.data.scenes import SceneSettings, make_scenes, scene_video
 
 SIZE = (256, 320)
 SCENES, SCENES_SEED = 100, 20261121  # no scene of the training set, which has another seed

@@ -13,17 +13,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retinart.benchmarks import machine, measures, torchvision_shim
 from retinart.benchmarks.cuts import RetinartCuts
-from retinart.benchmarks.workers import Retinart, Run, Torchvision, Worker
+from retinart.benchmarks.peers import torchvision_shim
+from retinart.benchmarks.peers.torchvision_model import Torchvision
+from retinart.benchmarks.timing import machine, statistics
+from retinart.benchmarks.timing.workers import Retinart, Run, Worker
+from retinart.engine.common.files import sha256
+from retinart.engine.common.progress import Progress
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, CheckFailed
-from retinart.engine.files import sha256
-from retinart.engine.images import list_images, read_image
-from retinart.engine.info import HEADS, ModelInfo, read_info
-from retinart.engine.matching import Match, match
-from retinart.engine.progress import Progress
-from retinart.engine.resize import PAPER_RATIO
+from retinart.engine.evaluation.matching import Match, match
+from retinart.engine.media.images import list_images, read_image
+from retinart.engine.model.info import HEADS, ModelInfo, read_info
+from retinart.engine.model.resize import PAPER_RATIO
 from retinart.export.export import ExportSettings, export_checkpoint
 
 STAGES = ("resize", "infer", "nms", "results")
@@ -156,7 +158,7 @@ def _scale(settings: Settings, imgsz: int, model: Path, paths: list[Path]) -> di
         "imgsz": imgsz,
         "network_size": list(size.pop()),
         "reference_ms": [round(v, 3) for v in reference + more],
-        "noise": measures.spread(reference + more),
+        "noise": statistics.spread(reference + more),
         "agreement": agreement,
         **_figures(runs[0], runs[1], cut),
     }
@@ -189,7 +191,7 @@ def _interleave(
     progress, total = Progress(), settings.repeats * images
     runs: list[list[Run]] = [[] for _ in engines]
     reference = [machine.reference() for _ in range(3)]
-    for repeat, image, in_order in measures.turns(settings.repeats, images):
+    for repeat, image, in_order in statistics.turns(settings.repeats, images):
         pair = list(zip(engines, runs, strict=True))
         for engine, column in pair if in_order else pair[::-1]:
             time.sleep(machine.REST_S)
@@ -203,15 +205,17 @@ def _interleave(
 
 def _figures(ours: Sequence[Run], theirs: Sequence[Run], cuts: Sequence[Run]) -> dict[str, Any]:
     a, b = _column(ours, "total"), _column(theirs, "total")
-    difference = measures.median_of_differences(_column(cuts, "candidates"), _column(cuts, "heads"))
-    selection = measures.median(_column(cuts, "selection"))
+    difference = statistics.median_of_differences(
+        _column(cuts, "candidates"), _column(cuts, "heads")
+    )
+    selection = statistics.median(_column(cuts, "selection"))
     nms, total = float(np.median(_column(ours, "nms"))), float(np.median(a))
     return {
         "pairs": len(a),
         "ours_ms": _spread(ours, ("total", *STAGES)),
         "torchvision_ms": _spread(theirs, ("total", *PEER_STAGES, "nms")),
-        "ratio_of_medians": asdict(measures.ratio_of_medians(b, a)),
-        "median_of_ratios": asdict(measures.median_of_ratios(b, a)),
+        "ratio_of_medians": asdict(statistics.ratio_of_medians(b, a)),
+        "median_of_ratios": asdict(statistics.median_of_ratios(b, a)),
         "cuts_ms": _spread(cuts, ("heads", "candidates")),
         "selection_ms": asdict(selection),
         "candidates_less_heads_ms": asdict(difference),

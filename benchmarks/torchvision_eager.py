@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.measures import NOISY, Estimate
+from retinart.benchmarks.timing.statistics import NOISY, Estimate
 
 # Nothing that needs PyTorch is imported here: worker processes import this module when they start.
 
@@ -26,8 +26,8 @@ from retinart.benchmarks.measures import NOISY, Estimate
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare, print a table, write JSON. Returns the exit code."""
     from retinart.benchmarks.torchvision_compare import Settings, compare
+    from retinart.engine.common.files import atomic_path
     from retinart.engine.errors import RetinartError
-    from retinart.engine.files import atomic_path
 
     args = _parser().parse_args(argv)
     try:

@@ -18,18 +18,17 @@ from typing import Any
 
 import torch
 
-from retinart.benchmarks import measures
-from retinart.benchmarks.machine import describe, reference
-from retinart.benchmarks.torchvision_shim import check_installed, load_torchvision
-from retinart.engine.coco import load_coco
+from retinart.benchmarks.peers.torchvision_shim import check_installed, load_torchvision
+from retinart.benchmarks.timing import statistics
+from retinart.benchmarks.timing.machine import describe, reference
+from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import RetinartError
-from retinart.engine.timing import StageClock
-from retinart.train.data import NO_AUGMENTATION, Batch, Batches
+from retinart.engine.evaluation.coco import load_coco
+from retinart.train.data.batches import NO_AUGMENTATION, Batch, Batches, training_rule
 from retinart.train.initial import start
 from retinart.train.learner import Learner
 from retinart.train.ranks import Ranks
 from retinart.train.settings import TrainSettings
-from retinart.train.trainer import training_rule
 
 _LR = 0.001
 
@@ -84,8 +83,8 @@ def _report(args: argparse.Namespace) -> str:
             if repeat >= 0:
                 times[name].append(1000 * (time.perf_counter() - began))
         noise.append(reference())
-    ratio = measures.ratio_of_medians(times["torchvision"], times["retinart"])
-    rows = [f"| {name} | {measures.median(values).value:.0f} |" for name, values in times.items()]
+    ratio = statistics.ratio_of_medians(times["torchvision"], times["retinart"])
+    rows = [f"| {name} | {statistics.median(values).value:.0f} |" for name, values in times.items()]
     machine = describe("torch")
     return "\n".join(
         [
@@ -98,7 +97,7 @@ def _report(args: argparse.Namespace) -> str:
             *rows,
             "",
             f"torchvision / retinart: {ratio} times",
-            f"The reference workload varied by {measures.spread(noise):.0%}.",
+            f"The reference workload varied by {statistics.spread(noise):.0%}.",
         ]
     )
 

@@ -2,7 +2,7 @@
 
     python -m retinart.benchmarks.winograd --threads 2
 
-What `engine/winograd.py` expects stands beside what was measured. For whole models there is
+What `engine/runtime/winograd.py` expects stands beside what was measured. For whole models there is
 `retinart benchmark MODEL --compute fp32-direct fp32`.
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from retinart.benchmarks import machine, measures
-from retinart.engine.runners import load_openvino
-from retinart.engine.winograd import pays, use_winograd
+from retinart.benchmarks.timing import machine, statistics
+from retinart.engine.runtime.openvino_api import load_openvino
+from retinart.engine.runtime.winograd import pays, use_winograd
 
 # Channels, outputs, height and width: the heads of R50 at 600 with 91 classes, by level, and layers
 # of its backbone; a layer of R101 at 400; and the 96 channels of a small model's heads.
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for layer in LAYERS:
         print(_row(layer, args.threads, args.repeats), flush=True)
         noise.append(machine.reference())
-    print(f"\nThe reference workload varied by {measures.spread(noise):.0%}.")
+    print(f"\nThe reference workload varied by {statistics.spread(noise):.0%}.")
     return 0
 
 
@@ -66,10 +66,10 @@ def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> str:
                 times[i].append(1000 * (time.perf_counter() - start))
     direct, fast = (request.get_output_tensor(0).data for request in requests)
     error = float(np.sqrt(np.mean((fast - direct) ** 2) / np.mean(direct**2)))
-    ms = [measures.median(values).value for values in times]
+    ms = [statistics.median(values).value for values in times]
     return (
         f"| {channels} | {outputs} | {height}x{width} | {ms[0]:.2f} | {ms[1]:.2f} | "
-        f"{measures.ratio_of_medians(*times)} | {'yes' if pays(*layer) else 'no'} | {error:.1e} |"
+        f"{statistics.ratio_of_medians(*times)} | {'yes' if pays(*layer) else 'no'} | {error:.1e} |"
     )
 
 

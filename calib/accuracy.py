@@ -10,10 +10,10 @@ from typing import Any
 import onnx
 
 from retinart.calib.resume import Saved
+from retinart.engine.common.progress import Progress
 from retinart.engine.detector import Detector, RuntimeName
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluate import evaluate
-from retinart.engine.progress import Progress
+from retinart.engine.evaluation.evaluate import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)

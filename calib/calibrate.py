@@ -29,11 +29,11 @@ from retinart.calib.record import CalibrationRecord, describe_input, read_record
 from retinart.calib.report import write_report
 from retinart.calib.resume import Saved
 from retinart.calib.sensitivity import sensitivity
+from retinart.engine.common.files import atomic_path, sha256
+from retinart.engine.common.html_page import load_matplotlib
 from retinart.engine.detector import RuntimeName
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path, sha256
-from retinart.engine.info import METADATA_KEY, ModelInfo, read_info
-from retinart.engine.page import load_matplotlib
+from retinart.engine.model.info import METADATA_KEY, ModelInfo, read_info
 
 WEIGHT_BITS = (8, 7)
 LOOKED_AT = 4  # images on which each layer is quantized alone

@@ -13,9 +13,9 @@ from retinart.calib.fp16 import to_fp16
 from retinart.calib.network import network_sha256
 from retinart.calib.observe import choose_images, observe_peaks
 from retinart.calib.record import CalibrationRecord, read_record
+from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path, sha256
-from retinart.engine.info import METADATA_KEY, ModelInfo, Precision, read_info
+from retinart.engine.model.info import METADATA_KEY, ModelInfo, Precision, read_info
 
 _CONVERTED: dict[Precision, Precision] = {"fp32": "fp16", "int8": "int8+fp16"}
 

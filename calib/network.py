@@ -10,7 +10,7 @@ import hashlib
 import onnx
 
 from retinart.engine.errors import BadInput
-from retinart.engine.info import HEADS, NORMALIZED
+from retinart.engine.model.info import HEADS, NORMALIZED
 
 
 def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -11,11 +11,11 @@ import onnx
 from retinart.calib.histogram import Histogram
 from retinart.calib.network import network_nodes
 from retinart.calib.resume import Saved
+from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput
-from retinart.engine.images import Image, list_images, read_image
-from retinart.engine.info import ModelInfo
-from retinart.engine.progress import Progress
-from retinart.engine.runners import peak_probe, tensor_probe
+from retinart.engine.media.images import Image, list_images, read_image
+from retinart.engine.model.info import ModelInfo
+from retinart.engine.runtime.openvino_probe import peak_probe, tensor_probe
 
 SAVE_EVERY = 20  # images between two saved states
 PEAK_IMAGES = 16  # enough to see which tensors are anywhere near FP16's limit

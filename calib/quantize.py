@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from retinart.calib.placement import Placement
-from retinart.engine.saturation import halved
+from retinart.engine.runtime.saturation import halved
 
 QMAX = 127
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from retinart.calib.accuracy import Accuracy
 from retinart.calib.histogram import Histogram
+from retinart.engine.common.files import atomic_path
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path
-from retinart.engine.info import ModelInfo
+from retinart.engine.model.info import ModelInfo
 
 SCHEMA = 1
 _AGAIN = "Calibrate with --images"

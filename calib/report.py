@@ -9,8 +9,8 @@ import numpy as np
 
 from retinart.calib.record import CalibrationRecord
 from retinart.calib.tables import FIGURES
-from retinart.engine.evaluate import points
-from retinart.engine.page import COLORS, load_matplotlib, svg, table, write_page
+from retinart.engine.common.html_page import COLORS, load_matplotlib, svg, table, write_page
+from retinart.engine.evaluation.evaluate import points
 
 _COLUMNS = 4  # histograms side by side
 _BARS = 128  # of a histogram; it is kept finer

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.files import atomic_path
+from retinart.engine.common.files import atomic_path
 
 
 class Saved:

@@ -18,10 +18,10 @@ from retinart.calib.observe import as_frames
 from retinart.calib.placement import place
 from retinart.calib.quantize import quantize
 from retinart.calib.resume import Saved
-from retinart.engine.images import read_image
-from retinart.engine.info import HEADS, ModelInfo
-from retinart.engine.progress import Progress
-from retinart.engine.runners import tensor_probe
+from retinart.engine.common.progress import Progress
+from retinart.engine.media.images import read_image
+from retinart.engine.model.info import HEADS, ModelInfo
+from retinart.engine.runtime.openvino_probe import tensor_probe
 
 Outputs = dict[str, npt.NDArray[np.float32]]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from retinart.calib.accuracy import Accuracy
 from retinart.calib.record import CalibrationRecord
-from retinart.engine.evaluate import points
+from retinart.engine.evaluation.evaluate import points
 
 SHOWN = 10  # layers, the most sensitive ones
 FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")

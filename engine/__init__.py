@@ -3,7 +3,7 @@
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
-from retinart.engine.info import ModelInfo, Thresholds, read_info
+from retinart.engine.model.info import ModelInfo, Thresholds, read_info
 
 __all__ = [
     "BadInput",

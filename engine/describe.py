@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.cpu import instruction_sets, int8_text
-from retinart.engine.engine_file import EngineInfo, is_engine, read_engine_info
-from retinart.engine.files import sha256
-from retinart.engine.info import INPUT, ModelInfo, read_info
+from retinart.engine.common.cpu import instruction_sets, int8_text
+from retinart.engine.common.files import sha256
+from retinart.engine.model.info import INPUT, ModelInfo, read_info
+from retinart.engine.tensorrt.engine_file import EngineInfo, is_engine, read_engine_info
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -8,19 +8,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
 
+from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
-from retinart.engine.engine_file import is_engine, read_engine_info
 from retinart.engine.errors import BadInput
-from retinart.engine.frame import Frame
-from retinart.engine.gpu_resize import plan_resize
-from retinart.engine.images import Image, as_bgr
-from retinart.engine.info import COMPUTE, Compute, ModelInfo, computed_in, read_info
-from retinart.engine.openvino_runner import OpenVINORunner
-from retinart.engine.resize import Resized
-from retinart.engine.runners import Finish, ONNXRuntimeRunner, Runner, check_stricter
+from retinart.engine.media.frame import Frame
+from retinart.engine.media.images import Image, as_bgr
+from retinart.engine.model.info import COMPUTE, Compute, ModelInfo, computed_in, read_info
+from retinart.engine.model.resize import Resized
+from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
+from retinart.engine.runtime.openvino_runner import OpenVINORunner
+from retinart.engine.runtime.runner import Finish, Runner, check_stricter
 from retinart.engine.stream import Batch, Stream, StreamSettings
-from retinart.engine.tensorrt_runner import CONTEXTS, TensorRTRunner, load_engine
-from retinart.engine.timing import StageClock
+from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
+from retinart.engine.tensorrt.gpu_resize import plan_resize
+from retinart.engine.tensorrt.runner import CONTEXTS, TensorRTRunner, load_engine
 
 MAX_THREADS = 1024  # ONNX Runtime hangs when it is asked for many thousands
 RuntimeName = Literal["auto", "openvino", "onnxruntime"]

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
-from retinart.engine.cpu import VNNI, cpu_name, instruction_sets, int8_text
+from retinart.engine.common.cpu import VNNI, cpu_name, instruction_sets, int8_text
+from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import RetinartError
-from retinart.engine.gpu import find_gpus
-from retinart.engine.openvino_runner import has_bf16
-from retinart.engine.saturation import saturates
+from retinart.engine.runtime.openvino_runner import has_bf16
+from retinart.engine.runtime.saturation import saturates
 
 # distribution names that provide it, the extra of retinart, what it is for
 _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (

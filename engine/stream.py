@@ -14,18 +14,18 @@ from typing import Protocol
 
 import numpy as np
 
+from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
-from retinart.engine.figures import StageTimes
-from retinart.engine.frame import Frame, Position, Selection
-from retinart.engine.images import Image
-from retinart.engine.info import ModelInfo
-from retinart.engine.live import FOREVER, LiveSettings
+from retinart.engine.latency_histogram import StageTimes
+from retinart.engine.media.frame import Frame, Position, Selection
+from retinart.engine.media.images import Image
+from retinart.engine.media.live import FOREVER, LiveSettings
+from retinart.engine.media.sources import Sources
+from retinart.engine.model.info import ModelInfo
+from retinart.engine.model.resize import Resized
 from retinart.engine.pipeline import Channel, Pipeline, Stage
-from retinart.engine.resize import Resized
-from retinart.engine.runners import Finish
-from retinart.engine.sources import Sources
-from retinart.engine.timing import StageClock
+from retinart.engine.runtime.runner import Finish
 
 LARGEST_BATCH = 8
 _BUFFER = 2

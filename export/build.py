@@ -10,18 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from retinart.engine.engine_file import AMPERE, EngineInfo, engine_json, is_engine, numbers
+from retinart.engine.common.files import atomic_path, new_folder, restored, sha256
+from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
-from retinart.engine.files import atomic_path, new_folder, restored, sha256
-from retinart.engine.gpu import Gpu, find_gpus
-from retinart.engine.info import ModelInfo, Precision, read_info
-from retinart.engine.tensorrt_api import (
-    TITLES,
-    RuntimeName,
-    TensorRT,
-    installed,
-    load_tensorrt,
-)
+from retinart.engine.model.info import ModelInfo, Precision, read_info
+from retinart.engine.tensorrt.api import TITLES, RuntimeName, TensorRT, installed, load_tensorrt
+from retinart.engine.tensorrt.engine_file import AMPERE, EngineInfo, engine_json, is_engine, numbers
 from retinart.export.tensorrt_build import PlanSettings, Show, build_plan, profile_for
 
 _GIB = 1 << 30

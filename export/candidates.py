@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retinart.engine.info import CANDIDATES
-from retinart.engine.variant import Variant
+from retinart.engine.model.info import CANDIDATES
+from retinart.engine.model.variant import Variant
 from retinart.export.graph import GraphBuilder
-from retinart.train.anchors import LEVEL_STRIDES, base_anchors, grid_sizes, level_strides
+from retinart.train.model.anchors import LEVEL_STRIDES, base_anchors, grid_sizes, level_strides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ def _divmod(graph: GraphBuilder, value: str, divisor: str) -> tuple[str, str]:
 
 
 def _decode(graph: GraphBuilder, variant: Variant, deltas: str, anchors: str) -> str:
-    """Boxes (N, C, 4) xyxy; the same arithmetic as `retinart.train.boxes.decode`."""
+    """Boxes (N, C, 4) xyxy; the same arithmetic as `retinart.train.model.boxes.decode`."""
     low, high = _halves(graph, anchors)
     size = graph.op("Sub", high, low)
     if variant.box_plus_one:

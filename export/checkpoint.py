@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from retinart.engine.errors import BadInput
-from retinart.engine.variant import Variant, override
+from retinart.engine.model.variant import Variant, override
 from retinart.export.array_pickle import load_arrays
 from retinart.export.coco_names import default_names
 from retinart.export.sources import SOURCES, Source
 from retinart.export.wrappers import Told
-from retinart.train.checkpoint import FORMAT, from_content, read_torch_file
-from retinart.train.resnet import BACKBONES, BackboneSpec
-from retinart.train.retinanet import RetinaNet, build_retinanet
+from retinart.train.model.checkpoint import FORMAT, from_content, read_torch_file
+from retinart.train.model.resnet import BACKBONES, BackboneSpec
+from retinart.train.model.retinanet import RetinaNet, build_retinanet
 
 # projects wrap the state dict under one of these
 WRAPPERS = ("model", "state_dict")

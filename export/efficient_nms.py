@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from retinart.engine.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo
+from retinart.engine.model.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo
 from retinart.export.candidates import input_limits
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
 

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import onnx
 
+from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path, sha256
-from retinart.engine.images import Image, list_images, read_image
-from retinart.engine.info import METADATA_KEY, ModelInfo, Thresholds
-from retinart.engine.resize import PAPER_RATIO, ResizeRule, round_up
-from retinart.engine.variant import Variant
+from retinart.engine.media.images import Image, list_images, read_image
+from retinart.engine.model.info import METADATA_KEY, ModelInfo, Thresholds
+from retinart.engine.model.resize import PAPER_RATIO, ResizeRule, round_up
+from retinart.engine.model.variant import Variant
 from retinart.export import tensorrt_rtx
 from retinart.export.checkpoint import load_any
 from retinart.export.onnx_model import build_onnx

@@ -182,5 +182,5 @@ def _first(node: fx.Node, index: int = 0) -> fx.Node:
 def _unsupported(node: fx.Node) -> BadInput:
     return BadInput(
         f"the model's operation {node.format_node()} has no form in export/network.py",
-        fix="Use the operations of train/retinanet.py, or add the operation there",
+        fix="Use the operations of train/model/retinanet.py, or add the operation there",
     )

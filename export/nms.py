@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retinart.engine.info import OUTPUTS, Thresholds
+from retinart.engine.model.info import OUTPUTS, Thresholds
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
 # Crowds of 2000 clustered candidates settle in at most 13 steps; only a chain of more than STEPS

@@ -7,13 +7,13 @@ from importlib.metadata import version
 import numpy as np
 import onnx
 
-from retinart.engine.info import HEADS, INPUT, METADATA_KEY, NORMALIZED, OUTPUTS, ModelInfo
+from retinart.engine.model.info import HEADS, INPUT, METADATA_KEY, NORMALIZED, OUTPUTS, ModelInfo
 from retinart.export.candidates import emit_candidates, input_limits
 from retinart.export.graph import FLOAT, INT32, UINT8, GraphBuilder
 from retinart.export.network import emit_network
 from retinart.export.nms import emit_nms
-from retinart.train.anchors import grid_sizes
-from retinart.train.retinanet import HeadOutputs, RetinaNet
+from retinart.train.model.anchors import grid_sizes
+from retinart.train.model.retinanet import HeadOutputs, RetinaNet
 
 
 def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:

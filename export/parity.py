@@ -12,13 +12,13 @@ import torch
 
 from retinart.engine.detections import Detections
 from retinart.engine.errors import CheckFailed
-from retinart.engine.images import Image
-from retinart.engine.info import CANDIDATES, HEADS, OUTPUTS, ModelInfo, Thresholds
-from retinart.engine.matching import Match, match
-from retinart.engine.nms import clip_boxes, detect_from_candidates
-from retinart.engine.runners import tensor_probe
-from retinart.train.predict import normalize, postprocess
-from retinart.train.retinanet import HeadOutputs, RetinaNet
+from retinart.engine.evaluation.matching import Match, match
+from retinart.engine.media.images import Image
+from retinart.engine.model.info import CANDIDATES, HEADS, OUTPUTS, ModelInfo, Thresholds
+from retinart.engine.runtime.nms import clip_boxes, detect_from_candidates
+from retinart.engine.runtime.openvino_probe import tensor_probe
+from retinart.train.model.predict import normalize, postprocess
+from retinart.train.model.retinanet import HeadOutputs, RetinaNet
 
 TOLERANCE = 1e-3  # of logits and deltas; grows with values above 10, as float32's own step does
 COMPARED = 100  # detections an image, found by lowering the score threshold

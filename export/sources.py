@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from retinart.engine.variant import octave_sizes
+from retinart.engine.model.variant import octave_sizes
 from retinart.export import wrappers
 
 BACKBONE_PARTS = r"(conv1|bn1|layer\d)"
@@ -26,7 +26,7 @@ class Source:
         signature: a key matching this marks the project's files.
         requires, forbids: some key must match `requires`, none may match `forbids`.
         rename: (pattern, replacement) pairs, of which the first that matches a whole key gives
-            its name in `retinart.train.retinanet`. The usual form of a key comes first.
+            its name in `retinart.train.model.retinanet`. The usual form of a key comes first.
         ignore: keys that mean nothing here.
         settings: fields of `Variant` in which the project differs from the defaults.
         tells: reads what a file says besides its weights.

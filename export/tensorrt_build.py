@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from retinart.engine.engine_file import FrameShape
 from retinart.engine.errors import BadInput, CheckFailed
-from retinart.engine.info import INPUT, REEXPORT, ModelInfo
-from retinart.engine.tensorrt_api import (
+from retinart.engine.model.info import INPUT, REEXPORT, ModelInfo
+from retinart.engine.tensorrt.api import (
     TITLES,
     IBuilderConfig,
     OnnxParser,
@@ -26,6 +25,7 @@ from retinart.engine.tensorrt_api import (
     problems_log,
     started,
 )
+from retinart.engine.tensorrt.engine_file import FrameShape
 
 Profile = tuple[FrameShape, FrameShape, FrameShape]
 Show = Callable[[float, str], None]

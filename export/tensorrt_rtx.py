@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from retinart.engine.info import ModelInfo
-from retinart.engine.tensorrt_api import installed, load_tensorrt
+from retinart.engine.model.info import ModelInfo
+from retinart.engine.tensorrt.api import installed, load_tensorrt
 from retinart.export.tensorrt_build import PlanSettings, build_plan, profile_for
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from retinart.engine.errors import BadInput
-from retinart.train.anchors import LEVEL_STRIDES
+from retinart.train.model.anchors import LEVEL_STRIDES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,13 @@ from fake_tensorrt import Made
 from fake_builder import GPU, FakeBuilder
 from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.cli import main
-from retinart.engine.images import Image
+from retinart.engine.media.images import Image
 from retinart.export import build
 from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.checkpoint import save_checkpoint
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
-from retinart.train.scenes import SceneSettings, make_scenes
+from retinart.train.data.scenes import SceneSettings, make_scenes
+from retinart.train.model.checkpoint import save_checkpoint
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import build_retinanet
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RETINART_DATA", ROOT.parent / "shared"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from retinart.engine.gpu import Gpu
+from retinart.engine.cuda.devices import Gpu
 
 GPU = Gpu(index=0, name="NVIDIA Double", compute_capability="8.9", cuda="13.0")
 

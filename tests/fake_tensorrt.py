@@ -18,13 +18,14 @@ import onnxruntime
 
 from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu.judge import same
+from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
-from retinart.engine.engine_file import EngineInfo
-from retinart.engine.images import Image
-from retinart.engine.info import INPUT, OUTPUTS, Thresholds, read_info
-from retinart.engine.runners import ONNXRuntimeRunner, Runner
-from retinart.engine.tensorrt_runner import TensorRTRunner
-from retinart.engine.timing import StageClock
+from retinart.engine.media.images import Image
+from retinart.engine.model.info import INPUT, OUTPUTS, Thresholds, read_info
+from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
+from retinart.engine.runtime.runner import Runner
+from retinart.engine.tensorrt.engine_file import EngineInfo
+from retinart.engine.tensorrt.runner import TensorRTRunner
 from support import make_picture
 
 

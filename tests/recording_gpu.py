@@ -1,6 +1,6 @@
 """A double of CUDA that records and checks how it is used. It is no GPU.
 
-`RecordingCuda` has the methods of `retinart.engine.cuda.Cuda`. Its memory is NumPy's, and what is
+`RecordingCuda` has the methods of `engine.cuda.api.Cuda`. Its memory is NumPy's, and what is
 put on a stream runs only when somebody waits for it, as late as a GPU may: whoever reads too early,
 or overwrites what is still to be copied, gets wrong detections. It fails at once on memory that is
 freed or unknown, on freeing twice, and on any use on a thread where the context is not current.
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from retinart.engine.cuda import Bytes, CudaError
-from retinart.engine.gpu_resize import KERNEL, resize_like_gpu
+from retinart.engine.cuda.api import Bytes, CudaError
+from retinart.engine.tensorrt.gpu_resize import KERNEL, resize_like_gpu
 
 
 class RecordingCuda:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinart.engine.images import Image
-from retinart.engine.variant import Variant
-from retinart.engine.video import VideoReader
+from retinart.engine.media.images import Image
+from retinart.engine.media.video import VideoReader
+from retinart.engine.model.variant import Variant
 from retinart.export.sources import SOURCES, Source
-from retinart.train.retinanet import build_retinanet
+from retinart.train.model.retinanet import build_retinanet
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def make_picture(seed: int, height: int = 96, width: int = 128) -> Image:
@@ -90,3 +94,14 @@ def project_state(
 def torchvision_state(num_classes: int = 5) -> dict[str, Tensor]:
     """The same under torchvision's names."""
     return project_state("torchvision retinanet_resnet50_fpn", num_classes=num_classes)
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT / "tests",  # not the root, where bare `engine` and `train` could be imported
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

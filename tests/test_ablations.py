@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-import retinart.benchmarks.ablations as ablations
-from retinart.benchmarks.ablation_report import markdown, verdict, write_results
-from retinart.benchmarks.ablation_tables import BEST, TABLES, Row, Table, anchors, focal, ohem
-from retinart.benchmarks.ablations import AblationSettings, ablate, main
-from retinart.benchmarks.loss_distribution import describe, loss_distribution
+import retinart.benchmarks.ablations.__main__ as ablations
+from retinart.benchmarks.ablations.__main__ import AblationSettings, ablate, main
+from retinart.benchmarks.ablations.loss_distribution import describe, loss_distribution
+from retinart.benchmarks.ablations.report import markdown, verdict, write_results
+from retinart.benchmarks.ablations.tables import BEST, TABLES, Row, Table, anchors, focal, ohem
 from retinart.engine.errors import CheckFailed
-from retinart.engine.variant import Variant
-from retinart.train.checkpoint import save_checkpoint
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
-from retinart.train.scenes import SceneSettings, make_scenes
+from retinart.engine.model.variant import Variant
+from retinart.train.data.scenes import SceneSettings, make_scenes
+from retinart.train.model.checkpoint import save_checkpoint
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import build_retinanet
 from support import files_below
 
 SIZE = (64, 96)

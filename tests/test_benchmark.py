@@ -20,18 +20,14 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.benchmarks import (
-    latency,
-    latency_report,
-    latency_tables,
-    limits,
-    machine,
-    peers,
-    turns,
-)
-from retinart.benchmarks.grid_steps import random_checkpoint
-from retinart.engine.gpu import Gpu
-from retinart.engine.info import read_info
+from retinart.benchmarks.grid.steps import random_checkpoint
+from retinart.benchmarks.latency import report as latency_report
+from retinart.benchmarks.latency import run as latency
+from retinart.benchmarks.latency import tables as latency_tables
+from retinart.benchmarks.peers import find as peers
+from retinart.benchmarks.timing import limits, machine, turns
+from retinart.engine.cuda.devices import Gpu
+from retinart.engine.model.info import read_info
 from retinart.export.export import ExportSettings, export_checkpoint
 from support import make_picture
 

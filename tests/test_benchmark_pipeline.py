@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from retinart.benchmarks.pipeline import main
+from retinart.benchmarks.pipeline.__main__ import main
 from support import write_video
 
 

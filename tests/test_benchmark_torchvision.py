@@ -8,44 +8,45 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.benchmarks import measures, train_step
+from retinart.benchmarks import train_step
+from retinart.benchmarks.peers.torchvision_shim import block_nms
+from retinart.benchmarks.timing import statistics
 from retinart.benchmarks.torchvision_compare import choose_images, compare_detections
 from retinart.benchmarks.torchvision_eager import main
-from retinart.benchmarks.torchvision_shim import block_nms
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
-from retinart.engine.nms import greedy_nms
+from retinart.engine.runtime.nms import greedy_nms
 
 
 def test_turns_alternate() -> None:
-    turns = list(measures.turns(4, 3))
+    turns = list(statistics.turns(4, 3))
     assert [t[:2] for t in turns] == [(r, i) for r in range(4) for i in range(3)]
     for image in range(3):
         assert sum(first for _, i, first in turns if i == image) == 2
-    assert [first for _, _, first in measures.turns(1, 4)] == [True, False, True, False]
+    assert [first for _, _, first in statistics.turns(1, 4)] == [True, False, True, False]
 
 
 def test_ratio_withstands_drift() -> None:
     """A machine that grows slower by the pair leaves the ratio of pairs alone."""
     drift = np.linspace(1, 3, 30)
-    found = measures.median_of_ratios(20 * drift, 10 * drift)
+    found = statistics.median_of_ratios(20 * drift, 10 * drift)
     assert (found.value, found.low, found.high) == pytest.approx((2, 2, 2))
-    wide = measures.ratio_of_medians(20 * drift, 10 * drift)
+    wide = statistics.ratio_of_medians(20 * drift, 10 * drift)
     assert wide.value == pytest.approx(2)
-    assert measures.median_of_differences([5, 7, 9], [1, 3, 5]).value == 4
+    assert statistics.median_of_differences([5, 7, 9], [1, 3, 5]).value == 4
 
 
 def test_interval_holds_the_median() -> None:
     values = np.random.default_rng(0).normal(100, 10, 200)
-    found = measures.median(values)
+    found = statistics.median(values)
     assert found.low < found.value < found.high
     assert found.high - found.low < 6
-    assert measures.median(values) == found  # the same every time
+    assert statistics.median(values) == found  # the same every time
 
 
 def test_spread() -> None:
-    assert measures.spread([10.0] * 5) == 0
-    assert measures.spread([8, 9, 10, 11, 12]) == pytest.approx(0.32)
+    assert statistics.spread([10.0] * 5) == 0
+    assert statistics.spread([8, 9, 10, 11, 12]) == pytest.approx(0.32)
 
 
 def test_only_four_by_three(tmp_path: Path) -> None:

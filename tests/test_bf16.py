@@ -9,15 +9,15 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from retinart.benchmarks import limits
-from retinart.engine import openvino_runner
-from retinart.engine.coco import load_coco
+from retinart.benchmarks.timing import limits
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.images import read_image
-from retinart.engine.info import Compute, Precision, computed_in
-from retinart.engine.matching import match
-from retinart.engine.openvino_runner import has_bf16
+from retinart.engine.evaluation.coco import load_coco
+from retinart.engine.evaluation.matching import match
+from retinart.engine.media.images import read_image
+from retinart.engine.model.info import Compute, Precision, computed_in
+from retinart.engine.runtime import openvino_runner
+from retinart.engine.runtime.openvino_runner import has_bf16
 
 Command = Callable[..., CompletedProcess[str]]
 

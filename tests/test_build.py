@@ -21,22 +21,19 @@ import torch
 from fake_builder import GPU, FakeBuilder
 from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.convert import ConvertSettings, convert
-from retinart.engine.engine_file import (
-    check_plan,
-    read_engine_info,
-)
+from retinart.engine.common.files import sha256
+from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
-from retinart.engine.files import sha256
-from retinart.engine.gpu import find_gpus
-from retinart.engine.info import read_info
-from retinart.engine.tensorrt_api import RuntimeName, installed
+from retinart.engine.model.info import read_info
+from retinart.engine.tensorrt.api import RuntimeName, installed
+from retinart.engine.tensorrt.engine_file import check_plan, read_engine_info
 from retinart.export import build
 from retinart.export.build import BuildSettings, build_engine
 from retinart.export.export import ExportSettings, export_checkpoint
 from retinart.export.tensorrt_build import Phases, PlanSettings, build_plan, profile_for
-from retinart.train.checkpoint import save_checkpoint
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
+from retinart.train.model.checkpoint import save_checkpoint
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import build_retinanet
 from support import files_below, write_images
 
 Command = Callable[..., CompletedProcess[str]]
@@ -122,7 +119,7 @@ def test_the_command(retinart: Command, model_path: Path, tmp_path: Path) -> Non
 CONTROL_C = """
 import os, signal, sys, time
 from retinart import cli
-from retinart.engine.progress import Progress
+from retinart.engine.common.progress import Progress
 
 def update(self, *arguments):
     if not shown:

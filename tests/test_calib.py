@@ -22,10 +22,10 @@ from retinart.calib.quantize import quantize_weights
 from retinart.calib.record import read_record
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.images import read_image
-from retinart.engine.info import read_info
-from retinart.engine.matching import match
-from retinart.engine.openvino_runner import OpenVINORunner
+from retinart.engine.evaluation.matching import match
+from retinart.engine.media.images import read_image
+from retinart.engine.model.info import read_info
+from retinart.engine.runtime.openvino_runner import OpenVINORunner
 from retinart.export import tensorrt_rtx
 
 

@@ -16,7 +16,7 @@ from retinart.calib import sensitivity as looking
 from retinart.calib.quantize import quantize
 from retinart.calib.record import read_record
 from retinart.calib.sensitivity import noise_to_signal
-from retinart.engine.info import read_info
+from retinart.engine.model.info import read_info
 
 Command = Callable[..., CompletedProcess[str]]
 SPOILED = "backbone.layer2.0.conv2"

@@ -17,7 +17,7 @@ from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.network import network_sha256
 from retinart.calib.record import read_record
 from retinart.engine.errors import BadInput
-from retinart.engine.info import METADATA_KEY, read_info
+from retinart.engine.model.info import METADATA_KEY, read_info
 from retinart.export.export import ExportSettings, export_checkpoint
 
 Command = Callable[..., CompletedProcess[str]]

@@ -20,7 +20,7 @@ from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint import load_any, recognise
 from retinart.export.coco_names import COCO_80, COCO_91, default_names
 from retinart.export.sources import SOURCES
-from retinart.train.checkpoint import load_checkpoint, save_checkpoint
+from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from support import named, torchvision_state
 
 

@@ -17,9 +17,10 @@ import onnx
 import pytest
 
 from retinart.cli import main
-from retinart.engine import doctor, outputs
+from retinart.engine import doctor
 from retinart.engine.detector import Detector
-from retinart.engine.info import METADATA_KEY
+from retinart.engine.job import outputs
+from retinart.engine.model.info import METADATA_KEY
 from support import files_below
 
 if sys.version_info >= (3, 11):

@@ -13,8 +13,8 @@ import pytest
 
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.runners import Finish
-from retinart.engine.video import VideoReader
+from retinart.engine.media.video import VideoReader
+from retinart.engine.runtime.runner import Finish
 from support import files_below
 
 Command = Callable[..., CompletedProcess[str]]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from retinart.engine.info import read_info
+from retinart.engine.model.info import read_info
 from retinart.export import parity
 from support import files_below
 

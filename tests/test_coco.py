@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.coco import CocoDataset, load_coco
 
 
 def _document() -> dict[str, Any]:

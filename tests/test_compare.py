@@ -13,10 +13,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from retinart.benchmarks.compare import count
-from retinart.engine.coco import CocoImage, load_coco
+from retinart.benchmarks.accuracy_drop import count
 from retinart.engine.detections import Detections
-from retinart.engine.matching import box_iou
+from retinart.engine.evaluation.coco import CocoImage, load_coco
+from retinart.engine.evaluation.matching import box_iou
 from support import files_below
 
 pytest.importorskip("pycocotools")

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from retinart.engine.errors import BadInput
-from retinart.train.boxes import box_iou
-from retinart.train.criterion import (
+from retinart.train.data.batches import Objects
+from retinart.train.loss.criterion import (
     Losses,
     LossSettings,
     assign,
@@ -21,11 +21,11 @@ from retinart.train.criterion import (
     detection_loss,
     mean_over_processes,
 )
-from retinart.train.data import Objects
-from retinart.train.losses import cross_entropy
-from retinart.train.matcher import BACKGROUND, IGNORED, match
-from retinart.train.ohem import hardest
-from retinart.train.retinanet import HeadOutputs
+from retinart.train.loss.losses import cross_entropy
+from retinart.train.loss.matcher import BACKGROUND, IGNORED, match
+from retinart.train.loss.ohem import hardest
+from retinart.train.model.boxes import box_iou
+from retinart.train.model.retinanet import HeadOutputs
 
 K = 2
 EMPTY = Objects(
@@ -133,7 +133,7 @@ IN_A_PROCESS = """
 import sys, torch
 from torch import distributed
 from test_criterion import EMPTY, _loss, _objects, _outputs
-from retinart.train.criterion import mean_over_processes
+from retinart.train.loss.criterion import mean_over_processes
 
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
@@ -191,7 +191,7 @@ def test_plain_cross_entropy_knows_no_alpha_and_gamma() -> None:
 
 
 def test_the_box_losses_differ_and_vanish_where_the_box_is_right() -> None:
-    from retinart.train.boxes import encode
+    from retinart.train.model.boxes import encode
 
     outputs, objects = _outputs(1), [_objects(3, 1)]
     losses = {

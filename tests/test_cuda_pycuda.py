@@ -1,4 +1,4 @@
-"""What `engine/cuda_pycuda.py` asks of pycuda, seen by a double of it, which is no GPU."""
+"""What `engine/cuda/pycuda_driver.py` asks of pycuda, seen by a double of it, which is no GPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinart.engine import cuda_pycuda
-from retinart.engine.cuda import CudaError
-from retinart.engine.cuda_graphs import Driver
-from retinart.engine.cuda_pycuda import PyCuda
+from retinart.engine.cuda import pycuda_driver
+from retinart.engine.cuda.api import CudaError
+from retinart.engine.cuda.graphs import Driver
+from retinart.engine.cuda.pycuda_driver import PyCuda
 
 
 class Error(Exception):
@@ -79,7 +79,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> PyCudaDouble:
     package.driver = driver  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-    monkeypatch.setattr(cuda_pycuda, "Driver", lambda: SimpleNamespace(capture=lambda *_: None))
+    monkeypatch.setattr(pycuda_driver, "Driver", lambda: SimpleNamespace(capture=lambda *_: None))
     return driver
 
 

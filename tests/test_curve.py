@@ -13,12 +13,12 @@ from typing import Any
 import cv2
 import pytest
 
-from retinart.benchmarks import curve as curve_module
-from retinart.benchmarks import peers
-from retinart.benchmarks.curve import fastest, is_pareto
-from retinart.benchmarks.curve_report import report, write_results
+from retinart.benchmarks.curve import run as curve_module
+from retinart.benchmarks.curve.report import report, write_results
+from retinart.benchmarks.curve.run import fastest, is_pareto
 from retinart.benchmarks.demo import shipped_checkpoint
-from retinart.engine.openvino_runner import has_bf16
+from retinart.benchmarks.peers import find as peers
+from retinart.engine.runtime.openvino_runner import has_bf16
 
 Command = Callable[..., CompletedProcess[str]]
 

@@ -13,14 +13,13 @@ import torch
 
 from retinart.cli import main
 from retinart.engine.errors import BadInput
-from retinart.engine.variant import Variant
-from retinart.train.boxes import box_iou
-from retinart.train.data import NO_AUGMENTATION, Batches
-from retinart.train.data_check import load_checked
-from retinart.train.data_report import best_anchor_iou, describe
-from retinart.train.presets import preset
-from retinart.train.retinanet import variant_anchors
-from retinart.train.trainer import training_rule
+from retinart.engine.model.variant import Variant
+from retinart.train.data.batches import NO_AUGMENTATION, Batches, training_rule
+from retinart.train.data.check import load_checked
+from retinart.train.data.report import best_anchor_iou, describe
+from retinart.train.model.boxes import box_iou
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import variant_anchors
 from support import make_picture, write_images
 
 GOOD = [10.0, 20.0, 50.0, 40.0]  # x, y, width, height

@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from retinart.benchmarks.mjpeg_server import MJPEGServer, numbered_jpeg
-from retinart.engine.detect_job import DetectJob, run_job
+from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer, numbered_jpeg
 from retinart.engine.detector import Detector
-from retinart.engine.outputs import LineFile
-from retinart.engine.room import OutOfRoom, check_room
-from retinart.engine.stop import StopRequest, stop_on_signals
+from retinart.engine.job.disk import OutOfRoom, check_room
+from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.outputs import LineFile
+from retinart.engine.job.stop import StopRequest, stop_on_signals
+from retinart.engine.job.summary import DetectSummary
 from retinart.engine.stream import StreamSettings
-from retinart.engine.summary import DetectSummary
 from support import count_frames, files_below, make_picture, read_lines, write_video
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -240,7 +240,9 @@ def test_the_disk_of_a_further_output_fills_up(
 def test_a_further_output_near_the_largest_size(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retinart.engine.room.largest_file", lambda: 2**20 - 1)  # all is held back
+    monkeypatch.setattr(
+        "retinart.engine.job.disk.largest_file", lambda: 2**20 - 1
+    )  # all is held back
     clip = str(write_video(tmp_path / "clip.mp4", frames=10))
     table = tmp_path / "other" / "r.csv"
     table.parent.mkdir()
@@ -324,7 +326,7 @@ def test_an_output_that_cannot_be_ended_leaves_the_others(
     def broken(*args: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("retinart.engine.records.COCOResults.close", broken)
+    monkeypatch.setattr("retinart.engine.job.records.COCOResults.close", broken)
     summary = _run(detector, source, out, coco=tmp_path / "r.json", csv=tmp_path / "r.csv")
     assert [str(p) for p in summary.problems] == ["[Errno 5] Input/output error"]
     assert summary.incomplete and summary.frames == 12

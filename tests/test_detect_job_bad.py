@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from retinart.engine.detect_job import DetectJob, run_job
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.runners import Finish
-from retinart.engine.summary import DetectSummary
-from retinart.engine.video import VideoWriter
+from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.summary import DetectSummary
+from retinart.engine.media.video import VideoWriter
+from retinart.engine.runtime.runner import Finish
 from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
 
 
@@ -246,7 +246,7 @@ def test_ctrl_c_before_the_first_image_leaves_earlier_results(
 
 def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> None:
     """Ctrl-C can come between two calls, not within one."""
-    from retinart.engine.records import COCOResults, CSVRows, JSONLines, Record
+    from retinart.engine.job.records import COCOResults, CSVRows, JSONLines, Record
 
     class Calls(list[str]):
         def write(self, text: str) -> None:

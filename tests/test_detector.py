@@ -15,15 +15,15 @@ import onnx
 import pytest
 
 import retinart
+from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector, RuntimeName
 from retinart.engine.errors import BadInput
-from retinart.engine.images import Image
-from retinart.engine.matching import match
-from retinart.engine.openvino_runner import OpenVINORunner
-from retinart.engine.timing import StageClock
-from retinart.train.checkpoint import load_checkpoint
-from retinart.train.predict import predict
+from retinart.engine.evaluation.matching import match
+from retinart.engine.media.images import Image
+from retinart.engine.runtime.openvino_runner import OpenVINORunner
+from retinart.train.model.checkpoint import load_checkpoint
+from retinart.train.model.predict import predict
 
 RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
 

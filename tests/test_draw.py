@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retinart.engine.detections import Detections
-from retinart.engine.draw import class_color, draw
+from retinart.engine.job.draw import class_color, draw
 
 CLASSES = ["a rather long name", "b"]
 

@@ -25,13 +25,13 @@ from onnx import TensorProto, helper
 
 from efficient_nms import efficient_nms
 from retinart.engine.detections import Detections
-from retinart.engine.images import Image, list_images, read_image
-from retinart.engine.info import INPUT, OUTPUTS, ModelInfo, Thresholds, read_info
-from retinart.engine.matching import match
-from retinart.engine.tensorrt_api import installed
+from retinart.engine.evaluation.matching import match
+from retinart.engine.media.images import Image, list_images, read_image
+from retinart.engine.model.info import INPUT, OUTPUTS, ModelInfo, Thresholds, read_info
+from retinart.engine.tensorrt.api import installed
 from retinart.export.efficient_nms import PLUGIN, above, plugin_attributes, with_plugin
 from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.checkpoint import load_checkpoint, save_checkpoint
+from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from support import make_picture
 
 Array = npt.NDArray[Any]
@@ -255,8 +255,8 @@ def test_the_parser_hands_the_attributes_to_the_plugin(model_path: Path, tmp_pat
 
 
 def _info() -> ModelInfo:
-    from retinart.engine.resize import ResizeRule
-    from retinart.train.presets import preset
+    from retinart.engine.model.resize import ResizeRule
+    from retinart.train.model.presets import preset
 
     return ModelInfo(
         name="two",

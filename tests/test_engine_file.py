@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from fake_builder import GPU, FakeBuilder
-from retinart.engine.engine_file import (
+from retinart.engine.cuda.devices import find_gpus
+from retinart.engine.errors import BadInput, MissingDependency, RetinartError
+from retinart.engine.tensorrt.engine_file import (
     EngineInfo,
     check_gpu,
     check_plan,
@@ -19,8 +21,6 @@ from retinart.engine.engine_file import (
     engine_json,
     read_engine_info,
 )
-from retinart.engine.errors import BadInput, MissingDependency, RetinartError
-from retinart.engine.gpu import find_gpus
 from retinart.export.build import BuildSettings, build_engine
 
 

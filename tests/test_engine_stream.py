@@ -13,12 +13,13 @@ from fake_tensorrt import PLAN, FakeTensorRT, engine_info
 from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu.checks import streams
 from retinart.benchmarks.gpu.judge import same
-from retinart.engine import cuda_pycuda, tensorrt_runner
+from retinart.engine.cuda import pycuda_driver
+from retinart.engine.cuda.devices import Gpu
 from retinart.engine.detector import Detector
-from retinart.engine.engine_file import engine_json
 from retinart.engine.errors import BadInput
-from retinart.engine.gpu import Gpu
-from retinart.engine.sources import Sources
+from retinart.engine.media.sources import Sources
+from retinart.engine.tensorrt import runner as tensorrt_runner
+from retinart.engine.tensorrt.engine_file import engine_json
 from support import count_frames, make_picture
 
 
@@ -38,7 +39,7 @@ def engine(
     gpu = Gpu(index=0, name="a double", compute_capability="8.9", cuda="13.0")
     monkeypatch.setattr(tensorrt_runner, "find_gpus", lambda: [gpu])
     monkeypatch.setattr(tensorrt_runner, "load_tensorrt", lambda _: FakeTensorRT(model_path, cuda))
-    monkeypatch.setattr(cuda_pycuda, "PyCuda", lambda index: cuda)
+    monkeypatch.setattr(pycuda_driver, "PyCuda", lambda index: cuda)
     return path
 
 
@@ -57,7 +58,7 @@ def test_a_detector_of_an_engine(
     with pytest.raises(BadInput, match="is closed"):
         detect(images[0])
     # each detector opens the GPU for itself, and the one above has closed it
-    monkeypatch.setattr(cuda_pycuda, "PyCuda", lambda index: RecordingCuda())
+    monkeypatch.setattr(pycuda_driver, "PyCuda", lambda index: RecordingCuda())
     for settings, message in (
         ({"runtime": "openvino"}, "is an engine"),
         ({"device": "GPU.x"}, "runs on no device"),
@@ -121,7 +122,7 @@ def test_the_check_of_streams_on_a_gpu(
         return FakeTensorRT(model_path, gpus[-1])
 
     monkeypatch.setattr(tensorrt_runner, "load_tensorrt", load)
-    monkeypatch.setattr(cuda_pycuda, "PyCuda", lambda index: gpus[-1])
+    monkeypatch.setattr(pycuda_driver, "PyCuda", lambda index: gpus[-1])
     figures = streams(engine, make_picture(0), frames=5)
     assert len(figures) == 5 and min(figures.values()) > 0
     assert [gpu.count("kernel") > 0 for gpu in gpus] == [False, True] * 2

@@ -9,7 +9,7 @@ import pytest
 
 import retinart
 from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
-from retinart.engine.info import REEXPORT
+from retinart.engine.model.info import REEXPORT
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "train", "export", "calib", "benchmarks", "src")

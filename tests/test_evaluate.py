@@ -16,12 +16,11 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.engine.coco import CocoDataset, load_coco
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluate import FIGURES, coco_figures, evaluate, table
-from retinart.engine.images import Image
-from retinart.engine.records import coco_result
+from retinart.engine.evaluation.coco import CocoDataset, coco_result, load_coco
+from retinart.engine.evaluation.evaluate import FIGURES, coco_figures, evaluate, table
+from retinart.engine.media.images import Image
 
 pytest.importorskip("pycocotools")
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from retinart.engine.errors import BadInput, CheckFailed
-from retinart.engine.images import Image
-from retinart.engine.info import INPUT, METADATA_KEY, OUTPUTS, Thresholds, read_info
-from retinart.engine.variant import Variant
+from retinart.engine.media.images import Image
+from retinart.engine.model.info import INPUT, METADATA_KEY, OUTPUTS, Thresholds, read_info
+from retinart.engine.model.variant import Variant
 from retinart.export import export, tensorrt_rtx
 from retinart.export.export import ExportSettings, export_checkpoint, input_size
 from retinart.export.onnx_model import build_onnx
-from retinart.train.checkpoint import load_checkpoint, save_checkpoint
-from retinart.train.presets import preset
-from retinart.train.resnet import BACKBONES
-from retinart.train.retinanet import RetinaNet, build_retinanet
+from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
+from retinart.train.model.presets import preset
+from retinart.train.model.resnet import BACKBONES
+from retinart.train.model.retinanet import RetinaNet, build_retinanet
 
 BASE = preset("tiny", 3)
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -274,8 +274,8 @@ def test_class_names(noisy_checkpoint: Path, tmp_path: Path) -> None:
 def test_batches_in_pytorch_and_in_the_file(model_path: Path, noisy_checkpoint: Path) -> None:
     """Three frames at once give what each gives alone, in both runtimes and in PyTorch."""
     from retinart.engine.detector import Detector
-    from retinart.engine.matching import match
-    from retinart.train.predict import predict
+    from retinart.engine.evaluation.matching import match
+    from retinart.train.model.predict import predict
 
     rng = np.random.default_rng(0)
     frames: Image = rng.integers(0, 255, (3, 96, 128, 3), np.uint8)

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from retinart.engine.figures import StageTimes, Times, table
-from retinart.engine.timing import StageClock
+from retinart.engine.common.timing import StageClock
+from retinart.engine.latency_histogram import StageTimes, Times, table
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 500.0])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from retinart.engine.common.files import atomic_path, make_folder, new_folder, remove_unfinished
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path, make_folder, new_folder, remove_unfinished
 from support import files_below
 
 

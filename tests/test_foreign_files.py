@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from retinart.engine.errors import BadInput
-from retinart.engine.variant import octave_sizes
+from retinart.engine.model.variant import octave_sizes
 from retinart.export.checkpoint import load_any
 from retinart.export.sources import SOURCES
 from support import named, project_state

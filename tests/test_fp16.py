@@ -17,9 +17,9 @@ from retinart.calib.network import network_nodes
 from retinart.calib.observe import observe_peaks
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.images import read_image
-from retinart.engine.info import HEADS, NORMALIZED, read_info
-from retinart.engine.matching import match
+from retinart.engine.evaluation.matching import match
+from retinart.engine.media.images import read_image
+from retinart.engine.model.info import HEADS, NORMALIZED, read_info
 from retinart.export import tensorrt_rtx
 
 LARGE, NEXT = "backbone.layer1.0.conv1", "backbone.layer1.0.conv2"

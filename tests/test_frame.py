@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retinart.engine.errors import BadInput
-from retinart.engine.frame import Chooser, Position, Selection
+from retinart.engine.media.frame import Chooser, Position, Selection
 
 
 def _chosen(selection: Selection, frames: int, fps: float) -> list[int]:

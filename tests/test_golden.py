@@ -20,17 +20,17 @@ from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.cli import main
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.images import Image, read_image
-from retinart.engine.info import CANDIDATES, HEADS, Thresholds, read_info
-from retinart.engine.matching import match
-from retinart.engine.nms import clip_boxes, detect_from_candidates
-from retinart.engine.runners import find_tensor, load_openvino
-from retinart.engine.variant import Variant
+from retinart.engine.evaluation.matching import match
+from retinart.engine.media.images import Image, read_image
+from retinart.engine.model.info import CANDIDATES, HEADS, Thresholds, read_info
+from retinart.engine.model.variant import Variant
+from retinart.engine.runtime.nms import clip_boxes, detect_from_candidates
+from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
 from retinart.export import tensorrt_rtx
 from retinart.export.checkpoint import load_any
-from retinart.train.boxes import decode
-from retinart.train.predict import postprocess
-from retinart.train.retinanet import variant_anchors
+from retinart.train.model.boxes import decode
+from retinart.train.model.predict import postprocess
+from retinart.train.model.retinanet import variant_anchors
 
 TOLERANCE = 1e-3
 V1, V2, D2, ODTK, MMDET = VARIANTS = (

@@ -19,15 +19,15 @@ from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu import checks, judge, verify
 from retinart.benchmarks.gpu.bundle import load_detections, save_detections
 from retinart.benchmarks.gpu.judge import Bar
-from retinart.benchmarks.gpu.worker import Incomplete
+from retinart.benchmarks.timing.isolated import Incomplete
+from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.engine_file import engine_json
-from retinart.engine.images import Image
-from retinart.engine.info import Thresholds
-from retinart.engine.tensorrt_api import installed, load_tensorrt
-from retinart.engine.tensorrt_runner import TensorRTRunner
-from retinart.engine.timing import StageClock
+from retinart.engine.media.images import Image
+from retinart.engine.model.info import Thresholds
+from retinart.engine.tensorrt.api import installed, load_tensorrt
+from retinart.engine.tensorrt.engine_file import engine_json
+from retinart.engine.tensorrt.runner import TensorRTRunner
 from support import make_picture
 
 

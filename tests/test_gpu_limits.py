@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from retinart.benchmarks import latency, limits
-from retinart.benchmarks.gpu.worker import Lost
+from retinart.benchmarks.latency import run as latency
+from retinart.benchmarks.timing import limits
+from retinart.benchmarks.timing.isolated import Lost
 
 
 def test_what_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,10 @@ from retinart.benchmarks.gpu.bundle import (
 from retinart.benchmarks.gpu.models import PRECISIONS
 from retinart.benchmarks.gpu.see import LIMITS
 from retinart.benchmarks.gpu.steps import NO_TIME, Steps
-from retinart.benchmarks.gpu.worker import Incomplete, Lost, Worker
+from retinart.benchmarks.timing.isolated import Incomplete, Lost, Worker
+from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput
-from retinart.engine.gpu import find_gpus
-from retinart.engine.tensorrt_api import installed
+from retinart.engine.tensorrt.api import installed
 from support import make_picture
 
 
@@ -152,7 +152,7 @@ def interrupt() -> None:
 # Work whose graph failed; a worker's process cannot import this module, as tests are no package.
 incomplete_work = partial(
     exec,
-    "from retinart.benchmarks.gpu.worker import Incomplete\n"
+    "from retinart.benchmarks.timing.isolated import Incomplete\n"
     "raise Incomplete({'no graph': {'ms': 1}, 'graph': 'CudaError: 900'})",
     {},
 )

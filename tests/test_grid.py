@@ -11,9 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.benchmarks import grid, grid_steps, machine, torchvision_shim
-from retinart.benchmarks.grid_report import report, write_results
-from retinart.benchmarks.latency import BenchmarkSettings
+from retinart.benchmarks.grid import __main__ as grid
+from retinart.benchmarks.grid import steps as grid_steps
+from retinart.benchmarks.grid.report import report, write_results
+from retinart.benchmarks.grid.settings import PEER, GridSettings
+from retinart.benchmarks.latency.run import BenchmarkSettings
+from retinart.benchmarks.peers import torchvision_shim
+from retinart.benchmarks.timing import machine
 from retinart.engine.detector import Detector
 from retinart.engine.errors import CheckFailed
 
@@ -35,7 +39,7 @@ def timing(backbone: str, int8: float, peak: float) -> dict[str, Any]:
         interval = {"value": ratio, "low": ratio - 0.1, "high": ratio + 0.1}
         return {**row(100 / ratio), "precision": precision, "model": f"{backbone} {precision}",
                 "times_as_fast_as_first": interval,
-                "times_as_fast_as": {grid.PEER: interval}}  # fmt: skip
+                "times_as_fast_as": {PEER: interval}}  # fmt: skip
 
     return {
         "backbone": backbone, "imgsz": 400, "images": ["a.jpg"], "repeats": 4, "threads": 2,
@@ -43,7 +47,7 @@ def timing(backbone: str, int8: float, peak: float) -> dict[str, Any]:
         "peak_gops": {"fp32": peak, "int8": 4 * peak, "bf16": None},
         "machine": {"cpu": "a CPU", "versions": {"openvino": "1"}},
         "models": [model("fp32", 2.0), model("int8", int8)],
-        "peers": [{**row(100), "peer": grid.PEER,
+        "peers": [{**row(100), "peer": PEER,
                    "what": "torchvision's RetinaNet, eager mode"}],
         "left_out": [],
     }  # fmt: skip
@@ -84,7 +88,7 @@ def test_bf16_has_its_own_limit_and_the_files_aim() -> None:
     one = timing("resnet50", 5.0, 150)
     one["peak_gops"]["bf16"] = 300
     interval = {"value": 4.6, "low": 4.5, "high": 4.7}
-    both = one["models"][1] | {"precision": "int8+bf16", "times_as_fast_as": {grid.PEER: interval}}
+    both = one["models"][1] | {"precision": "int8+bf16", "times_as_fast_as": {PEER: interval}}
     one["models"][1:1] = [one["models"][0] | {"precision": "bf16"}]
     one["models"].append(both)
     result = grid.summary([one])
@@ -167,7 +171,7 @@ def test_which_timings_are_kept(
     monkeypatch.setattr(machine, "_commit", str)
     monkeypatch.setattr(grid_steps, "benchmark", benchmark)
     monkeypatch.setattr(grid_steps.Grid, "files", lambda *_: (file, file, file))
-    settings = grid.GridSettings(
+    settings = GridSettings(
         images=str(images), backbones=("resnet50",), imgsz=(400,), num_images=1, repeats=4,
         threads=2, calibration_num=1, num_classes=4, work=tmp_path / "work", peers=tmp_path,
     )  # fmt: skip
@@ -182,6 +186,6 @@ def test_which_timings_are_kept(
 def test_a_grid_without_its_peer_says_why() -> None:
     one = timing("resnet50", 5.0, 150)
     one["peers"] = []
-    one["left_out"] = [{"name": grid.PEER, "why": "it does not run here: no memory"}]
+    one["left_out"] = [{"name": PEER, "why": "it does not run here: no memory"}]
     with pytest.raises(CheckFailed, match="it does not run here: no memory"):
         grid.summary([one])

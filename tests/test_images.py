@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from retinart.engine.errors import BadInput
-from retinart.engine.images import Image, as_bgr, list_images, read_image
+from retinart.engine.media.images import Image, as_bgr, list_images, read_image
 
 
 def _write(path: Path, image: np.ndarray[Any, np.dtype[Any]]) -> Path:

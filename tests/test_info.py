@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from retinart.engine.errors import BadInput
-from retinart.engine.info import (
+from retinart.engine.model.info import (
     METADATA_KEY,
     OUTPUTS,
     REEXPORT,
@@ -22,8 +22,8 @@ from retinart.engine.info import (
     Thresholds,
     read_info,
 )
-from retinart.engine.resize import ResizeRule
-from retinart.engine.variant import Variant, octave_sizes
+from retinart.engine.model.resize import ResizeRule
+from retinart.engine.model.variant import Variant, octave_sizes
 
 
 def _info(**changes: Any) -> ModelInfo:

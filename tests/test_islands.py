@@ -15,9 +15,9 @@ from retinart.calib.islands import float_islands
 from retinart.calib.placement import place
 from retinart.calib.quantize import _scale, quantize
 from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.checkpoint import save_checkpoint
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
+from retinart.train.model.checkpoint import save_checkpoint
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import build_retinanet
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,23 @@
-"""The house: its packages, which may import which, and that the README names real things."""
+"""The house: its folders and rooms, and which may import which."""
 
 from __future__ import annotations
 
 import ast
-import os
-import re
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support import ROOT, run_python
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parent.parent
 
 # folder -> the folders below it, whose names it may import. The face, src/retinart, may import all.
 BELOW: dict[str, frozenset[str]] = {
@@ -29,6 +28,25 @@ BELOW: dict[str, frozenset[str]] = {
     "benchmarks": frozenset({"engine", "train", "export", "calib"}),
 }
 FACE = "the face (src/retinart)"
+
+# The floors within a folder, the ground first. A room is a folder or a file, and it imports from
+# those that stand before it. The folder's own `__init__.py` is the roof: nothing inside imports it.
+FLOORS: dict[str, tuple[str, ...]] = {
+    "engine": (
+        "errors", "detections", "common", "cuda", "media", "model", "evaluation", "runtime",
+        "tensorrt", "latency_histogram", "pipeline", "stream", "detector", "describe", "doctor",
+        "job",
+    ),
+    "train": (
+        "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",
+        "learner", "run_folder", "trainer",
+    ),
+    "benchmarks": (
+        "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline", "gpu",
+        "accuracy_drop", "demo", "train_step", "winograd", "cuts", "torchvision_compare",
+        "torchvision_eager",
+    ),
+}  # fmt: skip
 
 # The ground floor never imports these, not even inside a function.
 NOT_IN_ENGINE = frozenset({"onnx", "torch", "torchvision"})
@@ -50,9 +68,6 @@ EXTRAS_ONLY = (
 )
 
 MAX_LINES = 400
-
-# what is made here, for where git cannot be asked
-NOT_SHIPPED = frozenset({".git", ".venv", "build", "dist", "runs"})
 
 
 def folder_of(package: str) -> Path:
@@ -186,6 +201,123 @@ def test_the_check_of_arrows_itself(folder: str, source: str, allowed: bool) -> 
     assert all(forbidden(folder, name) is None for name in names) is allowed
 
 
+def module_name(path: str) -> str:
+    """The dotted name of a file of ours, by its path in the repository."""
+    parts = path.removeprefix("src/retinart/").removesuffix(".py").split("/")
+    return ".".join(["retinart", *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+def arrows(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """By module the other modules that it imports, wherever the import stands.
+
+    Args:
+        sources: texts by their paths in the repository.
+    """
+    modules = {module_name(path) for path in sources}
+    found: dict[str, set[str]] = {}
+    for path, text in sources.items():
+        module = module_name(path)
+        package = module if path.endswith("/__init__.py") else module.rpartition(".")[0]
+        targets = set()
+        for _, name in imported_names(ast.parse(text), package):
+            while name and name not in modules:
+                name = name.rpartition(".")[0]
+            targets.add(name)
+        found[module] = targets - {module, ""}
+    return found
+
+
+def upward(found: Mapping[str, set[str]]) -> list[str]:
+    """What imports a room of its folder that does not stand before its own."""
+    wrong = []
+    for module, targets in found.items():
+        folder, floor = floor_of(module)
+        for target in sorted(targets):
+            other, lower = floor_of(target)
+            if floor is not None and folder == other and lower is None:
+                wrong.append(f"{module} imports {target}, the roof of its folder")
+            elif floor is not None and lower is not None and folder == other and lower > floor:
+                wrong.append(f"{module} imports {target}, which stands above it in FLOORS")
+    return wrong
+
+
+def floor_of(module: str) -> tuple[str, int | None]:
+    """A module's folder and its room's place in FLOORS; None for the roof, and without floors."""
+    _, folder, room, *_ = [*module.split("."), "", ""]
+    if folder not in FLOORS or not room:
+        return folder, None
+    assert room in FLOORS[folder], f"add {room} to FLOORS of {folder}, above all that it imports"
+    return folder, FLOORS[folder].index(room)
+
+
+def circle(found: Mapping[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next one, and the last one the first."""
+    try:
+        TopologicalSorter(found).prepare()
+    except CycleError as error:
+        return [str(name) for name in reversed(error.args[1])]
+    return []
+
+
+def sources_on_disk() -> dict[str, str]:
+    files = [file for package in ("retinart", *BELOW) for file in python_files(package)]
+    return {file.relative_to(ROOT).as_posix(): file.read_text("utf-8") for file in files}
+
+
+def test_arrows_between_rooms_point_down() -> None:
+    wrong = upward(arrows(sources_on_disk()))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    found = circle(arrows(sources_on_disk()))
+    assert not found, " -> ".join(found)
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_every_floor_is_a_room(folder: str) -> None:
+    there = {file.relative_to(ROOT / folder).parts[0] for file in python_files(folder)}
+    assert {name.removesuffix(".py") for name in there - {"__init__.py"}} == set(FLOORS[folder])
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "up", "circular"),
+    [
+        ("engine/media/images.py", "from retinart.engine.errors import BadInput", False, False),
+        ("engine/media/images.py", "from retinart.engine.media import video", False, True),
+        ("engine/media/images.py", "import retinart.engine.detector", True, True),
+        ("engine/media/images.py", "from retinart.engine import Detector", True, True),
+        (
+            "engine/media/video.py",
+            "def f():\n    from retinart.engine import detector",
+            True,
+            False,
+        ),
+        ("engine/errors.py", "from retinart.engine.media.images import Image", True, False),
+        ("engine/detector.py", "from retinart.engine import Detector", True, True),
+        ("export/graph.py", "from retinart.engine import Detector", False, False),
+        ("export/graph.py", "from retinart.export.export import build", False, True),
+    ],
+)
+def test_the_check_of_rooms_itself(path: str, text: str, up: bool, circular: bool) -> None:
+    """On a tree that is made up, of which one file gets another text."""
+    tree = {
+        "engine/__init__.py": "from retinart.engine.detector import Detector",
+        "engine/errors.py": "",
+        "engine/media/__init__.py": "",
+        "engine/media/images.py": "",
+        "engine/media/video.py": "from retinart.engine.media.images import Image",
+        "engine/detector.py": "from retinart.engine.media import images",
+        "export/__init__.py": "",
+        "export/graph.py": "",
+        "export/export.py": "from retinart.export import graph",
+    }
+    found = arrows(tree)
+    assert not upward(found) and not circle(found)
+    found = arrows({**tree, path: text})
+    assert (bool(upward(found)), bool(circle(found))) == (up, circular)
+
+
 def test_a_file_fits_in_the_head() -> None:
     files = [file for package in ("retinart", *BELOW, "tests") for file in python_files(package)]
     long = {
@@ -194,17 +326,6 @@ def test_a_file_fits_in_the_head() -> None:
         if (lines := len(file.read_bytes().splitlines())) > MAX_LINES
     }
     assert not long, f"longer than {MAX_LINES} lines: {long}"
-
-
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT / "tests",  # not the root, where bare `engine` and `train` could be imported
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 IMPORT_ALL = """
@@ -225,93 +346,6 @@ def test_engine_and_face_import_without_any_extra() -> None:
     modules = [file for file in python_files("engine") if file.parent != folder_of("engine")]
     modules += [file for file in folder_of("engine").glob("*.py") if file.name != "__init__.py"]
     assert len(done.stdout.split()) == len(modules)
-
-
-def readme() -> str:
-    file = ROOT / "README.md"
-    if not file.is_file():
-        pytest.skip("there is no README.md")
-    return file.read_text("utf-8")
-
-
-def shipped_files() -> set[Path]:
-    """What a clone would hold: all that git has or would take. Without git, all that lies here."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        found = {ROOT / name for name in listed.stdout.split("\0") if name}
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        found = {p for p in ROOT.rglob("*") if p.relative_to(ROOT).parts[0] not in NOT_SHIPPED}
-    return {path for path in found if path.is_file()}
-
-
-def links_in(text: str) -> list[str]:
-    """Targets of relative links in Markdown, but not of those in code."""
-    text = re.sub(r"^```.*?^```|^    .*?$|`[^`\n]+`", "", text, flags=re.DOTALL | re.MULTILINE)
-    found = re.findall(r"\]\(<?([^)\s>]+)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
-    return [target for target in found if not re.match(r"[a-z][a-z+.-]*:|#", target)]
-
-
-def test_relative_links_lead_to_what_is_shipped() -> None:
-    """A file that .gitignore drops is here and in no clone, so the disk alone does not tell."""
-    files = shipped_files()
-    there = files | {folder for file in files for folder in file.parents}
-    pages = sorted(file for file in files if file.suffix == ".md")
-    assert ROOT / "CONTRIBUTING.md" in pages
-    missing = [
-        f"{page.relative_to(ROOT)}: {target}"
-        for page in pages
-        for target in links_in(page.read_text("utf-8"))
-        if Path(os.path.normpath(page.parent / target.split("#", 1)[0])) not in there
-    ]
-    assert not missing, "links to what no clone has:\n" + "\n".join(missing)
-
-
-def test_links_are_found_outside_of_code_only() -> None:
-    text = (
-        "[a](a.md) and ![b](<b.png>) `[c](c.md)` [d](https://d) [e](#e) [`f`](f.md#g)\n"
-        '    [h](h.md)\n```\n[i](i.md)\n```\n<img src="j.png">\n'
-    )
-    assert links_in(text) == ["a.md", "b.png", "f.md#g", "j.png"]
-
-
-def test_the_readme_names_the_pytorch_of_the_constraints() -> None:
-    """Another version would be replaced by the large one as soon as `make` installs."""
-    pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    named = re.findall(r"\btorch==\S+", readme())
-    assert named and set(named) <= set(pins), f"README.md: {named}, constraints.txt has another"
-
-
-def commands_in(text: str) -> set[str]:
-    """Subcommands of `retinart` in fenced blocks and code spans."""
-    fence = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
-    code = fence.findall(text) + re.findall(r"`[^`\n]+`", fence.sub("", text))
-    pattern = re.compile(r"(?:^|[`\s/])retinart ([a-z][a-z-]*)(?![\w=.])", re.MULTILINE)
-    return {
-        match
-        for piece in code
-        for line in piece.splitlines()
-        if not re.match(r"[\s`>]*(?:from|import) ", line)
-        for match in pattern.findall(line)
-    }
-
-
-def test_commands_that_the_readme_names_exist() -> None:
-    unknown = {}
-    for command in sorted(commands_in(readme())):
-        done = run_python("-m", "retinart", command, "--help")
-        if done.returncode:
-            unknown[command] = done.stderr.strip()[-200:]
-    assert not unknown, f"README.md names commands that there are not: {unknown}"
-
-
-def test_commands_are_found_in_code_only() -> None:
-    text = (
-        "Then retinart sings.\n`retinart detect a.onnx`\n```sh\nmake demo\n"
-        ".venv/bin/retinart export x\npython -m retinart make-scenes d\n```\n"
-        '`pip install "retinart[train]"` and `import retinart as r`\n'
-    )
-    assert commands_in(text) == {"detect", "export", "make-scenes"}
 
 
 def test_no_code_asks_whose_model_it_is() -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from retinart.train.boxes import decode
-from retinart.train.dense_loss import focal_loss_sum
-from retinart.train.losses import cross_entropy, giou_loss, sigmoid_focal_loss, smooth_l1
-from retinart.train.matcher import BACKGROUND, IGNORED
+from retinart.train.loss.dense_loss import focal_loss_sum
+from retinart.train.loss.losses import cross_entropy, giou_loss, sigmoid_focal_loss, smooth_l1
+from retinart.train.loss.matcher import BACKGROUND, IGNORED
+from retinart.train.model.boxes import decode
 
 
 def _random(shape: tuple[int, ...], scale: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from retinart.train.boxes import box_iou
-from retinart.train.criterion import LossSettings, detection_loss
-from retinart.train.data import Objects
-from retinart.train.matcher import BACKGROUND, IGNORED, match
-from retinart.train.retinanet import HeadOutputs
+from retinart.train.data.batches import Objects
+from retinart.train.loss.criterion import LossSettings, detection_loss
+from retinart.train.loss.matcher import BACKGROUND, IGNORED, match
+from retinart.train.model.boxes import box_iou
+from retinart.train.model.retinanet import HeadOutputs
 
 BOX = [0.0, 0.0, 100.0, 100.0]
 NONE = torch.zeros(0, dtype=torch.bool)

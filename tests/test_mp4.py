@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retinart.engine.mp4 import has_sound, set_times
-from retinart.engine.video import VideoReader, VideoWriter
+from retinart.engine.media.mp4 import has_sound, set_times
+from retinart.engine.media.video import VideoReader, VideoWriter
 from support import write_video
 
 SIZE = (96, 128)
@@ -45,7 +45,7 @@ def test_a_constant_rate_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*args: object, **more: object) -> None:
         raise AssertionError("rewritten")
 
-    monkeypatch.setattr("retinart.engine.video.set_times", fail)
+    monkeypatch.setattr("retinart.engine.media.video.set_times", fail)
     _write(tmp_path / "v.mp4", [40.0 * i for i in range(9)])
     assert _times(tmp_path / "v.mp4") == pytest.approx([40.0 * i for i in range(9)])
     with pytest.raises(AssertionError, match="rewritten"):  # every other frame of such a video
@@ -65,7 +65,7 @@ def test_a_file_of_another_form_is_said_to_have_lost_its_times(
     def fail(*args: object, **more: object) -> None:
         raise ValueError("a box of 64 bits in the index")
 
-    monkeypatch.setattr("retinart.engine.video.set_times", fail)
+    monkeypatch.setattr("retinart.engine.media.video.set_times", fail)
     assert _write(tmp_path / "v.mp4", [0.0, 100.0, 1000.0]).times_lost
     assert len(_times(tmp_path / "v.mp4")) == 3
 

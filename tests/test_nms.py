@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from retinart.engine.info import Thresholds
-from retinart.engine.nms import detect_from_candidates, greedy_nms
+from retinart.engine.model.info import Thresholds
+from retinart.engine.runtime.nms import detect_from_candidates, greedy_nms
 
 Floats = npt.NDArray[np.float32]
 

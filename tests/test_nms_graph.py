@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from retinart.engine.info import OUTPUTS, Thresholds
-from retinart.engine.nms import detect_from_candidates
+from retinart.engine.model.info import OUTPUTS, Thresholds
+from retinart.engine.runtime.nms import detect_from_candidates
 from retinart.export.graph import GraphBuilder
 from retinart.export.nms import STEPS, emit_nms
 

@@ -11,12 +11,12 @@ import torch
 from retinart.calib.fp16 import to_fp16
 from retinart.calib.placement import place
 from retinart.calib.quantize import quantize
-from retinart.engine.info import read_info
+from retinart.engine.model.info import read_info
 from retinart.export import tensorrt_rtx
 from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.checkpoint import save_checkpoint
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
+from retinart.train.model.checkpoint import save_checkpoint
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import build_retinanet
 
 pytestmark = pytest.mark.skipif(
     not tensorrt_rtx.available(), reason="TensorRT-RTX is not installed"

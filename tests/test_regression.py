@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinart.benchmarks.measures import ratio_of_apart
-from retinart.benchmarks.regression import compare_runs, failures, table
+from retinart.benchmarks.latency.regression import compare_runs, failures, table
+from retinart.benchmarks.timing.statistics import ratio_of_apart
 
 Command = Callable[..., CompletedProcess[str]]
 

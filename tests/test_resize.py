@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.engine.images import Image
-from retinart.engine.resize import ResizeRule, round_up
+from retinart.engine.media.images import Image
+from retinart.engine.model.resize import ResizeRule, round_up
 
 PAD = (104, 116, 124)
 

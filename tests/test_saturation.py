@@ -16,24 +16,25 @@ from onnx import numpy_helper
 from retinart.calib.calibrate import CalibrationSettings, calibrate
 from retinart.calib.quantize import quantize_weights
 from retinart.calib.record import read_record
-from retinart.engine import saturation
-from retinart.engine.cpu import VNNI, instruction_sets, int8_text
+from retinart.engine.common.cpu import VNNI, instruction_sets, int8_text
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.images import read_image
-from retinart.engine.info import CANDIDATES, read_info
-from retinart.engine.runners import find_tensor, load_openvino, tensor_probe
-from retinart.engine.saturation import LARGEST, avoid_saturation, halved
+from retinart.engine.media.images import read_image
+from retinart.engine.model.info import CANDIDATES, read_info
+from retinart.engine.runtime import saturation
+from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
+from retinart.engine.runtime.openvino_probe import tensor_probe
+from retinart.engine.runtime.saturation import LARGEST, avoid_saturation, halved
 
 # Runs in a process of its own, as oneDNN reads the variable once.
 IN_ANOTHER_PROCESS = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from retinart.engine.images import read_image
-from retinart.engine.info import HEADS, read_info
-from retinart.engine.runners import tensor_probe
-from retinart.engine.saturation import saturates
+from retinart.engine.media.images import read_image
+from retinart.engine.model.info import HEADS, read_info
+from retinart.engine.runtime.openvino_probe import tensor_probe
+from retinart.engine.runtime.saturation import saturates
 
 exact, quantized, picture = map(Path, sys.argv[1:])
 frames, _ = read_info(exact).resize.apply([read_image(picture)])

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-import retinart.train.scenes as scenes
-from retinart.engine.coco import load_coco
+import retinart.train.data.scenes as scenes
 from retinart.engine.errors import BadInput
-from retinart.engine.images import read_image
-from retinart.train.drawing import SHAPES, SceneObject, stamp
-from retinart.train.scenes import SceneSettings, make_scenes, render_scene, scene_video
+from retinart.engine.evaluation.coco import load_coco
+from retinart.engine.media.images import read_image
+from retinart.train.data.drawing import SHAPES, SceneObject, stamp
+from retinart.train.data.scenes import SceneSettings, make_scenes, render_scene, scene_video
 
 
 def test_a_seed_gives_the_same_files_and_another_gives_others(tmp_path: Path) -> None:

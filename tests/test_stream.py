@@ -13,16 +13,16 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.benchmarks.mjpeg_server import MJPEGServer, number_of, numbered_jpeg
-from retinart.engine import av_capture, sources
+from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer, number_of, numbered_jpeg
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.frame import Position, Selection
-from retinart.engine.images import Image
-from retinart.engine.live import LiveSettings
-from retinart.engine.sources import is_live, list_numbered
+from retinart.engine.media import av_capture, sources
+from retinart.engine.media.frame import Position, Selection
+from retinart.engine.media.images import Image
+from retinart.engine.media.live import LiveSettings
+from retinart.engine.media.sources import is_live, list_numbered
+from retinart.engine.media.video import shown_address
 from retinart.engine.stream import Step, Stream, StreamSettings, _sizes
-from retinart.engine.video import shown_address
 from support import make_picture, write_images, write_video
 
 
@@ -239,7 +239,7 @@ def test_stopping_drops_what_has_not_reached_the_detector(
 
 
 def test_a_long_file_leaves_nothing_behind(detector: Detector, tmp_path: Path) -> None:
-    """A short form of `benchmarks/pipeline.py --long`: what is held does not grow with frames."""
+    """A short form of `benchmarks.pipeline --long`: what is held does not grow with frames."""
     path, held = write_video(tmp_path / "v.avi", frames=300), []
 
     def look(step: Step) -> None:
@@ -272,7 +272,7 @@ def test_batches() -> None:
 
 
 def test_a_live_stream_drops_what_it_cannot_take_and_counts_it(detector: Detector) -> None:
-    """A short form of `benchmarks/pipeline.py --live`, without a limit on times."""
+    """A short form of `benchmarks.pipeline --live`, without a limit on times."""
     total, picture = 150, make_picture(0, 240, 320)
     numbers: list[int] = []
     asked = threading.Event()

@@ -1,6 +1,6 @@
 """What our code uses of TensorRT's, CUDA's and pycuda's APIs is there, with the arguments we give.
 
-mypy sees to it that the code uses nothing beyond `engine/tensorrt_api.py`. Here those protocols are
+mypy sees to it that the code uses nothing beyond `engine/tensorrt/api.py`. Here those protocols are
 compared with the real Python bindings of TensorRT 10 and 11, imported over stand-in libraries that
 do nothing (`make bindings`), and with TensorRT-RTX. That says that a call is possible, not that it
 does the right thing.
@@ -21,9 +21,10 @@ from typing import Any
 
 import pytest
 
-from retinart.engine import cuda_graphs, gpu, tensorrt_api
-from retinart.engine.gpu_resize import SOURCE
-from retinart.engine.tensorrt_api import RTX_ONLY, installed
+from retinart.engine.cuda import devices, graphs
+from retinart.engine.tensorrt import api as tensorrt_api
+from retinart.engine.tensorrt.api import RTX_ONLY, installed
+from retinart.engine.tensorrt.gpu_resize import SOURCE
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("10.16.1.11", "11.4.0.106")
@@ -60,7 +61,7 @@ print(json.dumps(found))
 USE = """
 import importlib, sys, threading
 trt = importlib.import_module(sys.argv[1])
-from retinart.engine.tensorrt_api import problems_log
+from retinart.engine.tensorrt.api import problems_log
 from retinart.export import tensorrt_build
 log = problems_log(trt)
 for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
@@ -87,7 +88,7 @@ Members = dict[str, Any]
 
 
 def protocols() -> dict[str, type]:
-    """The classes of `engine/tensorrt_api.py`."""
+    """The classes of `engine/tensorrt/api.py`."""
     return {
         name: thing
         for name, thing in vars(tensorrt_api).items()
@@ -263,9 +264,9 @@ def cuda_header() -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", [*gpu.SIGNATURES, *cuda_graphs.SIGNATURES])
+@pytest.mark.parametrize("name", [*devices.SIGNATURES, *graphs.SIGNATURES])
 def test_calls_of_the_driver_are_those_of_cuda_h(name: str, cuda_header: str) -> None:
-    signatures: dict[str, Any] = {**gpu.SIGNATURES, **cuda_graphs.SIGNATURES}
+    signatures: dict[str, Any] = {**devices.SIGNATURES, **graphs.SIGNATURES}
     ours = signatures[name]
     prototype = re.search(rf"CUresult\s+{name}\(([^;]*)\);", cuda_header)
     assert prototype, f"cuda.h declares no {name}"
@@ -286,9 +287,9 @@ def _kind(argument: str) -> str:
 @pytest.mark.parametrize(
     ("constant", "value"),
     [
-        ("CU_STREAM_CAPTURE_MODE_THREAD_LOCAL", cuda_graphs._THREAD_LOCAL),
-        ("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", gpu._CAPABILITY[0]),
-        ("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR", gpu._CAPABILITY[1]),
+        ("CU_STREAM_CAPTURE_MODE_THREAD_LOCAL", graphs._THREAD_LOCAL),
+        ("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", devices._CAPABILITY[0]),
+        ("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR", devices._CAPABILITY[1]),
     ],
 )
 def test_constants_of_the_driver(constant: str, value: int, cuda_header: str) -> None:

@@ -24,15 +24,15 @@ from fake_tensorrt import (
 
 from recording_gpu import RecordingCuda, RecordingStream
 from retinart.benchmarks.gpu.judge import same
-from retinart.engine import tensorrt_runner
-from retinart.engine.cuda import CudaError
+from retinart.engine.common.timing import StageClock
+from retinart.engine.cuda.api import CudaError
 from retinart.engine.errors import BadInput, RetinartError
-from retinart.engine.gpu_resize import plan_resize, resize_like_gpu
-from retinart.engine.images import Image
-from retinart.engine.info import Thresholds
-from retinart.engine.lane import SHAPES
-from retinart.engine.tensorrt_runner import TensorRTRunner
-from retinart.engine.timing import StageClock
+from retinart.engine.media.images import Image
+from retinart.engine.model.info import Thresholds
+from retinart.engine.tensorrt import runner as tensorrt_runner
+from retinart.engine.tensorrt.gpu_resize import plan_resize, resize_like_gpu
+from retinart.engine.tensorrt.lane import SHAPES
+from retinart.engine.tensorrt.runner import TensorRTRunner
 from support import make_picture
 
 

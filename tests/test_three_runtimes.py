@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from retinart.engine.detector import Detector
-from retinart.engine.images import list_images, read_image
-from retinart.engine.matching import match
+from retinart.engine.evaluation.matching import match
+from retinart.engine.media.images import list_images, read_image
 from retinart.export.checkpoint import load_any
 from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.predict import normalize, postprocess
+from retinart.train.model.predict import normalize, postprocess
 
 COCO_IMAGES = 20
 

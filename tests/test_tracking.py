@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from retinart.engine.detections import Detections
-from retinart.engine.draw import draw
-from retinart.engine.records import Record
-from retinart.engine.tracking import Trackers
+from retinart.engine.job.draw import draw
+from retinart.engine.job.records import Record
+from retinart.engine.job.tracking import Trackers
 from support import make_picture, read_lines
 
 

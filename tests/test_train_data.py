@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import retinart.train.trainer as trainer
-from retinart.engine.coco import load_coco
 from retinart.engine.errors import BadInput, MissingDependency
-from retinart.train.data import NO_AUGMENTATION, Batches
-from retinart.train.presets import preset
+from retinart.engine.evaluation.coco import load_coco
+from retinart.train.data.batches import NO_AUGMENTATION, Batches, training_rule
+from retinart.train.model.presets import preset
 from retinart.train.settings import TrainSettings
-from retinart.train.trainer import train, training_rule
+from retinart.train.trainer import train
 from support import write_images
 
 SIZE = (64, 64)

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-import retinart.train.criterion as criterion
 import retinart.train.learner as learner
-from retinart.train.data import Batch, Objects
+import retinart.train.loss.criterion as criterion
+from retinart.train.data.batches import Batch, Objects
 from retinart.train.initial import freeze_batch_norms, start
 from retinart.train.learner import Diverged, Learner, make_optimizer
-from retinart.train.presets import preset
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import build_retinanet
 from retinart.train.ranks import Ranks
-from retinart.train.retinanet import build_retinanet
 from retinart.train.settings import TrainSettings
 
 SETTINGS = TrainSettings(annotations=Path("none"), images=Path("none"), name="none", ema_decay=0.0)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-import retinart.engine.progress as progress
+import retinart.engine.common.progress as progress
 import retinart.train.trainer as trainer
 from retinart.engine.errors import BadInput
-from retinart.train.checkpoint import load_checkpoint, load_resume_state, save_checkpoint
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
+from retinart.train.model.checkpoint import load_checkpoint, load_resume_state, save_checkpoint
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import build_retinanet
 from retinart.train.run_folder import read_settings
 from retinart.train.settings import TrainSettings
 from retinart.train.trainer import train

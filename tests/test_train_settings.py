@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from retinart.cli import build_parser, main, training
+from retinart.cli import build_parser, main, train
 from retinart.engine.errors import BadInput
-from retinart.train.checkpoint import save_checkpoint
-from retinart.train.data import Augmentation
+from retinart.train.data.batches import Augmentation
 from retinart.train.initial import start
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
+from retinart.train.model.checkpoint import save_checkpoint
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import build_retinanet
 from retinart.train.settings import TrainSettings, check_settings
 
 SETTINGS = TrainSettings(annotations=Path("none"), images=Path("none"), name="none")
@@ -37,7 +37,7 @@ FLAGS = shlex.split(
 
 
 def _parsed(*flags: str) -> TrainSettings:
-    return training._settings(build_parser().parse_args(["train", *flags]))
+    return train._settings(build_parser().parse_args(["train", *flags]))
 
 
 def test_the_command_line_reaches_every_setting() -> None:

@@ -15,21 +15,28 @@ import numpy as np
 import pytest
 import torch
 
-import retinart.train.criterion as criterion
 import retinart.train.learner as learner
-from retinart.engine.coco import CocoDataset, load_coco
+import retinart.train.loss.criterion as criterion
 from retinart.engine.errors import BadInput, CheckFailed
+from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.train.average import Average
-from retinart.train.checkpoint import load_checkpoint, load_resume_state
-from retinart.train.data import NO_AUGMENTATION, Augmentation, Batch, Batches, prefetch
-from retinart.train.predict import normalize
-from retinart.train.presets import preset
-from retinart.train.resnet import BACKBONES
-from retinart.train.retinanet import build_retinanet
-from retinart.train.scenes import SceneSettings, make_scenes
+from retinart.train.data.batches import (
+    NO_AUGMENTATION,
+    Augmentation,
+    Batch,
+    Batches,
+    prefetch,
+    training_rule,
+)
+from retinart.train.data.scenes import SceneSettings, make_scenes
+from retinart.train.model.checkpoint import load_checkpoint, load_resume_state
+from retinart.train.model.predict import normalize
+from retinart.train.model.presets import preset
+from retinart.train.model.resnet import BACKBONES
+from retinart.train.model.retinanet import build_retinanet
 from retinart.train.schedule import learning_rate
 from retinart.train.settings import TrainSettings
-from retinart.train.trainer import train, training_rule
+from retinart.train.trainer import train
 
 SIZE = (96, 128)
 

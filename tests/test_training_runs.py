@@ -19,13 +19,13 @@ import torch
 import retinart.train.trainer as trainer
 from retinart.engine.errors import BadInput
 from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.checkpoint import load_checkpoint, save_checkpoint
-from retinart.train.data import NO_AUGMENTATION
+from retinart.train.data.batches import NO_AUGMENTATION
+from retinart.train.data.scenes import SceneSettings, make_scenes
 from retinart.train.initial import load_backbone, start
-from retinart.train.presets import preset
-from retinart.train.retinanet import build_retinanet
+from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import build_retinanet
 from retinart.train.run_folder import read_settings
-from retinart.train.scenes import SceneSettings, make_scenes
 from retinart.train.settings import TrainSettings
 from retinart.train.trainer import train
 

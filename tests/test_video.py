@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from retinart.engine.errors import BadInput
-from retinart.engine.video import VideoReader, VideoWriter
+from retinart.engine.media.video import VideoReader, VideoWriter
 
 SIZE = (96, 128)
 
@@ -106,7 +106,7 @@ def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
     code = (
         "import numpy as np\n"
         "from pathlib import Path\n"
-        "from retinart.engine.video import VideoWriter\n"
+        "from retinart.engine.media.video import VideoWriter\n"
         "rng = np.random.default_rng(0)\n"
         "with VideoWriter(Path('v.mp4'), fps=25, size=(96, 128)) as writer:\n"
         "    for _ in range(40):\n"

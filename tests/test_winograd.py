@@ -13,10 +13,10 @@ import torch
 from torch.nn.functional import conv2d
 
 from retinart.engine.detector import Detector
-from retinart.engine.images import read_image
-from retinart.engine.matching import match
-from retinart.engine.runners import load_openvino
-from retinart.engine.winograd import pays, transforms, use_winograd
+from retinart.engine.evaluation.matching import match
+from retinart.engine.media.images import read_image
+from retinart.engine.runtime.openvino_api import load_openvino
+from retinart.engine.runtime.winograd import pays, transforms, use_winograd
 
 Array = npt.NDArray[np.float32]
 
@@ -147,7 +147,7 @@ def test_detections(
         replaced.append(use_winograd(model, always=True))
         return replaced[-1]
 
-    monkeypatch.setattr("retinart.engine.openvino_runner.use_winograd", count)
+    monkeypatch.setattr("retinart.engine.runtime.openvino_runner.use_winograd", count)
     pictures = [read_image(path) for path in sorted(small_scenes.iterdir())[:3]]
     with Detector(model_path, threads=1, conf=0.02) as detector:
         fast = [*detector(pictures), detector(pictures[0])]

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from retinart.train.retinanet import RetinaNet
+from retinart.train.model.retinanet import RetinaNet
 
 
 class Average:

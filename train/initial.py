@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from retinart.engine.errors import BadInput
-from retinart.engine.variant import Variant
-from retinart.train.checkpoint import load_checkpoint, read_torch_file
-from retinart.train.presets import preset
-from retinart.train.retinanet import RetinaNet, build_retinanet
+from retinart.engine.model.variant import Variant
+from retinart.train.model.checkpoint import load_checkpoint, read_torch_file
+from retinart.train.model.presets import preset
+from retinart.train.model.retinanet import RetinaNet, build_retinanet
 from retinart.train.settings import TrainSettings
 
 _GROUPS = 16  # of a backbone with GroupNorm: divides every width of every backbone

@@ -12,19 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from retinart.engine.variant import Variant
+from retinart.engine.model.variant import Variant
 from retinart.train.average import Average
-from retinart.train.criterion import (
-    Normalizer,
-    assign,
-    detection_loss,
-    mean_over_processes,
-)
-from retinart.train.data import Batch, Objects
+from retinart.train.data.batches import Batch, Objects
 from retinart.train.initial import Start, freeze_batch_norms, trainable
-from retinart.train.predict import normalize
+from retinart.train.loss.criterion import Normalizer, assign, detection_loss, mean_over_processes
+from retinart.train.model.predict import normalize
+from retinart.train.model.retinanet import RetinaNet, variant_anchors
 from retinart.train.ranks import Ranks
-from retinart.train.retinanet import RetinaNet, variant_anchors
 from retinart.train.settings import TrainSettings
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

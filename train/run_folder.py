@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import torch
 
-from retinart.engine.coco import CocoDataset
-from retinart.engine.draw import draw
+from retinart.engine.common.files import atomic_path, make_folder
+from retinart.engine.common.html_page import COLORS, load_matplotlib
+from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import BadInput, MissingDependency
-from retinart.engine.files import atomic_path, make_folder
-from retinart.engine.images import read_image
-from retinart.engine.page import COLORS, load_matplotlib
-from retinart.engine.timing import StageClock
+from retinart.engine.evaluation.coco import CocoDataset
+from retinart.engine.job.draw import draw
+from retinart.engine.media.images import read_image
 from retinart.train.settings import TrainSettings
 from retinart.train.validate import TorchDetector
 

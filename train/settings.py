@@ -12,9 +12,9 @@ from typing import Any, Literal
 import torch
 
 from retinart.engine.errors import BadInput
-from retinart.engine.variant import as_tuples
-from retinart.train.criterion import LossSettings, check_loss
-from retinart.train.data import Augmentation, check_augmentation
+from retinart.engine.model.variant import as_tuples
+from retinart.train.data.batches import Augmentation, check_augmentation
+from retinart.train.loss.criterion import LossSettings, check_loss
 
 
 @dataclass(frozen=True, kw_only=True)

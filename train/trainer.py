@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from retinart.engine.coco import CocoDataset, load_coco
+from retinart.engine.common.files import remove_unfinished, sha256
+from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput, CheckFailed
-from retinart.engine.evaluate import check_evaluation
-from retinart.engine.files import remove_unfinished, sha256
-from retinart.engine.progress import Progress
-from retinart.engine.resize import ResizeRule
-from retinart.engine.variant import Variant
-from retinart.train.checkpoint import load_resume_state, save_checkpoint
-from retinart.train.data import Batch, Batches, prefetch
-from retinart.train.data_check import load_checked
+from retinart.engine.evaluation.coco import CocoDataset, load_coco
+from retinart.engine.evaluation.evaluate import check_evaluation
+from retinart.engine.model.resize import ResizeRule
+from retinart.engine.model.variant import Variant
+from retinart.train.data.batches import Batch, Batches, prefetch, training_rule
+from retinart.train.data.check import load_checked
 from retinart.train.initial import empty_start, start
 from retinart.train.learner import Diverged, Learner
+from retinart.train.model.checkpoint import load_resume_state, save_checkpoint
 from retinart.train.ranks import Ranks, open_ranks, process_count
 from retinart.train.run_folder import Row, RunFolder
 from retinart.train.schedule import learning_rate
@@ -283,17 +283,6 @@ class _Run:
         for line in lines:
             if line and self.ranks.first:
                 self.progress.line(line)
-
-
-def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
-    """Images fitted into one canvas, padded with the colour that normalises to about zero."""
-    return ResizeRule(
-        short_side=None,
-        max_size=None,
-        canvas=size,
-        pad_multiple=variant.pad_multiple,
-        pad_value=variant.pad_value,
-    )
 
 
 def _check_parts(settings: TrainSettings, variant: Variant, images: int, ranks: Ranks) -> None:

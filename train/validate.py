@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
+from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
-from retinart.engine.evaluate import Evaluation, evaluate
-from retinart.engine.images import Image
-from retinart.engine.info import Thresholds
-from retinart.engine.resize import ResizeRule
-from retinart.engine.timing import StageClock
-from retinart.engine.variant import Variant
-from retinart.train.predict import predict
-from retinart.train.retinanet import RetinaNet
+from retinart.engine.evaluation.evaluate import Evaluation, evaluate
+from retinart.engine.media.images import Image
+from retinart.engine.model.info import Thresholds
+from retinart.engine.model.resize import ResizeRule
+from retinart.engine.model.variant import Variant
+from retinart.train.model.predict import predict
+from retinart.train.model.retinanet import RetinaNet
 
 
 class TorchDetector:

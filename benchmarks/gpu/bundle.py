@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from retinart.engine.common.files import atomic_path
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
-from retinart.engine.files import atomic_path
-from retinart.engine.images import Image, read_image
-from retinart.engine.info import Precision
+from retinart.engine.media.images import Image, read_image
+from retinart.engine.model.info import Precision
 
 NAME = "bundle.json"
 CALL = 64 << 20  # bytes that the lent machines take at a time

@@ -15,19 +15,19 @@ import numpy as np
 
 from retinart.benchmarks.gpu.bundle import load_detections
 from retinart.benchmarks.gpu.judge import GROWTH, SLACK, Figures, compared, judged, same
-from retinart.benchmarks.gpu.worker import Incomplete
-from retinart.engine.cuda_pycuda import PyCuda
+from retinart.benchmarks.timing.isolated import Incomplete
+from retinart.engine.common.timing import StageClock
+from retinart.engine.cuda.pycuda_driver import PyCuda
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.engine_file import check_plan, read_engine_info
 from retinart.engine.errors import MissingDependency
-from retinart.engine.images import Image
-from retinart.engine.info import Precision
-from retinart.engine.matching import match
-from retinart.engine.tensorrt_api import load_tensorrt, problems_log
-from retinart.engine.tensorrt_runner import TensorRTRunner
-from retinart.engine.timing import StageClock
-from retinart.engine.video import VideoReader, VideoWriter
+from retinart.engine.evaluation.matching import match
+from retinart.engine.media.images import Image
+from retinart.engine.media.video import VideoReader, VideoWriter
+from retinart.engine.model.info import Precision
+from retinart.engine.tensorrt.api import load_tensorrt, problems_log
+from retinart.engine.tensorrt.engine_file import check_plan, read_engine_info
+from retinart.engine.tensorrt.runner import TensorRTRunner
 
 WARM = 20
 
@@ -230,7 +230,7 @@ def torch_compile(engine: Path, mode: str, repeats: int = 100) -> Figures:
     """
     import torch
 
-    from retinart.train.retinanet import build_retinanet
+    from retinart.train.model.retinanet import build_retinanet
 
     info = read_engine_info(engine).model
     model: Any = build_retinanet(info.variant).eval().cuda().half()

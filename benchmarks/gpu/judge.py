@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from retinart.benchmarks.gpu.worker import Incomplete
+from retinart.benchmarks.timing.isolated import Incomplete
 from retinart.engine.detections import Detections
-from retinart.engine.info import Precision, Thresholds
-from retinart.engine.matching import box_iou
+from retinart.engine.evaluation.matching import box_iou
+from retinart.engine.model.info import Precision, Thresholds
 
 Figures = dict[str, Any]
 FAULTS = "over the limit"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retinart.benchmarks.gpu.bundle import save_detections
+from retinart.engine.common.files import sha256
+from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.detector import Detector
-from retinart.engine.engine_file import EngineInfo, read_engine_info
-from retinart.engine.files import sha256
-from retinart.engine.gpu import find_gpus
-from retinart.engine.images import Image, list_images
-from retinart.engine.info import Precision
-from retinart.engine.tensorrt_api import RuntimeName, load_tensorrt
+from retinart.engine.media.images import Image, list_images
+from retinart.engine.model.info import Precision
+from retinart.engine.tensorrt.api import RuntimeName, load_tensorrt
+from retinart.engine.tensorrt.engine_file import EngineInfo, read_engine_info
 
 # In the order in which they are seen: small ones first, as they tell the most for their weight.
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "fp32", "int8+fp16")
@@ -26,9 +26,9 @@ def random_checkpoint(backbone: str, path: Path) -> Path:
     if not path.exists():
         import torch
 
-        from retinart.train.checkpoint import save_checkpoint
-        from retinart.train.presets import preset
-        from retinart.train.retinanet import build_retinanet
+        from retinart.train.model.checkpoint import save_checkpoint
+        from retinart.train.model.presets import preset
+        from retinart.train.model.retinanet import build_retinanet
 
         torch.manual_seed(0)
         variant = preset(backbone, 80)

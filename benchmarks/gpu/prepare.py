@@ -23,12 +23,12 @@ from retinart.benchmarks.gpu.bundle import (
 )
 from retinart.benchmarks.gpu.code import code_hash
 from retinart.benchmarks.gpu.steps import Steps
-from retinart.engine.engine_file import read_engine_info
+from retinart.engine.common.files import sha256
 from retinart.engine.errors import BadInput
-from retinart.engine.files import sha256
-from retinart.engine.images import list_images, read_image
-from retinart.engine.info import Precision
-from retinart.engine.tensorrt_api import RuntimeName
+from retinart.engine.media.images import list_images, read_image
+from retinart.engine.model.info import Precision
+from retinart.engine.tensorrt.api import RuntimeName
+from retinart.engine.tensorrt.engine_file import read_engine_info
 
 LIMIT = 3600  # seconds for a step: R101 at 800 is calibrated on a CPU
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.gpu.worker import Incomplete, Lost, Missing, Work
+from retinart.benchmarks.timing.isolated import Incomplete, Lost, Missing, Work
+from retinart.engine.common.files import atomic_path
 from retinart.engine.errors import BadInput, MissingDependency
-from retinart.engine.files import atomic_path
 
 NO_TIME = "the time was up: run it again with the same --out"
 

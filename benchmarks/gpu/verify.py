@@ -31,9 +31,9 @@ from retinart.benchmarks.gpu.code import code_hash
 from retinart.benchmarks.gpu.models import PRECISIONS
 from retinart.benchmarks.gpu.see import SeeSettings, see
 from retinart.benchmarks.gpu.steps import Steps
-from retinart.benchmarks.gpu.worker import Worker
+from retinart.benchmarks.timing.isolated import Worker
+from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, RetinartError
-from retinart.engine.gpu import Gpu, find_gpus
 
 SHORT = {"batches": (1, 8, 32), "contexts": (1, 2)}
 FULL = {"batches": (1, 2, 4, 8, 16, 32), "contexts": (1, 2, 3, 4)}

@@ -15,7 +15,22 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from retinart.cli import build, data, dataset, measure, model, precision, training
+from retinart.cli import (
+    benchmark,
+    build,
+    calibrate,
+    convert,
+    curve,
+    data,
+    demo,
+    detect,
+    doctor,
+    eval,
+    export,
+    inspect,
+    make_scenes,
+    train,
+)
 from retinart.engine.errors import BadInput, MissingDependency, RetinartError
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
@@ -75,8 +90,23 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     common.set_defaults(extra="")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (model, precision, build, data, measure, dataset, training):
-        module.add_commands(commands, common)
+    for module in (
+        export,
+        inspect,
+        doctor,
+        demo,
+        calibrate,
+        convert,
+        build,
+        detect,
+        eval,
+        benchmark,
+        curve,
+        data,
+        make_scenes,
+        train,
+    ):
+        module.add_command(commands, common)
     return parser
 
 

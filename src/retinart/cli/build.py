@@ -1,4 +1,4 @@
-"""The command about engines: build."""
+"""`retinart build`: an ONNX file becomes a TensorRT engine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 
-def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add this module's command to the parser."""
+def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add `retinart build` to the parser."""
     build = commands.add_parser(
         "build",
         parents=[common],
@@ -57,7 +57,7 @@ def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from retinart.engine.progress import Progress
+    from retinart.engine.common.progress import Progress
     from retinart.export.build import BuildSettings, build_engine
 
     settings = BuildSettings(

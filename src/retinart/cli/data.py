@@ -1,303 +1,69 @@
-"""Commands that run a model: detect, eval."""
+"""`retinart data check`: what is wrong with a dataset, and whether anchors fit it."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retinart.engine.errors import BadInput
-from retinart.engine.info import COMPUTE
-
-if TYPE_CHECKING:
-    from retinart.engine.summary import DetectSummary
-
-_INTERRUPTED, _TERMINATED = 130, 143  # 128 and the signal's number, as a shell has it
 
 
-def add_commands(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add this module's commands to the parser."""
-    running = argparse.ArgumentParser(add_help=False)
-    running.add_argument("model", type=Path, help="ONNX file, or an engine of `retinart build`")
-    running.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime"), default="auto")
-    running.add_argument("--device", help="OpenVINO device, default CPU; for an engine cuda:0")
-    running.add_argument("--threads", type=int, metavar="N")
-    running.add_argument(
-        "--compute",
-        choices=COMPUTE,
-        default="fp32",
-        help="what OpenVINO computes float layers in: bf16 is fastest on CPUs that have it, "
-        "fp32-direct is FP32 without Winograd's algorithm, in less memory (default %(default)s); "
-        "with eval --against the second model's, the first is in fp32",
+def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add `retinart data` to the parser."""
+    data = commands.add_parser("data", help="look at a dataset before training on it")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check",
+        parents=[common],
+        help="errors, sizes, classes, and whether a model's anchors fit",
+        description="Lists what is wrong with COCO annotations and their images, a line for each "
+        "kind: what is dropped, what is kept. Exits 1 when training would stop.",
     )
-    running.add_argument("--conf", type=float, metavar="T", help="instead of the file's")
-    running.add_argument("--iou", type=float, metavar="T", help="instead of the file's")
-    running.add_argument("--max-det", type=int, metavar="N", help="instead of the file's")
-
-    detect = commands.add_parser(
-        "detect",
-        parents=[running, common],
-        help="detect on images, video files, webcams and network streams",
-        description="Writes annotated images or videos, detections.jsonl, a line for each image or "
-        "frame as it is done, with boxes in pixels of the source, and summary.json with counts and "
-        "times. Of files every frame is taken, in order; of live sources always the newest, and "
-        "older ones are dropped and counted. Ctrl-C and SIGTERM end it in order, with exit code "
-        "130 or 143.",
+    check.add_argument("--images", type=Path, required=True, metavar="DIR")
+    check.add_argument("--annotations", type=Path, required=True, metavar="FILE")
+    check.add_argument("--model", default="tiny", help="whose anchors are tried")
+    check.add_argument("--height", type=int, default=256, help="of the network input")
+    check.add_argument("--width", type=int, default=320)
+    check.add_argument(
+        "--no-open", action="store_true", help="do not open the images, only see that they exist"
     )
-    detect.add_argument(
-        "source",
-        nargs="+",
-        help="an image, a folder, a glob, numbered images (frame_%%04d.png), a video, a webcam's "
-        "number, or an rtsp:// or http:// address; several are batched together",
-    )
-    detect.add_argument("--out", type=Path, default=Path("runs/detect"), metavar="DIR")
-    detect.add_argument(
-        "--coco",
-        type=Path,
-        metavar="FILE",
-        help="COCO results as well: image_id is the number that the file is named after, if all "
-        "are named after different numbers, else the index of the image or frame, from 0, or with "
-        "several sources the line of detections.jsonl, from 0; category_id is the class index, "
-        "from 0",
-    )
-    detect.add_argument("--csv", type=Path, metavar="FILE", help="a row for each detection as well")
-    detect.add_argument(
-        "--draw-conf",
-        type=float,
-        default=0.3,
-        metavar="T",
-        help="draw what scores at least this (the files hold all; default %(default)s)",
-    )
-    detect.add_argument(
-        "--strict",
-        action="store_true",
-        help="exit 1 when a file, a frame or a source was lost",
-    )
-    _add_stream_options(detect)
-    detect.set_defaults(run=_detect)
-
-    evaluate = commands.add_parser(
-        "eval", parents=[running, common], help="COCO accuracy on annotated images"
-    )
-    evaluate.add_argument("--images", type=Path, required=True, metavar="DIR")
-    evaluate.add_argument("--annotations", type=Path, required=True, metavar="FILE")
-    evaluate.add_argument(
-        "--against",
-        type=Path,
-        metavar="MODEL",
-        help="compare this model with the first: tables side by side, the worst images as pictures",
-    )
-    evaluate.add_argument(
-        "--max-drop",
-        type=float,
-        metavar="D",
-        help="exit 1 when the second model's AP is lower by more than D points",
-    )
-    evaluate.add_argument(
-        "--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="of --against"
-    )
-    evaluate.add_argument("--json", action="store_true", help="for machines")
-    evaluate.set_defaults(run=_eval, extra="eval")
+    check.add_argument("--workers", type=int, default=2)
+    check.add_argument("--json", action="store_true", help="for machines")
+    check.set_defaults(run=_check, extra="train")
 
 
-def _add_stream_options(detect: argparse.ArgumentParser) -> None:
-    detect.add_argument(
-        "--no-copies", action="store_true", help="write no annotated images or videos"
-    )
-    detect.add_argument(
-        "--gpu-resize", action="store_true", help="resize on the GPU; engines, for large frames"
-    )
-    detect.add_argument("--show", action="store_true", help="show them in a window; q closes it")
-    detect.add_argument("--track", action="store_true", help="give objects ids through the frames")
-    detect.add_argument(
-        "--stats",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="print the figures so far every S seconds: counts, stages, ages, queues; 0 for never "
-        "(default %(default)g)",
-    )
-    detect.add_argument("--every", type=int, default=1, metavar="N", help="one frame in N")
-    detect.add_argument(
-        "--max-fps",
-        type=float,
-        metavar="F",
-        help="frames a second at most, by the video's own time, or by the clock for live sources",
-    )
-    place = "in seconds (12.5) or frames (300f), of a live source since its first frame"
-    detect.add_argument("--start", metavar="T", help=f"first frame, {place}")
-    detect.add_argument("--end", metavar="T", help="end before this frame, given likewise")
-    detect.add_argument(
-        "--buffer",
-        type=int,
-        metavar="N",
-        help="frames that may wait before each stage; default 2, and with a live source 0 before "
-        "the detector, which then gets the newest when it is free",
-    )
-    detect.add_argument(
-        "--timeout",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="seconds to wait for an address or its next frame before connecting again "
-        "(default %(default)s)",
-    )
-    detect.add_argument(
-        "--max-retries",
-        type=int,
-        default=5,
-        metavar="N",
-        help="attempts to connect again, without a frame in between, before a live source is given "
-        "up; waits grow from 0.5 to 30 s; -1 never gives up (default %(default)s)",
-    )
+def _check(args: argparse.Namespace) -> int:
+    from retinart.train.data.check import load_checked
+    from retinart.train.data.report import describe, table
+    from retinart.train.model.presets import preset
 
-
-def _detector(args: argparse.Namespace, model: Path | None = None, **more: Any) -> Any:
-    from retinart.engine.detector import Detector
-
-    return Detector(
-        model or args.model,
-        runtime=args.runtime,
-        conf=args.conf,
-        iou=args.iou,
-        max_det=args.max_det,
-        device=args.device,
-        threads=args.threads,
-        **{"compute": args.compute, **more},
-    )
-
-
-def _detect(args: argparse.Namespace) -> int:
-    from retinart.engine.detect_job import DetectJob, run_job
-    from retinart.engine.frame import Position
-    from retinart.engine.sources import is_live
-    from retinart.engine.stop import StopRequest, stop_on_signals
-    from retinart.engine.stream import StreamSettings
-
-    job = DetectJob(
-        source=args.source,
-        out=args.out,
-        coco=args.coco,
-        csv=args.csv,
-        draw_conf=args.draw_conf,
-        copies=not args.no_copies,
-        show=args.show,
-        track=args.track,
-        stats=args.stats,
-        stream=StreamSettings(
-            every=args.every,
-            max_fps=args.max_fps,
-            start=None if args.start is None else Position.parse(args.start),
-            end=None if args.end is None else Position.parse(args.end),
-            buffer=args.buffer,
-            timeout=args.timeout,
-            max_retries=args.max_retries,
-        ),
-    )
-    files = not any(is_live(name) for name in args.source)
-    more = {"throughput": files, "gpu_resize": args.gpu_resize}
-    with _detector(args, **more) as detector, stop_on_signals(StopRequest()) as stop:
-        try:
-            summary = run_job(detector, job, stop=stop)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return _TERMINATED if stop.reason == "SIGTERM" else _INTERRUPTED
-    print(summary.table(), file=sys.stderr)
-    for line in _said(summary):
-        print(line, file=sys.stderr)
-    for path in summary.outputs:
-        print(path)
-    if summary.interrupted:
-        by = "" if summary.stop_reason == "Ctrl-C" else f" by {summary.stop_reason}"
-        print(f"interrupted{by}; what was done until then is kept", file=sys.stderr)
-        return _TERMINATED if summary.stop_reason == "SIGTERM" else _INTERRUPTED
-    if summary.error is not None:
-        print("stopped by an error; what was done until then is kept", file=sys.stderr)
-        raise summary.error
-    if summary.problems:
-        raise summary.problems[0]
-    if summary.ended == "lost":
-        raise BadInput("no source is left", fix="Check them, or raise --timeout or --max-retries")
-    return 1 if args.strict and summary.incomplete else 0
-
-
-def _said(summary: DetectSummary) -> Iterator[str]:
-    """What happened, in lines for people; the last one sums it up."""
-    for path, why in summary.skipped:
-        yield f"skipped {path}: {why}"
-    for source in summary.sources:
-        counts = source.counts
-        if counts.ended == "early":
-            yield (
-                f"the video ended early: {counts.read} of {counts.announced} frames could be "
-                "decoded, and those are kept"
-            )
-        if counts.ended == "lost":
-            yield f"{source.name} was lost: {counts.why}"
-    yield from summary.notes
-    for problem in summary.problems:
-        yield str(problem)
-    yield summary.counts()
-    yield (
-        f"{summary.frames} {'images' if summary.images else 'frames'}, "
-        f"{summary.detections} detections, {len(summary.skipped)} skipped"
-    )
-
-
-def _eval(args: argparse.Namespace) -> int:
-    from retinart.engine.evaluate import evaluate, table
-
-    if not args.images.is_dir():
+    for path in (args.annotations, args.images):
+        if not path.exists():
+            raise BadInput(f"there is no {path}", fix="Check the path")
+    size = (args.height, args.width)
+    if min(size) < 32 or args.height % 32 or args.width % 32:
         raise BadInput(
-            f"there is no folder {args.images}", fix="Give the annotations' image folder"
+            f"a network input of {args.height}x{args.width} pixels cannot be",
+            fix="Give multiples of 32, from 32 on",
         )
-    if args.against is not None:
-        return _compare(args)
-    if args.max_drop is not None:
-        raise BadInput("--max-drop compares two models", fix="Give the second with --against")
-    with _detector(args) as detector:
-        result = evaluate(detector, args.annotations, args.images)
-    _say_problems(result)
-    print(json.dumps(result.to_json(), indent=1) if args.json else table(result))
-    return 0
-
-
-def _compare(args: argparse.Namespace) -> int:
-    from retinart.benchmarks.compare import compare, table, to_json
-
-    with _detector(args, compute="fp32") as first, _detector(args, args.against) as second:
-        result = compare(
-            first,
-            second,
-            args.annotations,
-            args.images,
-            out=args.out,
-            names=(args.model.name, _name(args.against, args.compute)),
+    preset(args.model, 1)  # its error is the user's, and not the data's
+    try:
+        dataset = load_checked(
+            args.annotations, args.images, workers=args.workers, open_images=not args.no_open
         )
-    _say_problems(result.first)
-    print(json.dumps(to_json(result), indent=1) if args.json else table(result))
-    for path in result.outputs:
-        print(path, file=sys.stderr)
-    if args.max_drop is None:
+    except BadInput as error:
+        stopped = {"stops": str(error)}
+        print(json.dumps(stopped, indent=1) if args.json else f"training would stop: {error}")
+        return 1
+    report = {
+        "stops": None,
+        **describe(dataset, preset(args.model, len(dataset.classes)), size),
+    }
+    if args.json:
+        print(json.dumps(report, indent=1))
         return 0
-    failed = result.drop > args.max_drop
-    print(
-        f"{args.against} loses {result.drop:.2f} AP, and {args.max_drop} "
-        f"{'was allowed' if failed else 'are allowed'}",
-        file=sys.stderr,
-    )
-    return 1 if failed else 0
-
-
-def _name(model: Path, compute: str) -> str:
-    return model.name if compute == "fp32" else f"{model.name} in {compute}"
-
-
-def _say_problems(result: Any) -> None:
-    for line in result.problems:
-        print(line, file=sys.stderr)
-    for path, why in result.skipped:
-        print(f"skipped {path}: {why}", file=sys.stderr)
+    first, *problems = dataset.summary()
+    print("\n".join([first, "", table(report), "", *problems, "nothing stops training"]))
+    return 0

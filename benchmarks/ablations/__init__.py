@@ -1,0 +1,1 @@
+"""The focal loss's ablations at a small scale."""

@@ -1,0 +1,1 @@
+"""`retinart curve`: AP against milliseconds, over scales and precisions."""

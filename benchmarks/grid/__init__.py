@@ -1,0 +1,1 @@
+"""The paper's grid of backbones and scales against torchvision."""

@@ -1,0 +1,1 @@
+"""`retinart benchmark`: milliseconds an image, as tables and as a page."""

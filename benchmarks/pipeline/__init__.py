@@ -1,0 +1,1 @@
+"""A whole detection job against inference alone."""

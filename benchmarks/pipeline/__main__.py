@@ -1,0 +1,180 @@
+"""What the pipeline costs: a whole detection job against inference alone, live, and for long.
+
+    python -m retinart.benchmarks.pipeline MODEL [MODEL ...] --video VIDEO --frames 300 --turns 6
+    python -m retinart.benchmarks.pipeline MODEL --video VIDEO --live 60
+    python -m retinart.benchmarks.pipeline MODEL --video VIDEO --long 20000
+
+"Inference alone" is `Detector.infer` (network, NMS, boxes back into the frame) in a loop over
+frames that were decoded and resized before; "alone, N at once" is the same by a detector with
+`throughput`, which has N of them under way, as `retinart detect` has for files. The job has that
+detector, and decodes, resizes, infers, draws, encodes an annotated video and writes JSON lines; its
+rate counts everything from the call to its return. The three run in turn, and then the other way
+round, and each turn gives ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from retinart.benchmarks.pipeline.live import run_live, run_long
+from retinart.benchmarks.timing.statistics import median, median_of_ratios
+from retinart.engine.common.files import atomic_path
+from retinart.engine.common.timing import StageClock
+from retinart.engine.detector import Detector
+from retinart.engine.errors import RetinartError
+from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.summary import DetectSummary
+from retinart.engine.media.frame import Position
+from retinart.engine.media.video import VideoReader
+from retinart.engine.model.resize import Resized
+from retinart.engine.runtime.runner import Finish
+from retinart.engine.stream import Batch, StreamSettings
+
+_HELD = 32  # resized frames that inference alone goes round
+Batches = list[tuple[Batch, list[Resized]]]
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """Frames a second, and what a frame cost all threads of this process."""
+
+    fps: float
+    cpu_ms: float
+
+    @classmethod
+    def since(cls, start: float, work: float, frames: int) -> _Rate:
+        seconds, cpu = time.perf_counter() - start, time.process_time() - work
+        return cls(fps=frames / seconds, cpu_ms=1000 * cpu / frames)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print Markdown, write JSON. Returns the exit code."""
+    args = _parser().parse_args(argv)
+    result = []
+    try:
+        for model in args.model:
+            files = bool(args.long)  # as `retinart detect` has it for them
+            with Detector(model, threads=args.threads, throughput=files) as detector:
+                size = "x".join(map(str, detector.info.resize.canvas or ("dynamic",)))
+                print(f"## {model.stem}, {size}, {args.video.name}, {args.threads} threads\n")
+                if args.live:
+                    result.append(run_live(detector, args.video, seconds=args.live))
+                elif args.long:
+                    result.append(run_long(detector, args.video, frames=args.long))
+                else:
+                    with Detector(model, threads=args.threads, throughput=True) as fast:
+                        run = {"frames": args.frames, "turns": args.turns}
+                        result.append(compare(detector, fast, args.video, **run))
+                print()
+        if args.out is not None:
+            with atomic_path(args.out) as temporary:
+                temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    except RetinartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def compare(
+    detector: Detector, fast: Detector, video: Path, *, frames: int, turns: int
+) -> dict[str, Any]:
+    """Rates of inference alone and of whole jobs, in turn; prints them and the stages' times.
+
+    Args:
+        detector: for one frame at a time.
+        fast: for several at once.
+        video: it must have enough frames.
+        frames: for each of the three in a turn.
+        turns: of measurements.
+    """
+    with VideoReader(video) as reader:
+        images = [frame.image for frame, _ in zip(reader, range(_HELD), strict=False)]
+    batches = [detector.resize([image]) for image in images]
+    last = DetectSummary()
+
+    def job() -> _Rate:
+        nonlocal last
+        rate, last = _job(fast, video, frames)
+        return rate
+
+    arms: dict[str, Callable[[], _Rate]] = {
+        "alone": lambda: _alone(detector, batches, frames),
+        "alone_at_once": lambda: _alone(fast, batches, frames),
+        "job": job,
+    }
+    for one in (detector, fast):
+        _alone(one, batches, 10)
+    rates: dict[str, list[_Rate]] = {name: [] for name in arms}
+    for turn in range(turns):
+        for name in reversed(arms) if turn % 2 else arms:
+            rates[name].append(arms[name]())
+    print(f"| median (95%) | inference alone | alone, {fast.at_once} at once | the whole job |")
+    print("|---|---|---|---|")
+    for title, of in (("frames a second", "fps"), ("CPU ms a frame, all threads", "cpu_ms")):
+        cells = [str(median([getattr(r, of) for r in rates[name]])) for name in arms]
+        print(f"| {title} | {' | '.join(cells)} |")
+    fps = {name: [r.fps for r in rates[name]] for name in arms}
+    ratios = {name: median_of_ratios(fps["job"], fps[name]) for name in arms if name != "job"}
+    print(f"| the job's rate to it, by turn | {' | '.join(map(str, ratios.values()))} | |")
+    print(f"\n{turns} turns of {frames} frames; the last job:\n\n```\n{last.table()}\n```")
+    return {
+        "frames": frames,
+        "at_once": fast.at_once,
+        "rates": {name: [asdict(rate) for rate in some] for name, some in rates.items()},
+        "ratio_to": {name: asdict(ratio) for name, ratio in ratios.items()},
+        "last_job": {k: v for k, v in last.to_json().items() if k != "outputs"},
+    }
+
+
+def _alone(detector: Detector, batches: Batches, frames: int) -> _Rate:
+    """The rate of inference alone, with as many frames under way as the detector is best at."""
+    under_way: deque[Finish] = deque()
+    start, work = time.perf_counter(), time.process_time()
+    for i in range(frames):
+        if len(under_way) == detector.at_once:
+            under_way.popleft()()
+        under_way.append(detector.start(*batches[i % len(batches)], StageClock()))
+    while under_way:
+        under_way.popleft()()
+    return _Rate.since(start, work, frames)
+
+
+def _job(detector: Detector, video: Path, frames: int) -> tuple[_Rate, DetectSummary]:
+    """The rate of a job, and its summary."""
+    settings = StreamSettings(end=Position(frames=frames))
+    with tempfile.TemporaryDirectory() as folder:
+        job = DetectJob(source=str(video), out=Path(folder), stream=settings)
+        start, work = time.perf_counter(), time.process_time()
+        summary = run_job(detector, job)
+        return _Rate.since(start, work, summary.frames), summary
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m retinart.benchmarks.pipeline",
+        description=__doc__.splitlines()[0] if __doc__ else "",
+    )
+    parser.add_argument("model", type=Path, nargs="+")
+    parser.add_argument("--video", type=Path, required=True)
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=2, help="inference threads")
+    parser.add_argument(
+        "--live", type=float, metavar="SECONDS", help="a camera on loopback instead"
+    )
+    parser.add_argument("--long", type=int, metavar="FRAMES", help="look for growth")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="figures as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

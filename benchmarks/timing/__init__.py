@@ -1,0 +1,1 @@
+"""How time is measured: worker processes, turns, statistics, the machine's limits."""

@@ -1,0 +1,1 @@
+"""Tools that any folder may use: files, progress, timing, HTML pages."""

@@ -1,0 +1,129 @@
+"""One HTML file that needs no network: tables, and figures as SVG that follow light and dark."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from retinart.engine.common.files import atomic_path
+from retinart.engine.errors import MissingDependency
+
+INK = "#808080"  # of axes and text; in a page it becomes the text's own colour
+COLORS = ("#3b7dd8", "#d8433b", "#2e9e5b", "#a05bc8", "#c9870a", "#1f9aa8", "#c2478f", "#7a7f2a")
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
+table { border-collapse: collapse; } .wide { overflow-x: auto; }
+th, td { padding: .15rem .7rem .15rem 0; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: Canvas; }
+.text td { text-align: left; vertical-align: top; } .text td:last-child { white-space: normal;
+  overflow-wrap: anywhere; }
+thead th, tr.first td { border-bottom: 1px solid #8888; }
+svg { height: auto; min-width: 36rem; max-width: 100%; }
+code { font-size: .9em; overflow-wrap: anywhere; }
+details { border-top: 1px solid #8888; } details:last-of-type { border-bottom: 1px solid #8888; }
+details > :not(summary) { margin-left: 1rem; }
+summary { cursor: pointer; padding: .5rem 0; } h3 { font-size: 1rem; margin-top: 1.5rem; }
+"""
+
+
+def load_matplotlib() -> Any:
+    """The module matplotlib.figure.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    try:
+        import matplotlib.figure
+    except ImportError as error:
+        raise MissingDependency.package("matplotlib", "report", "A report") from error
+    return matplotlib.figure
+
+
+def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
+    """Write a page.
+
+    Args:
+        path: the HTML file.
+        title: plain text, also its heading.
+        parts: HTML, in order.
+    """
+    title = html.escape(title)
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table of words without a head, as HTML; its last column wraps."""
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f'<table class="text"><tbody>{body}</tbody></table>'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of plain text, as HTML; where it is too wide, it scrolls behind its first column."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    head_line = line(head, "th")
+    return f'<div class="wide"><table><thead>{head_line}</thead><tbody>{body}</tbody></table></div>'
+
+
+def details(title: str, parts: Sequence[str]) -> str:
+    """Parts behind a line of plain text that opens them, as HTML."""
+    return f"<details><summary>{html.escape(title)}</summary>{''.join(parts)}</details>"
+
+
+def svg(figure: Any) -> str:
+    """A figure of matplotlib as HTML, without a background, so that it takes the page's.
+
+    Its ids are its own: a browser does not find what another figure, folded away, has by that id.
+    """
+    content = svg_text(figure)
+    content = content[content.index("<svg") :].replace(INK, "currentColor")
+    mine = hashlib.sha256(content.encode()).hexdigest()[:8]
+    content = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{mine}-", content)
+    return f'<div class="wide">{content}</div>'
+
+
+def svg_text(figure: Any) -> str:
+    """A figure of matplotlib as the text of an SVG file, in a grey that any background bears."""
+    import matplotlib
+
+    paint(figure, INK)
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "retinart"}):
+        figure.tight_layout()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    return text.getvalue()
+
+
+def paint(figure: Any, ink: str) -> None:
+    """Give axes, ticks, titles and legends of a figure one colour."""
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.tick_params(which="both", colors=ink)
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            text.set_color(ink)
+        for spine in axes.spines.values():
+            spine.set_color(ink)
+        if (legend := axes.get_legend()) is not None:
+            for text in legend.get_texts():
+                text.set_color(ink)

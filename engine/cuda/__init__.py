@@ -1,0 +1,1 @@
+"""CUDA: memory, streams, kernels and graphs, and the GPUs of this machine."""

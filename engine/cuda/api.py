@@ -1,0 +1,112 @@
+"""What the engine runtime needs of CUDA, in a few methods, so that any binding can be behind it.
+
+`engine/cuda/pycuda_driver.py` is the one there is. Memory is bytes; whoever asks for memory, a
+stream, a graph or a kernel frees it. All of it, but `current` and `close`, is called inside of
+`current`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from retinart.engine.errors import RetinartError
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class DeviceMemory(Protocol):
+    """Memory on the GPU; `address` is aligned to 256 bytes."""
+
+    address: int
+    nbytes: int
+
+    def free(self) -> None: ...
+
+
+class HostMemory(Protocol):
+    """Page-locked memory on the host, as an array (nbytes,) uint8, which is gone with `free`."""
+
+    array: Bytes
+
+    def free(self) -> None: ...
+
+
+class Graph(Protocol):
+    """Work that was captured, to be launched again and again on the stream that it was made on."""
+
+    def launch(self) -> None: ...
+    def free(self) -> None: ...
+
+
+class Event(Protocol):
+    """A moment on a stream."""
+
+    def ms_since(self, earlier: Event) -> float:
+        """Milliseconds of the GPU's own clock; waits until both have passed."""
+
+
+class Kernel(Protocol):
+    """A compiled function."""
+
+    def launch(
+        self,
+        stream: Stream,
+        grid: tuple[int, int],
+        block: tuple[int, int],
+        arguments: Sequence[np.generic],
+    ) -> None: ...
+
+
+class Stream(Protocol):
+    """A queue of work. What was enqueued may run at any time until `synchronize` returns.
+
+    It neither waits for the legacy stream nor makes that wait.
+    """
+
+    handle: int
+
+    def upload(self, address: int, source: Bytes) -> None:
+        """Copy page-locked memory to the GPU; the array must live until it is done."""
+
+    def download(self, target: Bytes, address: int) -> None:
+        """Copy from the GPU to page-locked memory; the array must live until it is done."""
+
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        """A graph of what `enqueue` puts on this stream; it is not run.
+
+        Raises:
+            CudaError: something in it cannot be captured; the stream can be used again.
+        """
+
+    def record(self) -> Event: ...
+    def synchronize(self) -> None: ...
+    def free(self) -> None: ...
+
+
+class Cuda(Protocol):
+    """One GPU, through its primary context, which PyTorch and the CUDA runtime share."""
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make the context current on this thread for a while; can be nested."""
+
+    def device_memory(self, nbytes: int) -> DeviceMemory: ...
+    def host_memory(self, nbytes: int) -> HostMemory: ...
+    def stream(self) -> Stream: ...
+    def kernel(self, source: str, name: str) -> Kernel:
+        """Compile CUDA source (C linkage) for this GPU.
+
+        Raises:
+            MissingDependency: there is no compiler here.
+        """
+
+    def close(self) -> None:
+        """The end of this use, after everything else is freed; the context may stay."""
+
+
+class CudaError(RetinartError):
+    """A call of CUDA failed."""

@@ -1,0 +1,206 @@
+"""CUDA through pycuda. See `retinart.engine.cuda.api`, whose protocols these classes have.
+
+Nothing is made at import: no `pycuda.autoinit`. pycuda is looked up in its driver documentation
+(documen.tician.de/pycuda/driver.html) and its wrapper's source, version 2026.1.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from retinart.engine.cuda.api import Bytes, CudaError, Event, Graph, Kernel, Stream
+from retinart.engine.cuda.graphs import Driver
+from retinart.engine.errors import MissingDependency
+
+# by a part of the name of pycuda's error
+_ADVICE = {
+    "Memory": "Take a smaller batch or fewer contexts, or end what else uses the GPU's memory",
+    "Compile": "Install the nvcc of this GPU's CUDA version, or resize on the CPU",
+}
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: waits for no work on the legacy stream, nor it for ours
+
+
+class PyCuda:
+    """The primary context of a GPU.
+
+    It is retained once a process and never let go of: pycuda's `detach` pushes it on the thread and
+    releases it, but does not pop it, and on other threads than the first it does neither.
+
+    Args:
+        index: the driver's number of the GPU.
+
+    Raises:
+        MissingDependency: pycuda is not installed, or was built for another driver.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        try:
+            import pycuda.driver
+        except ModuleNotFoundError as error:
+            raise MissingDependency.package(
+                "pycuda", "tensorrt", "Running TensorRT engines"
+            ) from error
+        except ImportError as error:  # it is there, libcuda or a library of its own is not
+            raise MissingDependency(
+                "pycuda cannot be loaded",
+                why=str(error),
+                fix="Install NVIDIA's driver, and pycuda for this version of CUDA",
+            ) from error
+        self._pycuda: Any = pycuda.driver
+        with _errors(self._pycuda), _retaining:
+            self._context: Any = _primary_context(self._pycuda, index)
+        self._driver = Driver()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """See `Cuda`."""
+        with _errors(self._pycuda):
+            self._context.push()
+        try:
+            yield
+        finally:
+            with _errors(self._pycuda):
+                self._pycuda.Context.pop()
+
+    def device_memory(self, nbytes: int) -> _DeviceMemory:
+        """See `Cuda`."""
+        with _errors(self._pycuda):
+            return _DeviceMemory(self._pycuda, self._pycuda.mem_alloc(nbytes), nbytes)
+
+    def host_memory(self, nbytes: int) -> _HostMemory:
+        """See `Cuda`."""
+        with _errors(self._pycuda):
+            return _HostMemory(self._pycuda, self._pycuda.pagelocked_empty(nbytes, np.uint8))
+
+    def stream(self) -> _Stream:
+        """See `Cuda`."""
+        with _errors(self._pycuda):
+            return _Stream(self._pycuda, self._driver)
+
+    def kernel(self, source: str, name: str) -> Kernel:
+        """See `Cuda`. pycuda calls nvcc, and keeps what it compiled for the next start."""
+        from pycuda import compiler
+
+        try:
+            with _errors(self._pycuda):
+                # no fused multiply-add: what is rounded is then what NumPy rounds
+                module = compiler.SourceModule(source, options=["-fmad=false"], no_extern_c=True)
+                return _Kernel(self._pycuda, module.get_function(name))
+        except OSError as error:  # nvcc was not found
+            raise MissingDependency(
+                "Resizing on the GPU needs NVIDIA's compiler nvcc, which was not found",
+                fix="Install CUDA's nvcc and put it on PATH, or resize on the CPU",
+            ) from error
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of the GPU; inside of `current`."""
+        with _errors(self._pycuda):
+            free, total = self._pycuda.mem_get_info()
+            return int(free), int(total)
+
+    def close(self) -> None:
+        """Nothing to let go of: the context stays."""
+
+
+_retaining = threading.Lock()
+
+
+@functools.cache
+def _primary_context(pycuda: Any, index: int) -> Any:
+    """The context of a GPU; asked for with `_retaining` held, so that it is made once."""
+    pycuda.init()
+    return pycuda.Device(index).retain_primary_context()
+
+
+@contextmanager
+def _errors(pycuda: Any) -> Iterator[None]:
+    """pycuda's errors, out of memory among them, are CudaError."""
+    try:
+        yield
+    except pycuda.Error as error:  # the base of all
+        fix = next((fix for name, fix in _ADVICE.items() if name in type(error).__name__), "")
+        raise CudaError(f"CUDA failed: {type(error).__name__}: {error}", fix=fix) from error
+
+
+class _DeviceMemory:
+    def __init__(self, pycuda: Any, allocation: Any, nbytes: int) -> None:
+        self._pycuda, self._allocation = pycuda, allocation
+        self.address, self.nbytes = int(allocation), nbytes
+
+    def free(self) -> None:
+        with _errors(self._pycuda):
+            self._allocation.free()
+
+
+class _HostMemory:
+    def __init__(self, pycuda: Any, array: Bytes) -> None:
+        self._pycuda, self.array = pycuda, array
+
+    def free(self) -> None:
+        base: Any = self.array.base  # pycuda's PagelockedHostAllocation
+        with _errors(self._pycuda):
+            base.free()
+
+
+class _Event:
+    def __init__(self, pycuda: Any, event: Any) -> None:
+        self._pycuda, self.event = pycuda, event
+
+    def ms_since(self, earlier: Event) -> float:
+        assert isinstance(earlier, _Event)
+        with _errors(self._pycuda):
+            self.event.synchronize()
+            return float(self.event.time_since(earlier.event))
+
+
+class _Kernel:
+    def __init__(self, pycuda: Any, function: Any) -> None:
+        self._pycuda, self._function = pycuda, function
+
+    def launch(
+        self,
+        stream: Stream,
+        grid: tuple[int, int],
+        block: tuple[int, int],
+        arguments: Sequence[np.generic],
+    ) -> None:
+        assert isinstance(stream, _Stream)
+        with _errors(self._pycuda):
+            self._function(*arguments, grid=grid, block=(*block, 1), stream=stream.stream)
+
+
+class _Stream:
+    def __init__(self, pycuda: Any, driver: Driver) -> None:
+        self._pycuda, self._driver = pycuda, driver
+        self.stream: Any = pycuda.Stream(_NON_BLOCKING)
+        self.handle = int(self.stream.handle)
+
+    def upload(self, address: int, source: Bytes) -> None:
+        with _errors(self._pycuda):
+            self._pycuda.memcpy_htod_async(address, source, self.stream)
+
+    def download(self, target: Bytes, address: int) -> None:
+        with _errors(self._pycuda):
+            self._pycuda.memcpy_dtoh_async(target, address, self.stream)
+
+    def capture(self, enqueue: Callable[[], None]) -> Graph:
+        return self._driver.capture(self.handle, enqueue)
+
+    def record(self) -> Event:
+        with _errors(self._pycuda):
+            event = self._pycuda.Event()
+            event.record(self.stream)
+            return _Event(self._pycuda, event)
+
+    def synchronize(self) -> None:
+        with _errors(self._pycuda):
+            self.stream.synchronize()
+
+    def free(self) -> None:
+        self.stream = None  # pycuda destroys it with its object

@@ -1,0 +1,1 @@
+"""COCO data, COCO accuracy, and the matching of detections."""

@@ -1,0 +1,310 @@
+"""Accuracy of a model file on COCO annotations: pycocotools' twelve figures, and AP by class."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from retinart.engine.common.progress import Progress
+from retinart.engine.common.timing import StageClock
+from retinart.engine.detections import Detections
+from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.evaluation.coco import CocoDataset, coco_result, load_coco
+from retinart.engine.media.images import Image, read_image
+
+# pycocotools' `stats`, in its order
+FIGURES = (
+    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+    "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a model reaches on a dataset.
+
+    Attributes:
+        figures: the twelve figures by name, 0 to 1; None where nothing of that size is annotated.
+        per_class: AP of each annotated class, or None for one without objects.
+        images: images evaluated.
+        problems: what was wrong with the data, a line each.
+        skipped: images that could not be read, with the reason.
+        found: the detections in each image, by its id, in pixels of the annotated size.
+        clock: times of the stages.
+    """
+
+    figures: dict[str, float | None]
+    per_class: dict[str, float | None]
+    images: int
+    problems: tuple[str, ...]
+    skipped: tuple[tuple[Path, str], ...]
+    found: dict[int, Detections]
+    clock: StageClock = field(default_factory=StageClock)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, AP in 0 to 1 and times in milliseconds."""
+        return {
+            "figures": self.figures,
+            "per_class": self.per_class,
+            "images": self.images,
+            "problems": list(self.problems),
+            "skipped": [[str(path), why] for path, why in self.skipped],
+            "ms_per_image": {row[0]: round(row[2], 3) for row in self.clock.rows()},
+        }
+
+
+class ImageDetector(Protocol):
+    """What is evaluated: a `Detector`, or what detects as it does."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """A name for each class."""
+
+    def __call__(self, image: Image, /, *, clock: StageClock) -> Detections:
+        """Detections in pixels of an image (H, W, 3) uint8 BGR."""
+
+
+def evaluate(
+    detector: ImageDetector, annotations: Path, images: Path, *, quiet: bool = False
+) -> Evaluation:
+    """Detect on every image of a dataset and compare with its annotations.
+
+    Args:
+        detector: its classes are matched with the annotations' categories by name.
+        annotations: a COCO instances file.
+        images: the folder of its images.
+        quiet: show no progress.
+
+    Raises:
+        BadInput: the data cannot be used, or shares no class name with the model.
+        MissingDependency: pycocotools is not installed.
+    """
+    dataset, category, problems = _prepare(detector.classes, annotations, images)
+    clock, progress = StageClock(), Progress()
+    results: list[dict[str, Any]] = []
+    skipped, resized = [], []
+    by_image: dict[int, Detections] = {}
+    for count, item in enumerate(dataset.images, 1):
+        try:
+            with clock("decode"):
+                image = read_image(item.path)
+        except BadInput as error:
+            skipped.append((item.path, error.why or error.what))
+            continue
+        found = detector(image, clock=clock)
+        if image.shape[:2] != (item.height, item.width):
+            resized.append(f"{item.path.name} ({image.shape[1]}x{image.shape[0]})")
+            ratio = np.array([item.width / image.shape[1], item.height / image.shape[0]] * 2)
+            found = replace(found, xyxy=(found.xyxy * ratio).astype(np.float32))
+        by_image[item.image_id] = found
+        results += _results(item.image_id, found, category)
+        if not quiet:
+            progress.update(count, len(dataset.images), f"{len(found)} objects")
+    if not by_image:
+        raise BadInput(
+            f"no image in {images} can be read",
+            why=skipped[0][1],
+            fix="Give the folder of the annotated images, or copy them again",
+        )
+    if resized:
+        problems.append(
+            f"{len(resized)} images of another size than annotated (detections scaled to that): "
+            + _some(resized)
+        )
+    stats, per_class = coco_figures(dataset, results, list(by_image))
+    return Evaluation(
+        figures=stats,
+        per_class=per_class,
+        images=len(by_image),
+        problems=tuple(problems),
+        skipped=tuple(skipped),
+        found=by_image,
+        clock=clock,
+    )
+
+
+def check_evaluation(classes: Sequence[str], annotations: Path, images: Path) -> list[str]:
+    """What `evaluate` would refuse, or say of its data, without detecting anything.
+
+    Args:
+        classes: of the model.
+        annotations, images: see `evaluate`.
+
+    Returns:
+        A line on the dataset, then one for each kind of problem.
+
+    Raises:
+        BadInput, MissingDependency: as `evaluate` does.
+    """
+    return _prepare(classes, annotations, images)[2]
+
+
+def _prepare(
+    classes: Sequence[str], annotations: Path, images: Path
+) -> tuple[CocoDataset, dict[int, int], list[str]]:
+    """The dataset, the category id of each class index, and lines on what was found."""
+    _pycocotools()  # before the work: without it there are no figures
+    dataset = load_coco(annotations, images)
+    problems = list(dataset.summary())
+    dataset = _with_one_category_a_name(dataset, problems)
+    return dataset, _categories(classes, dataset, problems), problems
+
+
+def coco_figures(
+    dataset: CocoDataset, results: list[dict[str, Any]], image_ids: Sequence[int]
+) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """The twelve figures and AP by class of COCO results on some images of a dataset."""
+    COCO, COCOeval = _pycocotools()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints; stdout is ours
+        truth = COCO()
+        truth.dataset = _truth(dataset)
+        truth.createIndex()
+        found = truth.loadRes(results) if results else COCO()
+        if not results:
+            found.dataset = {**truth.dataset, "annotations": []}
+            found.createIndex()
+        run = COCOeval(truth, found, "bbox")
+        run.params.imgIds = list(image_ids)
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    precision = run.eval["precision"][:, :, :, 0, -1]  # IoU x recall x class
+    per_class = {name: _mean(precision[:, :, k]) for k, name in enumerate(dataset.classes)}
+    stats = {n: None if v < 0 else float(v) for n, v in zip(FIGURES, run.stats, strict=True)}
+    return stats, per_class
+
+
+def _pycocotools() -> tuple[Any, Any]:
+    """Its classes COCO and COCOeval."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise MissingDependency.package("pycocotools", "eval", "COCO evaluation") from error
+    return COCO, COCOeval
+
+
+def points(value: float | None) -> str:
+    """A share of 1 as points of 100, or a dash."""
+    return "    -" if value is None else f"{100 * value:5.1f}"
+
+
+def table(evaluation: Evaluation) -> str:
+    """The figures for people, in AP points (0 to 100)."""
+    lines = [f"{name:<10} {points(value)}" for name, value in evaluation.figures.items()]
+    lines.append(f"AP by class ({evaluation.images} images)")
+    lines += [f"  {points(v)}  {name}" for name, v in evaluation.per_class.items()]
+    return "\n".join(lines)
+
+
+def _categories(
+    classes: Sequence[str], dataset: CocoDataset, problems: list[str]
+) -> dict[int, int]:
+    """Category id of each class index that the annotations know, matched by name."""
+    wanted = _positions(classes)
+    for same in wanted.values():
+        if len(same) > 1:
+            problems.append(f"the model has {len(same)} classes {classes[same[0]]}: they are one")
+    category = {
+        label: category_id
+        for name, category_id in zip(dataset.classes, dataset.category_ids, strict=True)
+        for label in wanted.get(class_key(name), ())
+    }
+    if not category:
+        raise BadInput(
+            "the model and the annotations share no class name",
+            why=f"the model has {_some(classes)}; the annotations have {_some(dataset.classes)}",
+            fix="Give the model its names with `retinart export --classes FILE`",
+        )
+    unknown = [n for n in dataset.classes if class_key(n) not in wanted]
+    if unknown:
+        problems.append(f"the model does not know {_some(unknown)}: they count as missed")
+    return category
+
+
+def _with_one_category_a_name(dataset: CocoDataset, problems: list[str]) -> CocoDataset:
+    """Categories of one name are one class: a model's classes are matched by name."""
+    positions = list(_positions(dataset.classes).values())
+    if len(positions) == len(dataset.classes):
+        return dataset
+    label = np.zeros(len(dataset.classes), np.int64)
+    for new, same in enumerate(positions):
+        label[same] = new
+        if len(same) > 1:
+            ids = ", ".join(str(dataset.category_ids[i]) for i in same)
+            problems.append(
+                f"{len(same)} categories are called {dataset.classes[same[0]]} (ids {ids}): "
+                "they count as one"
+            )
+    return replace(
+        dataset,
+        classes=tuple(dataset.classes[same[0]] for same in positions),
+        category_ids=tuple(dataset.category_ids[same[0]] for same in positions),
+        images=tuple(replace(image, labels=label[image.labels]) for image in dataset.images),
+    )
+
+
+def _positions(names: Sequence[str]) -> dict[str, list[int]]:
+    """Where each name stands, in the order of the first of each."""
+    found: dict[str, list[int]] = {}
+    for position, name in enumerate(names):
+        found.setdefault(class_key(name), []).append(position)
+    return found
+
+
+def class_key(name: str) -> str:
+    """What names of classes are compared by."""
+    return name.strip().lower()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _results(image_id: int, found: Detections, category: dict[int, int]) -> list[dict[str, Any]]:
+    return [
+        coco_result(image_id, category[label], [float(v) for v in box], score)
+        for box, score, label in found
+        if label in category
+    ]
+
+
+def _truth(dataset: CocoDataset) -> dict[str, Any]:
+    """The cleaned annotations in COCO's own form."""
+    annotations: list[dict[str, Any]] = []
+    for image in dataset.images:
+        for box, label, crowd, area in zip(
+            image.boxes, image.labels, image.crowd, image.areas, strict=True
+        ):
+            x1, y1, x2, y2 = (float(v) for v in box)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image.image_id,
+                    "category_id": dataset.category_ids[int(label)],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": float(area),
+                    "iscrowd": int(crowd),
+                }
+            )
+    return {
+        "info": {},
+        "images": [
+            {"id": i.image_id, "height": i.height, "width": i.width} for i in dataset.images
+        ],
+        "annotations": annotations,
+        "categories": [
+            {"id": c, "name": n} for c, n in zip(dataset.category_ids, dataset.classes, strict=True)
+        ],
+    }
+
+
+def _mean(precision: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
+    valid = precision[precision > -1]
+    return float(valid.mean()) if valid.size else None

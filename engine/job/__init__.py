@@ -1,0 +1,1 @@
+"""A detection job: it reads sources, tracks, draws, writes files and sums up."""

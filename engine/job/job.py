@@ -1,0 +1,323 @@
+"""A detection job: images, videos or live sources in, annotated copies and records out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retinart.engine.common.files import atomic_path, new_folder
+from retinart.engine.common.progress import Progress
+from retinart.engine.detector import Detector
+from retinart.engine.errors import BadInput
+from retinart.engine.job.draw import draw
+from retinart.engine.job.outputs import Copy, Outputs, check_outputs, copies_of_images
+from retinart.engine.job.records import Record, coco_image_ids
+from retinart.engine.job.stop import StopRequest
+from retinart.engine.job.summary import STAGES, DetectSummary, SourceSummary
+from retinart.engine.job.tracking import Trackers
+from retinart.engine.job.window import Window
+from retinart.engine.media.file_sources import ImageSource, VideoSource
+from retinart.engine.media.mp4 import has_sound
+from retinart.engine.media.source import Source
+from retinart.engine.pipeline import Ended
+from retinart.engine.stream import Step, Stream, StreamSettings
+
+_POLL_SECONDS = 0.1  # how soon a request to stop is noticed
+_LIVE_FPS = 25.0  # nominal rate of the copy of a live source, whose frames keep their own times
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectJob:
+    """What to detect on and what to write.
+
+    Attributes:
+        source: an image, a folder, a glob, a video, a webcam's number or an address; or several.
+        out: folder for annotated copies, `detections.jsonl` and `summary.json`.
+        coco, csv: further files to write, or None.
+        draw_conf: detections below this score are written, but not drawn.
+        copies: whether annotated copies are written.
+        show: show them in a window as well.
+        track: give objects ids through the frames.
+        stats: seconds between two tables of the figures so far on stderr; 0 for none.
+        stream: which frames, and how they get to the detector.
+    """
+
+    source: str | Sequence[str]
+    out: Path
+    coco: Path | None = None
+    csv: Path | None = None
+    draw_conf: float = 0.3
+    copies: bool = True
+    show: bool = False
+    track: bool = False
+    stats: float = 60.0
+    stream: StreamSettings = field(default_factory=StreamSettings)
+
+    def __post_init__(self) -> None:
+        if not self.stats >= 0:
+            raise BadInput(f"stats is {self.stats}", fix="Give seconds, or 0 for none (--stats)")
+
+
+def run_job(
+    detector: Detector, job: DetectJob, *, stop: StopRequest | None = None
+) -> DetectSummary:
+    """Run a job until its sources end, or somebody or something stops it.
+
+    JSON lines are there as they are written; the other files appear when they are complete. Once
+    there is a result, Ctrl-C, a request to stop and errors end the job in order: files are ended
+    and kept, and the summary says what happened.
+
+    Args:
+        detector: what detects.
+        job: what to do.
+        stop: through it another thread or a signal handler may ask the job to stop.
+
+    Raises:
+        BadInput: the source holds nothing that can be read, or an output cannot be written.
+        KeyboardInterrupt: it was stopped before the first result; nothing was written.
+    """
+    return _Run(detector, job, stop or StopRequest()).run()
+
+
+class _Run:
+    """One run of a job."""
+
+    def __init__(self, detector: Detector, job: DetectJob, stop: StopRequest) -> None:
+        self._detector, self._job, self._stop = detector, job, stop
+        self._summary, self._progress = DetectSummary(), Progress()
+        self._window = Window("retinart") if job.show else None
+        given = job.source
+        names = [given] if isinstance(given, str) else list(given)
+        picture = [("draw", self._draw)] if job.copies or job.show else []
+        track = [("track", self._track)] if job.track else []
+        self._stream = Stream(
+            detector,
+            names,
+            job.stream,
+            stages=[*track, *picture, ("write", self._write)],
+            say=self._progress.line,
+        )
+        self._written = [0] * len(names)
+        self._first = self._last = 0.0
+        self._told = time.perf_counter()
+
+    def run(self) -> DetectSummary:
+        """Run it."""
+        summary, sources = self._summary, self._stream.sources.all
+        with closing(self._stream.sources):
+            summary.images = all(isinstance(source, ImageSource) for source in sources)
+            self._trackers = Trackers([self._rate(s) for s in sources]) if self._job.track else None
+            with new_folder(self._job.out), self._outputs(sources) as self._files:
+                self._go()
+                if not summary.frames:
+                    self._nothing(sources)
+                self._files.close()
+                summary.outputs, summary.problems = self._files.paths, self._files.problems
+            self._report(sources)
+        return summary
+
+    def _go(self) -> None:
+        summary, stream = self._summary, self._stream
+        with stream:
+            while True:
+                try:
+                    if self._stop.reason and not summary.stop_reason:
+                        summary.ended, summary.stop_reason = "interrupted", self._stop.reason
+                        stream.stop()
+                    self._show(stream.next(_POLL_SECONDS))
+                except TimeoutError:
+                    continue
+                except Ended:
+                    break
+                except KeyboardInterrupt:
+                    self._stop.request("Ctrl-C")
+                except Exception as error:  # of a stage, after what had passed it was written
+                    summary.ended, summary.error = "failed", error
+                    break
+            if self._window is not None:
+                self._window.close()
+        sources = [s.counts for s in stream.sources.all]
+        lost = any(c.ended == "lost" for c in sources)
+        if summary.ended == "complete" and lost and not any(c.ended != "lost" for c in sources):
+            summary.ended = "lost"
+
+    def _track(self, step: Step) -> None:
+        assert self._trackers is not None
+        pairs = zip(step.frames, step.found, strict=True)
+        step.found = [self._trackers(frame.place, found) for frame, found in pairs]
+
+    def _draw(self, step: Step) -> None:
+        for frame, found in zip(step.frames, step.found, strict=True):
+            sure = found[found.confidence >= self._job.draw_conf]
+            step.pictures.append(draw(frame.image, sure, self._detector.classes))
+
+    def _write(self, step: Step) -> None:
+        for i, (frame, found) in enumerate(zip(step.frames, step.found, strict=True)):
+            height, width = frame.image.shape[:2]
+            record = Record(
+                source=frame.source,
+                frame=frame.index,
+                time_ms=frame.time_ms,
+                width=width,
+                height=height,
+                detections=found,
+            )
+            self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
+            self._last = time.perf_counter()
+            self._first = self._first or frame.captured
+            self._summary.detected.add(1000 * (step.done - frame.captured))
+            self._summary.written.add(1000 * (self._last - frame.captured))
+            self._summary.frames += 1
+            self._summary.detections += len(found)
+            self._written[frame.place] += 1
+
+    def _show(self, step: Step) -> None:
+        window = None if self._stop.reason else self._window
+        if window is not None and not window.show(step.pictures):
+            self._stop.request("the window was closed")
+        counts = [s.counts for s in self._stream.sources.all]
+        total = sum(c.announced for c in counts) if all(c.announced for c in counts) else 0
+        done = sum(c.skipped + c.broken for c in counts) + self._summary.frames
+        if self._job.stats and time.perf_counter() - self._told >= self._job.stats:
+            self._told = time.perf_counter()
+            self._measure()
+            self._progress.line(f"{self._summary.table()}\n{self._summary.counts()}")
+        self._progress.update(min(done, total) if total else done, total, lambda: self._state(step))
+
+    def _state(self, step: Step) -> str:
+        """The figures so far, for the line on stderr."""
+        age, written = self._summary.written, self._summary.frames
+        found = sum(len(found) for found in step.found)
+        text = f"{found} objects, {written / max(1e-9, self._last - self._first):.1f} fps"
+        if self._stream.sources.live:
+            dropped = sum(source.counts.dropped for source in self._stream.sources.all)
+            text += f", capture to result p95 {age.percentile(95):.0f} ms, {dropped} dropped"
+        return text
+
+    def _nothing(self, sources: Sequence[Source]) -> None:
+        """There was no result: say why. Nothing is left of the outputs."""
+        summary = self._summary
+        if summary.interrupted:
+            raise KeyboardInterrupt
+        if summary.error is not None:
+            raise summary.error
+        for source in sources:
+            if isinstance(source, ImageSource) and source.unreadable:
+                path, why = source.unreadable[0]
+                raise BadInput(
+                    f"no image at {source.name} can be read",
+                    why=f"{path.name}: {why}",
+                    fix="Give another folder, or copy them again",
+                )
+        for source in sources:
+            if source.counts.ended == "lost":
+                raise BadInput(
+                    f"nothing was received from {source.name}",
+                    why=source.counts.why,
+                    fix="Check the source, or raise --timeout or --max-retries",
+                )
+        raise BadInput(
+            f"no frame of {sources[0].name} was chosen",
+            fix="Check --start, --end, --every and --max-fps",
+        )
+
+    def _outputs(self, sources: Sequence[Source]) -> Outputs:
+        job, copies = self._job, []
+        files: list[Path] = []
+        stems: set[str] = {"detections", "summary"} if len(sources) > 1 else set()
+        for source in sources:
+            paths = source.paths if isinstance(source, ImageSource) else []
+            if isinstance(source, VideoSource) and isinstance(source.video.path, Path):
+                paths = [source.video.path]
+            files += paths
+            copies.append(self._copy(source, paths, stems))
+        if not job.copies:
+            copies = [Copy() for _ in copies]
+        results = [p for p in (job.out / "detections.jsonl", job.coco, job.csv) if p]
+        targets = [p for c in copies for p in (*([c.path] if c.path else []), *c.pictures.values())]
+        check_outputs(files, [*results, job.out / "summary.json", *targets])
+        only_images = len(sources) == 1 and self._summary.images
+        return Outputs(
+            job.out,
+            copies,
+            coco=job.coco,
+            csv=job.csv,
+            classes=self._detector.classes,
+            image_ids=coco_image_ids(files) if only_images else {},
+            tracks=job.track,
+        )
+
+    def _copy(self, source: Source, paths: Sequence[Path], stems: set[str]) -> Copy:
+        if isinstance(source, ImageSource):
+            return Copy(pictures=copies_of_images(self._job.out, paths))
+        name = paths[0].stem if paths else re.sub(r"\W+", "_", source.name.split("://")[-1])
+        stem, number = name, 2
+        while stem in stems:
+            stem, number = f"{name}-{number}", number + 1
+        stems.add(stem)
+        path = self._job.out / f"{stem}.mp4"
+        if isinstance(source, VideoSource):
+            return Copy(path=path, fps=source.video.fps, size=source.video.size)
+        return Copy(path=path, fps=_LIVE_FPS)
+
+    def _rate(self, source: Source) -> float:
+        rate = source.video.fps if isinstance(source, VideoSource) else _LIVE_FPS
+        limit = self._job.stream.max_fps
+        return min(rate / self._job.stream.every, limit or rate)
+
+    def _measure(self) -> None:
+        """Bring the summary's figures up to now."""
+        summary, stream = self._summary, self._stream
+        summary.sources = [
+            SourceSummary(
+                name=source.name,
+                live=source.live,
+                counts=source.counts,
+                detected=stream.detected[place],
+                written=self._written[place],
+                sound=_sound(source),
+            )
+            for place, source in enumerate(stream.sources.all)
+        ]
+        summary.seconds = self._last - self._first
+        stages = stream.times.stages()
+        summary.stages = {name: stages[name] for name in STAGES if name in stages}
+        summary.queues = {
+            name: (q.capacity, q.depth_sum / max(1, q.puts), q.depth_max)
+            for name, q in stream.queues.items()
+        }
+
+    def _report(self, sources: Sequence[Source]) -> None:
+        summary = self._summary
+        self._measure()
+        for source in sources:
+            if isinstance(source, ImageSource):
+                summary.skipped += source.unreadable
+        if self._job.copies and any(s.sound == "dropped" for s in summary.sources):
+            summary.notes.append("annotated videos have no sound: it is not copied")
+        elif self._job.copies and any(s.sound == "unknown" and not s.live for s in summary.sources):
+            summary.notes.append(
+                "annotated videos have no sound: if there was any, it is not copied"
+            )
+        summary.notes += self._files.notes
+        path = self._job.out / "summary.json"
+        summary.outputs.append(path)
+        try:
+            with atomic_path(path) as temporary:
+                summary.write(temporary)
+        except (OSError, BadInput) as error:
+            summary.outputs.remove(path)
+            summary.problems.append(error)
+
+
+def _sound(source: Source) -> str:
+    if isinstance(source, ImageSource):
+        return "none"
+    sound = None
+    if isinstance(source, VideoSource) and isinstance(source.video.path, Path):
+        sound = has_sound(source.video.path)
+    return {True: "dropped", False: "none", None: "unknown"}[sound]

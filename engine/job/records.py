@@ -1,0 +1,158 @@
+"""Detections as text: one JSON line an image or frame, COCO results, CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from retinart.engine.detections import Detections
+from retinart.engine.evaluation.coco import coco_result
+
+
+class Lines(Protocol):
+    """What records are written to: a file open for text, or what is like one."""
+
+    def write(self, text: str, /) -> object:
+        """Add text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One image or frame with what was found in it.
+
+    Attributes:
+        source: path of the image or the video.
+        frame: index in the video or in the list of images, from 0.
+        time_ms: position in the video, None for an image.
+        width, height: of the source, in pixels.
+        detections: in pixels of the source.
+    """
+
+    source: str
+    frame: int
+    time_ms: float | None
+    width: int
+    height: int
+    detections: Detections
+
+    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
+        """The object of a line in `detections.jsonl`; with a tracker each detection has an id."""
+        found, ids = self.detections, self.detections.tracker_id
+        boxes = found.xyxy.astype(np.float64).round(2).tolist()
+        scores = found.confidence.astype(np.float64).round(5).tolist()
+        labels = found.class_id.tolist()
+        tracks: list[dict[str, int | None]] = [{}] * len(found)
+        if ids is not None:
+            tracks = [{"track_id": _known(i)} for i in ids]
+        return {
+            "source": self.source,
+            "frame": self.frame,
+            "time_ms": None if self.time_ms is None else round(self.time_ms, 3),
+            "width": self.width,
+            "height": self.height,
+            "detections": [
+                {
+                    "box": box,
+                    "score": score,
+                    "class_id": label,
+                    "class": classes[label],
+                    **track,
+                }
+                for box, score, label, track in zip(boxes, scores, labels, tracks, strict=True)
+            ],
+        }
+
+
+class JSONLines:
+    """Writes records to an open file, a line each."""
+
+    def __init__(self, file: Lines, classes: Sequence[str]) -> None:
+        self._file, self._classes = file, classes
+
+    def write(self, record: Record) -> None:
+        """Add a line."""
+        # one call a line, so that Ctrl-C cannot leave half of one
+        self._file.write(json.dumps(record.to_json(self._classes)) + "\n")
+
+
+class CSVRows:
+    """Writes records to an open file, a row a detection; with `tracks` its id in a last column."""
+
+    COLUMNS = ("source", "frame", "time_ms", "x1", "y1", "x2", "y2", "score", "class_id", "class")
+
+    def __init__(self, file: Lines, classes: Sequence[str], *, tracks: bool = False) -> None:
+        self._writer, self._classes = csv.writer(file), classes
+        self._keys = ["score", "class_id", "class", *(["track_id"] if tracks else [])]
+        self._writer.writerow([*self.COLUMNS, *self._keys[3:]])
+
+    def write(self, record: Record) -> None:
+        """Add the rows."""
+        data = record.to_json(self._classes)
+        for d in data["detections"]:
+            self._writer.writerow(
+                [
+                    *(data[key] for key in ("source", "frame", "time_ms")),
+                    *d["box"],
+                    *(d[key] for key in self._keys),
+                ]
+            )
+
+
+class COCOResults:
+    """Writes records as a COCO results list.
+
+    `category_id` is the class index. `retinart eval` maps classes to an annotation file's ids.
+
+    Args:
+        file: open for text.
+        classes: not used, the format holds ids only.
+        image_ids: by source; of what is not in it `image_id` is the record's index, or with
+            `count` the number of records before it.
+    """
+
+    def __init__(
+        self,
+        file: Lines,
+        classes: Sequence[str],
+        image_ids: Mapping[str, int] | None = None,
+        *,
+        count: bool = False,
+    ) -> None:
+        del classes
+        self._file, self._first, self._image_ids = file, True, image_ids or {}
+        self._count, self._written = count, 0
+        self._file.write("[")
+
+    def write(self, record: Record) -> None:
+        """Add the detections."""
+        number = self._written if self._count else record.frame
+        self._written += 1
+        image_id = self._image_ids.get(record.source, number)
+        ids = record.detections.tracker_id
+        for i, (box, score, label) in enumerate(record.detections):
+            result = coco_result(image_id, label, [float(v) for v in box], score)
+            if ids is not None:
+                result["track_id"] = _known(ids[i])
+            self._file.write(("\n" if self._first else ",\n") + json.dumps(result))
+            self._first = False
+
+    def close(self) -> None:
+        """End the list."""
+        self._file.write("\n]\n")
+
+
+def coco_image_ids(paths: Sequence[Path]) -> dict[str, int]:
+    """By path the number that it is named after, as COCO's images are, if all are named after
+    different numbers; else nothing: with some of them names and indices could meet."""
+    numbers = {str(path): int(path.stem) for path in paths if path.stem.isdecimal()}
+    return numbers if len(set(numbers.values())) == len(paths) else {}
+
+
+def _known(tracker_id: int) -> int | None:
+    return int(tracker_id) if tracker_id >= 0 else None

@@ -1,0 +1,224 @@
+"""What a detection job did, for people and as `summary.json`; each figure says what it covers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from retinart.engine.latency_histogram import PERCENTILES, Times, table
+from retinart.engine.media.source import SourceCounts
+
+# "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
+# an error stopped it; "lost": no source is left, and at least one was given up
+How = Literal["complete", "interrupted", "failed", "lost"]
+
+_COVERS = {
+    "decode": "reading and decoding a frame of a file into BGR, with those left out before it",
+    "receive": "waiting for a live source's next frame, decoding it, and BGR",
+    "resize": "a step's frames (one of each source at most) to the network's size",
+    "infer": "a step through the network and NMS, and boxes back into the frames' pixels, from its "
+    "start to its end; several may be at it at once, and wait for each other",
+    "infer: copy": "of infer, a batch into page-locked memory, which a GPU reads",
+    "infer: infer": "of infer, the runtime's part for a batch, with waiting for those before it",
+    "infer: nms": "of infer, NMS for a batch, where it is not in the runtime's part",
+    "infer: results": "of infer, boxes back into the frames' pixels for a batch",
+    "track": "a step's detections through the trackers",
+    "draw": "drawing on copies of a step's frames",
+    "write": "encoding and writing a step's pictures, JSON lines and other records",
+}
+STAGES = tuple(_COVERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSummary:
+    """A source, and what became of its frames.
+
+    Attributes:
+        name: without passwords.
+        live: whether only the newest frame counts.
+        counts: what became of its frames.
+        detected: frames that went through the detector.
+        written: of these, those whose results were written.
+        sound: "dropped" where a file is known to have some, "none", or "unknown"; it is never kept.
+    """
+
+    name: str
+    live: bool
+    counts: SourceCounts
+    detected: int
+    written: int
+    sound: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As an object."""
+        c = self.counts
+        return {
+            "name": self.name,
+            "live": self.live,
+            "read": c.read,
+            "skipped": c.skipped,
+            "dropped": c.dropped,
+            "broken": c.broken,
+            "detected": self.detected,
+            "written": self.written,
+            "abandoned": c.taken - self.detected,
+            "announced": c.announced or None,
+            "reconnects": c.reconnects,
+            "ended": c.ended,
+            "why": c.why or None,
+            "sound": self.sound,
+        }
+
+
+@dataclass(kw_only=True)
+class DetectSummary:
+    """What a job did.
+
+    Attributes:
+        frames: images or frames whose results were written.
+        detections: found in all of them.
+        images: whether all sources are images.
+        ended: how.
+        error: what stopped it, for "failed".
+        stop_reason: who asked it to stop, for "interrupted".
+        problems: outputs that could not be ended.
+        skipped: unreadable images, with the reason.
+        sources: one each.
+        outputs: files and folders written.
+        notes: what a user should know of them.
+        seconds: from the first frame's capture to the last result.
+        stages: times by stage.
+        detected, written: from a frame's capture until it was detected on, and until its results
+            were written.
+        queues: by the stage that reads it: (capacity, mean depth, greatest depth).
+    """
+
+    frames: int = 0
+    detections: int = 0
+    images: bool = False
+    ended: How = "complete"
+    error: Exception | None = None
+    stop_reason: str = ""
+    problems: list[Exception] = field(default_factory=list)
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+    sources: list[SourceSummary] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    stages: dict[str, Times] = field(default_factory=dict)
+    detected: Times = field(default_factory=Times)
+    written: Times = field(default_factory=Times)
+    queues: dict[str, tuple[int, float, int]] = field(default_factory=dict)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody asked it to stop; what was done until then is kept."""
+        return self.ended == "interrupted"
+
+    @property
+    def announced(self) -> int | None:
+        """Frames that the videos announce; None for images and live sources."""
+        known = [s.counts.announced for s in self.sources if not s.live]
+        return sum(known) if known and not self.images else None
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether a video gave fewer frames than it announces."""
+        return any(s.counts.ended == "early" for s in self.sources)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether an image, frame, source or output was lost."""
+        lost = any(s.counts.broken or s.counts.ended == "lost" for s in self.sources)
+        return bool(self.ended_early or lost or self.problems or self.ended == "failed")
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, from the first frame's capture to the last result."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    def total(self, count: str) -> int:
+        """The sum over all sources of one of their counts."""
+        return sum(s.to_json()[count] for s in self.sources)
+
+    def counts(self) -> str:
+        """What became of the frames, for people."""
+        read, dropped, left, done = (
+            self.total(name) for name in ("read", "dropped", "skipped", "detected")
+        )
+        return (
+            f"read {read}, dropped {dropped}, left out {left}; detected {done}, {self.fps:.1f} "
+            "frames a second"
+        )
+
+    def table(self) -> str:
+        """Times of the stages and queues, for people."""
+        waits = ", ".join(
+            f"{name or 'results'} {mean:.1f} (at most {most} of {capacity or 1})"
+            for name, (capacity, mean, most) in self.queues.items()
+        )
+        return (
+            f"{table(self.stages, self.seconds)}\n"
+            f"capture to detections: {_percentiles(self.detected)}\n"
+            f"capture to result: {_percentiles(self.written)}\n"
+            f"waiting before: {waits}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `summary.json`."""
+        counts = ("read", "skipped", "dropped", "broken", "detected", "written", "abandoned")
+        return {
+            "ended": self.ended,
+            "stopped_by": self.stop_reason or None,
+            "error": None if self.error is None else str(self.error),
+            "problems": [str(p) for p in self.problems],
+            "notes": self.notes,
+            "frames": {
+                **{name: self.total(name) for name in counts},
+                "covers": "read = skipped (left out as asked) + dropped (live, a newer one came) "
+                "+ broken (no picture) + detected + abandoned (taken, but the job stopped)",
+            },
+            "detections": self.detections,
+            "seconds": round(self.seconds, 3),
+            "fps": {
+                "value": round(self.fps, 3),
+                "covers": "frames written / seconds, from the first frame's capture to the last "
+                "result; loading the model is not in it",
+            },
+            "capture_to_detections_ms": {
+                **self.detected.to_json(),
+                "covers": "from when a frame was decoded (file) or received (live) until it was "
+                "detected on, with all waiting in between",
+            },
+            "capture_to_result_ms": {
+                **self.written.to_json(),
+                "covers": "the same until the annotated frame and the line were written",
+            },
+            "stages_ms": {
+                name: {**t.to_json(), "covers": _COVERS.get(name, "")}
+                for name, t in self.stages.items()
+            },
+            "queues": {
+                name or "results": {
+                    "capacity": capacity,
+                    "mean": round(mean, 3),
+                    "max": most,
+                    "covers": "steps waiting before this stage, each time one was added; before "
+                    "finish they are at inference",
+                }
+                for name, (capacity, mean, most) in self.queues.items()
+            },
+            "sources": [source.to_json() for source in self.sources],
+            "outputs": [str(path) for path in self.outputs],
+        }
+
+    def write(self, path: Path) -> None:
+        """Write `summary.json`."""
+        text = json.dumps(self.to_json(), indent=1) + "\n"
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _percentiles(times: Times) -> str:
+    return ", ".join(f"p{p} {times.percentile(p):.1f}" for p in PERCENTILES) + " ms"

@@ -1,0 +1,68 @@
+"""A window for annotated frames, where OpenCV has one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from retinart.engine.errors import MissingDependency
+from retinart.engine.media.images import Image
+
+_CLOSING_KEYS = (ord("q"), 27)  # and Esc
+
+
+class Window:
+    """Shows pictures, those of several sources side by side; used from the main thread.
+
+    Raises:
+        MissingDependency: this OpenCV has no windows, or there is no screen.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        if not has_windows():
+            raise MissingDependency(
+                "a window cannot be opened",
+                why="opencv-python-headless, which comes with retinart, has none",
+                fix="Run `pip uninstall opencv-python-headless` and `pip install opencv-python`, "
+                "which needs X11 libraries (on Debian libgl1), or leave --show out",
+            )
+        screens = ("DISPLAY", "WAYLAND_DISPLAY")
+        if sys.platform == "linux" and not any(os.environ.get(name) for name in screens):
+            raise MissingDependency(
+                "a window cannot be opened",
+                why="there is no screen: neither DISPLAY nor WAYLAND_DISPLAY is set",
+                fix="Run it in a desktop session, or leave --show out",
+            )
+
+    def show(self, pictures: Sequence[Image]) -> bool:
+        """Show pictures (H, W, 3) uint8 BGR; False when the user has closed it (q or Esc)."""
+        if pictures:
+            cv2.imshow(self._title, side_by_side(pictures))
+        return cv2.waitKey(1) & 0xFF not in _CLOSING_KEYS
+
+    def close(self) -> None:
+        """Close it."""
+        cv2.destroyWindow(self._title)
+
+
+def has_windows() -> bool:
+    """Whether this OpenCV was built with a window system."""
+    lines = (line.split(":") for line in cv2.getBuildInformation().splitlines())
+    return any(line[0].strip() == "GUI" and line[1].strip() != "NONE" for line in lines)
+
+
+def side_by_side(pictures: Sequence[Image]) -> Image:
+    """Pictures in one row, each as high as the first."""
+    height = pictures[0].shape[0]
+    fitted = [
+        p
+        if p.shape[0] == height
+        else np.asarray(cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height)), np.uint8)
+        for p in pictures
+    ]
+    return np.hstack(fitted)

@@ -1,0 +1,214 @@
+"""Live sources, webcams and network streams: always the newest frame, whatever happens to them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from retinart.engine.media.frame import Chooser, Frame, Selection
+from retinart.engine.media.images import Image
+from retinart.engine.media.source import SourceCounts
+
+_LONGEST_WAIT = 30.0  # seconds between two attempts to connect
+_JOIN_SECONDS = 1.0
+_BROKEN_GRABS = 3  # OpenCV fails alike at a frame that cannot be decoded and at the end
+FOREVER = -1  # of max_retries
+
+
+class Capture(Protocol):
+    """What a live source needs of `cv2.VideoCapture`."""
+
+    def isOpened(self) -> bool: ...
+
+    def grab(self) -> bool: ...
+
+    def retrieve(self) -> tuple[bool, Any]: ...
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveSettings:
+    """How patient a live source is.
+
+    Attributes:
+        timeout: seconds to wait for a connection, and for a frame.
+        max_retries: attempts to connect again without a frame in between, before the source is
+            given up; `FOREVER` (-1) never gives up.
+        backoff: seconds before the first such attempt; each further one waits twice as long, up to
+            30 s.
+    """
+
+    timeout: float = 10.0
+    max_retries: int = 5
+    backoff: float = 0.5
+
+
+class LiveSource:
+    """Receives all frames of a live source in a thread of its own, and keeps the newest one.
+
+    Args:
+        name: to show, without passwords.
+        place: see `Frame`.
+        connect: makes a capture, opened or not; called again for each attempt.
+        selection, settings: which frames, and how patient.
+        wake: set whenever there is a frame or the end.
+        say: told what happens to the connection.
+        time_stage: told how long each frame was waited for and decoded, as "receive".
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        place: int,
+        connect: Callable[[], Capture],
+        selection: Selection,
+        settings: LiveSettings,
+        wake: threading.Event,
+        say: Callable[[str], None],
+        time_stage: Callable[[str, float], None],
+    ) -> None:
+        self.name, self.counts = name, SourceCounts()
+        self._place, self._connect, self._settings = place, connect, settings
+        self._choose, self._wake, self._say, self._time = Chooser(selection), wake, say, time_stage
+        self._newest: Frame | None = None
+        self._started: float | None = None
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"retinart-live-{place}", daemon=True
+        )
+        self._thread.start()
+
+    def take(self) -> Frame | None:
+        """The newest frame that was not taken yet; None when there is none now."""
+        with self._lock:
+            frame, self._newest = self._newest, None
+            self.counts.taken += frame is not None
+            return frame
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        with self._lock:
+            return bool(self.counts.ended) and self._newest is None
+
+    def close(self) -> None:
+        """Stop receiving. A thread that waits for the network ends by itself, at its time-out."""
+        self._stop.set()
+        self._thread.join(_JOIN_SECONDS)
+        with self._lock:
+            self.counts.ended = self.counts.ended or "stopped"
+            self.counts.dropped += self._newest is not None
+            self._newest = None
+
+    def _run(self) -> None:
+        retries = 0
+        while not self._stop.is_set():
+            before = self.counts.read
+            try:
+                why = self._receive()
+            except Exception as error:  # of a driver or decoder: like any other break
+                why = f"{type(error).__name__}: {error}"
+            if self._stop.is_set() or self.counts.ended:
+                break
+            if self.counts.read > before:
+                retries = 0
+            limit = self._settings.max_retries
+            if limit != FOREVER and retries >= limit:
+                self._say(f"{self.name}: {why}; given up after {retries} retries")
+                self._end("lost", why)
+                break
+            wait = min(_LONGEST_WAIT, self._settings.backoff * 2 ** min(retries, 10))
+            retries += 1
+            of = "" if limit == FOREVER else f" of {limit}"
+            self._say(f"{self.name}: {why}; retry {retries}{of} in {wait:.1f} s")
+            if self._stop.wait(wait):
+                break
+            self.counts.reconnects += 1
+        self._wake.set()
+
+    def _receive(self) -> str:
+        """Receive from one connection until it ends; returns why it did."""
+        capture = self._connect()
+        try:
+            if not capture.isOpened():
+                return "cannot be opened"
+            failed = 0  # grabs in a row
+            while not self._stop.is_set():
+                start = time.perf_counter()
+                if not capture.grab():
+                    if time.perf_counter() - start > 0.9 * self._settings.timeout:
+                        return f"no frame for {self._settings.timeout:g} s"
+                    failed += 1
+                    if failed > _BROKEN_GRABS:
+                        return "the stream ended or broke off"
+                    continue
+                captured = time.perf_counter()
+                self._count_broken(failed)  # it goes on behind them: they were no end
+                failed = 0
+                self._offer(capture, start, captured)
+                if self.counts.ended:
+                    break
+            return ""
+        finally:
+            capture.release()
+
+    def _count_broken(self, frames: int) -> None:
+        with self._lock:
+            self.counts.read += frames
+            self.counts.broken += frames
+
+    def _offer(self, capture: Capture, start: float, captured: float) -> None:
+        index = self.counts.read
+        self._started = captured if self._started is None else self._started
+        time_ms = 1000 * (captured - self._started)
+        choice = self._choose(index, time_ms)
+        if choice == "end":
+            self._end("end")
+            return
+        image = None
+        if choice == "take":
+            ok, decoded = capture.retrieve()
+            image = _picture(ok, decoded)
+        self._time("receive", time.perf_counter() - start)
+        with self._lock:
+            if self._stop.is_set():  # closed, and counted
+                return
+            self.counts.read += 1
+            if choice == "skip":
+                self.counts.skipped += 1
+            elif image is None:
+                self.counts.broken += 1
+            else:
+                self.counts.dropped += self._newest is not None
+                self._newest = Frame(
+                    source=self.name,
+                    place=self._place,
+                    index=index,
+                    time_ms=time_ms,
+                    image=image,
+                    captured=captured,
+                )
+        self._wake.set()
+
+    def _end(self, how: str, why: str = "") -> None:
+        with self._lock:
+            self.counts.ended, self.counts.why = how, why
+        self._wake.set()
+
+
+def _picture(ok: bool, image: npt.NDArray[Any] | None) -> Image | None:
+    """(H, W, 3) uint8 BGR, or None where a driver or decoder gave something else."""
+    if not ok or image is None or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        return None
+    return np.asarray(image, np.uint8)

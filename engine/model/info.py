@@ -1,0 +1,226 @@
+"""What a model file says about itself: one JSON object under one key of the ONNX metadata.
+
+The ONNX file is read here with a few lines of protobuf wire format rather than through a library,
+so that `retinart inspect` and every check before a runtime is touched need nothing installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
+
+from retinart.engine.errors import BadInput
+from retinart.engine.model.onnx_metadata import metadata_props
+from retinart.engine.model.resize import ResizeRule, round_up
+from retinart.engine.model.variant import Variant
+
+METADATA_KEY = "retinart"
+SCHEMA = 1
+
+# Of the network's layers. An INT8 file has a float part: FP32, or FP16 in "int8+fp16".
+Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
+Compute = Literal["fp32", "fp32-direct", "bf16"]
+COMPUTE: tuple[Compute, ...] = ("fp32", "fp32-direct", "bf16")
+
+INPUT = "frames"
+OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+# The normalised image (N, 3, H, W), where the network begins.
+NORMALIZED = "normalized"
+# Raw outputs of the network, P3 to P7: (N, A * K, Hi, Wi) and (N, A * 4, Hi, Wi).
+HEADS = tuple(f"{kind}_p{level}" for kind in ("logits", "deltas") for level in range(3, 8))
+# Where the network ends and NMS begins: a runtime may cut here and do NMS in its own best way.
+CANDIDATES = ("candidate_boxes", "candidate_scores")
+
+REEXPORT = "Make the file again with `retinart export CHECKPOINT -o model.onnx`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What counts as a detection.
+
+    Attributes:
+        score_thresh: candidates must score higher than this.
+        nms_thresh: of two boxes of a class with an IoU above this, the better one stays.
+        detections_per_img: at most this many detections an image, M.
+        topk_candidates: anchors that each level contributes at most.
+        nms_candidates: (anchor, class) pairs of all levels that enter NMS at most.
+    """
+
+    score_thresh: float = 0.05
+    nms_thresh: float = 0.5
+    detections_per_img: int = 100
+    topk_candidates: int = 1000
+    nms_candidates: int = 2000
+
+    def __post_init__(self) -> None:
+        for name, flag in (("score_thresh", "--conf"), ("nms_thresh", "--iou")):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(
+                    f"{name} is {getattr(self, name)}", fix=f"Give a value from 0 to 1 ({flag})"
+                )
+        for name, limit, flag in (
+            ("topk_candidates", 3840, ""),  # TensorRT's limit of TopK
+            ("nms_candidates", 3840, ""),
+            ("detections_per_img", self.nms_candidates, " (--max-det)"),
+        ):
+            value = getattr(self, name)
+            whole = isinstance(value, Integral)
+            if not whole or not 1 <= value <= limit:
+                raise BadInput(
+                    f"{name} is {value}", fix=f"Give a whole number from 1 to {limit}{flag}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """Everything that a runtime, a user or a later step must know of an exported model.
+
+    Attributes:
+        name: what the model calls itself, for people.
+        classes: the K class names; `class_id` indexes them.
+        precision: of the network's layers.
+        variant: see `Variant`.
+        resize: how images become frames. Its canvas is the input's (height, width), or None when
+            those are dynamic.
+        min_size, max_size: smallest and largest (height, width) that the input takes.
+        thresholds: built into the graph's NMS.
+        provenance: hashes, versions and settings that the file was made from.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    precision: Precision
+    variant: Variant
+    resize: ResizeRule
+    min_size: tuple[int, int]
+    max_size: tuple[int, int]
+    thresholds: Thresholds
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != self.variant.num_classes:
+            raise BadInput(
+                f"{self.name} has {len(self.classes)} class names",
+                why=f"its network has {self.variant.num_classes} classes",
+                fix="Export it again with one name for each class",
+            )
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the input's height and width may vary within the profile."""
+        return self.resize.canvas is None
+
+    def at_imgsz(self, imgsz: int) -> ModelInfo:
+        """The same with images resized to another shorter side, within the file's sizes.
+
+        Raises:
+            BadInput: the input has a fixed size, or none as large or as small as this.
+        """
+        rule = self.resize
+        if rule.short_side is None or rule.max_size is None or rule.canvas is not None:
+            raise BadInput(
+                f"{self.name} has a fixed input size",
+                why=f"it takes {rule.canvas[0]}x{rule.canvas[1]} only" if rule.canvas else "",
+                fix="Export it with --dynamic, or leave imgsz out",
+            )
+        longest = int(imgsz * rule.max_size / rule.short_side)
+        low, high = min(self.min_size), max(self.max_size)
+        if not low <= imgsz or round_up(longest, rule.pad_multiple) > high:
+            raise BadInput(
+                f"{self.name} cannot take images of a shorter side of {imgsz}",
+                why=f"its sides are {low} to {high}, and the longer one may have {longest}",
+                fix=f"Export it with --dynamic --imgsz {imgsz}",
+            )
+        return replace(self, resize=replace(rule, short_side=imgsz, max_size=longest))
+
+    @property
+    def preprocessing_sha256(self) -> str:
+        """Changes with anything that decides which numbers enter the network for an image."""
+        v = self.variant
+        content = [asdict(self.resize), v.mean, v.std, v.channel_order]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The text under METADATA_KEY."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> ModelInfo:
+        """Read what `to_json` wrote; `name` is the file's, for errors."""
+        try:
+            data = json.loads(text)
+            if data.pop("schema") > SCHEMA:
+                raise BadInput(
+                    f"{name} was exported by a newer retinart",
+                    fix="Upgrade retinart, or export again",
+                )
+            resize = data.pop("resize")
+            canvas = resize.pop("canvas")
+            return cls(
+                classes=tuple(data.pop("classes")),
+                variant=Variant.from_dict(data.pop("variant")),
+                resize=ResizeRule(
+                    canvas=None if canvas is None else (canvas[0], canvas[1]),
+                    pad_value=tuple(resize.pop("pad_value")),
+                    **resize,
+                ),
+                min_size=tuple(data.pop("min_size")),
+                max_size=tuple(data.pop("max_size")),
+                thresholds=Thresholds(**data.pop("thresholds")),
+                **data,
+            )
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            IndexError,
+            RecursionError,
+        ) as error:
+            raise BadInput(
+                f"the metadata of {name} is damaged", why=f"{error!r}", fix=REEXPORT
+            ) from error
+
+
+def read_info(path: Path) -> ModelInfo:
+    """The metadata of an ONNX file that `retinart export` wrote, without loading the model.
+
+    Raises:
+        BadInput: no file, not an ONNX file, truncated, or without our metadata.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no model at {path}", fix="Check the path")
+    try:
+        with path.open("rb") as file:
+            metadata = dict(metadata_props(file, path.stat().st_size))
+    except OSError as error:
+        raise BadInput(
+            f"cannot read the model {path}",
+            why=error.strerror or str(error),
+            fix="Check that you may read it, and that its disk is there",
+        ) from error
+    except (EOFError, ValueError) as error:
+        raise BadInput(
+            f"{path} is not a readable ONNX file", why=str(error), fix=REEXPORT
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise BadInput(
+            f"{path} carries no metadata of retinart",
+            why="it is not known which input, classes and thresholds it has, and guessing them "
+            "gives wrong detections silently",
+            fix=REEXPORT,
+        )
+    return ModelInfo.from_json(metadata[METADATA_KEY], str(path))
+
+
+def computed_in(precision: Precision, compute: Compute) -> str:
+    """What a file's layers are computed in where float ones are computed in this type."""
+    if compute == "fp32-direct" and precision == "fp32":
+        return compute
+    if compute != "bf16":
+        return precision
+    return "int8+bf16" if precision.startswith("int8") else "bf16"

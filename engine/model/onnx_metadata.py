@@ -1,0 +1,60 @@
+"""The metadata of an ONNX file, by a few lines that read protobuf's wire format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+
+def metadata_props(file: BinaryIO, size: int) -> Iterator[tuple[str, str]]:
+    """Pairs of `metadata_props` (field 14 of ModelProto); other fields are skipped, not read."""
+    fields = set()
+    while file.tell() < size:
+        number, value = _field(file, size, wanted=14)
+        fields.add(number)
+        if number == 14:
+            yield _entry(value)
+    if not {1, 7} <= fields:  # ir_version and graph
+        raise ValueError("it has no graph")
+
+
+def _entry(data: bytes) -> tuple[str, str]:
+    import io
+
+    file, pair = io.BytesIO(data), {1: "", 2: ""}
+    while file.tell() < len(data):
+        number, value = _field(file, len(data), wanted=None)
+        pair[number] = value.decode("utf-8")
+    return pair[1], pair[2]
+
+
+def _field(file: BinaryIO, size: int, wanted: int | None) -> tuple[int, bytes]:
+    """Next field's number, and its bytes if it is length-delimited and wanted (None: always)."""
+    tag = _varint(file)
+    number, kind = tag >> 3, tag & 7
+    if kind not in (0, 1, 2, 5) or number == 0:
+        raise ValueError("its bytes are no protobuf message")
+    if kind == 0:
+        _varint(file)
+        return number, b""
+    length = _varint(file) if kind == 2 else {1: 8, 5: 4}[kind]
+    if file.tell() + length > size:
+        raise EOFError("it is truncated")
+    if wanted in (None, number):
+        return number, file.read(length)
+    file.seek(length, 1)
+    return number, b""
+
+
+def _varint(file: BinaryIO) -> int:
+    result = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte:
+            raise EOFError("it is truncated or empty")
+        result |= (byte[0] & 0x7F) << shift
+        if not byte[0] & 0x80:
+            return result
+        shift += 7
+        if shift > 63:
+            raise ValueError("its bytes are no protobuf message")

@@ -1,0 +1,243 @@
+"""What distinguishes one RetinaNet from another, as one frozen record.
+
+Projects that publish RetinaNets differ silently: in P6's source, anchors, normalisation, box
+coding and more. Every such difference is a field here; the model, the exporter and the runtime
+read the fields and never ask which project a checkpoint came from. The record travels in the
+metadata of an exported file and `retinart inspect` prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from retinart.engine.errors import BadInput
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+BOX_CLAMP = math.log(1000.0 / 16)
+
+
+def octave_sizes(
+    base: tuple[float, ...] = (32, 64, 128, 256, 512),
+) -> tuple[tuple[float, ...], ...]:
+    """Three sizes a level: 2^0, 2^(1/3) and 2^(2/3) times the base (Lin et al. 2017, 4)."""
+    return tuple(tuple(s * 2.0 ** (i / 3) for i in range(3)) for s in base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Everything in which RetinaNets differ. Units are pixels of the network input.
+
+    Attributes:
+        source: which project's conventions these are (for people; no code branches on it).
+        backbone: a name from `retinart.train.model.resnet.BACKBONES`.
+        num_classes: logits per anchor, K.
+        backbone_norm_groups: groups of the backbone's GroupNorm; 0 for batch norms.
+        fpn_channels: channels of P3 to P7 and of the heads.
+        head_convs: convolutions before each output convolution.
+        head_norm_groups: groups of the heads' GroupNorm; 0 for heads without a norm.
+        p6_from: "c5" or "p5", the map that P6 is made from.
+        p7_relu: whether P6 passes a ReLU on its way to P7.
+        stride_in_1x1: a bottleneck's stride is in its first 1x1 convolution (MSRA), not its 3x3.
+        bn_eps: epsilon of the backbone's batch norms.
+        mean, std: per channel in `channel_order`, on the 0 to 255 scale.
+        channel_order: the order in which the first convolution sees the channels.
+        pad_multiple: the input's height and width are multiples of this.
+        anchor_sizes: one tuple a level, P3 to P7; square root of the area.
+        anchor_ratios: height over width.
+        anchor_order: which of ratio and size varies slowest among an anchor's A shapes.
+        anchor_rounding: corners of the base anchors are rounded to integers (half to even).
+        anchor_center: offset of the first centre in strides: 0.0 or 0.5.
+        anchor_strides: "fixed" 8 to 128, or "image//grid" as torchvision has it.
+        box_clamp: upper bound of dw and dh before the exponential; None for no bound.
+        box_clamp_below: dw and dh are bounded from below too, by -box_clamp.
+        box_plus_one: widths are x2 - x1 + 1, the legacy convention.
+        clip_before_nms: boxes are clipped before NMS rather than after it.
+        clip_to: what boxes are clipped to: "image", the part of the input that the image covers, or
+            "input", which is that and the padding.
+        detections_per_img: what the project keeps of an image; `retinart export --max-det` decides.
+    """
+
+    source: str
+    backbone: str
+    num_classes: int
+    backbone_norm_groups: int = 0
+    fpn_channels: int = 256
+    head_convs: int = 4
+    head_norm_groups: int = 0
+    p6_from: Literal["c5", "p5"] = "c5"
+    p7_relu: bool = True
+    stride_in_1x1: bool = False
+    bn_eps: float = 1e-5
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    pad_multiple: int = 32
+    anchor_sizes: tuple[tuple[float, ...], ...] = octave_sizes()
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_order: Literal["ratio_outer", "size_outer"] = "ratio_outer"
+    anchor_rounding: bool = False
+    anchor_center: float = 0.0
+    anchor_strides: Literal["fixed", "image//grid"] = "fixed"
+    box_clamp: float | None = BOX_CLAMP
+    box_clamp_below: bool = False
+    box_plus_one: bool = False
+    clip_before_nms: bool = True
+    clip_to: Literal["image", "input"] = "image"
+    detections_per_img: int = 100
+
+    def __post_init__(self) -> None:
+        limits = {"num_classes": (1, 100_000), "fpn_channels": (1, 8192), "head_convs": (0, 64)}
+        limits |= {"head_norm_groups": (0, 8192), "backbone_norm_groups": (0, 8192)}
+        limits |= {"pad_multiple": (1, 4096)}
+        limits |= {"detections_per_img": (1, 2000)}
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                raise BadInput(
+                    f"the model's {name} is {value!r}", fix=f"Set a whole number, {low} to {high}"
+                )
+        for name, choices in _CHOICES.items():
+            if (choice := getattr(self, name)) not in choices:
+                raise BadInput(
+                    f"the model's {name} is {choice!r}", fix=f"Set {' or '.join(choices)}"
+                )
+        if self.head_norm_groups and self.fpn_channels % self.head_norm_groups:
+            raise BadInput(
+                f"the model's {self.fpn_channels} channels do not divide into "
+                f"{self.head_norm_groups} groups",
+                fix="Set a head_norm_groups that divides fpn_channels",
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+            raise BadInput(
+                f"the model's mean {self.mean} or std {self.std} is no colour's",
+                fix="Set three numbers for each, those of std above zero",
+            )
+        if len(self.anchor_sizes) != 5 or len({len(level) for level in self.anchor_sizes}) != 1:
+            raise BadInput(
+                "the model's anchor_sizes are not one tuple of equal length a level",
+                fix="Set five lists of equal length, such as [32,40,50] for P3",
+            )
+
+    @property
+    def num_anchors(self) -> int:
+        """A, the anchors at each position."""
+        return len(self.anchor_sizes[0]) * len(self.anchor_ratios)
+
+    def clip_size(self, frame: tuple[int, int], image: tuple[int, int]) -> tuple[int, int]:
+        """What boxes are clipped to: the frame, or the part of it that the image covers."""
+        return frame if self.clip_to == "input" else image
+
+    @property
+    def mean_bgr(self) -> tuple[float, ...]:
+        """The mean in OpenCV's channel order."""
+        return self.mean if self.channel_order == "bgr" else self.mean[::-1]
+
+    @property
+    def pad_value(self) -> tuple[int, int, int]:
+        """The BGR colour nearest to what normalises to zero, that frames are padded with."""
+        blue, green, red = (round(v) for v in self.mean_bgr)
+        return blue, green, red
+
+    @property
+    def std_bgr(self) -> tuple[float, ...]:
+        """The standard deviation in OpenCV's channel order."""
+        return self.std if self.channel_order == "bgr" else self.std[::-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Variant:
+        """The record that `to_dict` wrote. Raises BadInput on fields that this version lacks."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise BadInput(
+                f"the model's variant has unknown fields: {', '.join(unknown)}",
+                why="it was written by a newer version",
+                fix="Upgrade retinart or export the model again",
+            )
+        try:
+            return cls(**{key: as_tuples(value) for key, value in data.items()})
+        except TypeError as error:
+            raise BadInput(
+                "the model's variant record is incomplete",
+                why=str(error),
+                fix="Copy the file again, or make it again",
+            ) from error
+
+
+_CHOICES = {
+    "p6_from": ("c5", "p5"),
+    "channel_order": ("rgb", "bgr"),
+    "anchor_order": ("ratio_outer", "size_outer"),
+    "anchor_strides": ("fixed", "image//grid"),
+    "clip_to": ("image", "input"),
+}
+# what a checkpoint's tensors say themselves, and so is not for a user to set
+_IN_TENSORS = (
+    "source", "backbone", "num_classes", "fpn_channels", "head_convs", "backbone_norm_groups",
+)  # fmt: skip
+
+
+# what a training may choose besides
+_TRAINED = ("fpn_channels", "head_convs", "head_norm_groups")
+
+
+def override(variant: Variant, assignments: Sequence[str]) -> Variant:
+    """A variant with fields set by text, such as "bn_eps=0" or "std=1,1,1".
+
+    Raises:
+        BadInput: no such field, or a value of another kind than the field's.
+    """
+    return replace(variant, **_parse(variant, assignments, _IN_TENSORS))
+
+
+def parse_fields(variant: Variant, assignments: Sequence[str]) -> dict[str, Any]:
+    """Fields of a model yet to be trained, set by text; its width and depth are among them.
+
+    Raises:
+        BadInput: as `override`.
+    """
+    return _parse(variant, assignments, tuple(set(_IN_TENSORS) - set(_TRAINED)))
+
+
+def _parse(variant: Variant, assignments: Sequence[str], fixed: tuple[str, ...]) -> dict[str, Any]:
+    kinds = {f.name: getattr(variant, f.name) for f in fields(variant) if f.name not in fixed}
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        if name not in kinds:
+            raise BadInput(
+                f"{assignment!r} sets no field of the model that can be set",
+                fix=f"Fields: {', '.join(kinds)}; what they mean stands in engine/model/variant.py",
+            )
+        changes[name] = _parsed(text, kinds[name], assignment)
+    return changes
+
+
+def _parsed(text: str, like: Any, assignment: str) -> Any:
+    try:
+        value = as_tuples(json.loads(f"[{text}]" if isinstance(like, tuple) else text))
+    except ValueError:
+        value = text
+    number = isinstance(like, int | float) and not isinstance(like, bool)
+    fits = isinstance(value, int | float) and not isinstance(value, bool) if number else None
+    if fits is None:
+        fits = type(value) is type(like) or like is None
+    if not fits:
+        raise BadInput(
+            f"{assignment!r} has a value of another kind than {like!r}",
+            fix="Write numbers as 1e-5, lists as 1,1,1 or [1,2],[3,4], and true or false",
+        )
+    return float(value) if isinstance(like, float) else value
+
+
+def as_tuples(value: Any) -> Any:
+    """JSON's lists as tuples, at any depth."""
+    return tuple(as_tuples(v) for v in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,1 @@
+"""Models on OpenVINO and ONNX Runtime: what runs them, and NMS in NumPy."""

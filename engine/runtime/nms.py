@@ -1,0 +1,132 @@
+"""Candidates to detections in NumPy: the form of NMS that is fastest on a CPU.
+
+    C  candidate anchors      K  classes      M  detections
+
+It gives the same detections as the graph's own matrix form (`retinart.export.nms`), which is also
+what keeps either of them honest in the tests.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from retinart.engine.detections import Detections
+from retinart.engine.model.info import Thresholds
+
+Floats = npt.NDArray[np.float32]
+
+_CHUNK = 128  # candidates that are compared at once; the rest never are when these fill the limit
+
+
+def detect_from_candidates(
+    boxes: Floats,
+    scores: Floats,
+    thresholds: Thresholds,
+    *,
+    plus_one: bool = False,
+    clip_to: tuple[int, int] | None = None,
+) -> Detections:
+    """Class-wise greedy NMS over the best (anchor, class) pairs.
+
+    Args:
+        boxes: (C, 4) xyxy.
+        scores: (C, K) in 0 to 1.
+        thresholds: what counts as a detection.
+        plus_one: areas count inclusive pixels.
+        clip_to: (height, width) in the boxes' pixels that they are cut to before NMS, or None.
+
+    Returns:
+        At most `detections_per_img` detections in the boxes' pixels, best first.
+    """
+    flat = scores.ravel()
+    index = np.flatnonzero(flat > thresholds.score_thresh)
+    order = np.argsort(-flat[index], kind="stable")[: thresholds.nms_candidates]
+    index = index[order]
+    row, label = np.divmod(index, scores.shape[1])
+    xyxy, confidence = boxes[row], flat[index]
+    if clip_to is not None:
+        xyxy = clip_boxes(xyxy, clip_to, plus_one=plus_one)
+    keep = greedy_nms(
+        xyxy, label, thresholds.nms_thresh, thresholds.detections_per_img, plus_one=plus_one
+    )
+    return Detections(
+        xyxy=xyxy[keep], confidence=confidence[keep], class_id=label[keep].astype(np.int32)
+    )
+
+
+def clip_boxes(boxes: Floats, size: tuple[int, int], *, plus_one: bool = False) -> Floats:
+    """Boxes (..., 4) xyxy cut to (height, width); corners are inclusive when `plus_one`."""
+    edge = np.array([size[1], size[0]] * 2, np.float32) - np.float32(plus_one)
+    return np.asarray(np.clip(boxes, 0, edge), np.float32)
+
+
+def greedy_nms(
+    boxes: Floats,
+    labels: npt.NDArray[np.intp],
+    nms_thresh: float,
+    limit: int,
+    *,
+    plus_one: bool = False,
+) -> npt.NDArray[np.intp]:
+    """Indices that greedy NMS keeps, at most `limit`.
+
+    Args:
+        boxes: (P, 4) xyxy in descending score.
+        labels: (P,) classes; boxes of different classes never suppress each other.
+        nms_thresh: a box goes when its IoU with a kept one is above this.
+    """
+    suppresses = _Suppression(boxes, labels, nms_thresh, plus_one)
+    keep = np.empty(0, np.intp)
+    for begin in range(0, len(boxes), _CHUNK):
+        chunk = np.arange(begin, min(begin + _CHUNK, len(boxes)))
+        chunk = chunk[~suppresses(keep, chunk).any(axis=0)]
+        inside = np.triu(suppresses(chunk, chunk), 1)  # a box has a say about worse ones
+        alive = np.ones(len(chunk), np.bool_)
+        for i in np.flatnonzero(inside.any(axis=1)):
+            if alive[i]:
+                alive &= ~inside[i]
+        keep = np.concatenate([keep, chunk[alive]])
+        if len(keep) >= limit:
+            break
+    return keep[:limit]
+
+
+class _Suppression:
+    """Whether boxes would suppress others; see `greedy_nms`."""
+
+    def __init__(
+        self,
+        boxes: Floats,
+        labels: npt.NDArray[np.intp],
+        nms_thresh: float,
+        plus_one: bool,
+    ) -> None:
+        self._left, self._top, self._right, self._bottom = np.ascontiguousarray(boxes.T)
+        self._one, self._thresh = np.float32(plus_one), np.float32(nms_thresh)
+        self._area = self._extent(self._left, self._right) * self._extent(self._top, self._bottom)
+        self._labels = labels
+
+    def __call__(
+        self, better: npt.NDArray[np.intp], worse: npt.NDArray[np.intp]
+    ) -> npt.NDArray[np.bool_]:
+        """(B, W) bool: whether each of B better boxes would suppress each of W worse ones."""
+        a, b = better[:, None], worse
+        inter = self._overlap(self._left, self._right, a, b)
+        inter *= self._overlap(self._top, self._bottom, a, b)
+        limit = self._area[a] + self._area[b]
+        limit -= inter
+        limit *= self._thresh
+        return np.asarray((inter > limit) & (self._labels[a] == self._labels[b]), np.bool_)
+
+    def _extent(self, low: Floats, high: Floats) -> Floats:
+        return np.asarray(high - low + self._one, np.float32)
+
+    def _overlap(
+        self, low: Floats, high: Floats, a: npt.NDArray[np.intp], b: npt.NDArray[np.intp]
+    ) -> Floats:
+        """Of the sides [low, high] of boxes."""
+        common = np.minimum(high[a], high[b])
+        common -= np.maximum(low[a], low[b])
+        common += self._one
+        return np.maximum(common, 0, out=common)

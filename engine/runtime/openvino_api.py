@@ -1,0 +1,40 @@
+"""OpenVINO: its import, and tensors by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+from retinart.engine.errors import MissingDependency
+
+
+def load_openvino() -> Any:
+    """The module openvino, imported without its telemetry.
+
+    Importing it would otherwise start a thread that reports the import to a server, and write an
+    identifier to the home folder. A detector has no business to do that unasked.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    telemetry = "openvino_telemetry"
+    blocked = "openvino" not in sys.modules and telemetry not in sys.modules
+    if blocked:
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # how an import is made to fail
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise MissingDependency.package("openvino", "", "Running on OpenVINO") from error
+    finally:
+        if blocked:
+            del sys.modules[telemetry]
+
+
+def find_tensor(model: Any, name: str) -> Any:
+    """The output port of a graph that carries a tensor's name."""
+    for op in model.get_ops():
+        for port in op.outputs():
+            if name in port.get_names():
+                return port
+    raise RuntimeError(f"the graph has no tensor {name}")

@@ -1,0 +1,57 @@
+"""OpenVINO without a detector: the values of any tensors of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinart.engine.media.images import Image
+from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
+
+
+def tensor_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, Any]]:
+    """A function from frames (N, H, W, 3) uint8 BGR to any tensors of a graph, by name.
+
+    The arrays are the runtime's own and hold until the next call: copy what has to last.
+    """
+    from retinart.engine.runtime.saturation import avoid_saturation
+
+    openvino = load_openvino()
+    core = openvino.Core()
+    whole = core.read_model(path)
+    model = openvino.Model([find_tensor(whole, n) for n in names], whole.get_parameters(), "probe")
+    avoid_saturation(model, "CPU")
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    request = compiled.create_infer_request()
+
+    def run(frames: Image) -> dict[str, Any]:
+        request.infer({0: frames})
+        return {name: request.get_output_tensor(i).data for i, name in enumerate(names)}
+
+    return run
+
+
+def peak_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, float]]:
+    """A function from frames (N, H, W, 3) uint8 BGR to the largest magnitudes of tensors.
+
+    They are found within the graph, so that no tensor is copied out of it.
+    """
+    openvino = load_openvino()
+    ops = openvino.opset13
+    core = openvino.Core()
+    whole = core.read_model(path)
+    peaks = []
+    for name in names:
+        flat = ops.reshape(ops.abs(find_tensor(whole, name)), np.array([-1]), False)
+        peaks.append(ops.reduce_max(flat, np.array([0]), False))
+    model = openvino.Model(peaks, whole.get_parameters(), "peaks")
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(frames: Image) -> dict[str, float]:
+        result = compiled({0: frames})
+        return {name: float(result[i]) for i, name in enumerate(names)}
+
+    return run

@@ -1,0 +1,1 @@
+"""Engines on TensorRT: the file, the plan, its lanes, and the resize on the GPU."""

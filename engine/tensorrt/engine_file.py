@@ -1,0 +1,198 @@
+"""An engine and the `model.engine.json` beside it: what it is, and whether it can run here.
+
+The plan stays plain, so that trtexec, Triton and DeepStream read it; all that retinart must know of
+it stands in the JSON. Everything that can be wrong is found here, before a runtime is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from retinart.engine.common.files import sha256
+from retinart.engine.cuda.devices import Gpu
+from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.model.info import ModelInfo
+from retinart.engine.tensorrt.api import TITLES, RuntimeName
+
+ENGINE_SUFFIXES = frozenset((".engine", ".plan", ".trt"))
+SCHEMA = 1
+AMPERE = (8, 0)  # the first compute capability that engines for many GPUs run on
+
+REBUILD = "Build it again with `retinart build model.onnx -o model.engine`"
+FrameShape = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineInfo:
+    """Everything that must be known of an engine.
+
+    Attributes:
+        model: the metadata of the ONNX file that it was built from.
+        runtime: which of the two runtimes built it, and runs it.
+        version: of that runtime.
+        gpu: the GPU that it was built on; None when it was built without one.
+        compute_capability: of that GPU, such as "8.9".
+        profile: smallest, optimal and largest (N, H, W, 3) of the frames.
+        nms: the form of NMS in it.
+        version_compatible: it also runs on later versions, of the next major one too.
+        hardware_compatible: it also runs on other GPUs from Ampere on.
+        build_seconds: how long parsing and building took.
+        plan_sha256, onnx_sha256: of the engine and of the ONNX file.
+        rebuild: the command that made it.
+    """
+
+    model: ModelInfo
+    runtime: RuntimeName
+    version: str
+    gpu: str | None
+    compute_capability: str | None
+    profile: tuple[FrameShape, FrameShape, FrameShape]
+    nms: Literal["native", "plugin"]
+    version_compatible: bool
+    hardware_compatible: bool
+    build_seconds: float
+    plan_sha256: str
+    onnx_sha256: str
+    rebuild: str
+
+    def to_json(self) -> str:
+        """The text of `model.engine.json`."""
+        engine = {k: v for k, v in asdict(self).items() if k != "model"}
+        model = json.loads(self.model.to_json())
+        return json.dumps({"schema": SCHEMA, "engine": engine, "model": model}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> EngineInfo:
+        """Read what `to_json` wrote; `name` is the file's, for errors."""
+        try:
+            data = json.loads(text)
+            if data["schema"] > SCHEMA:
+                raise BadInput(f"{name} was written by a newer retinart", fix="Upgrade retinart")
+            engine: dict[str, Any] = data["engine"]
+            low, best, high = (_shape(s) for s in engine.pop("profile"))
+            return cls(
+                model=ModelInfo.from_json(json.dumps(data["model"]), name),
+                profile=(low, best, high),
+                **engine,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise BadInput(f"{name} is damaged", why=f"{error!r}", fix=REBUILD) from error
+
+
+def is_engine(path: Path) -> bool:
+    """Whether a path has an engine's suffix."""
+    return path.suffix.lower() in ENGINE_SUFFIXES
+
+
+def engine_json(path: Path) -> Path:
+    """Where the metadata of the engine at `path` stands."""
+    return path.with_name(f"{path.name}.json")
+
+
+def read_engine_info(path: Path) -> EngineInfo:
+    """The metadata of an engine, without loading it.
+
+    Raises:
+        BadInput: no engine, no metadata beside it, or damaged metadata.
+    """
+    beside = engine_json(path)
+    if not path.is_file():
+        raise BadInput(f"there is no engine at {path}", fix="Check the path")
+    try:
+        text = beside.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"{path} has no {beside.name} beside it",
+            why="its input, classes and thresholds stand there",
+            fix=f"Copy both files together. {REBUILD}",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read {beside}", why=str(error), fix=REBUILD) from error
+    return EngineInfo.from_json(text, str(beside))
+
+
+def check_plan(path: Path, info: EngineInfo) -> bytes:
+    """The plan's bytes, if they are those that the metadata describes.
+
+    Raises:
+        BadInput: they are not.
+    """
+    if sha256(path) != info.plan_sha256:
+        raise BadInput(
+            f"{path} is not the engine that {engine_json(path).name} describes",
+            why="their hashes differ: one of the two was replaced or damaged",
+            fix=f"Copy both files together, or build again: {info.rebuild}",
+        )
+    return path.read_bytes()
+
+
+def check_version(path: Path, info: EngineInfo, version: str) -> None:
+    """See that the runtime that is installed runs this engine.
+
+    Raises:
+        BadInput: it is of another version.
+    """
+    runs = version == info.version
+    if info.version_compatible:
+        here, built = numbers(version), numbers(info.version)
+        runs = here >= built and here[0] <= built[0] + 1  # as NVIDIA's support matrix has it
+    if not runs:
+        title = TITLES[info.runtime]
+        raise BadInput(
+            f"{path} was built by {title} {info.version}, and {title} {version} is installed",
+            why="engines run on the version that built them; built --version-compatible, on later "
+            "ones up to the next major one",
+            fix=f"Build it again here: {info.rebuild}",
+        )
+
+
+def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> Gpu:
+    """The GPU to run on, if this engine runs there.
+
+    Raises:
+        MissingDependency: there is no GPU.
+        BadInput: no GPU of that number, or one of another compute capability.
+    """
+    if not gpus:
+        raise MissingDependency(
+            f"{path} needs an NVIDIA GPU, and there is none here",
+            why="NVIDIA's driver is not installed, or finds no GPU",
+            fix="Run it on a machine with a GPU, or run the ONNX file on this one's CPU",
+        )
+    gpu = next((gpu for gpu in gpus if gpu.index == index), None)
+    if gpu is None:
+        known = ", ".join(str(gpu.index) for gpu in gpus)
+        raise BadInput(f"there is no GPU {index} that works", fix=f"Choose one of {known}")
+    here = numbers(gpu.compute_capability)
+    any_ampere = info.hardware_compatible or info.compute_capability is None
+    if any_ampere and here < AMPERE:
+        raise BadInput(
+            f"{path} runs on GPUs from Ampere on (compute capability 8.0), and {gpu.name} has "
+            f"{gpu.compute_capability}",
+            fix=f"Build it again here, without --hardware-compatible: {info.rebuild}"
+            if info.hardware_compatible
+            else "Build for it with TensorRT, on this machine: --runtime tensorrt",
+        )
+    if not any_ampere and info.compute_capability != gpu.compute_capability:
+        raise BadInput(
+            f"{path} was built for compute capability {info.compute_capability} ({info.gpu}), and "
+            f"{gpu.name} has {gpu.compute_capability}",
+            why="engines run on the kind of GPU that built them, if not --hardware-compatible",
+            fix=f"Build it again here: {info.rebuild}",
+        )
+    return gpu
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """A version or compute capability, to be compared: "8.10" is above "8.9"."""
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def _shape(values: Sequence[int]) -> FrameShape:
+    n, height, width, channels = (int(v) for v in values)
+    return n, height, width, channels

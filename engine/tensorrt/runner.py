@@ -1,0 +1,288 @@
+"""Engines on a GPU: the runner for files that `retinart build` wrote.
+
+    N  frames      H, W  the network's size      M  detections of a frame
+
+A few lanes (stream, memory, contexts) stand ready, so that threads run at once, and so that one
+thread can start a batch before it waits for the last one: while the GPU works on that, the next is
+copied. Streams of frames do so, and so does what is more than the profile's largest batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from retinart.engine.common.timing import StageClock
+from retinart.engine.cuda.api import Cuda, CudaError, Event
+from retinart.engine.cuda.devices import find_gpus
+from retinart.engine.detections import Detections
+from retinart.engine.errors import BadInput
+from retinart.engine.media.images import Image
+from retinart.engine.model.info import Thresholds
+from retinart.engine.model.resize import Resized
+from retinart.engine.runtime.runner import Finish, check_stricter, from_outputs
+from retinart.engine.tensorrt.api import TensorRT, load_tensorrt
+from retinart.engine.tensorrt.engine_file import (
+    EngineInfo,
+    FrameShape,
+    check_gpu,
+    check_plan,
+    check_version,
+)
+from retinart.engine.tensorrt.gpu_resize import GpuResize, batch_shape
+from retinart.engine.tensorrt.lane import Lane
+from retinart.engine.tensorrt.lane_pool import LanePool, Pending
+from retinart.engine.tensorrt.plan import LoadedEngine, load
+
+CONTEXTS = 2
+# One for the process: what a context does when it is made or first run can wait for the whole GPU,
+# which breaks another thread's capture, of whatever runner.
+_alone = threading.Lock()
+
+
+def load_engine(
+    path: Path,
+    info: EngineInfo,
+    *,
+    gpu: int = 0,
+    contexts: int = CONTEXTS,
+    graphs: bool = True,
+    gpu_resize: bool = False,
+    cache_dir: Path | None = None,
+) -> TensorRTRunner:
+    """Load an engine, after seeing that it can run here.
+
+    Args:
+        path: the engine.
+        info: its metadata.
+        gpu: the driver's number of the GPU.
+        contexts: batches that can be under way at once.
+        graphs: capture CUDA graphs.
+        gpu_resize: be ready for `TensorRTRunner.start_images`; see `engine/tensorrt/gpu_resize.py`.
+        cache_dir: where what TensorRT-RTX compiles for the GPU is kept between starts, or None.
+
+    Raises:
+        BadInput: another plan, version or GPU than the metadata says.
+        MissingDependency: no GPU, no TensorRT or no pycuda.
+    """
+    plan = check_plan(path, info)
+    trt = load_tensorrt(info.runtime)
+    check_version(path, info, trt.__version__)
+    check_gpu(path, info, find_gpus(), gpu)
+    from retinart.engine.cuda.pycuda_driver import PyCuda  # needs the driver
+
+    return TensorRTRunner(
+        plan,
+        info,
+        trt=trt,
+        cuda=PyCuda(gpu),
+        contexts=contexts,
+        graphs=graphs,
+        gpu_resize=gpu_resize,
+        kernels=cache_dir and cache_dir / f"{info.plan_sha256[:16]}.tensorrt-rtx",
+    )
+
+
+class TensorRTRunner:
+    """A plan on a GPU. See `load_engine`, which checks first that it can run.
+
+    Args:
+        plan: the engine's bytes.
+        info: its metadata.
+        trt: the runtime's module.
+        cuda: the GPU; closed with the runner, and if this fails.
+        contexts, graphs, gpu_resize: see `load_engine`.
+        kernels: the file for what TensorRT-RTX compiles, or None.
+    """
+
+    def __init__(
+        self,
+        plan: bytes,
+        info: EngineInfo,
+        *,
+        trt: TensorRT,
+        cuda: Cuda,
+        contexts: int = CONTEXTS,
+        graphs: bool = True,
+        gpu_resize: bool = False,
+        kernels: Path | None = None,
+    ) -> None:
+        self.name: str = info.runtime
+        self.gpu_resize, self.at_once = gpu_resize, contexts
+        self._info, self._cuda = info, cuda
+        loaded, lanes = LoadedEngine(kernels), list[Lane]()
+        resizers: dict[Lane, GpuResize] = {}
+        self._lanes, self._pool, self._resizers = lanes, LanePool(cuda, lanes), resizers
+        # runs once: at close, or when this is collected, or when the process ends
+        self._release = weakref.finalize(self, _release, cuda, self._pool, resizers, loaded)
+        try:
+            if not 1 <= contexts <= 64:
+                raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
+            with cuda.current():
+                load(trt, plan, info, loaded)
+                for _ in range(contexts):
+                    lane = Lane(
+                        trt,
+                        cuda,
+                        loaded.engine,
+                        config=loaded.config,
+                        largest=info.profile[2],
+                        limit=info.model.thresholds.detections_per_img,
+                        graphs=graphs,
+                        alone=_alone,
+                        log=loaded.log,
+                    )
+                    lanes.append(lane)
+                    if gpu_resize:
+                        resizers[lane] = GpuResize(cuda, lane.stream, info.model.resize)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they hold what is to be freed
+            with contextlib.suppress(CudaError):  # the first error is the one to tell
+                self._release()
+            raise
+        self._pool.open()
+
+    def start(
+        self,
+        frames: Image,
+        sizes: Sequence[tuple[int, int]],  # NMS in the engine has no use for them
+        thresholds: Thresholds,
+        clock: StageClock,
+    ) -> Finish:
+        """See `Runner`. Thresholds can only be made stricter than those in the engine."""
+        parts = [frames[part] for part in self._parts(len(frames))]
+        for batch in parts:
+            self._check(batch.shape, thresholds)
+        copies: list[float] = []
+        works = [partial(_copy_and_start, frames=b, seconds=copies) for b in parts]
+        return self._start(works, thresholds, clock, copies)
+
+    def start_images(
+        self,
+        images: list[Image],
+        resized: Sequence[Resized],
+        thresholds: Thresholds,
+        clock: StageClock,
+    ) -> Finish:
+        """The same for images that the GPU resizes; detections are in pixels of the frames.
+
+        Args:
+            images: (H, W, 3) uint8 BGR of any sizes; copied before this returns.
+            resized: what `plan_resize` says of them.
+            thresholds, clock: see `start`.
+        """
+        works = []
+        for part in self._parts(len(images)):
+            shape = batch_shape(self._info.model.resize, resized[part])
+            self._check(shape, thresholds)
+            works.append(partial(self._enqueue, images[part], resized[part], shape))
+        return self._start(works, thresholds, clock)
+
+    def device_ms(self, frames: Image) -> float:
+        """Milliseconds by the GPU's own clock from one batch's upload to its download's end."""
+        lane = self._pool.take()
+        try:
+            with self._cuda.current():
+                begin = list[Event]()
+                lane.start(frames, lambda: begin.append(lane.stream.record()))
+                end = lane.stream.record()
+                lane.finish()
+                ms = end.ms_since(begin.pop())
+                del end  # pycuda lets go of them with their objects, in their context
+                return ms
+        finally:
+            self._pool.give(lane)
+
+    @property
+    def no_graph(self) -> str:
+        """Why plain launches are used although graphs are wanted; "" while graphs work."""
+        return next((lane.no_graph for lane in self._lanes if lane.no_graph), "")
+
+    def close(self) -> None:
+        """See `Runner`. Batches that are under way are waited for."""
+        self._release()
+
+    def _enqueue(
+        self, images: Sequence[Image], resized: Sequence[Resized], shape: FrameShape, lane: Lane
+    ) -> None:
+        self._resizers[lane].enqueue(images, resized, shape, lane.frames.address)
+        lane.start_on_gpu(shape)
+
+    def _start(
+        self,
+        works: Sequence[Callable[[Lane], None]],
+        thresholds: Thresholds,
+        clock: StageClock,
+        copies: Sequence[float] = (),
+    ) -> Finish:
+        begin = time.perf_counter()
+        pending = [self._pool.start(work) for work in works]
+        return partial(self._finish, pending, thresholds, clock, begin, copies)
+
+    def _finish(
+        self,
+        pending: Sequence[Pending],
+        thresholds: Thresholds,
+        clock: StageClock,
+        begin: float,
+        copies: Sequence[float],
+    ) -> list[Detections]:
+        found = [d for p in pending for d in from_outputs(*p.outputs(), thresholds)]
+        if copies:
+            clock.add("copy", sum(copies))
+        clock.add("infer", time.perf_counter() - begin - sum(copies))
+        return found
+
+    def _parts(self, n: int) -> list[slice]:
+        """Batches that the profile takes: as large as can be."""
+        largest = self._info.profile[2][0]
+        return [slice(i, i + largest) for i in range(0, n, largest)]
+
+    def _check(self, shape: tuple[int, ...], thresholds: Thresholds) -> None:
+        check_stricter(thresholds, self._info.model.thresholds)
+        low, _, high = self._info.profile
+        if not all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
+            raise BadInput(
+                f"a batch of {_text(shape)} is outside of the engine's profile",
+                why=f"it takes {_text(low)} to {_text(high)} (images, height, width, channels)",
+                fix=f"Build it with another profile: {self._info.rebuild}",
+            )
+
+
+def _copy_and_start(lane: Lane, frames: Image, seconds: list[float]) -> None:
+    """Start a batch on a lane, and add how long it took into page-locked memory."""
+    begin = time.perf_counter()
+    lane.start(frames, lambda: seconds.append(time.perf_counter() - begin))
+
+
+def _release(
+    cuda: Cuda,
+    pool: LanePool,
+    resizers: dict[Lane, GpuResize],
+    loaded: LoadedEngine,
+) -> None:
+    """Free what a runner holds: lanes, then the engine, the runtime, and last the context."""
+    lanes = pool.close()
+    try:
+        with cuda.current():
+            for lane in lanes:
+                if lane in resizers:
+                    with contextlib.suppress(CudaError):  # one that stays: free what can be
+                        resizers.pop(lane).close()
+                lane.close()
+            loaded.keep_cache()
+            loaded.free()
+    finally:
+        cuda.close()
+
+
+def _text(shape: Iterable[int] | FrameShape) -> str:
+    return "x".join(str(int(np.int64(s))) for s in shape)

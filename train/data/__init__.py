@@ -1,0 +1,1 @@
+"""Training data: batches, the check of a dataset, and generated scenes."""

@@ -1,0 +1,136 @@
+"""Errors of a dataset, found before training rather than in the middle of it.
+
+`load_coco` checks the annotations against each other and the folder; here every image is opened,
+and boxes are compared within each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from retinart.engine.common.progress import Progress
+from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.coco import CocoDataset, CocoImage, Problems, load_coco
+from retinart.engine.evaluation.matching import box_iou
+from retinart.engine.media.images import read_image
+from retinart.train.data.batches import is_turned
+
+NEARLY = 0.9  # IoU of two boxes of a class from which on one object was probably boxed twice
+
+
+def load_checked(
+    annotations: Path, images: Path, *, workers: int = 2, open_images: bool = True
+) -> CocoDataset:
+    """A dataset to train on: `load_coco`, and all that can be found by looking closer.
+
+    Args:
+        annotations, images: see `load_coco`.
+        workers: threads that open images.
+        open_images: decode every image, which takes as long as an epoch's loading.
+
+    Returns:
+        The dataset without the images that cannot be read or are turned against their boxes, with
+        every problem in `problems`.
+
+    Raises:
+        BadInput: nothing can be learned from it: see `load_coco`; or no image can be read, or no
+            object is left.
+    """
+    dataset = load_coco(annotations, images)
+    found = Problems(dataset.problems)
+    _compare_boxes(dataset, found)
+    if open_images:
+        dataset = replace(dataset, images=tuple(_readable(dataset.images, workers, found)))
+    if dataset.images:
+        _count_classes(dataset, found)
+    dataset = replace(dataset, problems=found.records())
+    if not dataset.images:
+        raise BadInput(
+            f"none of the images of {annotations} can be used",
+            why="; ".join(str(p) for p in dataset.problems),
+            fix="Copy them again, or turn them as their annotations say",
+        )
+    if all(image.crowd.all() for image in dataset.images):
+        raise BadInput(
+            f"there is no object to learn in {annotations}",
+            why="; ".join(str(p) for p in dataset.problems) or "it has no boxes but crowds'",
+            fix="Check that it is the right file, and its boxes, which are x, y, width and height",
+        )
+    return dataset
+
+
+def _compare_boxes(dataset: CocoDataset, found: Problems) -> None:
+    for image in dataset.images:
+        for kind, effect, first in _pairs(image):
+            name = dataset.classes[int(image.labels[first])]
+            found.add(kind, effect, f"{name} in {image.path.name}")
+
+
+def _count_classes(dataset: CocoDataset, found: Problems) -> None:
+    labels = [image.labels[~image.crowd] for image in dataset.images]
+    counts = np.bincount(np.concatenate(labels), minlength=len(dataset.classes))
+    for name, count in zip(dataset.classes, counts, strict=True):
+        if not count:
+            found.add("classes without objects", "kept, and cannot be learned", name)
+    for name in sorted({n for n in dataset.classes if dataset.classes.count(n) > 1}):
+        found.add("names of several categories", "kept as classes of their own", name)
+
+
+def _pairs(image: CocoImage) -> Iterator[tuple[str, str, int]]:
+    """Kind, effect and first object of each pair of boxes that are nearly one."""
+    single = np.flatnonzero(~image.crowd)
+    boxes = image.boxes[single]
+    if len(boxes) < 2:
+        return
+    overlap = np.triu(box_iou(boxes, boxes), 1)
+    for i, j in zip(*np.nonzero(overlap >= NEARLY), strict=True):
+        same_class = image.labels[single[i]] == image.labels[single[j]]
+        if np.array_equal(boxes[i], boxes[j]):
+            if same_class:
+                yield "objects that are listed twice", "kept, learned once", int(single[i])
+            else:
+                yield "boxes with two classes", "kept, the first is learned", int(single[i])
+        elif same_class:
+            kind = f"pairs of nearly one box (IoU from {NEARLY} on)"
+            yield kind, "both kept", int(single[i])
+
+
+def _readable(images: Sequence[CocoImage], workers: int, found: Problems) -> Iterator[CocoImage]:
+    """The images that can be used, in order; of the others, and of sizes, `found` is told."""
+    progress = Progress()
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for done, (image, size) in enumerate(zip(images, pool.map(_size, images), strict=True), 1):
+            progress.update(done, len(images), "images opened")
+            if isinstance(size, str):
+                found.add("unreadable images", "dropped", f"{image.path.name} ({size})")
+                continue
+            height, width = size
+            sizes = f"{width}x{height}, annotated {image.width}x{image.height}"
+            if is_turned(image, height, width):
+                found.add(
+                    "images turned against their annotations, as by EXIF",
+                    "dropped",
+                    f"{image.path.name} ({sizes})",
+                )
+                continue
+            if size != (image.height, image.width):
+                found.add(
+                    "images of another size than annotated",
+                    "boxes stretched to the file's",
+                    f"{image.path.name} ({sizes})",
+                )
+            yield image
+
+
+def _size(image: CocoImage) -> tuple[int, int] | str:
+    """(height, width) of an image file, or why it cannot be read."""
+    try:
+        height, width = read_image(image.path).shape[:2]
+    except BadInput as error:
+        return error.why or error.what
+    return height, width

@@ -1,0 +1,1 @@
+"""The training loss: which anchor learns which box, and what it costs."""

@@ -1,0 +1,218 @@
+"""The training loss of a RetinaNet (Lin et al. 2017, sections 3.2 and 4).
+
+N  images      A  all anchors of an image      K  classes      P  positive anchors
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, distributed
+
+from retinart.engine.errors import BadInput
+from retinart.engine.model.variant import BOX_CLAMP
+from retinart.train.data.batches import Objects
+from retinart.train.loss.dense_loss import focal_loss_sum
+from retinart.train.loss.losses import giou_loss, smooth_l1
+from retinart.train.loss.matcher import IGNORED, match
+from retinart.train.loss.ohem import hardest
+from retinart.train.model.boxes import decode, encode
+from retinart.train.model.retinanet import HeadOutputs, flatten_levels
+
+ClassLoss = Literal["focal", "ce", "ohem", "ohem_1to3"]
+BoxLoss = Literal["smooth_l1", "l1", "giou"]
+Normalizer = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """Settings of the loss.
+
+    Attributes:
+        cls_loss: "focal" over all anchors; "ce", cross entropy over all anchors, without weights;
+            "ohem", cross entropy over each image's hardest anchors, and "ohem_1to3", over three
+            negatives for each positive of them.
+        alpha: weight of positives in "focal"; None for no weights.
+        gamma: focusing parameter of "focal"; 0 makes it alpha-balanced cross entropy.
+        ohem_batch: anchors that are taken of each image.
+        ohem_nms: IoU above which a hard anchor suppresses others.
+        box_loss: "smooth_l1" or "l1" of the coded boxes, or "giou" of the boxes.
+        beta: of `smooth_l1`.
+        box_weight: factor of the box loss.
+        fg_iou_thresh, bg_iou_thresh, allow_low_quality_matches: see `match`.
+    """
+
+    cls_loss: ClassLoss = "focal"
+    alpha: float | None = 0.25
+    gamma: float = 2.0
+    ohem_batch: int = 128
+    ohem_nms: float = 0.5
+    box_loss: BoxLoss = "smooth_l1"
+    beta: float = 1.0 / 9
+    box_weight: float = 1.0
+    fg_iou_thresh: float = 0.5
+    bg_iou_thresh: float = 0.4
+    allow_low_quality_matches: bool = True
+
+
+class Losses(NamedTuple):
+    """Scalars, and the number of this process's positive anchors."""
+
+    cls: Tensor
+    box: Tensor
+    num_positives: int
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised."""
+        return self.cls + self.box
+
+
+class Assignment(NamedTuple):
+    """What each anchor shall learn."""
+
+    labels: Tensor  # (N, A) int64: class, BACKGROUND or IGNORED
+    image: Tensor  # (P,) int64
+    anchor: Tensor  # (P,) int64
+    boxes: Tensor  # (P, 4) xyxy of the object that each positive anchor learns
+
+
+def detection_loss(
+    outputs: HeadOutputs,
+    objects: Sequence[Objects],
+    anchors: Tensor,
+    *,
+    num_classes: int,
+    settings: LossSettings,
+    normalizer: Normalizer | None = None,
+) -> Losses:
+    """The class loss over all anchors that are not ignored, the box loss over the positive ones.
+
+    Both are computed in float32, whatever the outputs are.
+
+    Args:
+        outputs: the model's raw outputs for N images.
+        objects: what is on each of them.
+        anchors: (A, 4) xyxy in pixels of the network input, in the order of the outputs.
+        num_classes: K.
+        normalizer: from a count, a float32 scalar, what sums are divided by: the positives, and
+            with OHEM the anchors taken too, in this order. None for this process's own, at least
+            1; `mean_over_processes` is the one for DDP.
+
+    Returns:
+        Sums over the batch, divided.
+    """
+    normalizer = normalizer or _at_least_one
+    targets = assign(objects, anchors, settings)
+    num_positives = len(targets.image)
+    positives = normalizer(anchors.new_tensor(num_positives, dtype=torch.float32))
+    logits = [flatten_levels([level], num_classes) for level in outputs.logits]
+    labels, divisor = targets.labels, positives
+    if settings.cls_loss.startswith("ohem"):
+        labels = hardest(
+            torch.cat(logits, dim=1),
+            labels,
+            anchors,
+            count=settings.ohem_batch,
+            nms_thresh=settings.ohem_nms,
+            one_to_three=settings.cls_loss == "ohem_1to3",
+        )
+        divisor = normalizer((labels != IGNORED).sum().float())
+    alpha, gamma = (settings.alpha, settings.gamma) if settings.cls_loss == "focal" else (None, 0.0)
+    parts = torch.split(labels, [level.shape[1] for level in logits], dim=1)
+    cls = [
+        focal_loss_sum(level, part, alpha=alpha, gamma=gamma)
+        for level, part in zip(logits, parts, strict=True)
+    ]
+    deltas = flatten_levels(outputs.deltas, 4)[targets.image, targets.anchor].float()  # (P, 4)
+    with torch.autocast(deltas.device.type, enabled=False):
+        box = _box_loss(deltas, targets.boxes, anchors[targets.anchor], settings)
+    return Losses(
+        cls=torch.stack(cls).sum() / divisor,
+        box=box * settings.box_weight / positives,
+        num_positives=num_positives,
+    )
+
+
+@torch.no_grad()
+def assign(objects: Sequence[Objects], anchors: Tensor, settings: LossSettings) -> Assignment:
+    """Match the objects of N images with the anchors (A, 4)."""
+    labels, image, anchor, boxes = [], [], [], []
+    for i, thing in enumerate(objects):
+        matches = match(
+            thing.boxes,
+            thing.crowd,
+            anchors,
+            fg_iou_thresh=settings.fg_iou_thresh,
+            bg_iou_thresh=settings.bg_iou_thresh,
+            allow_low_quality_matches=settings.allow_low_quality_matches,
+        )
+        hit = (matches >= 0).nonzero()[:, 0]
+        learned = matches[hit]
+        matches[hit] = thing.labels[learned]
+        labels.append(matches)
+        image.append(torch.full_like(hit, i))
+        anchor.append(hit)
+        boxes.append(thing.boxes[learned])
+    return Assignment(torch.stack(labels), torch.cat(image), torch.cat(anchor), torch.cat(boxes))
+
+
+def mean_over_processes(count: Tensor) -> Tensor:
+    """A normalizer for DDP: the count of all processes, at least 1, over their number.
+
+    DDP averages gradients over processes, so that with this divisor they are those of one process
+    that has the whole batch. Without a process group it is the local count.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return _at_least_one(count)
+    count = count.clone()
+    distributed.all_reduce(count)
+    return _at_least_one(count) / distributed.get_world_size()
+
+
+def check_loss(settings: LossSettings) -> None:
+    """Raises BadInput for settings that no training can have."""
+    for name, chosen, choices in (
+        ("class loss", settings.cls_loss, get_args(ClassLoss)),
+        ("box loss", settings.box_loss, get_args(BoxLoss)),
+    ):
+        if chosen not in choices:
+            raise BadInput(f"unknown {name} {chosen!r}", fix=f"Choose one of: {', '.join(choices)}")
+    for name, value, high in (
+        ("alpha of the focal loss", settings.alpha or 0.0, 1.0),
+        ("gamma of the focal loss", settings.gamma, math.inf),
+        ("beta of the box loss", settings.beta, math.inf),
+        ("factor of the box loss", settings.box_weight, math.inf),
+        ("IoU of OHEM's NMS", settings.ohem_nms, 1.0),
+    ):
+        if not (0 <= value <= high and math.isfinite(value)):
+            raise BadInput(
+                f"the {name} is {value}",
+                fix=f"Give a number from 0 {'on' if math.isinf(high) else 'to 1'}",
+            )
+    if settings.ohem_batch < 1:
+        raise BadInput(
+            f"OHEM takes {settings.ohem_batch} anchors of an image", fix="Give a number from 1 on"
+        )
+    low, high = settings.bg_iou_thresh, settings.fg_iou_thresh
+    if not 0 < low <= high <= 1:
+        raise BadInput(
+            f"anchors are background below an IoU of {low} and positive from {high} on",
+            fix="Give two numbers above 0, up to 1, the first not above the second",
+        )
+
+
+def _box_loss(deltas: Tensor, boxes: Tensor, anchors: Tensor, settings: LossSettings) -> Tensor:
+    """The sum over P positive anchors, all (P, 4)."""
+    if settings.box_loss == "giou":
+        return giou_loss(decode(deltas, anchors, clamp=BOX_CLAMP), boxes).sum()
+    beta = settings.beta if settings.box_loss == "smooth_l1" else 0.0
+    return smooth_l1(deltas, encode(boxes, anchors), beta=beta).sum()
+
+
+def _at_least_one(count: Tensor) -> Tensor:
+    return count.clamp(min=1)

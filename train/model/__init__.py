@@ -1,0 +1,1 @@
+"""The network: backbone, heads, anchors, boxes, and its checkpoints."""
