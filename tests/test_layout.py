@@ -43,8 +43,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "benchmarks": (
         "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline", "gpu",
-        "accuracy_drop", "demo", "train_step", "winograd", "cuts", "torchvision_compare",
-        "torchvision_eager",
+        "accuracy_drop", "demo", "train_step", "winograd",
     ),
 }  # fmt: skip
 
