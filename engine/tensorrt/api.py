@@ -1,9 +1,9 @@
 """What retinart uses of TensorRT's Python API, class by class, and nothing else.
 
 Two modules have this API: `tensorrt` (10 and 11) and `tensorrt_rtx`. Neither has types, so mypy
-checks our calls against these protocols; and `tests/test_tensorrt_contract.py` compares each class,
-method, argument and flag here with the real bindings of both majors and of TensorRT-RTX. A protocol
-has the name of the class that it stands for.
+checks our calls against these protocols; and `tests/engine/tensorrt/test_contract.py` compares
+each class, method, argument and flag here with the real bindings of both majors and of
+TensorRT-RTX. A protocol has the name of the class that it stands for.
 """
 
 from __future__ import annotations

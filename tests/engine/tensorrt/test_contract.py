@@ -26,7 +26,7 @@ from retinart.engine.tensorrt import api as tensorrt_api
 from retinart.engine.tensorrt.api import RTX_ONLY, installed
 from retinart.engine.tensorrt.gpu_resize import SOURCE
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 VERSIONS = ("10.16.1.11", "11.4.0.106")
 
 # Runs in a process of its own, as each version is another module. Prints every class's members:
