@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from retinart.engine.common.timing import StageClock
+from retinart.engine.common.timing import PARTS_OF_INFER, StageClock, StageName
 
 _LOWEST = 1e-3  # ms
 _STEP = 1.02  # a bin's width: a percentile is within 1% of the true one
@@ -56,27 +56,27 @@ class StageTimes:
     """Durations by stage, from any thread."""
 
     def __init__(self) -> None:
-        self._times: dict[str, Times] = {}
+        self._times: dict[StageName, Times] = {}
         self._lock = threading.Lock()
 
-    def add(self, stage: str, seconds: float) -> None:
+    def add(self, stage: StageName, seconds: float) -> None:
         """Count one item's time in a stage."""
         with self._lock:
             self._times.setdefault(stage, Times()).add(1000 * seconds)
 
-    def take(self, clock: StageClock, prefix: str = "") -> None:
-        """Count what a clock has measured, each stage under its name behind a prefix."""
+    def add_parts_of_infer(self, clock: StageClock) -> None:
+        """Count what a clock has measured within the stage "infer"."""
         for stage, values in clock.ms.items():
             for ms in values:
-                self.add(prefix + stage, ms / 1000)
+                self.add(PARTS_OF_INFER[stage], ms / 1000)
 
-    def stages(self) -> dict[str, Times]:
+    def stages(self) -> dict[StageName, Times]:
         """A copy of the times by stage."""
         with self._lock:
             return dict(self._times)
 
 
-def table(stages: Mapping[str, Times], seconds: float) -> str:
+def table(stages: Mapping[StageName, Times], seconds: float) -> str:
     """Stages as text, for people.
 
     `busy` is the share of `seconds` that a stage was at work, above 1 where it had several steps.

@@ -9,11 +9,9 @@ has a place, so that with n places in each queue no more than that waits anywher
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -139,7 +137,6 @@ class Pipeline:
         items: iterated in that thread.
         stages: one or more, in order.
         capacity: results that may wait for whoever iterates.
-        time_stage: called with a name and seconds for each item that a thread has dealt with.
     """
 
     def __init__(
@@ -149,9 +146,8 @@ class Pipeline:
         stages: Sequence[Stage],
         *,
         capacity: int = 2,
-        time_stage: Callable[[str, float], None] = lambda name, seconds: None,
     ) -> None:
-        self._stages, self._time = stages, time_stage
+        self._stages = stages
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._channels: list[Channel[Any]] = [Channel(s.capacity) for s in stages]
@@ -162,7 +158,6 @@ class Pipeline:
             threading.Thread(target=work, args=(i, items), name=f"retinart-{n}", daemon=True)
             for i, (n, work) in enumerate(zip(names, works, strict=True))
         ]
-        self._name = name
 
     @property
     def queues(self) -> dict[str, Channel[Any]]:
@@ -204,12 +199,7 @@ class Pipeline:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for channel in self._channels:
             channel.abort()
         for thread in self._threads:
@@ -224,16 +214,15 @@ class Pipeline:
             except StopIteration:
                 raise Ended from None
 
-        self._loop(self._name, step, None, sink)
+        self._loop(step, None, sink)
 
     def _serve(self, index: int, items: Iterable[Any]) -> None:
         del items
         stage = self._stages[index - 1]
-        self._loop(stage.name, stage.work, self._channels[index - 1], self._channels[index])
+        self._loop(stage.work, self._channels[index - 1], self._channels[index])
 
     def _loop(
         self,
-        name: str,
         work: Callable[..., Any],
         source: Channel[Any] | None,
         sink: Channel[Any],
@@ -241,9 +230,7 @@ class Pipeline:
         try:
             while sink.wanted():
                 item = () if source is None else (source.get(),)
-                start = time.perf_counter()
                 made = work(*item)
-                self._time(name, time.perf_counter() - start)
                 del item
                 if not sink.put(made):
                     break

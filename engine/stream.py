@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 
-from retinart.engine.common.timing import StageClock
+from retinart.engine.common.timing import StageClock, StageName
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.latency_histogram import StageTimes
@@ -30,8 +29,6 @@ from retinart.engine.runtime.runner import Finish
 LARGEST_BATCH = 8
 _BUFFER = 2
 Batch = Image | list[Image]  # see `Detector.resize`
-# the sources time their own part, as waiting for a camera is no work, and infer is two threads'
-_TIMED_HERE = ("decode", "infer", "finish")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +148,7 @@ class Stream:
         names: Sequence[str],
         settings: StreamSettings,
         *,
-        stages: Sequence[tuple[str, Callable[[Step], None]]] = (),
+        stages: Sequence[tuple[StageName, Callable[[Step], None]]] = (),
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._detector, self.times = detector, StageTimes()
@@ -173,13 +170,12 @@ class Stream:
             "decode",
             (Step(frames=frames) for frames in self.sources),
             [
-                Stage(name="resize", work=self._resize, capacity=before),
+                Stage(name="resize", work=self._timed("resize", self._resize), capacity=before),
                 Stage(name="infer", work=self._start, capacity=before),
                 Stage(name="finish", work=self._finish, capacity=at_once - 1),
-                *(Stage(name=n, work=_in_place(work), capacity=behind) for n, work in stages),
+                *(Stage(name=n, work=self._timed(n, work), capacity=behind) for n, work in stages),
             ],
             capacity=behind,
-            time_stage=lambda n, s: None if n in _TIMED_HERE else self.times.add(n, s),
         )
 
     @property
@@ -210,14 +206,9 @@ class Stream:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.sources.stop()
-        self._pipeline.__exit__(kind, error, trace)
+        self._pipeline.__exit__(*error)
         self.sources.close()
 
     def _warm_up(self) -> None:
@@ -230,13 +221,21 @@ class Stream:
             if size <= len(self.detected):
                 self._detector.start(*self._detector.resize(blank), StageClock())()
 
-    def _resize(self, step: Step) -> Step:
+    def _timed(self, stage: StageName, work: Callable[[Step], None]) -> Callable[[Step], Step]:
+        def run(step: Step) -> Step:
+            start = time.perf_counter()
+            work(step)
+            self.times.add(stage, time.perf_counter() - start)
+            return step
+
+        return run
+
+    def _resize(self, step: Step) -> None:
         begin = 0
         for size in _sizes(len(step.frames)):
             images = [frame.image for frame in step.frames[begin : begin + size]]
             step.resized.append(self._detector.resize(images))
             begin += size
-        return step
 
     def _start(self, step: Step) -> Step:
         step.begun = time.perf_counter()
@@ -250,18 +249,10 @@ class Stream:
             step.found += finish()
         step.under_way, step.done = [], time.perf_counter()
         self.times.add("infer", step.done - step.begun)
-        self.times.take(step.clock, "infer: ")
+        self.times.add_parts_of_infer(step.clock)
         for frame in step.frames:
             self.detected[frame.place] += 1
         return step
-
-
-def _in_place(work: Callable[[Step], None]) -> Callable[[Step], Step]:
-    def run(step: Step) -> Step:
-        work(step)
-        return step
-
-    return run
 
 
 def _sizes(frames: int) -> list[int]:

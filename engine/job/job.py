@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinart.engine.common.files import atomic_path, new_folder
 from retinart.engine.common.progress import Progress
+from retinart.engine.common.timing import STAGES, StageName
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.job.draw import draw
 from retinart.engine.job.outputs import Copy, Outputs, check_outputs, copies_of_images
 from retinart.engine.job.records import Record, coco_image_ids
 from retinart.engine.job.stop import StopRequest
-from retinart.engine.job.summary import STAGES, DetectSummary, SourceSummary
+from retinart.engine.job.summary import DetectSummary, SourceSummary
 from retinart.engine.job.tracking import Trackers
 from retinart.engine.job.window import Window
 from retinart.engine.media.file_sources import ImageSource, VideoSource
@@ -92,13 +93,16 @@ class _Run:
         self._window = Window("retinart") if job.show else None
         given = job.source
         names = [given] if isinstance(given, str) else list(given)
-        picture = [("draw", self._draw)] if job.copies or job.show else []
-        track = [("track", self._track)] if job.track else []
+        stages: list[tuple[StageName, Callable[[Step], None]]] = [("write", self._write)]
+        if job.copies or job.show:
+            stages.insert(0, ("draw", self._draw))
+        if job.track:
+            stages.insert(0, ("track", self._track))
         self._stream = Stream(
             detector,
             names,
             job.stream,
-            stages=[*track, *picture, ("write", self._write)],
+            stages=stages,
             say=self._progress.line,
         )
         self._written = [0] * len(names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from retinart.engine.common.timing import StageName
 from retinart.engine.latency_histogram import PERCENTILES, Times, table
 from retinart.engine.media.source import SourceCounts
 
@@ -14,7 +15,7 @@ from retinart.engine.media.source import SourceCounts
 # an error stopped it; "lost": no source is left, and at least one was given up
 How = Literal["complete", "interrupted", "failed", "lost"]
 
-_COVERS = {
+_COVERS: dict[StageName, str] = {
     "decode": "reading and decoding a frame of a file into BGR, with those left out before it",
     "receive": "waiting for a live source's next frame, decoding it, and BGR",
     "resize": "a step's frames (one of each source at most) to the network's size",
@@ -28,7 +29,6 @@ _COVERS = {
     "draw": "drawing on copies of a step's frames",
     "write": "encoding and writing a step's pictures, JSON lines and other records",
 }
-STAGES = tuple(_COVERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class DetectSummary:
     outputs: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    stages: dict[str, Times] = field(default_factory=dict)
+    stages: dict[StageName, Times] = field(default_factory=dict)
     detected: Times = field(default_factory=Times)
     written: Times = field(default_factory=Times)
     queues: dict[str, tuple[int, float, int]] = field(default_factory=dict)
@@ -197,8 +197,7 @@ class DetectSummary:
                 "covers": "the same until the annotated frame and the line were written",
             },
             "stages_ms": {
-                name: {**t.to_json(), "covers": _COVERS.get(name, "")}
-                for name, t in self.stages.items()
+                name: {**t.to_json(), "covers": _COVERS[name]} for name, t in self.stages.items()
             },
             "queues": {
                 name or "results": {

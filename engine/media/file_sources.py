@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media.frame import Chooser, Frame, Selection
 from retinart.engine.media.images import read_image
@@ -22,9 +23,7 @@ class VideoSource:
 
     live = False
 
-    def __init__(
-        self, video: VideoReader, selection: Selection, time_stage: Callable[[str, float], None]
-    ) -> None:
+    def __init__(self, video: VideoReader, selection: Selection, time_stage: TimeStage) -> None:
         self.name, self.video, self.counts = video.name, video, SourceCounts()
         self.counts.announced = video.announced
         self._choose, self._time = Chooser(selection), time_stage
@@ -80,7 +79,7 @@ class ImageSource:
         paths: Sequence[Path],
         place: int,
         selection: Selection,
-        time_stage: Callable[[str, float], None],
+        time_stage: TimeStage,
     ) -> None:
         if selection.timed:
             raise BadInput(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from retinart.engine.common.timing import TimeStage
 from retinart.engine.media.frame import Chooser, Frame, Selection
 from retinart.engine.media.images import Image
 from retinart.engine.media.source import SourceCounts
@@ -75,7 +76,7 @@ class LiveSource:
         settings: LiveSettings,
         wake: threading.Event,
         say: Callable[[str], None],
-        time_stage: Callable[[str, float], None],
+        time_stage: TimeStage,
     ) -> None:
         self.name, self.counts = name, SourceCounts()
         self._place, self._connect, self._settings = place, connect, settings

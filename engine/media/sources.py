@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
+from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media import av_capture
 from retinart.engine.media.file_sources import ImageSource, VideoSource
@@ -41,7 +42,7 @@ class Sources:
         selection: Selection,
         settings: LiveSettings,
         say: Callable[[str], None] = lambda text: None,
-        time_stage: Callable[[str, float], None] = lambda stage, seconds: None,
+        time_stage: TimeStage = lambda stage, seconds: None,
     ) -> None:
         self._wake, self._stopped = threading.Event(), False
         self.all: list[Source] = []
@@ -100,7 +101,7 @@ def open_source(
     settings: LiveSettings,
     wake: threading.Event,
     say: Callable[[str], None],
-    time_stage: Callable[[str, float], None],
+    time_stage: TimeStage,
 ) -> Source:
     """A source by its name: a number is a webcam, `scheme://` an address, the rest files.
 

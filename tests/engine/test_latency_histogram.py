@@ -46,7 +46,7 @@ def test_stages() -> None:
     with clock("nms"):
         pass
     stages.add("decode", 0.004)
-    stages.take(clock, "infer: ")
+    stages.add_parts_of_infer(clock)
     assert list(stages.stages()) == ["decode", "infer: nms"]
     lines = table(stages.stages(), 0.010).splitlines()
     assert lines[0].split() == ["stage", "count", "p50", "ms", "p95", "ms", "p99", "ms", "busy"]

@@ -148,14 +148,6 @@ def test_an_interrupt_while_waiting_loses_nothing(monkeypatch: pytest.MonkeyPatc
         assert list(pipeline) == [0, 1, 2]
 
 
-def test_times_are_given_by_stage() -> None:
-    seen: list[str] = []
-    stages = [Stage(name="a", work=lambda x: x)]
-    with Pipeline("read", range(3), stages, time_stage=lambda n, s: seen.append(n)) as pipeline:
-        list(pipeline)
-    assert sorted(seen) == ["a"] * 3 + ["read"] * 3
-
-
 def test_a_channel() -> None:
     channel: Channel[int] = Channel(2)
     assert channel.wanted() and channel.put(1) and channel.put(2) and len(channel) == 2

@@ -250,7 +250,7 @@ def test_a_long_file_leaves_nothing_behind(detector: Detector, tmp_path: Path) -
         return len(list(Path("/proc/self/fd").iterdir()))
 
     threads, handles = threading.active_count(), files()
-    with Stream(detector, [str(path)], StreamSettings(), stages=[("look", look)]) as stream:
+    with Stream(detector, [str(path)], StreamSettings(), stages=[("write", look)]) as stream:
         assert sum(1 for _ in stream) == 300
         running = threading.active_count()
     assert running <= threads + 5 and (threading.active_count(), files()) == (threads, handles)
@@ -289,7 +289,7 @@ def test_a_live_stream_drops_what_it_cannot_take_and_counts_it(detector: Detecto
 
     with MJPEGServer(frames) as camera:
         settings = StreamSettings(max_retries=0)
-        with Stream(detector, [camera.url], settings, stages=[("look", look)]) as stream:
+        with Stream(detector, [camera.url], settings, stages=[("write", look)]) as stream:
             steps = list(stream)
             counts = stream.sources.all[0].counts
         assert counts.read == camera.sent == total
