@@ -1,9 +1,19 @@
-"""The runtime, and what all parts share. Needs NumPy, OpenCV and OpenVINO; never PyTorch."""
+"""The runtime, and what all parts share. Needs NumPy, OpenCV and OpenVINO; never PyTorch.
 
-from retinart.engine.detections import Detections
-from retinart.engine.detector import Detector
-from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
-from retinart.engine.model.info import ModelInfo, Thresholds, read_info
+A name is loaded when it is first asked for (PEP 562), so `import retinart.engine.errors` loads
+neither NumPy nor OpenCV.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retinart.engine.detections import Detections
+    from retinart.engine.detector import Detector
+    from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
+    from retinart.engine.model.info import ModelInfo, Thresholds, read_info
 
 __all__ = [
     "BadInput",
@@ -16,3 +26,21 @@ __all__ = [
     "Thresholds",
     "read_info",
 ]
+
+_MODULES = {
+    "Detections": "retinart.engine.detections",
+    "Detector": "retinart.engine.detector",
+    "ModelInfo": "retinart.engine.model.info",
+    "Thresholds": "retinart.engine.model.info",
+    "read_info": "retinart.engine.model.info",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES.get(name, "retinart.engine.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

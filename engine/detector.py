@@ -13,7 +13,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image, as_bgr
 from retinart.engine.model.info import COMPUTE, Compute, ModelInfo, computed_in, read_info
-from retinart.engine.model.resize import Resized
+from retinart.engine.model.resized import Resized
 from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
 from retinart.engine.runtime.runner import Finish, Runner, check_stricter

@@ -22,7 +22,7 @@ from retinart.engine.media.images import Image
 from retinart.engine.media.live import FOREVER, LiveSettings
 from retinart.engine.media.sources import Sources
 from retinart.engine.model.info import ModelInfo
-from retinart.engine.model.resize import Resized
+from retinart.engine.model.resized import Resized
 from retinart.engine.pipeline import Channel, Pipeline, Stage
 from retinart.engine.runtime.runner import Finish
 

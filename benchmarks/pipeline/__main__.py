@@ -35,7 +35,7 @@ from retinart.engine.job.job import DetectJob, run_job
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.frame import Position
 from retinart.engine.media.video import VideoReader
-from retinart.engine.model.resize import Resized
+from retinart.engine.model.resized import Resized
 from retinart.engine.runtime.runner import Finish
 from retinart.engine.stream import Batch, StreamSettings
 

@@ -186,12 +186,13 @@ class ModelInfo:
             ) from error
 
 
-def read_info(path: Path) -> ModelInfo:
+def read_info(path: str | Path) -> ModelInfo:
     """The metadata of an ONNX file that `retinart export` wrote, without loading the model.
 
     Raises:
         BadInput: no file, not an ONNX file, truncated, or without our metadata.
     """
+    path = Path(path)
     if not path.is_file():
         raise BadInput(f"there is no model at {path}", fix="Check the path")
     try:

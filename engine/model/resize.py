@@ -1,58 +1,23 @@
 """Resizing: the one place where an image becomes a network input, used by every part.
 
-The aspect is kept; the image goes to the top left, and what is left over at the right and at the
-bottom is filled with the 8-bit colour nearest to what normalises to zero, as RetinaNets pad.
+The aspect is kept. The image goes to the top left; the rest, at the right and at the bottom, is
+filled with the 8-bit colour nearest to the one that normalises to zero, as RetinaNets pad.
+
+A rule is part of a file's metadata, and `retinart inspect` reads those without OpenCV and NumPy: so
+`apply` imports them, and this module does not.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
-from retinart.engine.detections import Detections
-from retinart.engine.media.images import Image
+if TYPE_CHECKING:
+    from retinart.engine.media.images import Image
+    from retinart.engine.model.resized import Resized
 
 PAPER_RATIO = 1333 / 800  # longest side over the shorter one's length
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resized:
-    """An image at the network's size, and the way back.
-
-    Attributes:
-        frame: (height, width, 3) uint8 BGR, the canvas.
-        size: (height, width) of the part of the canvas that the image covers.
-        source_size: (height, width) of the image.
-    """
-
-    frame: Image
-    size: tuple[int, int]
-    source_size: tuple[int, int]
-
-    def to_source(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes (M, 4) xyxy from pixels of the canvas to pixels of the image, clipped to it."""
-        (h, w), (source_h, source_w) = self.size, self.source_size
-        ratio = np.array([source_w / w, source_h / h] * 2, np.float32)
-        limit = np.array([source_w, source_h] * 2, np.float32)
-        return np.asarray(np.clip(boxes * ratio, 0, limit), np.float32)
-
-    def detections_to_source(self, found: Detections) -> Detections:
-        """Detections in pixels of the image, without those that lie in the padding alone."""
-        xyxy = self.to_source(found.xyxy)
-        inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-        return Detections(
-            xyxy=xyxy[inside], confidence=found.confidence[inside], class_id=found.class_id[inside]
-        )
-
-    def from_source(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Boxes (M, 4) xyxy from pixels of the image to pixels of the canvas."""
-        (h, w), (source_h, source_w) = self.size, self.source_size
-        ratio = np.array([w / source_w, h / source_h] * 2, np.float32)
-        return np.asarray(boxes * ratio, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +68,11 @@ class ResizeRule:
             The batch (N, height, width, 3) uint8 BGR, and for each image a `Resized` whose frame
             is its view of the batch.
         """
+        import cv2
+        import numpy as np
+
+        from retinart.engine.model.resized import Resized
+
         sizes = [self.fit(*image.shape[:2]) for image in images]
         height, width = self.canvas_for(sizes)
         batch = np.empty((len(images), height, width, 3), np.uint8)

@@ -27,7 +27,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import Thresholds
-from retinart.engine.model.resize import Resized
+from retinart.engine.model.resized import Resized
 from retinart.engine.runtime.runner import Finish, check_stricter, from_outputs
 from retinart.engine.tensorrt.api import TensorRT, load_tensorrt
 from retinart.engine.tensorrt.engine_file import (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+import retinart.engine as _engine
 
 if TYPE_CHECKING:
     from retinart.engine import (
@@ -32,7 +33,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the engine when one of its names is first asked for, so that --help stays quick."""
-    if name in __all__:
-        return getattr(import_module("retinart.engine"), name)
-    raise AttributeError(f"module 'retinart' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_engine, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

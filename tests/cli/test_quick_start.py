@@ -1,0 +1,57 @@
+"""What a command imports before it does its work: the less, the sooner it answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import retinart
+from retinart import engine
+from support import run_python
+
+HEAVY = ("cv2", "matplotlib", "numpy", "onnx", "openvino", "pycocotools", "torch")
+
+RUN = """
+import contextlib, io, sys
+from retinart.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(sys.argv[1:])
+print(*sys.modules)
+"""
+
+
+def loaded(*arguments: str | Path) -> set[str]:
+    """Those of HEAVY that a process has imported after a command."""
+    done = run_python("-c", RUN, *map(str, arguments))
+    assert done.returncode == 0, done.stderr
+    return set(HEAVY) & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["inspect", "--help"]])
+def test_help_loads_no_library(arguments: list[str]) -> None:
+    assert loaded(*arguments) == set()
+
+
+def test_inspect_needs_no_library(model_path: Path) -> None:
+    assert loaded("inspect", model_path) == set()
+    assert loaded("inspect", model_path, "--json") == set()
+
+
+def test_doctor_loads_what_it_asks() -> None:
+    """It asks OpenVINO, which brings NumPy, what this CPU can do; the others it only looks for."""
+    assert loaded("doctor") <= {"openvino", "numpy"}
+
+
+@pytest.mark.parametrize("module", [retinart, engine])
+def test_public_names_are_there_and_listed(module: object) -> None:
+    names = dir(module)
+    assert names == sorted(names) and {"Detector", "Detections", "read_info"} <= set(names)
+    for name in names:
+        assert getattr(module, name).__name__ == name
+    with pytest.raises(AttributeError, match=r"retinart.*nonsense"):
+        module.nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_metadata_is_read_from_a_path_as_text(model_path: Path) -> None:
+    assert retinart.read_info(str(model_path)) == retinart.read_info(model_path)
