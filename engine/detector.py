@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from retinart.engine.common.cpu_budget import cpu_budget
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
@@ -45,7 +46,8 @@ class Detector:
             not, and needs less memory. "bf16" takes about two thirds of the time of "fp32" on CPUs
             that have instructions for it, at the cost of a little accuracy. INT8 layers stay as
             they are, and so do decoding and NMS.
-        threads: inference threads; None leaves the choice to the runtime.
+        threads: inference threads. None gives as many as the affinity mask and the control
+            group's quota allow, and leaves the choice to the runtime where nothing limits them.
         cache_dir: where OpenVINO keeps compiled models, and TensorRT-RTX its compiled kernels,
             between starts; None for nowhere.
         throughput: OpenVINO: the highest rate of a stream of files or of several threads, where a
@@ -101,6 +103,8 @@ class Detector:
             raise BadInput(
                 f"threads is {threads}", fix=f"Give a whole number from 1 to {MAX_THREADS}"
             )
+        if threads is None:
+            threads = cpu_budget().threads
         if compute not in COMPUTE:
             raise BadInput(f"unknown compute {compute!r}", fix=f"Choose {', '.join(COMPUTE)}")
         if compute != "fp32" and (engine is not None or runtime == "onnxruntime"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from retinart.engine.common.cpu import VNNI, cpu_name, instruction_sets, int8_text
+from retinart.engine.common.cpu_budget import cpu_budget
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import RetinartError
 from retinart.engine.runtime.openvino_runner import has_bf16
@@ -111,6 +112,7 @@ def table(parts: list[Part]) -> str:
     lines = [
         f"Python {platform.python_version()} on {platform.platform()}",
         f"{cpu_name()}: {' '.join(sorted(instruction_sets()))}",
+        f"CPU time: {cpu_budget()}",
     ]
     for p in parts:
         state = p.version or "missing"
