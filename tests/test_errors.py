@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,28 +15,16 @@ from retinart.engine.model.info import REEXPORT
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "train", "export", "calib", "benchmarks", "src")
 FAMILY = {"RetinartError", "BadInput", "CheckFailed", "MissingDependency"}
+COMMANDS = ("retinart export", "pip install")
 
 
-def _raised() -> list[tuple[str, ast.Call]]:
-    """Each call in the sources that makes one of our errors, with its place."""
-    found = []
-    for folder in FOLDERS:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Name)
-                    and node.func.id in FAMILY
-                ):
-                    found.append((f"{path.relative_to(ROOT)}:{node.lineno}", node))
-    return found
-
-
-def test_every_error_says_what_to_do() -> None:
-    without = [
-        place for place, call in _raised() if "fix" not in {word.arg for word in call.keywords}
+def _errors(text: str) -> list[ast.Call]:
+    """Each call in a source text that makes one of our errors."""
+    return [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FAMILY
     ]
-    assert not without, f"say fix=... in {', '.join(without)}"
 
 
 def _text(node: ast.expr) -> str:
@@ -49,26 +38,71 @@ def _text(node: ast.expr) -> str:
     return "{}"
 
 
-def test_the_sources_hold_errors_to_look_at() -> None:
-    assert len(_raised()) > 40
-
-
-@pytest.mark.parametrize(("place", "call"), _raised(), ids=[place for place, _ in _raised()])
-def test_the_house_rule(place: str, call: ast.Call) -> None:
-    assert len(call.args) == 1, f"{place}: what is wrong is the one positional argument"
+def _faults(call: ast.Call) -> Iterator[str]:
+    """What the house rule finds wrong with an error."""
+    parts = {keyword.arg: _text(keyword.value) for keyword in call.keywords}
+    if len(call.args) != 1:
+        yield "pass one positional argument: what is wrong"
+        return
     what = _text(call.args[0])
-    assert what.strip(), f"{place}: it says nothing"
-    names = {keyword.arg for keyword in call.keywords}
-    assert names <= {"why", "fix"}, f"{place}: {names}"
-    assert what == "{}" or " " in what, f"{place}: {what!r} is no sentence"
-    for text in (what, *(_text(keyword.value) for keyword in call.keywords)):
-        assert text == text.strip(), f"{place}: {text!r} begins or ends with a space"
-        assert "\n" not in text, f"{place}: {text!r} is not one line"
-        assert not text.endswith((".", ":")), f"{place}: {text!r}: the full stop is added"
-    for keyword in call.keywords:
-        fix = _text(keyword.value)
-        if keyword.arg == "fix" and not fix.startswith("{}"):
-            assert fix[0].isupper(), f"{place}: {fix!r} begins a sentence"
+    if parts.keys() - {"why", "fix"}:
+        yield "pass only why= and fix= by name"
+    if "fix" not in parts:
+        yield "say what to do: fix=..."
+    elif not parts["fix"].startswith("{}") and not parts["fix"][:1].isupper():
+        yield f"begin fix with a capital letter: {parts['fix']!r}"
+    if what != "{}" and " " not in what.strip():
+        yield f"write a sentence: {what!r}"
+    for text in (what, *parts.values()):
+        if text != text.strip():
+            yield f"remove the space at the beginning or end: {text!r}"
+        if "\n" in text:
+            yield f"write one line: {text!r}"
+        if text.endswith((".", ":")):
+            yield f"leave the full stop to RetinartError: {text!r}"
+        for command in COMMANDS:
+            before, found, _ = text.partition(command)
+            if found and not before.endswith("`"):
+                yield f"put the command in backquotes, for a full stop follows it: {text!r}"
+
+
+def test_every_error_keeps_the_house_rule() -> None:
+    calls = {
+        f"{path.relative_to(ROOT)}:{call.lineno}": call
+        for folder in FOLDERS
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for call in _errors(path.read_text("utf-8"))
+    }
+    assert len(calls) > 200
+    wrong = [f"{place}: {fault}" for place, call in calls.items() for fault in _faults(call)]
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        ("'a is bad', why='It is', fix='Do c'", ""),
+        ("f'{a} is bad', fix=f'{c}'", ""),
+        ("what, fix='Type `retinart export`'", ""),
+        ("fix='Do c'", "one positional argument"),
+        ("'a is bad', 'it is', fix='Do c'", "one positional argument"),
+        ("'a is bad', hint='b', fix='Do c'", "only why= and fix="),
+        ("'a is bad'", "say what to do"),
+        ("'a is bad', fix='do c'", "capital letter: 'do c'"),
+        ("'a is bad', fix=''", "capital letter"),
+        ("'', fix='Do c'", "write a sentence: ''"),
+        ("'bad', fix='Do c'", "write a sentence: 'bad'"),
+        ("'a is bad ', fix='Do c'", "remove the space"),
+        ("'a is ' + f'bad {b}', why='b\\nc', fix='Do c'", "write one line"),
+        ("'a is bad', why='It is.', fix='Do c'", "leave the full stop"),
+        ("'a is bad', fix='Use retinart export'", "backquotes"),
+        ("'a is bad', fix='Use pip install retinart'", "backquotes"),
+    ],
+)
+def test_the_house_rule_itself(arguments: str, fault: str) -> None:
+    (call,) = _errors(f"def f():\n    raise BadInput({arguments})\n")
+    found = list(_faults(call))
+    assert [fault in text for text in found] == [True] * bool(fault), found
 
 
 @pytest.mark.parametrize(
@@ -88,13 +122,8 @@ def test_what_why_fix_become_sentences(parts: tuple[str, str, str], text: str) -
     assert (error.what, error.why, error.fix) == parts
 
 
-def test_a_command_can_be_copied_without_the_full_stop() -> None:
-    """`-o model.onnx.` would be another file: commands stand in backquotes."""
-    for place, call in _raised():
-        for text in (_text(keyword.value) for keyword in call.keywords):
-            for command in ("retinart export", "pip install"):
-                before, found, _ = text.partition(command)
-                assert not found or before.endswith("`"), f"{place}: {text!r}"
+def test_a_command_that_texts_share_can_be_copied() -> None:
+    """The lint reads no text behind a name."""
     assert REEXPORT.endswith("`")
 
 
