@@ -50,6 +50,10 @@ class LiveSettings:
     max_retries: int = 5
     backoff: float = 0.5
 
+    def wait_before(self, retry: int) -> float:
+        """Seconds to wait before an attempt; `retry` counts from 1 since the last frame."""
+        return min(_LONGEST_WAIT, self.backoff * 2 ** min(retry - 1, 10))
+
 
 class LiveSource:
     """Receives all frames of a live source in a thread of its own, and keeps the newest one.
@@ -129,8 +133,8 @@ class LiveSource:
                 self._say(f"{self.name}: {why}; given up after {retries} retries")
                 self._end("lost", why)
                 break
-            wait = min(_LONGEST_WAIT, self._settings.backoff * 2 ** min(retries, 10))
             retries += 1
+            wait = self._settings.wait_before(retries)
             of = "" if limit == FOREVER else f" of {limit}"
             self._say(f"{self.name}: {why}; retry {retries}{of} in {wait:.1f} s")
             if self._stop.wait(wait):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -127,20 +128,15 @@ def test_it_connects_again_and_gives_up(make: Make) -> None:
     assert camera.released == 5
 
 
-def test_attempts_wait_twice_as_long_each_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-
-    def wait(event: threading.Event, timeout: float | None = None) -> bool:
-        if timeout is not None and threading.current_thread().name == "retinart-live-0":
-            waits.append(timeout)
-            return len(waits) == 9  # as if it were closed then
-        return real(event, timeout)
-
-    real = threading.Event.wait
-    monkeypatch.setattr(threading.Event, "wait", wait)
-    source = make(Camera(), max_retries=FOREVER, backoff=0.5)
-    source._thread.join(WAIT)
-    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+def test_attempts_wait_twice_as_long_each_time(make: Make) -> None:
+    settings = LiveSettings(backoff=0.5)
+    waits = [settings.wait_before(retry) for retry in range(1, 10)]
+    assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30] and settings.wait_before(10**6) == 30
+    said: list[str] = []
+    start = time.monotonic()
+    _finish(make(Camera(), max_retries=2, backoff=0.1, say=said.append))
+    assert time.monotonic() - start >= 0.3
+    assert [text.rpartition(" in ")[2] for text in said[:2]] == ["0.1 s", "0.2 s"]
 
 
 def test_a_stall_is_told_from_an_end(make: Make) -> None:
