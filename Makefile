@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# More arguments for pytest: make test PYTEST_ARGS="-n 2 -k anchors"
+# A worker for each CPU, each with about a GiB. `-n 0` in PYTEST_ARGS runs the tests in one process.
+PYTEST      := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -19,7 +20,7 @@ demo: $(STAMP)  ## export the small model that is shipped, evaluate it, run it o
 	$(BIN)/python -m retinart demo --out runs/demo
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 bindings: $(STAMP)  ## fetch TensorRT's Python bindings, for the contract test
 	@.ci/bindings $(BIN)/python

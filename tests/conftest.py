@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +13,6 @@ from subprocess import CompletedProcess
 from types import ModuleType
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from fake_tensorrt import Made
@@ -27,10 +27,12 @@ from retinart.train.data.scenes import SceneSettings, make_scenes
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet
+from support import make_picture, write_images, write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RETINART_DATA", ROOT.parent / "shared"))
 CLASSES = ("disc", "square", "ring")
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -46,10 +48,43 @@ def shared() -> Callable[..., Path]:
     return find
 
 
+def pytest_configure() -> None:
+    """Keep each worker of pytest-xdist on a CPU of its own.
+
+    Every runtime then starts one thread, and so do the processes that a test starts: the threads of
+    several workers would otherwise wait for each other.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker:
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[int(worker) % len(cpus)]})
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Two that wait for each other are a hundred times as slow where a core is taken."""
+    """PyTorch's threads wait for each other, a hundred times as long where a core is taken."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes a folder of files once for all workers: the first one fills it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    folder.mkdir(exist_ok=True)
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        done, part = folder / name, folder / f"{name}.part"
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(part, ignore_errors=True)  # left by a worker that failed
+                part.mkdir()
+                fill(part)
+                part.rename(done)
+        return done
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -64,118 +99,108 @@ def golden(shared: Callable[..., Path]) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def noisy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def noisy_checkpoint(once: Once) -> Path:
     """A `tiny` of three classes with random weights whose outputs vary enough to detect things."""
-    torch.manual_seed(3)
-    variant = preset("tiny", len(CLASSES))
-    model = build_retinanet(variant, prior=0.1).eval()
-    with torch.no_grad():
-        for head in (model.cls_head, model.box_head):
-            for conv in head.convs:
-                assert isinstance(conv, torch.nn.Conv2d)
-                torch.nn.init.kaiming_normal_(conv.weight)
-        outputs = model(torch.randn(1, 3, 96, 128))
-        model.cls_head.output.weight.mul_(1.5 / outputs.logits[0].std())
-        model.box_head.output.weight.mul_(0.3 / outputs.deltas[0].std())
-    path = tmp_path_factory.mktemp("checkpoint") / "noisy.pt"
-    save_checkpoint(path, model=model, variant=variant, classes=CLASSES, training={})
-    return path
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(3)
+        variant = preset("tiny", len(CLASSES))
+        model = build_retinanet(variant, prior=0.1).eval()
+        with torch.no_grad():
+            for head in (model.cls_head, model.box_head):
+                for conv in head.convs:
+                    assert isinstance(conv, torch.nn.Conv2d)
+                    torch.nn.init.kaiming_normal_(conv.weight)
+            outputs = model(torch.randn(1, 3, 96, 128))
+            model.cls_head.output.weight.mul_(1.5 / outputs.logits[0].std())
+            model.box_head.output.weight.mul_(0.3 / outputs.deltas[0].std())
+        path = folder / "noisy.pt"
+        save_checkpoint(path, model=model, variant=variant, classes=CLASSES, training={})
+
+    return once("checkpoint", make) / "noisy.pt"
+
+
+def _export(once: Once, name: str, checkpoint: Path, settings: ExportSettings) -> Path:
+    def make(folder: Path) -> None:
+        export_checkpoint(checkpoint, folder / f"{name}.onnx", settings)
+
+    return once(name, make) / f"{name}.onnx"
 
 
 @pytest.fixture(scope="session")
-def model_path(noisy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_path(noisy_checkpoint: Path, once: Once) -> Path:
     """That checkpoint, exported with a fixed input of 96x128."""
-    path = tmp_path_factory.mktemp("model") / "model.onnx"
     settings = ExportSettings(height=96, width=128, tensorrt=False)
-    export_checkpoint(noisy_checkpoint, path, settings)
-    return path
+    return _export(once, "model", noisy_checkpoint, settings)
 
 
 @pytest.fixture(scope="session")
-def dynamic_model_path(noisy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dynamic_model_path(noisy_checkpoint: Path, once: Once) -> Path:
     """The same with a dynamic input, shorter side 96, and a low threshold."""
-    path = tmp_path_factory.mktemp("model") / "dynamic.onnx"
     settings = ExportSettings(imgsz=96, dynamic=True, conf=0.02, tensorrt=False)
-    export_checkpoint(noisy_checkpoint, path, settings)
-    return path
+    return _export(once, "dynamic", noisy_checkpoint, settings)
 
 
 @pytest.fixture(scope="session")
-def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_path(once: Once) -> Path:
     """The trained model that is shipped, with a fixed input of 256x320."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
     settings = ExportSettings(height=256, width=320, tensorrt=False)
-    export_checkpoint(ROOT / "train" / "assets" / "tiny.pt", path, settings)
-    return path
+    return _export(once, "tiny", ROOT / "train" / "assets" / "tiny.pt", settings)
 
 
 @pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenes(once: Once) -> Path:
     """Sixteen scenes like those that `tiny` was trained on: images/ and instances.json."""
-    out = tmp_path_factory.mktemp("scenes") / "scenes"
-    make_scenes(out, num=16, seed=4)
-    return out
+    return once("scenes", lambda folder: make_scenes(folder / "scenes", num=16, seed=4)) / "scenes"
 
 
 @pytest.fixture(scope="session")
-def small_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_scenes(once: Once) -> Path:
     """A folder of twelve scenes of 96x128."""
-    out = tmp_path_factory.mktemp("scenes") / "scenes"
-    make_scenes(out, num=12, seed=4, settings=SceneSettings(size=(96, 128)))
-    return out / "images"
+
+    def make(folder: Path) -> None:
+        settings = SceneSettings(size=(96, 128))
+        make_scenes(folder / "scenes", num=12, seed=4, settings=settings)
+
+    return once("small_scenes", make) / "scenes" / "images"
 
 
 @pytest.fixture(scope="session")
-def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_scenes(once: Once) -> Path:
     """Four scenes of 64x64, for a step of training: images/ and instances.json."""
-    out = tmp_path_factory.mktemp("scenes") / "scenes"
-    make_scenes(out, num=4, seed=1, settings=SceneSettings(size=(64, 64), max_objects=2))
-    return out
+
+    def make(folder: Path) -> None:
+        settings = SceneSettings(size=(64, 64), max_objects=2)
+        make_scenes(folder / "scenes", num=4, seed=1, settings=settings)
+
+    return once("tiny_scenes", make) / "scenes"
 
 
 @pytest.fixture(scope="session")
-def int8_path(
-    model_path: Path, small_scenes: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def int8_path(model_path: Path, small_scenes: Path, once: Once) -> Path:
     """`model_path` in INT8, with its record beside it."""
-    path = tmp_path_factory.mktemp("int8") / "model.int8.onnx"
-    calibrate(model_path, path, CalibrationSettings(images=str(small_scenes), num=4))
-    return path
+    settings = CalibrationSettings(images=str(small_scenes), num=4)
+    return once("int8", lambda f: calibrate(model_path, f / "model.int8.onnx", settings)) / (
+        "model.int8.onnx"
+    )
 
 
 @pytest.fixture
-def picture() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def picture() -> Image:
     """(120, 180, 3) uint8 BGR with some structure."""
-    rng = np.random.default_rng(5)
-    image = rng.integers(0, 255, (12, 18, 3), np.uint8).repeat(10, axis=0).repeat(10, axis=1)
-    return image
-
-
-def blocks_of_colour(seed: int) -> Image:
-    """(96, 128, 3) uint8 BGR, something for the small models to respond to."""
-    small = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
-    return np.asarray(cv2.resize(small, (128, 96), interpolation=cv2.INTER_NEAREST), np.uint8)
+    return make_picture(5, 120, 180)
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """A folder with 0.png, 1.png and 2.png."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for seed in range(3):
-        assert cv2.imwrite(str(folder / f"{seed}.png"), blocks_of_colour(seed))
-    return folder
+    return write_images(tmp_path / "images", "0.png", "1.png", "2.png")
 
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     """clip.avi, 10 frames of 96x128 at 10 a second."""
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (128, 96))
-    for seed in range(10):
-        writer.write(blocks_of_colour(seed))
-    writer.release()
-    return path
+    return write_video(tmp_path / "clip.avi", frames=10)
 
 
 @pytest.fixture

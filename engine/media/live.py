@@ -52,7 +52,7 @@ class LiveSettings:
 
     def wait_before(self, retry: int) -> float:
         """Seconds to wait before an attempt; `retry` counts from 1 since the last frame."""
-        return min(_LONGEST_WAIT, self.backoff * 2 ** min(retry - 1, 10))
+        return min(_LONGEST_WAIT, self.backoff * 2.0 ** min(retry - 1, 10))
 
 
 class LiveSource:

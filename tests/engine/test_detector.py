@@ -24,19 +24,14 @@ from retinart.engine.media.images import Image
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
 from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.model.predict import predict
+from support import make_picture
 
 RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
 
 
-def _picture(height: int, width: int, seed: int) -> Image:
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 255, (6, 8, 3), np.uint8)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
-
-
 def _pictures() -> list[Image]:
     sizes = [(120, 180), (96, 128), (300, 100), (40, 400)]
-    return [_picture(h, w, i) for i, (h, w) in enumerate(sizes)]
+    return [make_picture(i, h, w) for i, (h, w) in enumerate(sizes)]
 
 
 def _same(expected: Detections, found: Detections, floor: float) -> None:
@@ -70,7 +65,7 @@ def test_the_runtimes_agree(model_path: Path, dynamic_model_path: Path) -> None:
         a, b = (Detector(path, runtime=r, threads=2) for r in RUNTIMES)
         assert [a.runtime, b.runtime] == list(RUNTIMES)
         for seed, side in enumerate((24, 96, 300)):  # 4:3, so that nothing is padded
-            image = _picture(side, side * 4 // 3, seed)
+            image = make_picture(seed, side, side * 4 // 3)
             expected = a(image)
             _same(expected, b(image), _floor(expected, a))
 
@@ -110,7 +105,7 @@ def test_a_batch_equals_its_images_alone(detector: Detector) -> None:
 
 
 def test_a_dynamic_batch_of_one_size(dynamic: Detector) -> None:
-    images = [_picture(120, 180, seed) for seed in range(3)]
+    images = [make_picture(seed, 120, 180) for seed in range(3)]
     for image, found in zip(images, dynamic(images), strict=True):
         _same(dynamic(image), found, _floor(found, dynamic))
 
@@ -127,7 +122,7 @@ def test_an_empty_batch_and_a_tuple(detector: Detector, picture: Image) -> None:
 
 
 def test_eight_threads_on_one_detector(detector: Detector) -> None:
-    images = [_picture(60 + 10 * i, 200 - 10 * i, i) for i in range(8)]
+    images = [make_picture(i, 60 + 10 * i, 200 - 10 * i) for i in range(8)]
     # batches of different sizes at once, so that compiled models and requests are contended for
     jobs = [images[i : i + 1 + i % 3] for i in range(8)] * 2
 
@@ -146,9 +141,9 @@ def test_eight_threads_on_one_detector(detector: Detector) -> None:
 
 def test_results_do_not_change_with_the_next_call(detector: Detector) -> None:
     """A runtime's buffers are used again: what was given out must not lie in them."""
-    first = detector(_picture(120, 180, 0))
+    first = detector(make_picture(0, 120, 180))
     kept = first.xyxy.copy(), first.confidence.copy(), first.class_id.copy()
-    detector(_picture(120, 180, 7))
+    detector(make_picture(7, 120, 180))
     for was, now in zip(kept, (first.xyxy, first.confidence, first.class_id), strict=True):
         np.testing.assert_array_equal(was, now)
 
@@ -169,7 +164,7 @@ def _inside(found: Detections, image: Image) -> None:
 def test_any_size_gives_boxes_inside_of_the_image(
     detector: Detector, dynamic: Detector, size: tuple[int, int]
 ) -> None:
-    image = _picture(*size, seed=3)
+    image = make_picture(3, *size)
     for one in (detector, dynamic):
         found = one(image)
         _inside(found, image)
@@ -179,7 +174,7 @@ def test_any_size_gives_boxes_inside_of_the_image(
 
 def test_a_scaled_image_gives_scaled_boxes(detector: Detector) -> None:
     """At the network's own size, and that image enlarged by exactly four."""
-    small = _picture(96, 128, 1)
+    small = make_picture(1)
     large = small.repeat(4, axis=0).repeat(4, axis=1)
     a, b = detector(small), detector(large)
     result = match(
@@ -334,7 +329,7 @@ def test_stream(detector: Detector, tmp_path: Path) -> None:
     path = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (128, 96))
     for seed in range(5):
-        writer.write(_picture(96, 128, seed))
+        writer.write(make_picture(seed))
     writer.release()
     pairs = list(detector.stream(path))
     assert len(pairs) == 5
