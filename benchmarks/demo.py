@@ -17,8 +17,10 @@ from retinart.engine.job.draw import draw
 from retinart.engine.job.job import DetectJob, run_job
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.images import list_images, read_image
-from retinart.export.export import ExportReport, ExportSettings, export_checkpoint
-from retinart.train.data.scenes import SceneSettings, make_scenes, scene_video
+from retinart.export.export import ExportReport, export_checkpoint
+from retinart.export.settings import ExportSettings
+from retinart.train.data.scenes import make_scenes, scene_video
+from retinart.train.data.settings import SceneSettings
 
 SIZE = (256, 320)
 SCENES, SCENES_SEED = 100, 20261121  # no scene of the training set, which has another seed

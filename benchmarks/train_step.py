@@ -24,7 +24,8 @@ from retinart.benchmarks.timing.machine import describe, reference
 from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import RetinartError
 from retinart.engine.evaluation.coco import load_coco
-from retinart.train.data.batches import NO_AUGMENTATION, Batch, Batches, training_rule
+from retinart.train.data.batches import Batch, Batches, training_rule
+from retinart.train.data.settings import NO_AUGMENTATION
 from retinart.train.initial import start
 from retinart.train.learner import Learner
 from retinart.train.ranks import Ranks

@@ -20,7 +20,7 @@ from retinart.calib.accuracy import Accuracy, Judge
 from retinart.calib.budget import fewest_in_float
 from retinart.calib.fp16 import to_fp16
 from retinart.calib.histogram import Histogram
-from retinart.calib.methods import METHODS, Method, threshold
+from retinart.calib.methods import threshold
 from retinart.calib.network import network_sha256
 from retinart.calib.observe import PEAK_IMAGES, choose_images, observe, observe_peaks
 from retinart.calib.placement import place
@@ -29,80 +29,14 @@ from retinart.calib.record import CalibrationRecord, describe_input, read_record
 from retinart.calib.report import write_report
 from retinart.calib.resume import Saved
 from retinart.calib.sensitivity import sensitivity
+from retinart.calib.settings import CalibrationSettings, Method
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.common.html_page import load_matplotlib
 from retinart.engine.detector import RuntimeName
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import METADATA_KEY, ModelInfo, read_info
 
-WEIGHT_BITS = (8, 7)
 LOOKED_AT = 4  # images on which each layer is quantized alone
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationSettings:
-    """How to calibrate.
-
-    Attributes:
-        images: folder, file or glob to take ranges from; None with a record.
-        num, seed: how many of them, and which.
-        method: how thresholds are chosen, see `retinart.calib.methods`.
-        weight_bits: 8, or 7 for a file that gives the same numbers on CPUs with and without VNNI.
-        record: take the ranges from this record instead.
-        annotations: COCO instances, to measure AP on.
-        eval_images: their image folder; None when it is `images`.
-        max_drop: AP points that may be lost; the fewest layers stay in float that keep it.
-        keep_float: layers to leave in float, as patterns such as "backbone.layer1.*".
-        report: HTML file that shows ranges, sensitivities and accuracy; None for none.
-    """
-
-    images: str | None = None
-    num: int = 200
-    seed: int = 0
-    method: Method = "percentile"
-    weight_bits: int = 8
-    record: Path | None = None
-    annotations: Path | None = None
-    eval_images: Path | None = None
-    max_drop: float | None = None
-    keep_float: tuple[str, ...] = ()
-    report: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise BadInput(
-                f"unknown method {self.method!r}", fix=f"Choose one of: {', '.join(METHODS)}"
-            )
-        if self.weight_bits not in WEIGHT_BITS:
-            raise BadInput(f"weight-bits is {self.weight_bits}", fix="Give 8 or 7")
-        if self.record is None and self.images is None:
-            raise BadInput("there is nothing to take ranges from", fix="Give --images or --record")
-        if self.max_drop is not None:
-            if not 0 <= self.max_drop <= 100:
-                raise BadInput(f"max-drop is {self.max_drop}", fix="Give AP points, 0 to 100")
-            if self.annotations is None:
-                raise BadInput(
-                    "a budget needs annotated images", fix="Give --annotations with --max-drop"
-                )
-        if self.images is None and (self.max_drop is not None or self.report is not None):
-            raise BadInput(
-                "layers can only be looked at one by one on images",
-                fix="Give --images as well; the ranges still come from the record",
-            )
-
-    @property
-    def annotated(self) -> tuple[Path, Path] | None:
-        """The annotations' file and image folder."""
-        if self.annotations is None:
-            return None
-        if not self.annotations.is_file():
-            raise BadInput(f"there is no file {self.annotations}", fix="Check --annotations")
-        folder = self.eval_images or (Path(self.images) if self.images else None)
-        if folder is None or not folder.is_dir():
-            raise BadInput(
-                f"there is no folder {folder} with the annotated images", fix="Give --eval-images"
-            )
-        return self.annotations, folder
 
 
 @dataclass(frozen=True, kw_only=True)

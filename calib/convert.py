@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import onnx
 
@@ -13,30 +12,12 @@ from retinart.calib.fp16 import to_fp16
 from retinart.calib.network import network_sha256
 from retinart.calib.observe import choose_images, observe_peaks
 from retinart.calib.record import CalibrationRecord, read_record
+from retinart.calib.settings import ConvertSettings
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import METADATA_KEY, ModelInfo, Precision, read_info
 
 _CONVERTED: dict[Precision, Precision] = {"fp32": "fp16", "int8": "int8+fp16"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertSettings:
-    """How to convert.
-
-    Attributes:
-        precision: of the float part; FP16 is what there is.
-        images: folder, file or glob to take ranges from; None for none.
-        num, seed: how many of them, and which.
-        record: calibration record to take ranges from. None takes the one beside the model, if
-            there is one and no images are given.
-    """
-
-    precision: Literal["fp16"] = "fp16"
-    images: str | None = None
-    num: int = 16
-    seed: int = 0
-    record: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

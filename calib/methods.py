@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import numpy as np
 
 from retinart.calib.histogram import BINS, Histogram
+from retinart.calib.settings import Method
 
-Method = Literal["minmax", "percentile", "mse", "entropy"]
-METHODS: tuple[Method, ...] = get_args(Method)
 LEVELS = 128  # magnitudes that a symmetric int8 has: 0 to 127
 PERCENTILE = 99.99
 TRIALS = 100  # thresholds that mse weighs

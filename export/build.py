@@ -16,6 +16,7 @@ from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo, Precision, read_info
 from retinart.engine.tensorrt.api import TITLES, RuntimeName, TensorRT, installed, load_tensorrt
 from retinart.engine.tensorrt.engine_file import AMPERE, EngineInfo, engine_json, is_engine, numbers
+from retinart.export.settings import BuildSettings
 from retinart.export.tensorrt_build import PlanSettings, Show, build_plan, profile_for
 
 _GIB = 1 << 30
@@ -25,44 +26,6 @@ _CONVERT: dict[Precision, str] = {
     "int8": "Make such a file with `retinart calibrate model.onnx --images DIR`",
     "int8+fp16": "Make such a file with `retinart convert model.int8.onnx`",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildSettings:
-    """How to build.
-
-    Attributes:
-        runtime: whose engine; "auto" takes TensorRT where it and a GPU are, else TensorRT-RTX.
-        batch: smallest, optimal and largest.
-        precision: what the file's must be; None takes any. It is never changed here.
-        timing_cache: a file that is read, and written again with what this build found out.
-        workspace: GiB that a layer may use for itself.
-        optimization_level: 0 to 5.
-        version_compatible, hardware_compatible: see `EngineInfo`.
-        nms: "auto" takes the plugin where TensorRT has it, else the file's own.
-    """
-
-    runtime: RuntimeName | Literal["auto"] = "auto"
-    batch: tuple[int, int, int] = (1, 1, 1)
-    precision: Precision | None = None
-    timing_cache: Path | None = None
-    workspace: float | None = None
-    optimization_level: int | None = None
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-    nms: Literal["auto", "plugin", "native"] = "auto"
-
-    def __post_init__(self) -> None:
-        low, best, high = self.batch
-        if not 1 <= low <= best <= high <= 1024:
-            raise BadInput(
-                f"batches of {low}, {best} and {high} are no profile",
-                fix="Give --batch MIN OPT MAX with 1 <= MIN <= OPT <= MAX <= 1024",
-            )
-        if self.workspace is not None and not 0 < self.workspace <= 4096:
-            raise BadInput(f"--workspace is {self.workspace}", fix="Give GiB, above 0")
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise BadInput(f"--optimization-level is {self.optimization_level}", fix="Give 0 to 5")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,37 +23,9 @@ from retinart.export import tensorrt_rtx
 from retinart.export.checkpoint import load_any
 from retinart.export.onnx_model import build_onnx
 from retinart.export.parity import ParityReport, check_parity
+from retinart.export.settings import ExportSettings
 
 DEFAULT_ASPECT = 4 / 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportSettings:
-    """What to export.
-
-    Attributes:
-        imgsz: length of the image's shorter side. Alone, the input is 4:3 and holds it.
-        height, width: a fixed input of this size instead, both or neither.
-        dynamic: the input's height and width follow each image.
-        conf, iou: score and NMS thresholds to build in; None for the usual 0.05 and 0.5.
-        max_det: detections an image to build in, at most; None for the project's own.
-        classes: names in place of the checkpoint's.
-        images: folder, file or glob to compare PyTorch with the file on; None for synthetic ones.
-        variant: fields of `Variant` as "name=value", which the checkpoint's tensors do not tell.
-        tensorrt: build the graph with TensorRT-RTX where that is installed.
-    """
-
-    imgsz: int | None = None
-    height: int | None = None
-    width: int | None = None
-    dynamic: bool = False
-    conf: float | None = None
-    iou: float | None = None
-    max_det: int | None = None
-    classes: tuple[str, ...] | None = None
-    images: str | None = None
-    variant: tuple[str, ...] = ()
-    tensorrt: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,15 @@ import torch
 from fake_tensorrt import Made
 
 from fake_builder import GPU, FakeBuilder
-from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.calib.calibrate import calibrate
+from retinart.calib.settings import CalibrationSettings
 from retinart.cli import main
 from retinart.engine.media.images import Image
 from retinart.export import build
-from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.data.scenes import SceneSettings, make_scenes
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
+from retinart.train.data.scenes import make_scenes
+from retinart.train.data.settings import SceneSettings
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet

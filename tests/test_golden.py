@@ -16,7 +16,8 @@ import onnx
 import pytest
 import torch
 
-from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.calib.calibrate import calibrate
+from retinart.calib.settings import CalibrationSettings
 from retinart.cli import main
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector

@@ -13,7 +13,8 @@ from retinart.engine.detector import Detector
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import list_images, read_image
 from retinart.export.checkpoint import load_any
-from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
 from retinart.train.model.predict import normalize, postprocess
 
 COCO_IMAGES = 20

@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import as_tuples
-from retinart.train.data.batches import Augmentation, check_augmentation
-from retinart.train.loss.criterion import LossSettings, check_loss
+from retinart.train.data.settings import Augmentation
+from retinart.train.loss.settings import LossSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +53,10 @@ class TrainSettings:
         threads: of PyTorch; None leaves its own choice.
         device: "cpu", "cuda", ...; with several processes, "cuda" is one GPU each.
         precision: of the network's forward and backward pass; weights and losses stay float32.
+        loss, augmentation: see there.
+
+    Raises:
+        BadInput: what cannot be trained with.
     """
 
     annotations: Path
@@ -93,6 +95,66 @@ class TrainSettings:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     loss: LossSettings = field(default_factory=LossSettings)
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        height, width = self.size
+        if min(height, width) < 32 or height % 32 or width % 32:
+            raise BadInput(
+                f"cannot train at {height}x{width} pixels", fix="Give multiples of 32, from 32 on"
+            )
+        if min(self.epochs, self.batch_size) < 1 or not 0 < self.lr < math.inf:
+            raise BadInput(
+                f"cannot train {self.epochs} epochs of batches of {self.batch_size} "
+                f"at a learning rate of {self.lr}",
+                fix="Give numbers above zero",
+            )
+        for name, value in (
+            ("weight decay", self.weight_decay or 0.0),
+            ("number of warm-up steps", self.warmup_steps),
+            ("longest gradient", self.max_grad_norm),
+        ):
+            if not 0 <= value < math.inf:
+                raise BadInput(f"the {name} is {value}", fix="Give a number from 0 on")
+        low, high = self.multiscale
+        if not 0.1 <= low <= high <= 10:
+            raise BadInput(
+                f"the range of scales is {low:g} to {high:g}",
+                fix="Give a lower and a higher factor",
+            )
+        if not 0 < self.prior < 1:
+            raise BadInput(f"the prior is {self.prior:g}", fix="Give a number between 0 and 1")
+        if not 0 <= self.ema_decay < 1:
+            raise BadInput(f"the EMA's decay is {self.ema_decay:g}", fix="Give 0 or less than 1")
+        if not 0 <= self.momentum < 1:
+            raise BadInput(f"the momentum is {self.momentum:g}", fix="Give 0 or less than 1")
+        if not all(0 < share < 1 for share in self.milestones):
+            raise BadInput(
+                f"the milestones are {', '.join(f'{share:g}' for share in self.milestones)}",
+                why="they are shares of the run",
+                fix="Give numbers between 0 and 1",
+            )
+        for name, whole in (("accumulate", self.accumulate), ("eval-every", self.eval_every)):
+            if whole < 1:
+                raise BadInput(f"{name} is {whole}", fix="Give a whole number from 1 on")
+        if self.accumulate > 1 and self.loss.cls_loss.startswith("ohem"):
+            raise BadInput(
+                "OHEM's losses are divided by how many anchors the whole step takes",
+                why="which is not known before its last part",
+                fix="Leave accumulate at 1",
+            )
+        if not 0 <= self.seed < 2**63:
+            raise BadInput(f"the seed is {self.seed}", fix="Give a whole number from 0 to 2^63 - 1")
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise BadInput(f"threads is {self.threads}", fix="Give a whole number from 1 to 1024")
+        if (self.val_annotations is None) != (self.val_images is None):
+            raise BadInput(
+                "validation needs both annotations and images", fix="Give both or neither"
+            )
+        if self.norm == "frozen" and not (self.weights or self.backbone_weights):
+            raise BadInput(
+                "frozen batch norms without weights do nothing",
+                fix="Give --backbone-weights or --weights, or train with --norm batch or group",
+            )
 
     @property
     def folder(self) -> Path:
@@ -141,89 +203,3 @@ class TrainSettings:
 _PATHS = (
     "annotations", "images", "val_annotations", "val_images", "runs", "backbone_weights", "weights",
 )  # fmt: skip
-
-
-def check_settings(settings: TrainSettings, processes: int) -> None:
-    """Refuse what cannot be trained with, before anything is read or written.
-
-    Args:
-        processes: that share each step.
-
-    Raises:
-        BadInput: naming the setting.
-    """
-    height, width = settings.size
-    if min(height, width) < 32 or height % 32 or width % 32:
-        raise BadInput(
-            f"cannot train at {height}x{width} pixels", fix="Give multiples of 32, from 32 on"
-        )
-    if min(settings.epochs, settings.batch_size) < 1 or not 0 < settings.lr < math.inf:
-        raise BadInput(
-            f"cannot train {settings.epochs} epochs of batches of {settings.batch_size} "
-            f"at a learning rate of {settings.lr}",
-            fix="Give numbers above zero",
-        )
-    for name, value in (
-        ("weight decay", settings.weight_decay or 0.0),
-        ("number of warm-up steps", settings.warmup_steps),
-        ("longest gradient", settings.max_grad_norm),
-    ):
-        if not 0 <= value < math.inf:
-            raise BadInput(f"the {name} is {value}", fix="Give a number from 0 on")
-    low, high = settings.multiscale
-    if not 0.1 <= low <= high <= 10:
-        raise BadInput(
-            f"the range of scales is {low:g} to {high:g}", fix="Give a lower and a higher factor"
-        )
-    if not 0 < settings.prior < 1:
-        raise BadInput(f"the prior is {settings.prior:g}", fix="Give a number between 0 and 1")
-    if not 0 <= settings.ema_decay < 1:
-        raise BadInput(f"the EMA's decay is {settings.ema_decay:g}", fix="Give 0 or less than 1")
-    if not 0 <= settings.momentum < 1:
-        raise BadInput(f"the momentum is {settings.momentum:g}", fix="Give 0 or less than 1")
-    if not all(0 < share < 1 for share in settings.milestones):
-        raise BadInput(
-            f"the milestones are {', '.join(f'{share:g}' for share in settings.milestones)}",
-            why="they are shares of the run",
-            fix="Give numbers between 0 and 1",
-        )
-    for name, whole in (("accumulate", settings.accumulate), ("eval-every", settings.eval_every)):
-        if whole < 1:
-            raise BadInput(f"{name} is {whole}", fix="Give a whole number from 1 on")
-    if settings.accumulate > 1 and settings.loss.cls_loss.startswith("ohem"):
-        raise BadInput(
-            "OHEM's losses are divided by how many anchors the whole step takes",
-            why="which is not known before its last part",
-            fix="Leave accumulate at 1",
-        )
-    if settings.batch_size % (settings.accumulate * processes):
-        raise BadInput(
-            f"a batch of {settings.batch_size} images does not divide into "
-            f"{settings.accumulate} parts in {processes} process{'es' * (processes > 1)}",
-            fix=f"Give a multiple of {settings.accumulate * processes}",
-        )
-    if not 0 <= settings.seed < 2**63:
-        raise BadInput(f"the seed is {settings.seed}", fix="Give a whole number from 0 to 2^63 - 1")
-    if settings.threads is not None and not 1 <= settings.threads <= 1024:
-        raise BadInput(f"threads is {settings.threads}", fix="Give a whole number from 1 to 1024")
-    if (settings.val_annotations is None) != (settings.val_images is None):
-        raise BadInput("validation needs both annotations and images", fix="Give both or neither")
-    if settings.norm == "frozen" and not (settings.weights or settings.backbone_weights):
-        raise BadInput(
-            "frozen batch norms without weights do nothing",
-            fix="Give --backbone-weights or --weights, or train with --norm batch or group",
-        )
-    check_loss(settings.loss)
-    check_augmentation(settings.augmentation)
-    _check_device(settings.device)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device).item()
-    except Exception as error:  # of many kinds, by device
-        raise BadInput(
-            f"cannot train on the device {device!r}",
-            why=str(error).partition("\n")[0],
-            fix="Give cpu, or a device that this PyTorch and this machine have, such as cuda:0",
-        ) from error

@@ -26,7 +26,7 @@ from retinart.train.model.checkpoint import load_resume_state, save_checkpoint
 from retinart.train.ranks import Ranks, open_ranks, process_count
 from retinart.train.run_folder import Row, RunFolder
 from retinart.train.schedule import learning_rate
-from retinart.train.settings import TrainSettings, check_settings
+from retinart.train.settings import TrainSettings
 from retinart.train.validate import TorchDetector, Validation
 
 
@@ -49,7 +49,7 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
         BadInput: unusable data or settings, or a run of this name exists.
         CheckFailed: the loss became NaN or infinite.
     """
-    check_settings(settings, process_count())
+    _check_start(settings, process_count())
     last = settings.folder / "last.pt"
     if last.exists() and not resume:
         raise BadInput(
@@ -340,3 +340,21 @@ def _validation(
         annotations=settings.val_annotations, images=settings.val_images, rule=rule, classes=classes
     )
     return validation, [f"validation: {line}" for line in lines]
+
+
+def _check_start(settings: TrainSettings, processes: int) -> None:
+    """Refuse what these processes and this machine cannot train, before anything is read."""
+    if settings.batch_size % (settings.accumulate * processes):
+        raise BadInput(
+            f"a batch of {settings.batch_size} images does not divide into "
+            f"{settings.accumulate} parts in {processes} process{'es' * (processes > 1)}",
+            fix=f"Give a multiple of {settings.accumulate * processes}",
+        )
+    try:
+        torch.zeros(1, device=settings.device).item()
+    except Exception as error:  # of many kinds, by device
+        raise BadInput(
+            f"cannot train on the device {settings.device!r}",
+            why=str(error).partition("\n")[0],
+            fix="Give cpu, or a device that this PyTorch and this machine have, such as cuda:0",
+        ) from error

@@ -16,10 +16,12 @@ import torch
 
 from retinart.engine.errors import CheckFailed
 from retinart.engine.evaluation.coco import load_coco
-from retinart.train.data.batches import NO_AUGMENTATION, Batches, training_rule
-from retinart.train.loss.criterion import LossSettings, assign
+from retinart.train.data.batches import Batches, training_rule
+from retinart.train.data.settings import NO_AUGMENTATION
+from retinart.train.loss.criterion import assign
 from retinart.train.loss.losses import sigmoid_focal_loss
 from retinart.train.loss.matcher import BACKGROUND
+from retinart.train.loss.settings import LossSettings
 from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.model.predict import normalize
 from retinart.train.model.retinanet import flatten_levels, variant_anchors

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from retinart.train.loss.criterion import LossSettings
+from retinart.train.loss.settings import LossSettings
 
 PRIOR = 0.01
 _BASE = (16, 32, 64, 128, 256)  # sides of `tiny`'s anchors, P3 to P7

@@ -19,8 +19,9 @@ from retinart.benchmarks.peers.find import LeftOut, find_peers
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.steps import Steps, code_of_timing, hash_of
 from retinart.benchmarks.timing.turns import STAGES
-from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.calib.calibrate import calibrate
 from retinart.calib.observe import choose_images
+from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import new_folder, sha256
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, MissingDependency
@@ -28,7 +29,8 @@ from retinart.engine.evaluation.coco import load_coco
 from retinart.engine.evaluation.evaluate import evaluate
 from retinart.engine.media.images import list_images
 from retinart.engine.model.info import Compute, read_info
-from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
 
 PRECISIONS = ("fp32", "int8")
 WITHIN = 0.01  # AP below the best, of the point that is named

@@ -53,9 +53,11 @@ def export_model(
     Returns:
         The names of the files.
     """
-    from retinart.calib.calibrate import CalibrationSettings, calibrate
-    from retinart.calib.convert import ConvertSettings, convert
-    from retinart.export.export import ExportSettings, export_checkpoint
+    from retinart.calib.calibrate import calibrate
+    from retinart.calib.convert import convert
+    from retinart.calib.settings import CalibrationSettings, ConvertSettings
+    from retinart.export.export import export_checkpoint
+    from retinart.export.settings import ExportSettings
 
     folder.mkdir(parents=True, exist_ok=True)
     if checkpoint is None:
@@ -76,7 +78,8 @@ def export_model(
 
 def runtime_version(runtime: RuntimeName | Literal["auto"]) -> str:
     """Which runtime engines are built for here."""
-    from retinart.export.build import BuildSettings, choose_runtime
+    from retinart.export.build import choose_runtime
+    from retinart.export.settings import BuildSettings
 
     chosen = choose_runtime(BuildSettings(runtime=runtime), find_gpus())
     return f"{chosen} {load_tensorrt(chosen).__version__}"
@@ -93,7 +96,8 @@ def build_model(
     Returns:
         What there is to say of it.
     """
-    from retinart.export.build import BuildSettings, build_engine
+    from retinart.export.build import build_engine
+    from retinart.export.settings import BuildSettings
 
     settings = BuildSettings(runtime=runtime, batch=BATCHES, nms=nms)
     info = _built(path, output, settings) or build_engine(path, output, settings).info

@@ -12,14 +12,16 @@ from retinart.benchmarks.grid.settings import GridSettings, the_peer
 from retinart.benchmarks.latency.run import BenchmarkSettings, benchmark
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.steps import Steps, code_of_timing, hash_of
-from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.calib.calibrate import calibrate
 from retinart.calib.observe import choose_images
+from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.variant import Variant
 from retinart.engine.runtime.openvino_runner import has_bf16
-from retinart.export.export import ExportSettings, export_checkpoint, input_size
+from retinart.export.export import export_checkpoint, input_size
+from retinart.export.settings import ExportSettings
 from retinart.export.sources import SOURCES
 from retinart.train.model.predict import normalize
 from retinart.train.model.retinanet import RetinaNet, build_retinanet

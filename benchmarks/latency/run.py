@@ -28,7 +28,8 @@ from retinart.engine.evaluation.evaluate import check_evaluation, evaluate
 from retinart.engine.media.images import list_images
 from retinart.engine.model.info import Compute, ModelInfo, computed_in, read_info
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
-from retinart.train.data.scenes import SceneSettings, make_scenes
+from retinart.train.data.scenes import make_scenes
+from retinart.train.data.settings import SceneSettings
 
 SCENES = (480, 640)  # height and width of those that are drawn: 4:3, as fixed inputs are
 

@@ -14,12 +14,12 @@ import pytest
 from onnx import numpy_helper
 
 from retinart.calib import observe as observing
-from retinart.calib.calibrate import CalibrationSettings, calibrate
-from retinart.calib.methods import METHODS
+from retinart.calib.calibrate import calibrate
 from retinart.calib.observe import choose_images
 from retinart.calib.placement import place
 from retinart.calib.quantize import quantize_weights
 from retinart.calib.record import read_record
+from retinart.calib.settings import METHODS, CalibrationSettings
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.matching import match

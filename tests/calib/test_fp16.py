@@ -11,10 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 
-from retinart.calib.convert import ConvertSettings, convert
+from retinart.calib.convert import convert
 from retinart.calib.fp16 import LARGEST, MARGIN, to_fp16
 from retinart.calib.network import network_nodes
 from retinart.calib.observe import observe_peaks
+from retinart.calib.settings import ConvertSettings
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.matching import match

@@ -14,7 +14,8 @@ from onnx import helper
 from retinart.calib.islands import float_islands
 from retinart.calib.placement import place
 from retinart.calib.quantize import _scale, quantize
-from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet

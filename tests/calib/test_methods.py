@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from retinart.calib.histogram import BINS, Histogram
-from retinart.calib.methods import METHODS, entropy, mse, percentile, threshold
+from retinart.calib.methods import entropy, mse, percentile, threshold
+from retinart.calib.settings import METHODS
 from retinart.engine.errors import CheckFailed
 
 

@@ -13,12 +13,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.calib.calibrate import calibrate
 from retinart.calib.network import network_sha256
 from retinart.calib.record import read_record
+from retinart.calib.settings import CalibrationSettings
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import METADATA_KEY, read_info
-from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
 
 Command = Callable[..., CompletedProcess[str]]
 

@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from fake_builder import GPU, FakeBuilder
-from retinart.calib.calibrate import CalibrationSettings, calibrate
-from retinart.calib.convert import ConvertSettings, convert
+from retinart.calib.calibrate import calibrate
+from retinart.calib.convert import convert
+from retinart.calib.settings import CalibrationSettings, ConvertSettings
 from retinart.engine.common.files import sha256
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
@@ -28,8 +29,9 @@ from retinart.engine.model.info import read_info
 from retinart.engine.tensorrt.api import RuntimeName, installed
 from retinart.engine.tensorrt.engine_file import check_plan, read_engine_info
 from retinart.export import build
-from retinart.export.build import BuildSettings, build_engine
-from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.export.build import build_engine
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import BuildSettings, ExportSettings
 from retinart.export.tensorrt_build import Phases, PlanSettings, build_plan, profile_for
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset

@@ -30,7 +30,8 @@ from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.info import INPUT, OUTPUTS, ModelInfo, Thresholds, read_info
 from retinart.engine.tensorrt.api import installed
 from retinart.export.efficient_nms import PLUGIN, above, plugin_attributes, with_plugin
-from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from support import make_picture
 

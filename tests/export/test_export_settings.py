@@ -16,8 +16,9 @@ from retinart.engine.media.images import Image
 from retinart.engine.model.info import INPUT, METADATA_KEY, OUTPUTS, Thresholds, read_info
 from retinart.engine.model.variant import Variant
 from retinart.export import export, tensorrt_rtx
-from retinart.export.export import ExportSettings, export_checkpoint, input_size
+from retinart.export.export import export_checkpoint, input_size
 from retinart.export.onnx_model import build_onnx
+from retinart.export.settings import ExportSettings
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.resnet import BACKBONES

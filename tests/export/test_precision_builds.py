@@ -13,7 +13,8 @@ from retinart.calib.placement import place
 from retinart.calib.quantize import quantize
 from retinart.engine.model.info import read_info
 from retinart.export import tensorrt_rtx
-from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet

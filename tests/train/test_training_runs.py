@@ -18,9 +18,10 @@ import torch
 
 import retinart.train.trainer as trainer
 from retinart.engine.errors import BadInput
-from retinart.export.export import ExportSettings, export_checkpoint
-from retinart.train.data.batches import NO_AUGMENTATION
-from retinart.train.data.scenes import SceneSettings, make_scenes
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
+from retinart.train.data.scenes import make_scenes
+from retinart.train.data.settings import NO_AUGMENTATION, SceneSettings
 from retinart.train.initial import load_backbone, start
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from retinart.train.model.presets import preset

@@ -5,11 +5,10 @@ N  images of a batch      H, W  network input size      M  objects of an image
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,29 +23,7 @@ from retinart.engine.evaluation.coco import CocoDataset, CocoImage
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.resize import ResizeRule
 from retinart.engine.model.variant import Variant
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How training images vary.
-
-    Attributes:
-        flip: probability of a mirror image, left for right.
-        flip_vertical: probability of one upside down, for pictures that have no upside.
-        color: strength of the jitter of brightness, contrast and the channels' gains; 0 for none.
-        scale: range of the zoom, 1 being the whole image fitted to the canvas; below 1 it is
-            smaller and lies anywhere, above 1 a part is cut out.
-        min_visible: an object of which a cut leaves less than this share is ignored, as crowds are.
-    """
-
-    flip: float = 0.5
-    flip_vertical: float = 0.0
-    color: float = 0.2
-    scale: tuple[float, float] = (0.8, 1.25)
-    min_visible: float = 0.35
-
-
-NO_AUGMENTATION = Augmentation(flip=0.0, color=0.0, scale=(1.0, 1.0))
+from retinart.train.data.settings import Augmentation
 
 
 class Objects(NamedTuple):
@@ -206,24 +183,6 @@ def is_turned(image: CocoImage, height: int, width: int) -> bool:
     Programs that annotate may or may not turn a picture as its EXIF entry asks, and say not how.
     """
     return height != width and (height, width) == (image.width, image.height)
-
-
-def check_augmentation(settings: Augmentation) -> None:
-    """Raises BadInput for settings that no training can have."""
-    for name, value in (
-        ("probability of a flip", settings.flip),
-        ("probability of a vertical flip", settings.flip_vertical),
-        ("strength of the colour jitter", settings.color),
-        ("share of an object that must be visible", settings.min_visible),
-    ):
-        if not 0 <= value <= 1:
-            raise BadInput(f"the {name} is {value:g}", fix="Give a number from 0 to 1")
-    low, high = settings.scale
-    if not 0 < low <= high < math.inf:
-        raise BadInput(
-            f"the range of the zoom is {low:g} to {high:g}",
-            fix="Give a lower and a higher factor, both above 0",
-        )
 
 
 def prefetch(batches: Batches, steps: range, *, workers: int) -> Generator[Batch, None, None]:

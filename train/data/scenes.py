@@ -11,7 +11,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from retinart.train.data.drawing import (
     stamp,
     to_image,
 )
+from retinart.train.data.settings import SceneSettings
 
 CLASSES = SHAPES
 _RECIPE = 1  # raise it whenever the same seed gives other scenes
@@ -42,23 +43,7 @@ _VIDEO = 2**32 - 1  # in the place of a scene's index
 _FPS = 25.0
 _NUM_OBJECTS = 7
 _RADIUS = (16.0, 100.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneSettings:
-    """What scenes look like. Lengths are in pixels.
-
-    Attributes:
-        size: (height, width).
-        max_objects: a scene holds 0 to this many objects.
-        radius: smallest and largest radius of an object, drawn log-uniformly.
-        min_visible: an object of which less than this share can be seen is left out.
-    """
-
-    size: tuple[int, int] = (256, 320)
-    max_objects: int = 8
-    radius: tuple[float, float] = (8.0, 80.0)
-    min_visible: float = 0.35
+_USUAL = SceneSettings()
 
 
 class Truth(NamedTuple):
@@ -94,9 +79,7 @@ def render_scene(rng: np.random.Generator, settings: SceneSettings) -> tuple[Ima
     return finish(rng, canvas), truth
 
 
-def make_scenes(
-    out: Path, *, num: int, seed: int, settings: SceneSettings = SceneSettings()
-) -> Path:
+def make_scenes(out: Path, *, num: int, seed: int, settings: SceneSettings = _USUAL) -> Path:
     """Write scenes as `out/images/*.jpg` with a COCO file `out/instances.json`.
 
     All is written under a temporary name and renamed at the end. A folder that already holds

@@ -5,58 +5,23 @@ N  images      A  all anchors of an image      K  classes      P  positive ancho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed
 
-from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import BOX_CLAMP
 from retinart.train.data.batches import Objects
 from retinart.train.loss.dense_loss import focal_loss_sum
 from retinart.train.loss.losses import giou_loss, smooth_l1
 from retinart.train.loss.matcher import IGNORED, match
 from retinart.train.loss.ohem import hardest
+from retinart.train.loss.settings import LossSettings
 from retinart.train.model.boxes import decode, encode
 from retinart.train.model.retinanet import HeadOutputs, flatten_levels
 
-ClassLoss = Literal["focal", "ce", "ohem", "ohem_1to3"]
-BoxLoss = Literal["smooth_l1", "l1", "giou"]
 Normalizer = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """Settings of the loss.
-
-    Attributes:
-        cls_loss: "focal" over all anchors; "ce", cross entropy over all anchors, without weights;
-            "ohem", cross entropy over each image's hardest anchors, and "ohem_1to3", over three
-            negatives for each positive of them.
-        alpha: weight of positives in "focal"; None for no weights.
-        gamma: focusing parameter of "focal"; 0 makes it alpha-balanced cross entropy.
-        ohem_batch: anchors that are taken of each image.
-        ohem_nms: IoU above which a hard anchor suppresses others.
-        box_loss: "smooth_l1" or "l1" of the coded boxes, or "giou" of the boxes.
-        beta: of `smooth_l1`.
-        box_weight: factor of the box loss.
-        fg_iou_thresh, bg_iou_thresh, allow_low_quality_matches: see `match`.
-    """
-
-    cls_loss: ClassLoss = "focal"
-    alpha: float | None = 0.25
-    gamma: float = 2.0
-    ohem_batch: int = 128
-    ohem_nms: float = 0.5
-    box_loss: BoxLoss = "smooth_l1"
-    beta: float = 1.0 / 9
-    box_weight: float = 1.0
-    fg_iou_thresh: float = 0.5
-    bg_iou_thresh: float = 0.4
-    allow_low_quality_matches: bool = True
 
 
 class Losses(NamedTuple):
@@ -172,38 +137,6 @@ def mean_over_processes(count: Tensor) -> Tensor:
     count = count.clone()
     distributed.all_reduce(count)
     return _at_least_one(count) / distributed.get_world_size()
-
-
-def check_loss(settings: LossSettings) -> None:
-    """Raises BadInput for settings that no training can have."""
-    for name, chosen, choices in (
-        ("class loss", settings.cls_loss, get_args(ClassLoss)),
-        ("box loss", settings.box_loss, get_args(BoxLoss)),
-    ):
-        if chosen not in choices:
-            raise BadInput(f"unknown {name} {chosen!r}", fix=f"Choose one of: {', '.join(choices)}")
-    for name, value, high in (
-        ("alpha of the focal loss", settings.alpha or 0.0, 1.0),
-        ("gamma of the focal loss", settings.gamma, math.inf),
-        ("beta of the box loss", settings.beta, math.inf),
-        ("factor of the box loss", settings.box_weight, math.inf),
-        ("IoU of OHEM's NMS", settings.ohem_nms, 1.0),
-    ):
-        if not (0 <= value <= high and math.isfinite(value)):
-            raise BadInput(
-                f"the {name} is {value}",
-                fix=f"Give a number from 0 {'on' if math.isinf(high) else 'to 1'}",
-            )
-    if settings.ohem_batch < 1:
-        raise BadInput(
-            f"OHEM takes {settings.ohem_batch} anchors of an image", fix="Give a number from 1 on"
-        )
-    low, high = settings.bg_iou_thresh, settings.fg_iou_thresh
-    if not 0 < low <= high <= 1:
-        raise BadInput(
-            f"anchors are background below an IoU of {low} and positive from {high} on",
-            fix="Give two numbers above 0, up to 1, the first not above the second",
-        )
 
 
 def _box_loss(deltas: Tensor, boxes: Tensor, anchors: Tensor, settings: LossSettings) -> Tensor:

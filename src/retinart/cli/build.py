@@ -58,7 +58,8 @@ def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _build(args: argparse.Namespace) -> int:
     from retinart.engine.common.progress import Progress
-    from retinart.export.build import BuildSettings, build_engine
+    from retinart.export.build import build_engine
+    from retinart.export.settings import BuildSettings
 
     settings = BuildSettings(
         runtime=args.runtime,

@@ -65,7 +65,8 @@ def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from retinart.calib.calibrate import CalibrationSettings, calibrate
+    from retinart.calib.calibrate import calibrate
+    from retinart.calib.settings import CalibrationSettings
     from retinart.calib.tables import accuracy_table, sensitivity_table
 
     settings = CalibrationSettings(

@@ -33,7 +33,8 @@ def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from retinart.calib.convert import ConvertSettings, convert
+    from retinart.calib.convert import convert
+    from retinart.calib.settings import ConvertSettings
 
     report = convert(
         args.model,

@@ -56,7 +56,8 @@ def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from retinart.export.export import ExportSettings, export_checkpoint
+    from retinart.export.export import export_checkpoint
+    from retinart.export.settings import ExportSettings
 
     settings = ExportSettings(
         imgsz=args.imgsz,

@@ -25,7 +25,8 @@ def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _make_scenes(args: argparse.Namespace) -> int:
-    from retinart.train.data.scenes import SceneSettings, make_scenes
+    from retinart.train.data.scenes import make_scenes
+    from retinart.train.data.settings import SceneSettings
 
     settings = SceneSettings(size=(args.height, args.width))
     print(make_scenes(args.out, num=args.num, seed=args.seed, settings=settings))

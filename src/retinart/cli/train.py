@@ -165,8 +165,8 @@ def _refuse_others(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
 def _settings(args: argparse.Namespace) -> TrainSettings:
     from retinart.engine.model.variant import parse_fields
-    from retinart.train.data.batches import Augmentation
-    from retinart.train.loss.criterion import LossSettings
+    from retinart.train.data.settings import Augmentation
+    from retinart.train.loss.settings import LossSettings
     from retinart.train.model.presets import preset
     from retinart.train.settings import TrainSettings
 

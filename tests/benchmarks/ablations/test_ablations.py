@@ -17,7 +17,8 @@ from retinart.benchmarks.ablations.report import markdown, verdict, write_result
 from retinart.benchmarks.ablations.tables import BEST, TABLES, Row, Table, anchors, focal, ohem
 from retinart.engine.errors import CheckFailed
 from retinart.engine.model.variant import Variant
-from retinart.train.data.scenes import SceneSettings, make_scenes
+from retinart.train.data.scenes import make_scenes
+from retinart.train.data.settings import SceneSettings
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet

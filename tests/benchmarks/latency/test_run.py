@@ -28,7 +28,8 @@ from retinart.benchmarks.peers import find as peers
 from retinart.benchmarks.timing import limits, machine, turns
 from retinart.engine.cuda.devices import Gpu
 from retinart.engine.model.info import read_info
-from retinart.export.export import ExportSettings, export_checkpoint
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
 from support import make_picture
 
 Command = Callable[..., CompletedProcess[str]]

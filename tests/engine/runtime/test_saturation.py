@@ -13,9 +13,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from retinart.calib.calibrate import CalibrationSettings, calibrate
+from retinart.calib.calibrate import calibrate
 from retinart.calib.quantize import quantize_weights
 from retinart.calib.record import read_record
+from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.cpu import VNNI, instruction_sets, int8_text
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
@@ -152,7 +153,7 @@ def test_a_file_of_7_bit_weights(model_path: Path, small_scenes: Path, tmp_path:
         expected, found = exact(image)[:20], quantized(image)[:20]
     assert abs(float(expected.confidence.mean() - found.confidence.mean())) < 0.05
     with pytest.raises(BadInput, match="weight-bits is 6"):
-        CalibrationSettings(images="x", weight_bits=6)
+        CalibrationSettings(images="x", weight_bits=6)  # type: ignore[arg-type]
 
 
 def test_7_bit_weights_are_8_bit_ones_halved() -> None:

@@ -21,7 +21,8 @@ from retinart.engine.tensorrt.engine_file import (
     engine_json,
     read_engine_info,
 )
-from retinart.export.build import BuildSettings, build_engine
+from retinart.export.build import build_engine
+from retinart.export.settings import BuildSettings
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import load_coco
 from retinart.engine.media.images import read_image
 from retinart.train.data.drawing import SHAPES, SceneObject, stamp
-from retinart.train.data.scenes import SceneSettings, make_scenes, render_scene, scene_video
+from retinart.train.data.scenes import make_scenes, render_scene, scene_video
+from retinart.train.data.settings import SceneSettings
 
 
 def test_a_seed_gives_the_same_files_and_another_gives_others(tmp_path: Path) -> None:

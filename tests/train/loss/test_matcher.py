@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from retinart.train.data.batches import Objects
-from retinart.train.loss.criterion import LossSettings, detection_loss
+from retinart.train.loss.criterion import detection_loss
 from retinart.train.loss.matcher import BACKGROUND, IGNORED, match
+from retinart.train.loss.settings import LossSettings
 from retinart.train.model.boxes import box_iou
 from retinart.train.model.retinanet import HeadOutputs
 

@@ -1,0 +1,99 @@
+"""What a calibration and a conversion can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from retinart.engine.errors import BadInput
+
+Method = Literal["minmax", "percentile", "mse", "entropy"]
+METHODS: tuple[Method, ...] = get_args(Method)
+WeightBits = Literal[8, 7]
+WEIGHT_BITS: tuple[WeightBits, ...] = get_args(WeightBits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings:
+    """How to calibrate.
+
+    Attributes:
+        images: folder, file or glob to take ranges from; None with a record.
+        num, seed: how many of them, and which.
+        method: how thresholds are chosen, see `retinart.calib.methods`.
+        weight_bits: 8, or 7 for a file that gives the same numbers on CPUs with and without VNNI.
+        record: take the ranges from this record instead.
+        annotations: COCO instances, to measure AP on.
+        eval_images: their image folder; None when it is `images`.
+        max_drop: AP points that may be lost; the fewest layers stay in float that keep it.
+        keep_float: layers to leave in float, as patterns such as "backbone.layer1.*".
+        report: HTML file that shows ranges, sensitivities and accuracy; None for none.
+    """
+
+    images: str | None = None
+    num: int = 200
+    seed: int = 0
+    method: Method = "percentile"
+    weight_bits: WeightBits = 8
+    record: Path | None = None
+    annotations: Path | None = None
+    eval_images: Path | None = None
+    max_drop: float | None = None
+    keep_float: tuple[str, ...] = ()
+    report: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise BadInput(
+                f"unknown method {self.method!r}", fix=f"Choose one of: {', '.join(METHODS)}"
+            )
+        if self.weight_bits not in WEIGHT_BITS:
+            raise BadInput(f"weight-bits is {self.weight_bits}", fix="Give 8 or 7")
+        if self.record is None and self.images is None:
+            raise BadInput("there is nothing to take ranges from", fix="Give --images or --record")
+        if self.max_drop is not None:
+            if not 0 <= self.max_drop <= 100:
+                raise BadInput(f"max-drop is {self.max_drop}", fix="Give AP points, 0 to 100")
+            if self.annotations is None:
+                raise BadInput(
+                    "a budget needs annotated images", fix="Give --annotations with --max-drop"
+                )
+        if self.images is None and (self.max_drop is not None or self.report is not None):
+            raise BadInput(
+                "layers can only be looked at one by one on images",
+                fix="Give --images as well; the ranges still come from the record",
+            )
+
+    @property
+    def annotated(self) -> tuple[Path, Path] | None:
+        """The annotations' file and image folder."""
+        if self.annotations is None:
+            return None
+        if not self.annotations.is_file():
+            raise BadInput(f"there is no file {self.annotations}", fix="Check --annotations")
+        folder = self.eval_images or (Path(self.images) if self.images else None)
+        if folder is None or not folder.is_dir():
+            raise BadInput(
+                f"there is no folder {folder} with the annotated images", fix="Give --eval-images"
+            )
+        return self.annotations, folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertSettings:
+    """How to convert.
+
+    Attributes:
+        precision: of the float part; FP16 is what there is.
+        images: folder, file or glob to take ranges from; None for none.
+        num, seed: how many of them, and which.
+        record: calibration record to take ranges from. None takes the one beside the model, if
+            there is one and no images are given.
+    """
+
+    precision: Literal["fp16"] = "fp16"
+    images: str | None = None
+    num: int = 16
+    seed: int = 0
+    record: Path | None = None

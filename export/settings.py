@@ -1,0 +1,78 @@
+"""What an export and a build of an engine can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from retinart.engine.errors import BadInput
+from retinart.engine.model.info import Precision
+from retinart.engine.tensorrt.api import RuntimeName
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What to export.
+
+    Attributes:
+        imgsz: length of the image's shorter side. Alone, the input is 4:3 and holds it.
+        height, width: a fixed input of this size instead, both or neither.
+        dynamic: the input's height and width follow each image.
+        conf, iou: score and NMS thresholds to build in; None for the usual 0.05 and 0.5.
+        max_det: detections an image to build in, at most; None for the project's own.
+        classes: names in place of the checkpoint's.
+        images: folder, file or glob to compare PyTorch with the file on; None for synthetic ones.
+        variant: fields of `Variant` as "name=value", which the checkpoint's tensors do not tell.
+        tensorrt: build the graph with TensorRT-RTX where that is installed.
+    """
+
+    imgsz: int | None = None
+    height: int | None = None
+    width: int | None = None
+    dynamic: bool = False
+    conf: float | None = None
+    iou: float | None = None
+    max_det: int | None = None
+    classes: tuple[str, ...] | None = None
+    images: str | None = None
+    variant: tuple[str, ...] = ()
+    tensorrt: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """How to build.
+
+    Attributes:
+        runtime: whose engine; "auto" takes TensorRT where it and a GPU are, else TensorRT-RTX.
+        batch: smallest, optimal and largest.
+        precision: what the file's must be; None takes any. It is never changed here.
+        timing_cache: a file that is read, and written again with what this build found out.
+        workspace: GiB that a layer may use for itself.
+        optimization_level: 0 to 5.
+        version_compatible, hardware_compatible: see `EngineInfo`.
+        nms: "auto" takes the plugin where TensorRT has it, else the file's own.
+    """
+
+    runtime: RuntimeName | Literal["auto"] = "auto"
+    batch: tuple[int, int, int] = (1, 1, 1)
+    precision: Precision | None = None
+    timing_cache: Path | None = None
+    workspace: float | None = None
+    optimization_level: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    nms: Literal["auto", "plugin", "native"] = "auto"
+
+    def __post_init__(self) -> None:
+        low, best, high = self.batch
+        if not 1 <= low <= best <= high <= 1024:
+            raise BadInput(
+                f"batches of {low}, {best} and {high} are no profile",
+                fix="Give --batch MIN OPT MAX with 1 <= MIN <= OPT <= MAX <= 1024",
+            )
+        if self.workspace is not None and not 0 < self.workspace <= 4096:
+            raise BadInput(f"--workspace is {self.workspace}", fix="Give GiB, above 0")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise BadInput(f"--optimization-level is {self.optimization_level}", fix="Give 0 to 5")
