@@ -81,7 +81,7 @@ def test_refused(
     monkeypatch.setattr(openvino_runner, "has_bf16", lambda device: False)
     ran = retinart("detect", model_path, images, "--compute", "bf16", "--out", tmp_path / "out")
     assert ran.returncode == 2 and "the device CPU has no bf16 instructions" in ran.stderr
-    assert "Compute in fp32" in ran.stderr and not (tmp_path / "out").exists()
+    assert "compute at fp32" in ran.stderr and not (tmp_path / "out").exists()
 
 
 def test_a_device_that_is_not_there_is_named_as_before(model_path: Path) -> None:
