@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+_END = (".", "!", "?", ":")
+
 
 class RetinartError(Exception):
     """Base of every error that retinart raises on purpose.
 
     Args:
         what: what is wrong, naming the file or value.
-        why: the reason, when it is known.
+        why: the reason, when it is known; it follows `what` and a colon.
         fix: what the user can do about it.
 
     Attributes:
@@ -21,10 +23,11 @@ class RetinartError(Exception):
 
     def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
         self.what, self.why, self.fix = what, why, fix
-        text = ""
-        for sentence in (_sentence(part) for part in (what, why, fix) if part):
-            text += ("\n" if "\n" in text else " ") + sentence  # what follows a list begins a line
-        super().__init__(text.strip())
+        problem = what.strip()
+        if why:
+            problem += (" " if problem.endswith(_END) else ": ") + why.strip()
+        after = "\n" if "\n" in problem else " "  # a list ends with its line
+        super().__init__(after.join(_sentence(part) for part in (problem, fix) if part))
 
 
 class CheckFailed(RetinartError):
@@ -56,4 +59,4 @@ class MissingDependency(RetinartError):
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    return text if text.endswith((".", "!", "?", ":")) or "\n" in text else f"{text}."
+    return text if text.endswith(_END) or "\n" in text else f"{text}."

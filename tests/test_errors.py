@@ -109,10 +109,11 @@ def test_the_house_rule_itself(arguments: str, fault: str) -> None:
     ("parts", "text"),
     [
         (("a is bad", "", ""), "a is bad."),
-        (("a is bad", "b", ""), "a is bad. b."),
+        (("a is bad", "b", ""), "a is bad: b."),
         (("a is bad", "", "Do c"), "a is bad. Do c."),
         (("a is bad.", "b!", "Do c?"), "a is bad. b! Do c?"),
-        ((" a is bad ", "b ", " Do c"), "a is bad. b. Do c."),
+        ((" a is bad ", "b ", " Do c"), "a is bad: b. Do c."),
+        (("a is bad", "2 differ:\n  x\n  y", "Do c"), "a is bad: 2 differ:\n  x\n  y\nDo c."),
     ],
 )
 def test_what_why_fix_become_sentences(parts: tuple[str, str, str], text: str) -> None:

@@ -138,8 +138,9 @@ class TrainSettings:
                 raise BadInput(f"{name} is {whole}", fix="Give a whole number from 1 on")
         if self.accumulate > 1 and self.loss.cls_loss.startswith("ohem"):
             raise BadInput(
-                "OHEM's losses are divided by how many anchors the whole step takes",
-                why="which is not known before its last part",
+                "accumulate does not go with OHEM",
+                why="OHEM divides the losses by how many anchors the whole step takes, which is "
+                "not known before the step's last part",
                 fix="Leave accumulate at 1",
             )
         if not 0 <= self.seed < 2**63:
@@ -177,7 +178,7 @@ class TrainSettings:
         names = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - names):
             raise BadInput(
-                f"the run's settings hold unknown fields: {', '.join(unknown)}",
+                f"the run's settings hold the unknown fields {', '.join(unknown)}",
                 why="another version wrote them",
                 fix="Resume with that version, or start from the weights: --weights FILE",
             )

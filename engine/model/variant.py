@@ -158,7 +158,7 @@ class Variant:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise BadInput(
-                f"the model's variant has unknown fields: {', '.join(unknown)}",
+                f"the model's variant has the unknown fields {', '.join(unknown)}",
                 why="it was written by a newer version",
                 fix="Upgrade retinart or export the model again",
             )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import onnx
@@ -111,11 +112,11 @@ def test_an_interrupted_look_goes_on(
     )  # fmt: skip
     calls = []
 
-    def counted(*given: object) -> onnx.ModelProto:
+    def counted(*given: Any, **settings: Any) -> onnx.ModelProto:
         calls.append(given)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return quantize(*given)  # type: ignore[arg-type]
+        return quantize(*given, **settings)
 
     monkeypatch.setattr(looking, "quantize", counted)
     assert retinart(*arguments).returncode == 130

@@ -64,7 +64,7 @@ def test_a_full_disk_is_said_in_a_line(
     ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.endswith(
-        "retinart: cannot read or write x.png. No space left on device. "
+        "retinart: cannot read or write x.png: No space left on device. "
         "Check the path, its permissions and the space on its disk.\n"
     )
     assert files_below(tmp_path / "out") == []
@@ -105,7 +105,7 @@ def test_an_onnx_of_somebody_else(
     ran = retinart(command, foreign, *more[command])
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        f"retinart: {foreign} carries no metadata of retinart. it is not known which input, "
+        f"retinart: {foreign} carries no metadata of retinart: it is not known which input, "
         "classes and thresholds it has, and guessing them gives wrong detections silently. "
         "Make the file again with `retinart export CHECKPOINT -o model.onnx`.\n"
     )
@@ -126,7 +126,7 @@ def test_a_missing_and_a_truncated_model(
     cut.write_bytes(model_path.read_bytes()[:-500])
     ran = retinart(command, cut, *more)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert f"retinart: {cut} is not a readable ONNX file. it is truncated" in ran.stderr
+    assert f"retinart: {cut} is not a readable ONNX file: it is truncated" in ran.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -260,4 +260,4 @@ def test_metadata_that_is_damaged(retinart: Command, model_path: Path, tmp_path:
     path.write_bytes(model.SerializeToString())
     ran = retinart("inspect", path)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert f"retinart: the metadata of {path} is damaged. " in ran.stderr
+    assert f"retinart: the metadata of {path} is damaged: " in ran.stderr

@@ -103,7 +103,7 @@ def test_nothing_but_bad_images(retinart: Command, model_path: Path, tmp_path: P
     ran = retinart("detect", model_path, folder, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.endswith(
-        f"retinart: no image at {folder} can be read. a.jpg: the file is empty. "
+        f"retinart: no image at {folder} can be read: a.jpg: the file is empty. "
         "Give another folder, or copy them again.\n"
     )
     assert files_below(tmp_path) == ["images/a.jpg", "images/b.png"]
@@ -137,7 +137,7 @@ def test_a_video_that_cannot_be_decoded(
     ran = retinart("detect", model_path, tmp_path / "v.mp4", "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert (
-        f"retinart: cannot decode the video {tmp_path / 'v.mp4'}. it is empty, dama" in ran.stderr
+        f"retinart: cannot decode the video {tmp_path / 'v.mp4'}: it is empty, dama" in ran.stderr
     )
     assert files_below(tmp_path) == ["v.mp4"]
 
@@ -150,7 +150,7 @@ def test_an_output_folder_that_cannot_be_made(
     out = tmp_path / "file" / "out" if below else tmp_path / "file"
     ran = retinart("detect", model_path, images, "--out", out)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert f"retinart: cannot write to the folder {out}. " in ran.stderr
+    assert f"retinart: cannot write to the folder {out}: " in ran.stderr
     assert ran.stderr.endswith("Choose another output folder or change its permissions.\n")
     assert files_below(tmp_path) == ["file", "images/0.png", "images/1.png", "images/2.png"]
     assert (tmp_path / "file").read_text() == "mine"
@@ -224,7 +224,7 @@ def test_ctrl_c_at_once(
         (["--iou", "-1"], "nms_thresh is -1.0. Give a value from 0 to 1 (--iou)."),
         (["--max-det", "0"], "Give a whole number from 1 to 2000 (--max-det)."),
         (["--threads", "0"], "threads is 0. Give a whole number"),
-        (["--device", "FOO"], "for the device FOO. "),
+        (["--device", "FOO"], "for the device FOO: "),
         (["--runtime", "onnxruntime", "--iou", "0.9"], "cannot be made looser"),
         (["--every", "0"], "every is 0. Give a whole number from 1 (--every)."),
         (["--max-fps", "-3"], "max_fps is -3.0. Give a positive number (--max-fps)."),

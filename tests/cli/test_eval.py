@@ -91,7 +91,7 @@ def test_eval_refuses_what_it_cannot_use(
     ran = retinart("eval", model_path, "--images", images, "--annotations", path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        "retinart: the model and the annotations share no class name. the model has disc, square, "
+        "retinart: the model and the annotations share no class name: the model has disc, square, "
         "ring; the annotations have cat, dog. Give the model its names with `retinart export "
         "--classes FILE`.\n"
     )

@@ -71,9 +71,9 @@ def _bad_checkpoint(kind: str, folder: Path, good: Path) -> Path:
         ("empty", "checkpoint "),
         ("web page", "checkpoint "),
         ("text", "cannot read the checkpoint "),
-        ("foreign", " is not a RetinaNet checkpoint that retinart knows. its 2 tensors"),
-        ("no tensors", " holds no state dict. "),
-        ("a list", " holds no state dict. "),
+        ("foreign", " is not a RetinaNet checkpoint that retinart knows: its 2 tensors"),
+        ("no tensors", " holds no state dict: "),
+        ("a list", " holds no state dict: "),
         ("hostile", "refused to read the checkpoint "),
         ("hostile pickle", "cannot read the checkpoint "),
     ],
@@ -162,7 +162,7 @@ def test_settings_that_an_export_refuses(
     [
         ("", "names.txt holds no class names. Give one name a line"),
         ("\n  \n", "names.txt holds no class names. Give one name a line"),
-        ("apple\npear\n apple\n", "names.txt holds a name twice. it is 'apple'. Give each class"),
+        ("apple\npear\n apple\n", "names.txt holds a name twice: it is 'apple'. Give each class"),
     ],
 )
 def test_class_names_that_are_none(
@@ -184,7 +184,7 @@ def test_an_export_into_a_place_that_is_none(
     size = ["--height", "64", "--width", "96"]
     ran = retinart("export", noisy_checkpoint, "-o", path, *size, "--skip-tensorrt")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert f"retinart: cannot write to the folder {tmp_path / 'file'}. " in ran.stderr
+    assert f"retinart: cannot write to the folder {tmp_path / 'file'}: " in ran.stderr
     assert files_below(tmp_path) == ["file"]
 
 

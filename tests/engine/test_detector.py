@@ -292,7 +292,7 @@ def test_onnx_runtime_refuses_what_the_file_cannot_give(
         ({"threads": 0}, r"threads is 0\. Give a whole number from 1 to 1024"),
         ({"threads": 10**5}, "threads is 100000"),
         ({"runtime": "tflite"}, r"unknown runtime 'tflite'\. Choose auto, openvino or onnx"),
-        ({"device": "FOO"}, r"cannot prepare .* for the device FOO\..*FOO.*\. Devices here: .*CPU"),
+        ({"device": "FOO"}, r"cannot prepare .* for the device FOO: .*FOO.*\. Devices here: .*CPU"),
         (
             {"device": "GPU", "runtime": "onnxruntime"},
             "the ONNX Runtime runner has no device 'GPU'",
@@ -314,7 +314,7 @@ def test_a_file_with_our_metadata_and_a_broken_graph(
     del model.graph.node[len(model.graph.node) // 2 :]
     path = tmp_path / "broken.onnx"
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(BadInput, match=r"cannot load .*broken\.onnx\. .*Make the file again with"):
+    with pytest.raises(BadInput, match=r"cannot load .*broken\.onnx: .*Make the file again with"):
         Detector(path, runtime=runtime)
 
 

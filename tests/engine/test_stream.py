@@ -128,7 +128,7 @@ def test_an_address_of_an_unknown_kind(detector: Detector) -> None:
     with pytest.raises(BadInput) as raised:
         next(detector.stream("gopher://me:secret@host/x"))
     assert str(raised.value).startswith(
-        "cannot read from gopher://host/x. gopher:// is not known. Known are http, https, rtsp, "
+        "cannot read from gopher://host/x: gopher:// is not known. Known are http, https, rtsp, "
     )
 
 
@@ -136,7 +136,7 @@ def test_an_address_that_is_none(detector: Detector) -> None:
     for ask in (is_live, lambda name: next(detector.stream(name))):
         with pytest.raises(BadInput) as raised:
             ask("http://me:secret@[x")
-        assert str(raised.value).startswith("http://[x is no address. Invalid IPv6 URL")
+        assert str(raised.value).startswith("http://[x is no address: Invalid IPv6 URL")
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_all_that_does_not_fit_is_listed(save: Callable[[Any], Path]) -> None:
         load_any(save(state))
     text = str(caught.value)
     right, wrong = "head.regression_head.conv.2.0.weight", "head.regression_head.conv.2.0.wieght"
-    assert text.splitlines()[0].endswith("its tensors do not fit. 5 differ:")
+    assert text.splitlines()[0].endswith("its tensors do not fit: 5 differ:")
     assert text.splitlines()[1:] == [
         f"  missing     {right} (nearest in the file: {wrong})",
         "  unexpected  backbone.fpn.extra_blocks.p8.weight",
@@ -189,7 +189,7 @@ def test_recognition_takes_no_partial_match() -> None:
         ({"classes": ["a"]}, "names 1 classes and its model has 3"),
         ({"variant": {"source": "x"}}, "variant record is incomplete"),
         ({"variant": {"num_classes": -1}}, "num_classes is -1. Set a whole number, 1 to"),
-        ({"variant": {"colour": 1}}, "unknown fields: colour"),
+        ({"variant": {"colour": 1}}, "unknown fields colour"),
     ],
 )
 def test_damaged_records(

@@ -70,7 +70,7 @@ def keys(*names: str) -> dict[str, Any]:
                 "head.classification_head.cls_logits.weight": torch.zeros(45),
                 "head.classification_head.conv.0.0.weight": ONE,
             },
-            f"looks like {V1}, but its tensors do not fit. 3 differ:\n"
+            f"looks like {V1}, but its tensors do not fit: 3 differ:\n"
             "  missing     head.regression_head.bbox_reg.weight\n"
             "  missing     backbone.fpn.inner_blocks.0.0.weight\n"
             "  missing     backbone.body.layer1.0.conv2.weight\n"

@@ -60,7 +60,7 @@ def test_a_resumed_run_takes_no_other_settings(
 ) -> None:
     given = ["train", "--resume", str(tmp_path)]
     assert main([*given, "--lr", "0.5", "--no-check-images", "--zoom", "1", "1"]) == 2
-    assert "takes no other settings: --no-check-images, --zoom, --lr. the run goes on with" in (
+    assert "does not go with --no-check-images, --zoom, --lr: a run goes on with" in (
         capsys.readouterr().err
     )
     assert main([*given, "--lr", "0.02", "--zoom", "0.8", "1.25"]) == 2  # the defaults: no harm
@@ -74,7 +74,7 @@ def test_a_resumed_run_takes_no_other_settings(
         ("max_grad_norm", math.nan, "the longest gradient is nan"),
         ("momentum", 1.0, "the momentum is 1. Give 0 or less than 1"),
         ("momentum", -0.1, r"the momentum is -0\.1"),
-        ("milestones", (0.5, 8.0), r"the milestones are 0\.5, 8\. they are shares of the run"),
+        ("milestones", (0.5, 8.0), r"the milestones are 0\.5, 8: they are shares of the run"),
         ("milestones", (0.0,), "the milestones are 0"),
     ],
 )

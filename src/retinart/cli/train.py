@@ -157,8 +157,8 @@ def _refuse_others(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     ]
     if others:
         raise BadInput(
-            f"--resume takes no other settings: {', '.join(others)}",
-            why="the run goes on with those that it began with",
+            f"--resume does not go with {', '.join(others)}",
+            why="a run goes on with the settings that it began with",
             fix="Leave them out, or start a new run, from its weights by --weights",
         )
 

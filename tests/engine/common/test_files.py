@@ -34,7 +34,7 @@ def test_names_at_the_file_systems_limit(tmp_path: Path) -> None:
         temporary.write_text("x")
     assert files_below(tmp_path) == [f"{'n' * 251}.png"]
     with (
-        pytest.raises(BadInput, match=r"cannot write .*\. File name too long\."),
+        pytest.raises(BadInput, match=r"cannot write .*: File name too long\."),
         atomic_path(tmp_path / f"a.{'n' * 300}"),
     ):
         raise AssertionError("not reached")
@@ -64,7 +64,7 @@ def test_a_failure_takes_back_the_folders_that_it_made(tmp_path: Path) -> None:
 
 def test_make_folder_names_the_reason(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match=r"cannot write to the folder .*file\. File exists\. Choose"):
+    with pytest.raises(BadInput, match=r"cannot write to the folder .*file: File exists\. Choose"):
         make_folder(tmp_path / "file")
     with pytest.raises(BadInput, match=r"Not a directory\. Choose another output folder"):
         make_folder(tmp_path / "file" / "below")

@@ -149,7 +149,7 @@ def test_many_problems_are_one_line_with_a_few_examples(tmp_path: Path) -> None:
     [
         ("", r"cannot read the annotations .* not JSON or was cut off"),
         ('{"images": [{"id": 1', r"cannot read the annotations .* cut off"),
-        ("[1, 2]", r"is not a COCO instances file\. it has no list 'images'\. Give a COCO"),
+        ("[1, 2]", r"is not a COCO instances file: it has no list 'images'\. Give a COCO"),
         ({"images": [], "categories": []}, r"it has no list 'annotations'"),
         ({"images": [], "annotations": [], "categories": [3]}, "is not an object"),
         ({"images": [], "annotations": [], "categories": []}, "lists no categories"),

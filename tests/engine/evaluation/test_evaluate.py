@@ -228,7 +228,7 @@ def test_an_unreadable_image_is_left_out_and_named(tmp_path: Path) -> None:
     assert result.images == 3 and result.figures["AP"] == pytest.approx(1.0)
     for image in images.iterdir():
         image.write_bytes(b"")
-    with pytest.raises(BadInput, match=r"no image in .* can be read\. the file is empty\."):
+    with pytest.raises(BadInput, match=r"no image in .* can be read: the file is empty\."):
         evaluate(detector, path, images)
 
 
@@ -290,7 +290,7 @@ def test_no_class_name_in_common(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as raised:
         evaluate(detector, path, images)
     assert str(raised.value) == (
-        "the model and the annotations share no class name. the model has cat, dog; the "
+        "the model and the annotations share no class name: the model has cat, dog; the "
         "annotations have disc, Square, ring. Give the model its names with `retinart export "
         "--classes FILE`."
     )

@@ -64,7 +64,7 @@ def test_no_readable_image_leaves_nothing(detector: Detector, tmp_path: Path) ->
     with pytest.raises(BadInput) as raised:
         _run(detector, tmp_path / "in", tmp_path / "out", csv=tmp_path / "r.csv")
     assert str(raised.value) == (
-        f"no image at {tmp_path / 'in'} can be read. a.jpg: the file is empty. "
+        f"no image at {tmp_path / 'in'} can be read: a.jpg: the file is empty. "
         "Give another folder, or copy them again."
     )
     assert files_below(tmp_path) == ["in/a.jpg"]
@@ -76,7 +76,7 @@ def test_a_file_that_is_neither_image_nor_video(detector: Detector, tmp_path: Pa
     with pytest.raises(BadInput) as raised:
         _run(detector, tmp_path / "notes.txt", tmp_path / "out")
     assert str(raised.value) == (
-        f"{tmp_path / 'notes.txt'} can be read neither as an image nor as a video. it is truncated "
+        f"{tmp_path / 'notes.txt'} can be read neither as an image nor as a video: it is truncated "
         "or no image format. Give an image, a video, a folder of images or an address."
     )
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
@@ -121,7 +121,7 @@ def test_a_video_without_a_frame(
     with pytest.raises(BadInput) as raised:
         _run(detector, path, tmp_path / "out")
     assert str(raised.value) == (
-        f"cannot decode the video {path}. it is empty, damaged, or of a format that OpenCV's "
+        f"cannot decode the video {path}: it is empty, damaged, or of a format that OpenCV's "
         "FFmpeg does not know. Play it with ffplay to see which, and convert it with ffmpeg -i IN "
         "OUT.mp4."
     )
@@ -132,7 +132,7 @@ def test_an_mp4_without_its_index(detector: Detector, tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4")
     data = path.read_bytes()
     path.write_bytes(data[: data.index(b"moov")])
-    with pytest.raises(BadInput, match=r"cannot decode the video .*v\.mp4\. it is empty, damaged"):
+    with pytest.raises(BadInput, match=r"cannot decode the video .*v\.mp4: it is empty, damaged"):
         _run(detector, path, tmp_path / "out")
     assert files_below(tmp_path) == ["v.mp4"]
 
@@ -147,7 +147,7 @@ def test_an_output_that_cannot_be_written(detector: Detector, tmp_path: Path, wh
     targets[key] = blocked if key == "out" else blocked / "r.txt"
     with pytest.raises(BadInput) as raised:
         _run(detector, folder, **targets)
-    assert str(raised.value).startswith(f"cannot write to the folder {blocked}. ")
+    assert str(raised.value).startswith(f"cannot write to the folder {blocked}: ")
     assert str(raised.value).endswith("Choose another output folder or change its permissions.")
     assert files_below(tmp_path) == ["file", "in/a.png"]
     assert (tmp_path / "file").read_text() == "mine"
@@ -161,7 +161,7 @@ def test_a_folder_in_the_place_of_an_output(detector: Detector, tmp_path: Path, 
     with pytest.raises(BadInput) as raised:
         _run(detector, source, tmp_path / "out", coco=tmp_path / "out" / "r.json")
     assert str(raised.value) == (
-        f"cannot write {tmp_path / 'out' / name}. it is a folder. Choose another name."
+        f"cannot write {tmp_path / 'out' / name}: it is a folder. Choose another name."
     )
     assert files_below(tmp_path) == ["clip.avi"]
 

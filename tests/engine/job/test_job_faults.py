@@ -148,7 +148,7 @@ def test_a_disk_that_fills_up(
     summary = _run(detector, str(write_video(tmp_path / "clip.mp4", frames=30)), out)
     assert summary.ended == "failed" and summary.frames == 7 and summary.incomplete
     assert str(summary.error) == (
-        f"the disk of {out} is full. 3.0 MiB are left, which ending the files may take. Make room, "
+        f"the disk of {out} is full: 3.0 MiB are left, which ending the files may take. Make room, "
         "or choose another folder with --out."
     )
     said = _whole(out, "clip.mp4")
@@ -299,7 +299,7 @@ def test_a_source_that_never_comes(retinart: Command, model_path: Path, tmp_path
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert f"retinart: nothing was received from {CLOSED}. cannot be opened. Check " in ran.stderr
+    assert f"retinart: nothing was received from {CLOSED}: cannot be opened. Check " in ran.stderr
     assert "secret" not in ran.stderr
     assert list(tmp_path.iterdir()) == []
 

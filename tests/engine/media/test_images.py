@@ -92,7 +92,7 @@ def test_truncated(tmp_path: Path, picture: Image, suffix: str, share: float) ->
     with pytest.raises(BadInput) as raised:
         read_image(path)
     assert str(raised.value) == (
-        f"cannot decode the image {path}. it is truncated or no image format. "
+        f"cannot decode the image {path}: it is truncated or no image format. "
         "Copy it again, or open it in a viewer to see what it is."
     )
 
@@ -103,7 +103,7 @@ def test_zero_bytes(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as raised:
         read_image(path)
     assert str(raised.value) == (
-        f"cannot read the image {path}. the file is empty. "
+        f"cannot read the image {path}: the file is empty. "
         "Copy it again, or open it in a viewer to see what it is."
     )
 
@@ -117,9 +117,9 @@ def test_no_image(tmp_path: Path, content: bytes) -> None:
 
 
 def test_missing_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"cannot read the image .*none\.png\. No such file"):
+    with pytest.raises(BadInput, match=r"cannot read the image .*none\.png: No such file"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(BadInput, match=r"cannot read the image .*\. Is a directory"):
+    with pytest.raises(BadInput, match=r"cannot read the image .*: Is a directory"):
         read_image(tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_another_dtype_says_what_to_pass(dtype: type[np.generic]) -> None:
     with pytest.raises(BadInput) as raised:
         as_bgr(np.zeros((4, 6, 3), dtype))
     assert str(raised.value) == (
-        f"the frame has dtype {np.dtype(dtype)}. detectors take 8-bit images and normalise them "
+        f"the frame has dtype {np.dtype(dtype)}: detectors take 8-bit images and normalise them "
         "themselves. Pass uint8 values from 0 to 255, not floats."
     )
 
@@ -217,10 +217,10 @@ def test_nothing_there(gallery: Path, source: str, why: str) -> None:
     (gallery / "sub/deep/empty").mkdir()
     with pytest.raises(BadInput) as raised:
         list_images(str(gallery / source))
-    assert str(raised.value).startswith(f"no images at {gallery / source}. {why}. Suffixes that")
+    assert str(raised.value).startswith(f"no images at {gallery / source}: {why}. Suffixes that")
     assert ".jpg" in str(raised.value)
 
 
 def test_a_pattern_that_is_no_glob(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"no images at .*|is not a glob\. Invalid pattern"):
+    with pytest.raises(BadInput, match=r"no images at .*|is not a glob: Invalid pattern"):
         list_images(str(tmp_path / "a**.png"))

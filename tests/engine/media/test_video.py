@@ -95,7 +95,7 @@ def test_frames_that_the_encoder_lost(tmp_path: Path) -> None:
             writer.write(np.zeros((*SIZE, 3), np.uint8))
         writer.written += 1
     assert str(raised.value) == (
-        f"the video {path} could not be written. of 4 frames 3 can be read back. See that the disk "
+        f"the video {path} could not be written: of 4 frames 3 can be read back. See that the disk "
         "is not full and that no limit on file sizes is in force."
     )
     assert list(tmp_path.iterdir()) == []
@@ -119,7 +119,7 @@ def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "BadInput: the video v.mp4 could not be written. of 40 frames 0 can be" in ran.stderr
+    assert "BadInput: the video v.mp4 could not be written: of 40 frames 0 can be" in ran.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,7 +128,7 @@ def test_paths_that_are_not_utf8(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
     with (
         pytest.raises(
-            BadInput, match=r"cannot open the video .*caf\\udce9/v\.mp4\. its path is not"
+            BadInput, match=r"cannot open the video .*caf\\udce9/v\.mp4: its path is not"
         ),
         VideoWriter(path.with_suffix("") / "v.mp4", fps=25, size=SIZE),
     ):

@@ -140,7 +140,7 @@ def test_an_exported_file_cut_anywhere(model_path: Path, tmp_path: Path) -> None
     rng = np.random.default_rng(2)
     for offset in (*rng.integers(1, len(data), 20), len(data) - 1, len(data) - 200):
         path.write_bytes(data[: int(offset)])
-        with pytest.raises(BadInput, match=r"is not a readable ONNX file\. it is truncated"):
+        with pytest.raises(BadInput, match=r"is not a readable ONNX file: it is truncated"):
             read_info(path)
 
 
@@ -150,7 +150,7 @@ def test_no_metadata_of_ours(tmp_path: Path, metadata: dict[str, str]) -> None:
     with pytest.raises(BadInput) as raised:
         read_info(path)
     assert str(raised.value) == (
-        f"{path} carries no metadata of retinart. it is not known which input, classes and "
+        f"{path} carries no metadata of retinart: it is not known which input, classes and "
         "thresholds it has, and guessing them gives wrong detections silently. "
         "Make the file again with `retinart export CHECKPOINT -o model.onnx`."
     )
@@ -169,7 +169,7 @@ def test_a_newer_schema(tmp_path: Path) -> None:
 def test_a_newer_variant() -> None:
     data = json.loads(_info().to_json())
     data["variant"]["rotated"] = True
-    with pytest.raises(BadInput, match=r"fields: rotated\. it was written by a newer vers"):
+    with pytest.raises(BadInput, match=r"fields rotated: it was written by a newer vers"):
         ModelInfo.from_json(json.dumps(data), "m.onnx")
 
 
@@ -218,7 +218,7 @@ def test_damaged_metadata(tmp_path: Path, damage: Any) -> None:
 def test_a_variant_without_a_required_field() -> None:
     data = json.loads(_info().to_json())
     del data["variant"]["num_classes"]
-    with pytest.raises(BadInput, match=r"variant record is incomplete\..*num_classes"):
+    with pytest.raises(BadInput, match=r"variant record is incomplete: .*num_classes"):
         ModelInfo.from_json(json.dumps(data), "m.onnx")
 
 
@@ -226,7 +226,7 @@ def test_a_name_for_each_class() -> None:
     with pytest.raises(BadInput) as raised:
         _info(classes=("disc", "square"))
     assert str(raised.value) == (
-        "model has 2 class names. its network has 3 classes. "
+        "model has 2 class names: its network has 3 classes. "
         "Export it again with one name for each class."
     )
 
