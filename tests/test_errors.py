@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "train", "export", "calib", "benchmarks", "src")
 FAMILY = {"RetinartError", "BadInput", "CheckFailed", "MissingDependency"}
 COMMANDS = ("retinart export", "pip install")
+STARTERS = {"A", "An", "It", "Its", "No", "The", "There", "They", "This"}  # names stay as they are
 
 
 def _errors(text: str) -> list[ast.Call]:
@@ -51,6 +52,8 @@ def _faults(call: ast.Call) -> Iterator[str]:
         yield "say what to do: fix=..."
     elif not parts["fix"].startswith("{}") and not parts["fix"][:1].isupper():
         yield f"begin fix with a capital letter: {parts['fix']!r}"
+    if parts.get("why", "").split(" ")[0] in STARTERS:
+        yield f"begin why in lower case, for it follows a colon: {parts['why']!r}"
     if what != "{}" and " " not in what.strip():
         yield f"write a sentence: {what!r}"
     for text in (what, *parts.values()):
@@ -81,7 +84,8 @@ def test_every_error_keeps_the_house_rule() -> None:
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ("'a is bad', why='It is', fix='Do c'", ""),
+        ("'a is bad', why='it is', fix='Do c'", ""),
+        ("'a is bad', why='It is', fix='Do c'", "begin why in lower case"),
         ("f'{a} is bad', fix=f'{c}'", ""),
         ("what, fix='Type `retinart export`'", ""),
         ("fix='Do c'", "one positional argument"),
@@ -94,7 +98,7 @@ def test_every_error_keeps_the_house_rule() -> None:
         ("'bad', fix='Do c'", "write a sentence: 'bad'"),
         ("'a is bad ', fix='Do c'", "remove the space"),
         ("'a is ' + f'bad {b}', why='b\\nc', fix='Do c'", "write one line"),
-        ("'a is bad', why='It is.', fix='Do c'", "leave the full stop"),
+        ("'a is bad', why='it is.', fix='Do c'", "leave the full stop"),
         ("'a is bad', fix='Use retinart export'", "backquotes"),
         ("'a is bad', fix='Use pip install retinart'", "backquotes"),
     ],
