@@ -1,4 +1,4 @@
-"""An HTML page on a calibration: accuracy, sensitivity by layer, ranges; one file, no network."""
+"""An HTML page about a calibration: accuracy, sensitivity by layer, ranges."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from retinart.calib.record import CalibrationRecord
-from retinart.calib.tables import FIGURES
-from retinart.engine.common.html_page import COLORS, load_matplotlib, svg, table, write_page
-from retinart.engine.evaluation.evaluate import points
+from retinart.calib.tables import accuracy_table, sensitivity_table
+from retinart.engine.common.html_page import (
+    COLORS,
+    details,
+    load_matplotlib,
+    paragraphs,
+    svg,
+    write_page,
+)
 
 _COLUMNS = 4  # histograms side by side
-_BARS = 128  # of a histogram; it is kept finer
+_BARS = 128  # of a histogram, which has more bins
 _BAR, _MARK = COLORS[:2]
 
 
@@ -23,7 +29,7 @@ def write_report(path: Path, name: str, record: CalibrationRecord) -> None:
     Args:
         path: the HTML file.
         name: of the model.
-        record: what is shown.
+        record: of the calibration.
     """
     kept = ", ".join(record.kept_float) or "none"
     parts = [
@@ -32,47 +38,23 @@ def write_report(path: Path, name: str, record: CalibrationRecord) -> None:
         f"<br><code>network {record.network_sha256}<br>images {record.images_sha256}</code></p>",
     ]
     if record.accuracy:
-        parts += ["<h2>Accuracy</h2>", _accuracy(record)]
+        table = accuracy_table(record.accuracy)
+        parts += ["<h2>Accuracy</h2>", table.html(), *paragraphs(table.notes)]
     if record.sensitivity:
-        parts += ["<h2>Sensitivity</h2>", _SENSITIVITY, _bars(record), _layers(record)]
+        layers = details("As a table", [sensitivity_table(record).html()])
+        parts += ["<h2>Sensitivity</h2>", _SENSITIVITY, _bars(record), layers]
     parts += ["<h2>Ranges</h2>", _RANGES, _histograms(record)]
     write_page(path, f"INT8 calibration of {name}", parts)
 
 
 _SENSITIVITY = (
-    "<p>Each layer alone in INT8, all others in FP32: the noise that it brings to the raw outputs, "
-    "as a share of what they say (root of mean squared difference over variance).</p>"
+    "<p>Each layer alone in INT8, all others in FP32: the noise at the raw outputs, as a share of "
+    "the signal (root of the mean squared difference over the variance).</p>"
 )
 _RANGES = (
-    "<p>Magnitudes of every quantized tensor, zeros left out, on a logarithmic scale. Red is the "
-    "threshold: what lies beyond it is clipped.</p>"
+    "<p>Magnitudes of every quantized tensor, zeros left out, on a logarithmic scale. The red line "
+    "is the threshold: values beyond it are clipped.</p>"
 )
-
-
-def _accuracy(record: CalibrationRecord) -> str:
-    columns = record.accuracy
-    first = next(iter(columns.values()))
-    rows = [[name, *(points(a.figures[name]) for a in columns.values())] for name in FIGURES]
-    rows += [
-        [name, *(points(a.per_class[name]) for a in columns.values())] for name in first.per_class
-    ]
-    where = ", ".join(f"{name.upper()} on {a.runtime}" for name, a in columns.items())
-    return (
-        table(["", *(name.upper() for name in columns)], rows)
-        + f"<p>AP in points over {first.images} images; {html.escape(where)}.</p>"
-    )
-
-
-def _layers(record: CalibrationRecord) -> str:
-    rows = [
-        [name, f"{error:.4f}", "float" if name in record.kept_float else "INT8"]
-        for name, error in record.sensitivity.items()
-    ]
-    return (
-        "<details><summary>As a table</summary>"
-        + table(["layer", "noise/signal", "in the file"], rows)
-        + "</details>"
-    )
 
 
 def _bars(record: CalibrationRecord) -> str:

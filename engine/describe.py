@@ -8,6 +8,7 @@ from typing import Any
 
 from retinart.engine.common.cpu import instruction_sets, int8_text
 from retinart.engine.common.files import sha256
+from retinart.engine.common.table import Table
 from retinart.engine.model.info import INPUT, ModelInfo, read_info
 from retinart.engine.tensorrt.engine_file import EngineInfo, is_engine, read_engine_info
 
@@ -51,8 +52,7 @@ def describe_table(path: Path) -> str:
         rows.append(("on this CPU", int8_text(instruction_sets())))
     rows += [(f"  {k}", str(v)) for k, v in info.variant.to_dict().items() if k != "source"]
     rows += [(k, _plain(v)) for k, v in info.provenance.items()]
-    width = max(len(key) for key, _ in rows)
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
+    return Table(rows=rows, words=2).text()
 
 
 def _engine_rows(engine: EngineInfo) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from importlib import metadata
 
 from retinart.engine.common.cpu import VNNI, cpu_name, instruction_sets, int8_text
 from retinart.engine.common.cpu_budget import cpu_budget
+from retinart.engine.common.table import Table
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import RetinartError
 from retinart.engine.runtime.openvino_runner import has_bf16
@@ -108,14 +109,13 @@ def _asked(question: Callable[[], bool]) -> bool:
 
 def table(parts: list[Part]) -> str:
     """The parts as text, with the machine in the first line."""
-    width = max(len(p.name) for p in parts)
-    lines = [
-        f"Python {platform.python_version()} on {platform.platform()}",
-        f"{cpu_name()}: {' '.join(sorted(instruction_sets()))}",
-        f"CPU time: {cpu_budget()}",
+    rows = [
+        (p.name, p.version or "missing", p.purpose + (f"  ->  {p.command}" if p.command else ""))
+        for p in parts
     ]
-    for p in parts:
-        state = p.version or "missing"
-        line = f"{p.name:<{width}}  {state:<12}  {p.purpose}"
-        lines.append(line + (f"  ->  {p.command}" if p.command else ""))
-    return "\n".join(lines)
+    return (
+        f"Python {platform.python_version()} on {platform.platform()}\n"
+        f"{cpu_name()}: {' '.join(sorted(instruction_sets()))}\n"
+        f"CPU time: {cpu_budget()}\n"
+        f"{Table(rows=rows, words=3).text()}"
+    )

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from retinart.engine.common.table import Table
 from retinart.engine.common.timing import PARTS_OF_INFER, StageClock, StageName
 
 _LOWEST = 1e-3  # ms
@@ -81,12 +82,13 @@ def table(stages: Mapping[StageName, Times], seconds: float) -> str:
 
     `busy` is the share of `seconds` that a stage was at work, above 1 where it had several steps.
     """
-    lines = [f"{'stage':<16}{'count':>7}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'busy':>8}"]
+    rows = []
     for name, t in stages.items():
-        values = "".join(f"{t.percentile(p):>10.2f}" for p in PERCENTILES)
         busy = t.total_ms / 1000 / seconds if seconds else 0.0
-        lines.append(f"{name:<16}{t.count:>7}{values}{busy:>8.1%}")
-    return "\n".join(lines)
+        values = (f"{t.percentile(p):.2f}" for p in PERCENTILES)
+        rows.append((name, t.count, *values, f"{busy:.1%}"))
+    head = ("stage", "count", *(f"p{p} ms" for p in PERCENTILES), "busy")
+    return Table(head=head, rows=rows).text()
 
 
 def _ms(value: float) -> float:

@@ -13,22 +13,22 @@ from retinart.benchmarks.curve.run import name
 from retinart.benchmarks.latency.report import (
     environment,
     folded,
-    paragraphs,
     why_no_report,
     write_csv,
 )
-from retinart.benchmarks.latency.tables import Table, about_peers, estimate, noise_text, peaks_text
+from retinart.benchmarks.latency.tables import about_peers, estimate, noise_text, peaks_text
 from retinart.engine.common.files import atomic_path
 from retinart.engine.common.html_page import (
     COLORS,
     INK,
     load_matplotlib,
     paint,
+    paragraphs,
     svg,
     svg_text,
-    table,
     write_page,
 )
+from retinart.engine.common.table import Table
 
 _MARKERS = "osD^vP"
 _APART = (24, 13)  # pixels between labels, across and along, so that neither hides the other
@@ -205,7 +205,7 @@ def _parts(curve: dict[str, Any]) -> list[str]:
     points, timings = _points(curve), curve.get("timings", [])
     against = []
     for found in _against_peers(curve):
-        against += [f"<h2>{html.escape(found.title)}</h2>", table(found.head, found.rows)]
+        against += [f"<h2>{html.escape(found.title)}</h2>", found.html()]
         against += paragraphs(found.notes)
     return [
         f"<p>{html.escape(curve['what'])}; AP over {curve['images']} images.</p>",
@@ -217,7 +217,7 @@ def _parts(curve: dict[str, Any]) -> list[str]:
         "and better in one of the two. The paper's points are of another GPU and other images, so "
         "only the shapes compare.</p>",
         "<h2>Points</h2>",
-        table(points.head, points.rows),
+        points.html(),
         "<p>Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in the time "
         "of infer, over what the machine did in a large matrix product in the same precision"
         f"{_peaks(timings)}.</p>",
@@ -225,7 +225,7 @@ def _parts(curve: dict[str, Any]) -> list[str]:
         *_each_timing(timings),
         "<h2>The paper's figures</h2><p>Lin et al. 2017, on COCO test-dev and an M40. The other "
         "detectors of Figure 2 are recalled from the paper and were not looked up.</p>",
-        table(["", "AP", "ms", "from"], paper),
+        Table(head=["", "AP", "ms", "from"], rows=paper).html(),
         environment(curve),
     ]
 

@@ -10,14 +10,21 @@ from typing import Any
 from retinart.benchmarks.latency.report import (
     environment,
     folded,
-    paragraphs,
     why_no_report,
     write_csv,
 )
-from retinart.benchmarks.latency.tables import Table, peaks_text
+from retinart.benchmarks.latency.tables import peaks_text
 from retinart.benchmarks.timing import statistics
 from retinart.engine.common.files import atomic_path
-from retinart.engine.common.html_page import COLORS, INK, load_matplotlib, svg, table, write_page
+from retinart.engine.common.html_page import (
+    COLORS,
+    INK,
+    load_matplotlib,
+    paragraphs,
+    svg,
+    write_page,
+)
+from retinart.engine.common.table import Table
 
 _STAGES = ("decode", "resize", "infer", "nms", "results")
 
@@ -149,7 +156,7 @@ def _parts(result: dict[str, Any]) -> list[str]:
     parts = paragraphs([" ".join(_intro(result)), *_verdict(result)])
     parts.append(svg(_draw(result)))
     for found in _tables(result):
-        parts += [f"<h2>{html.escape(found.title)}</h2>", table(found.head, found.rows)]
+        parts += [f"<h2>{html.escape(found.title)}</h2>", found.html()]
         parts += paragraphs(found.notes)
     if timings := result.get("timings"):
         parts.append(

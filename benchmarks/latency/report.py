@@ -19,11 +19,11 @@ from retinart.engine.common.html_page import (
     COLORS,
     details,
     load_matplotlib,
+    paragraphs,
     svg,
-    table,
-    text_table,
     write_page,
 )
+from retinart.engine.common.table import Table
 from retinart.engine.errors import MissingDependency
 
 FIGURES = (
@@ -84,17 +84,12 @@ def environment(result: dict[str, Any]) -> str:
     return (
         "<h2>To reproduce it</h2>"
         f"<p><code>{html.escape(result['command'])}</code></p>"
-        f"<h2>Environment</h2>{text_table(rows)}"
+        f"<h2>Environment</h2>{Table(rows=rows).html()}"
     )
 
 
 def _words(fields: dict[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in fields.items())
-
-
-def paragraphs(sentences: Sequence[str]) -> list[str]:
-    """HTML: plain text, a paragraph each."""
-    return [f"<p>{html.escape(sentence)}</p>" for sentence in sentences]
 
 
 def found(result: dict[str, Any], heading: str = "h2") -> list[str]:
@@ -110,7 +105,7 @@ def found(result: dict[str, Any], heading: str = "h2") -> list[str]:
         parts.append(f"<{heading}>{html.escape(each.title)}</{heading}>")
         if each.title == "Stages":
             parts.append(_bars(rows))
-        parts += [table(each.head, each.rows), *paragraphs(each.notes)]
+        parts += [each.html(), *paragraphs(each.notes)]
     return [
         *parts,
         f"<{heading}>Latency</{heading}><p>Milliseconds of every run, each model on its own scale. "
@@ -150,9 +145,10 @@ def _comparison(comparison: dict[str, Any]) -> list[str]:
         for row in comparison["ratios"]
     ]
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in comparison["differences"])
+    head = ["model", "stage", "old p50 ms", "new p50 ms", "new / old (95%)", ""]
     return [
         "<h2>Against an older benchmark</h2>",
-        table(["model", "stage", "old p50 ms", "new p50 ms", "new / old (95%)", ""], rows),
+        Table(head=head, rows=rows).html(),
         f"<p>SLOWER: the whole interval is above {comparison['max_ratio']:g}.</p>",
         f"<p>Not as it was:</p><ul>{lines}</ul>" if lines else "",
     ]

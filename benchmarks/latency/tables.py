@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from retinart.benchmarks.timing import statistics
 from retinart.benchmarks.timing.turns import PERCENTILES, STAGES
+from retinart.engine.common.table import Table
 
 _MS = "ms p50 / p90 / p99"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of plain text.
-
-    Attributes:
-        notes: sentences below it.
-    """
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-
-    def markdown(self) -> str:
-        """Its lines, without title and notes."""
-        lines = [self.head, ["---"] * len(self.head), *self.rows]
-        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def report(result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""One HTML file that needs no network: tables, and figures as SVG that follow light and dark."""
+"""An HTML page in one file that needs no network. Its figures are SVG in the text's colour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from retinart.engine.common.files import atomic_path
 from retinart.engine.errors import MissingDependency
 
-INK = "#808080"  # of axes and text; in a page it becomes the text's own colour
+INK = "#808080"  # of axes and text; a page replaces it by the colour of its text
 COLORS = ("#3b7dd8", "#d8433b", "#2e9e5b", "#a05bc8", "#c9870a", "#1f9aa8", "#c2478f", "#7a7f2a")
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -38,7 +38,7 @@ def load_matplotlib() -> Any:
     """The module matplotlib.figure.
 
     Raises:
-        MissingDependency: it is not installed.
+        MissingDependency: matplotlib is not installed.
     """
     try:
         import matplotlib.figure
@@ -66,34 +66,20 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """A table of words without a head, as HTML; its last column wraps."""
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f'<table class="text"><tbody>{body}</tbody></table>'
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text, as HTML; where it is too wide, it scrolls behind its first column."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    head_line = line(head, "th")
-    return f'<div class="wide"><table><thead>{head_line}</thead><tbody>{body}</tbody></table></div>'
+def paragraphs(sentences: Sequence[str]) -> list[str]:
+    """HTML: a paragraph for each piece of plain text."""
+    return [f"<p>{html.escape(sentence)}</p>" for sentence in sentences]
 
 
 def details(title: str, parts: Sequence[str]) -> str:
-    """Parts behind a line of plain text that opens them, as HTML."""
+    """HTML: a line of plain text that unfolds the parts below it."""
     return f"<details><summary>{html.escape(title)}</summary>{''.join(parts)}</details>"
 
 
 def svg(figure: Any) -> str:
-    """A figure of matplotlib as HTML, without a background, so that it takes the page's.
+    """HTML: a figure of matplotlib on the page's own background.
 
-    Its ids are its own: a browser does not find what another figure, folded away, has by that id.
+    The ids get a prefix, because browsers do not resolve references into a collapsed <details>.
     """
     content = svg_text(figure)
     content = content[content.index("<svg") :].replace(INK, "currentColor")
@@ -103,7 +89,7 @@ def svg(figure: Any) -> str:
 
 
 def svg_text(figure: Any) -> str:
-    """A figure of matplotlib as the text of an SVG file, in a grey that any background bears."""
+    """The text of an SVG file of a matplotlib figure, in a grey that fits any background."""
     import matplotlib
 
     paint(figure, INK)
@@ -116,7 +102,7 @@ def svg_text(figure: Any) -> str:
 
 
 def paint(figure: Any, ink: str) -> None:
-    """Give axes, ticks, titles and legends of a figure one colour."""
+    """Give the axes, ticks, titles and legends of a figure one colour."""
     for axes in figure.axes:
         axes.set_facecolor("none")
         axes.tick_params(which="both", colors=ink)

@@ -57,25 +57,6 @@ class StageClock:
         """Add a duration to a stage."""
         self.ms.setdefault(stage, []).append(1000 * seconds)
 
-    def rows(self) -> list[tuple[StageName, int, float, float, float]]:
-        """For each stage (stage, count, median ms, 95th percentile ms, share of the total)."""
-        total = sum(sum(v) for v in self.ms.values()) or 1.0
-        return [
-            (
-                stage,
-                len(v),
-                float(np.median(v)),
-                float(np.percentile(v, 95)),
-                sum(v) / total,
-            )
-            for stage, v in self.ms.items()
-        ]
-
-    def table(self) -> str:
-        """The rows as text."""
-        lines = [f"{'stage':<10}{'count':>7}{'p50 ms':>10}{'p95 ms':>10}{'share':>8}"]
-        lines += [
-            f"{stage:<10}{count:>7}{p50:>10.2f}{p95:>10.2f}{share:>8.1%}"
-            for stage, count, p50, p95, share in self.rows()
-        ]
-        return "\n".join(lines)
+    def medians(self) -> dict[StageName, float]:
+        """The median of each stage, in milliseconds."""
+        return {stage: float(np.median(values)) for stage, values in self.ms.items()}

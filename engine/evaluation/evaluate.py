@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from retinart.engine.common.progress import Progress
+from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, MissingDependency
@@ -55,7 +56,7 @@ class Evaluation:
             "images": self.images,
             "problems": list(self.problems),
             "skipped": [[str(path), why] for path, why in self.skipped],
-            "ms_per_image": {row[0]: round(row[2], 3) for row in self.clock.rows()},
+            "ms_per_image": {stage: round(ms, 3) for stage, ms in self.clock.medians().items()},
         }
 
 
@@ -192,15 +193,16 @@ def _pycocotools() -> tuple[Any, Any]:
 
 def points(value: float | None) -> str:
     """A share of 1 as points of 100, or a dash."""
-    return "    -" if value is None else f"{100 * value:5.1f}"
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def table(evaluation: Evaluation) -> str:
     """The figures for people, in AP points (0 to 100)."""
-    lines = [f"{name:<10} {points(value)}" for name, value in evaluation.figures.items()]
-    lines.append(f"AP by class ({evaluation.images} images)")
-    lines += [f"  {points(v)}  {name}" for name, v in evaluation.per_class.items()]
-    return "\n".join(lines)
+    figures, classes = (
+        Table(rows=[(name, points(value)) for name, value in values.items()]).text()
+        for values in (evaluation.figures, evaluation.per_class)
+    )
+    return f"{figures}\n\nAP by class ({evaluation.images} images)\n{classes}"
 
 
 def _categories(

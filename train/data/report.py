@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retinart.engine.common.table import Table
 from retinart.engine.evaluation.coco import CocoDataset
 from retinart.engine.model.variant import Variant
 from retinart.train.data.batches import training_rule
@@ -108,32 +109,38 @@ def best_anchor_iou(boxes: Floats, variant: Variant, size: tuple[int, int]) -> F
 
 def table(report: Mapping[str, Any]) -> str:
     """The report for people."""
-    total = report["boxes"]
-    width = max(len(entry["name"]) for entry in report["classes"])
-    lines = [f"{'class':<{width}}{'boxes':>9}{'images':>9}{'covered':>9}"]
-    for entry in sorted(report["classes"], key=lambda entry: -entry["boxes"]):
-        covered = _percent(entry["covered"])
-        lines.append(f"{entry['name']:<{width}}{entry['boxes']:>9}{entry['images']:>9}{covered:>9}")
-    lines.append("")
-    anchors = report["anchors"]
-    lines.append(f"{'size':<{width}}{'boxes':>9}{'share':>9}{'covered':>9}")
-    for name, count in report["sizes"].items():
-        covered = _percent(anchors["covered_by_size"][name])
-        lines.append(f"{name:<{width}}{count:>9}{_percent(count / total):>9}{covered:>9}")
-    height, wide = anchors["input"]
-    lines += [
-        "",
-        f"{'':<24}" + "".join(f"{name:>8}" for name in report["side"]),
-        _row("side, px of the image", report["side"]),
-        _row(f"side, px at {height}x{wide}", report["side_at_input"]),
-        _row("height over width", report["height_over_width"]),
-        "",
+    total, anchors = report["boxes"], report["anchors"]
+    height, width = anchors["input"]
+    classes = Table(
+        head=("class", "boxes", "images", "covered"),
+        rows=[
+            (entry["name"], entry["boxes"], entry["images"], _percent(entry["covered"]))
+            for entry in sorted(report["classes"], key=lambda entry: -entry["boxes"])
+        ],
+    )
+    covered = anchors["covered_by_size"]
+    sizes = Table(
+        head=("size", "boxes", "share", "covered"),
+        rows=[
+            (name, count, _percent(count / total), _percent(covered[name]))
+            for name, count in report["sizes"].items()
+        ],
+    )
+    sides = Table(
+        head=("", *report["side"]),
+        rows=[
+            _row("side, px of the image", report["side"]),
+            _row(f"side, px at {height}x{width}", report["side_at_input"]),
+            _row("height over width", report["height_over_width"]),
+        ],
+    )
+    return (
+        f"{classes.text()}\n\n{sizes.text()}\n\n{sides.text()}\n\n"
         f"{_percent(anchors['covered'])} of the boxes have an anchor of {anchors['backbone']} at "
-        f"{height}x{wide} with an IoU of {COVERED} or more; the mean of the best is "
+        f"{height}x{width} with an IoU of {COVERED} or more; the mean of the best is "
         f"{anchors['mean_best_iou']:.2f}; the smallest anchor's side is "
-        f"{anchors['smallest_side']:g} px",
-    ]
-    return "\n".join(lines)
+        f"{anchors['smallest_side']:g} px"
+    )
 
 
 def _at_input(dataset: CocoDataset, variant: Variant, size: tuple[int, int]) -> Sequence[Floats]:
@@ -171,7 +178,5 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}%"
 
 
-def _row(name: str, values: Mapping[str, float]) -> str:
-    return f"{name:<24}" + "".join(
-        f"{v:>8.1f}" if v >= 10 else f"{v:>8.2f}" for v in values.values()
-    )
+def _row(name: str, values: Mapping[str, float]) -> tuple[str, ...]:
+    return name, *(f"{v:.1f}" if v >= 10 else f"{v:.2f}" for v in values.values())

@@ -84,9 +84,10 @@ def _calibrate(args: argparse.Namespace) -> int:
     )
     report = calibrate(args.model, args.out, settings)
     record = report.record
-    for text in (sensitivity_table(record), accuracy_table(record.accuracy)):
-        if text:
-            print(f"{text}\n", file=sys.stderr)
+    tables = [sensitivity_table(record, most=10)] if record.sensitivity else []
+    tables += [accuracy_table(record.accuracy)] if record.accuracy else []
+    for table in tables:
+        print("\n".join([table.text(), *table.notes]), end="\n\n", file=sys.stderr)
     for layer in record.kept_float:
         print(f"in float: {layer}", file=sys.stderr)
     print(

@@ -1,0 +1,68 @@
+"""One table: as text for a terminal, as Markdown, as HTML and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of cells under a head.
+
+    Attributes:
+        rows: cells, each shown as `str` shows it.
+        head: names of the columns; empty for a list of names and values.
+        words: number of columns, from the first, whose cells are words. Text puts words at the left
+            of a column and numbers at its right.
+        title: for the heading above it.
+        notes: sentences for the text below it.
+    """
+
+    rows: Sequence[Sequence[object]]
+    head: Sequence[str] = ()
+    words: int = 1
+    title: str = ""
+    notes: Sequence[str] = ()
+
+    def text(self) -> str:
+        """Columns two spaces apart."""
+        lines = [[str(cell) for cell in row] for row in self._lines()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if i < self.words else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+    def markdown(self) -> str:
+        """A table of Markdown, which has to have a head."""
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
+
+    def html(self) -> str:
+        """A table of HTML. A wide one scrolls, and its first column stays in view."""
+        body = "".join(_row(cells, "td") for cells in self.rows)
+        if not self.head:
+            return f'<table class="text"><tbody>{body}</tbody></table>'
+        head = _row(self.head, "th")
+        return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+
+    def csv(self) -> str:
+        """Comma-separated values. None is an empty cell, and numbers keep all their digits."""
+        text = io.StringIO()
+        csv.writer(text).writerows(self._lines())
+        return text.getvalue()
+
+    def _lines(self) -> list[Sequence[object]]:
+        return [self.head, *self.rows] if self.head else list(self.rows)
+
+
+def _row(cells: Sequence[object], tag: str) -> str:
+    inner = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
+    return f"<tr>{inner}</tr>"

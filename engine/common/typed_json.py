@@ -1,0 +1,132 @@
+"""Frozen dataclasses as JSON with a schema number, and back with the type of every field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from retinart.engine.common.files import atomic_path
+from retinart.engine.errors import BadInput
+
+T = TypeVar("T")
+KEY = "schema"  # the number stands under it
+_NAMES = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
+
+
+def to_json(record: Any, schema: int) -> dict[str, Any]:
+    """The schema's number and a record's fields, in types that `json.dumps` knows."""
+    return {KEY: schema, **dataclasses.asdict(record)}
+
+
+def from_json(kind: type[T], data: object, name: str, *, schema: int, fix: str) -> T:
+    """The record that `to_json` gave.
+
+    Args:
+        kind: the dataclass. Its fields may be numbers, text, literals, paths, optional values,
+            tuples, mappings by name, and other dataclasses.
+        data: what `json.loads` returned.
+        name: of the file, for errors.
+        schema: the number that this version reads.
+        fix: what the user can do when the file is older or damaged.
+
+    Raises:
+        BadInput: the file has another number or none, or a field is missing or of another type.
+    """
+    if not isinstance(data, dict) or type(data.get(KEY)) is not int:
+        raise BadInput(
+            f"{name} has no schema number",
+            why=f"this version reads schema {schema}, and files of version 0.1 have no number",
+            fix=fix,
+        )
+    if data[KEY] != schema:
+        raise BadInput(
+            f"{name} has schema {data[KEY]}, and this version reads schema {schema}",
+            fix="Upgrade retinart" if data[KEY] > schema else fix,
+        )
+    try:
+        return kind(**_fields(kind, {k: v for k, v in data.items() if k != KEY}, ""))
+    except _WrongField as error:
+        raise BadInput(f"{name} is damaged", why=str(error), fix=fix) from error
+
+
+def write_json(path: Path, record: Any, schema: int) -> None:
+    """Write a record; the file has its name once it is whole."""
+    text = json.dumps(to_json(record, schema), indent=1)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(kind: type[T], path: Path, *, schema: int, fix: str) -> T:
+    """The record that `write_json` wrote.
+
+    Raises:
+        BadInput: as `from_json`, or the file cannot be read, or holds no JSON.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}", why=error.strerror or str(error), fix=fix) from error
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON", why=str(error), fix=fix) from error
+    return from_json(kind, data, str(path), schema=schema, fix=fix)
+
+
+class _WrongField(Exception):
+    pass
+
+
+def _fields(kind: Any, data: object, prefix: str) -> dict[str, Any]:
+    """A dataclass's fields with their values."""
+    if not isinstance(data, dict):
+        raise _wrong(prefix.rstrip("."), "an object", data)
+    hints, values = get_type_hints(kind), dict[str, Any]()
+    for field in dataclasses.fields(kind):
+        if field.name in data:
+            values[field.name] = _value(hints[field.name], data[field.name], prefix + field.name)
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            raise _WrongField(f"the field {prefix}{field.name} is missing")
+    for name in sorted(data.keys() - values.keys()):
+        raise _WrongField(f"the field {prefix}{name} is not known")
+    return values
+
+
+def _value(kind: Any, value: Any, field: str) -> Any:
+    """A value as its field's type has it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return kind(**_fields(kind, value, f"{field}."))
+    if origin in (Union, types.UnionType):
+        (some,) = (part for part in inner if part is not type(None))
+        return None if value is None else _value(some, value, field)
+    if origin is Literal:
+        if value not in inner:
+            raise _wrong(field, f"one of {', '.join(map(str, inner))}", value)
+        return value
+    if origin in (tuple, Sequence):
+        kinds = inner if origin is tuple and ... not in inner else None
+        if not isinstance(value, list) or (kinds is not None and len(kinds) != len(value)):
+            raise _wrong(field, f"a list of {len(kinds)}" if kinds else "a list", value)
+        each = enumerate(zip(kinds or inner[:1] * len(value), value, strict=True))
+        return tuple(_value(k, v, f"{field}[{i}]") for i, (k, v) in each)
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            raise _wrong(field, "an object", value)
+        return {key: _value(inner[1], v, f"{field}.{key}") for key, v in value.items()}
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    allowed = (int, float) if kind is float else (kind,)
+    if type(value) not in allowed:
+        raise _wrong(field, _NAMES.get(kind, kind.__name__), value)
+    return value
+
+
+def _wrong(field: str, wanted: str, value: object) -> _WrongField:
+    shown = json.dumps(value, default=str)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return _WrongField(f"the field {field} has to be {wanted}, and is {shown}")
