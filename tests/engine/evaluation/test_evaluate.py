@@ -105,7 +105,7 @@ def test_perfect_detections(tmp_path: Path) -> None:
     assert result.problems == ("instances.json: 4 images (0 without objects), 12 boxes, 3 classes",)
     text = table(result)
     assert "AP         100.0" in text and "AP by class (4 images)" in text
-    assert "  100.0  Square" in text
+    assert "Square  100.0" in text
 
 
 def test_no_detections(tmp_path: Path) -> None:
