@@ -1,4 +1,4 @@
-# `make help` lists the targets. Each of them makes .venv first when there is none.
+# `make help` lists the targets. Each target makes .venv first if it is missing.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -16,7 +16,7 @@ help:  ## this list
 
 setup: $(STAMP)  ## make .venv and install retinart and its tools in it
 
-demo: $(STAMP)  ## export the small model that is shipped, evaluate it, run it over a video
+demo: $(STAMP)  ## export the shipped model, evaluate it, run it over a video
 	$(BIN)/python -m retinart demo --out runs/demo
 
 test: $(STAMP)  ## run the tests
@@ -29,18 +29,18 @@ lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(STAMP)  ## let ruff mend what it can
+format: $(STAMP)  ## let ruff fix rules and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 types: $(STAMP)  ## mypy --strict over every Python file
 	@.ci/types $(BIN)/mypy
 
-clean:  ## remove what was made: .venv, build, caches, runs
+clean:  ## remove .venv, build, caches, runs
 	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Touched last, so that an install that failed is tried again, and one that went well is not.
+# Touched last: a failed install is repeated, a good one is not.
 $(STAMP): pyproject.toml constraints.txt
 	@.ci/venv "$(PYTHON)" $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"

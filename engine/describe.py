@@ -1,4 +1,4 @@
-"""What a model file is, for people and for machines."""
+"""Describe a model file, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retinart.engine.tensorrt.engine_file import EngineInfo, is_engine, read_eng
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Everything that an exported file says of itself, as plain JSON types.
+    """All metadata of an exported file or an engine, as plain JSON types.
 
     Raises:
         BadInput: see `read_info`.
@@ -29,7 +29,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def describe_table(path: Path) -> str:
-    """The same in a table of two columns."""
+    """The metadata as a text table of two columns."""
     engine = read_engine_info(path) if is_engine(path) else None
     info = engine.model if engine else read_info(path)
     rows = [
@@ -68,7 +68,7 @@ def _engine_rows(engine: EngineInfo) -> list[tuple[str, str]]:
     ]
     rows = [
         ("engine of", f"{engine.runtime} {engine.version}"),
-        ("built on", on if engine.gpu else "no GPU, for those from Ampere on"),
+        ("built on", on if engine.gpu else "a CPU, for GPUs from Ampere on"),
         ("frames", f"{frames} (batch, height, width): smallest, optimal, largest"),
         ("NMS", engine.nms),
         ("rebuild with", engine.rebuild),

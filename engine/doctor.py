@@ -1,4 +1,4 @@
-"""What is installed here, what each missing piece would add, and the command that adds it."""
+"""List what is installed, what each missing part would add, and the command that adds it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retinart.engine.errors import RetinartError
 from retinart.engine.runtime.openvino_runner import has_bf16
 from retinart.engine.runtime.saturation import saturates
 
-# distribution names that provide it, the extra of retinart, what it is for
+# For each part: the distributions that provide it, its extra of retinart, its purpose
 _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("numpy",), "", "everything"),
     (("opencv-python", "opencv-python-headless"), "", "images and video"),
@@ -25,10 +25,10 @@ _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("onnx",), "export", "writing ONNX files"),
     (("pycocotools",), "eval", "COCO accuracy: retinart eval"),
     (("av",), "stream", "network streams that change their size"),
-    (("trackers",), "track", "ids through the frames: retinart detect --track"),
-    (("supervision",), "track", "what trackers are handed"),
-    (("matplotlib",), "report", "plots in reports and of training"),
-    (("tensorboard",), "train", "a training's curves in TensorBoard"),
+    (("trackers",), "track", "object ids across frames: retinart detect --track"),
+    (("supervision",), "track", "the detections that trackers reads"),
+    (("matplotlib",), "report", "plots of reports and trainings"),
+    (("tensorboard",), "train", "training curves in TensorBoard"),
     (("tensorrt-rtx-cu13", "tensorrt-rtx"), "tensorrt-rtx", "building engines on a CPU"),
     (("tensorrt",), "tensorrt", "TensorRT engines on NVIDIA GPUs"),
     (("pycuda",), "tensorrt", "buffers for TensorRT engines"),
@@ -37,13 +37,13 @@ _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One piece of software.
+    """A package or a capability of the hardware.
 
     Attributes:
-        name: of the distribution.
-        version: installed, or None.
-        purpose: what it is for.
-        command: what installs it; "" when it is there.
+        name: the distribution or the capability.
+        version: what is there, or None.
+        purpose: what retinart uses it for.
+        command: how to get it; "" when it is there.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Part:
 
 
 def examine() -> list[Part]:
-    """Every piece that retinart can use, installed or not."""
+    """Every part that retinart can use, installed or not."""
     parts = []
     for names, extra, purpose in _PARTS:
         name, version = names[0], None
@@ -100,7 +100,7 @@ def examine() -> list[Part]:
 
 
 def _asked(question: Callable[[], bool]) -> bool:
-    """What OpenVINO answers; False where it is missing or broken."""
+    """OpenVINO's answer; False if OpenVINO is missing or broken."""
     try:
         return question()
     except (ImportError, RetinartError):
@@ -108,7 +108,7 @@ def _asked(question: Callable[[], bool]) -> bool:
 
 
 def table(parts: list[Part]) -> str:
-    """The parts as text, with the machine in the first line."""
+    """The parts as text, below the Python version, the system and the CPU."""
     rows = [
         (p.name, p.version or "missing", p.purpose + (f"  ->  {p.command}" if p.command else ""))
         for p in parts

@@ -1,4 +1,4 @@
-"""Figures of a running job in a fixed amount of memory: times by stage, and their percentiles."""
+"""Times by stage of a running job, and their percentiles, in a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from retinart.engine.common.table import Table
 from retinart.engine.common.timing import PARTS_OF_INFER, StageClock, StageName
 
 _LOWEST = 1e-3  # ms
-_STEP = 1.02  # a bin's width: a percentile is within 1% of the true one
+_STEP = 1.02  # ratio of neighbouring bins: a percentile is within 1% of the true one
 _BINS = math.ceil(math.log(1e7 / _LOWEST, _STEP))  # up to 10,000 s
 _LOG = math.log(_STEP)
 PERCENTILES = (50, 95, 99)
 
 
 class Times:
-    """A histogram of durations; its size does not depend on how many there are.
+    """A histogram of durations. Its size does not depend on their number.
 
     Attributes:
-        count, total_ms, max_ms: of all durations, exact.
+        count, total_ms, max_ms: exact values over all durations.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Times:
         self.max_ms = max(self.max_ms, ms)
 
     def percentile(self, percent: float) -> float:
-        """The duration in ms, within 1%, that this share of them does not exceed; NaN of none."""
+        """The percentile in ms, within 1%; NaN if there are no durations."""
         if not self.count:
             return math.nan
         left = max(1, math.ceil(self.count * percent / 100))
@@ -54,7 +54,7 @@ class Times:
 
 
 class StageTimes:
-    """Durations by stage, from any thread."""
+    """Durations by stage. Any thread may add to them."""
 
     def __init__(self) -> None:
         self._times: dict[StageName, Times] = {}
@@ -66,7 +66,7 @@ class StageTimes:
             self._times.setdefault(stage, Times()).add(1000 * seconds)
 
     def add_parts_of_infer(self, clock: StageClock) -> None:
-        """Count what a clock has measured within the stage "infer"."""
+        """Add the durations of a clock that measured within the stage "infer"."""
         for stage, values in clock.ms.items():
             for ms in values:
                 self.add(PARTS_OF_INFER[stage], ms / 1000)
@@ -78,9 +78,9 @@ class StageTimes:
 
 
 def table(stages: Mapping[StageName, Times], seconds: float) -> str:
-    """Stages as text, for people.
+    """Stages as text.
 
-    `busy` is the share of `seconds` that a stage was at work, above 1 where it had several steps.
+    `busy` is the stage's work as a share of `seconds`. It exceeds 1 when steps overlap in a stage.
     """
     rows = []
     for name, t in stages.items():

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, otherwise a plain line every ten seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PLAIN_SECONDS = 10.0
 
 
 class Progress:
-    """Says how far a long job is; nothing of it goes to stdout."""
+    """Shows on stderr how far a long job is."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -19,11 +19,11 @@ class Progress:
         self._begun = 0
 
     def begin(self, done: int) -> None:
-        """The work starts now, with so much of it done before: the time left counts from here."""
+        """Count the time left from now. `done` items were done earlier."""
         self._started, self._begun = time.perf_counter(), done
 
     def update(self, done: int, total: int, text: str | Callable[[], str]) -> None:
-        """Show the state; a total of 0 means that nobody knows it."""
+        """Show the state. A total of 0 means that the total is unknown."""
         now = time.perf_counter()
         if now - self._shown < (0.1 if self._terminal else _PLAIN_SECONDS) and done != total:
             return
@@ -42,6 +42,6 @@ class Progress:
         sys.stderr.flush()
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Write a line that stays."""
         sys.stderr.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
         sys.stderr.flush()

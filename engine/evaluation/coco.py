@@ -1,6 +1,6 @@
-"""COCO instance annotations: read, checked and cleaned, without pycocotools.
+"""Read, check and clean COCO instance annotations, without pycocotools.
 
-M  objects of an image
+M is the number of objects in an image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from retinart.engine.errors import BadInput
 
 _EXAMPLES = 3
-_SLACK = 1.0  # a box may leave its image by this many pixels before it is worth a line
+_SLACK = 1.0  # pixels: a box that leaves its image by no more is not reported
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,9 +31,10 @@ class CocoImage:
         height, width: in pixels, as the annotations say.
         boxes: (M, 4) float32 xyxy in pixels, inside of the image.
         labels: (M,) int64, indices into `CocoDataset.classes`.
-        crowd: (M,) bool, regions that hold many objects and count as neither hit nor miss.
-        areas: (M,) float32, pixels of the object as the file says (a segment's area in COCO), or of
-            its box; COCO's small, medium and large go by them.
+        crowd: (M,) bool, regions with many objects. Detections in them count neither as hit nor as
+            miss.
+        areas: (M,) float32, in pixels: the file's value (in COCO the area of a segment), otherwise
+            the area of the box. They decide what is small, medium and large.
     """
 
     image_id: int
@@ -53,8 +54,8 @@ class Problem:
     Attributes:
         kind: what is wrong, in the plural.
         count: how often.
-        effect: what became of them.
-        examples: the first few, named.
+        effect: what happens to these entries.
+        examples: the first few of them.
     """
 
     kind: str
@@ -72,11 +73,11 @@ class CocoDataset:
     """A COCO instances file and its image folder, cleaned.
 
     Attributes:
-        annotations: the file that it was read from.
+        annotations: the JSON file.
         classes: names, in the order of the category ids.
         category_ids: the file's id of each class.
         images: in the file's order.
-        problems: what was wrong, one record a kind; `str` gives a line.
+        problems: what is wrong, one record a kind. `str` of a record is one line.
     """
 
     annotations: Path
@@ -87,11 +88,11 @@ class CocoDataset:
 
     @property
     def num_boxes(self) -> int:
-        """Objects of all images together, crowds among them."""
+        """The number of objects in all images, crowds included."""
         return sum(len(image.boxes) for image in self.images)
 
     def summary(self) -> list[str]:
-        """A line on what there is, then a line for each kind of problem."""
+        """A line that counts images, boxes and classes, then a line for each kind of problem."""
         empty = sum(not len(image.boxes) for image in self.images)
         return [
             f"{self.annotations.name}: {len(self.images)} images ({empty} without objects), "
@@ -101,7 +102,7 @@ class CocoDataset:
 
 
 class Problems:
-    """Counts kinds of problems in the order in which they first come up, after `known` ones."""
+    """Counts problems by kind: first the `known` ones, then each kind when it first occurs."""
 
     def __init__(self, known: Iterable[Problem] = ()) -> None:
         self._found: dict[tuple[str, str], tuple[int, list[str]]] = {
@@ -109,14 +110,14 @@ class Problems:
         }
 
     def add(self, kind: str, effect: str, example: str) -> None:
-        """Count one more of a kind."""
+        """Count one more problem of a kind."""
         count, examples = self._found.get((kind, effect), (0, []))
         if count < _EXAMPLES:
             examples.append(example)
         self._found[kind, effect] = (count + 1, examples)
 
     def records(self) -> tuple[Problem, ...]:
-        """One record a kind."""
+        """One record for each kind."""
         return tuple(
             Problem(kind=kind, effect=effect, count=count, examples=tuple(examples))
             for (kind, effect), (count, examples) in self._found.items()
@@ -128,11 +129,14 @@ def load_coco(annotations: Path, images: Path) -> CocoDataset:
 
     Args:
         annotations: the JSON file with `images`, `annotations` and `categories`.
-        images: the folder that its file names are relative to.
+        images: the folder that the file names are relative to.
+
+    Returns:
+        The dataset without the entries that cannot be used. `problems` lists them.
 
     Raises:
-        BadInput: the file cannot be read, is no COCO instances file, or none of its images is
-            in the folder. Smaller errors are listed in `problems` and what they spoil is dropped.
+        BadInput: the file cannot be read, is not a COCO instances file, or the folder has none of
+            its images.
     """
     document = _read(annotations)
     problems = Problems()
@@ -208,7 +212,7 @@ def load_coco(annotations: Path, images: Path) -> CocoDataset:
 def coco_result(
     image_id: int, category_id: int, box: Sequence[float], score: float
 ) -> dict[str, Any]:
-    """One entry of a COCO results list; the box xyxy becomes x, y, width, height."""
+    """One entry of a COCO results list. The box comes as xyxy and leaves as x, y, width, height."""
     x1, y1, x2, y2 = box
     return {
         "image_id": image_id,
@@ -219,7 +223,7 @@ def coco_result(
 
 
 def _read(path: Path) -> Mapping[str, list[dict[str, Any]]]:
-    """The document, of which the three lists are known to be lists of objects."""
+    """Read the JSON document and check that its three lists hold objects."""
     what = f"cannot read the annotations {path}"
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -250,7 +254,7 @@ def _read(path: Path) -> Mapping[str, list[dict[str, Any]]]:
 def _by_id(
     entries: Iterable[dict[str, Any]], noun: str, path: Path, problems: Problems
 ) -> dict[int, dict[str, Any]]:
-    """Entries by their integer id, the first of each."""
+    """Entries by integer id. Of entries with the same id the first one stays."""
     found: dict[int, dict[str, Any]] = {}
     for position, entry in enumerate(entries):
         key = entry.get("id")
@@ -270,7 +274,7 @@ def _by_id(
 def _clean_box(
     bbox: Any, image: Mapping[str, Any], name: str, problems: Problems
 ) -> tuple[float, ...] | None:
-    """COCO's x, y, width, height as xyxy inside of the image; None when nothing is left."""
+    """Turn x, y, width, height into xyxy within the image; None when no area is left."""
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_finite(v) for v in bbox):
         problems.add("annotations without a box of four numbers", "dropped", name)
         return None
@@ -289,7 +293,7 @@ def _clean_box(
 
 
 def _is_repeated(key: Any, seen: set[Any]) -> bool:
-    """Whether an annotation's id was there before; one without an id is not held against it."""
+    """Whether an earlier annotation has this id. Annotations without an id may repeat."""
     key = _hashable(key)
     if key is None:
         return False

@@ -1,4 +1,4 @@
-"""Accuracy of a model file on COCO annotations: pycocotools' twelve figures, and AP by class."""
+"""Measure a model file's accuracy on COCO annotations: twelve figures, and AP by class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluation.coco import CocoDataset, coco_result, load_coco
 from retinart.engine.media.images import Image, read_image
 
-# pycocotools' `stats`, in its order
+# The twelve figures in the order of pycocotools' `stats`
 FIGURES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
@@ -31,13 +31,13 @@ class Evaluation:
     """What a model reaches on a dataset.
 
     Attributes:
-        figures: the twelve figures by name, 0 to 1; None where nothing of that size is annotated.
-        per_class: AP of each annotated class, or None for one without objects.
-        images: images evaluated.
-        problems: what was wrong with the data, a line each.
+        figures: the twelve figures by name, 0 to 1; None if no object of that size is annotated.
+        per_class: AP of each annotated class; None if the class has no objects.
+        images: number of evaluated images.
+        problems: what is wrong with the data, one line each.
         skipped: images that could not be read, with the reason.
-        found: the detections in each image, by its id, in pixels of the annotated size.
-        clock: times of the stages.
+        found: the detections by image id, in pixels of the annotated size.
+        clock: the time of each stage.
     """
 
     figures: dict[str, float | None]
@@ -49,7 +49,7 @@ class Evaluation:
     clock: StageClock = field(default_factory=StageClock)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types, AP in 0 to 1 and times in milliseconds."""
+        """Plain JSON types. AP is 0 to 1, times are in milliseconds."""
         return {
             "figures": self.figures,
             "per_class": self.per_class,
@@ -61,7 +61,7 @@ class Evaluation:
 
 
 class ImageDetector(Protocol):
-    """What is evaluated: a `Detector`, or what detects as it does."""
+    """A `Detector`, or another callable with the same signature."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -77,7 +77,7 @@ def evaluate(
     """Detect on every image of a dataset and compare with its annotations.
 
     Args:
-        detector: its classes are matched with the annotations' categories by name.
+        detector: the model. Its classes and the annotations' categories are matched by name.
         annotations: a COCO instances file.
         images: the folder of its images.
         quiet: show no progress.
@@ -115,8 +115,8 @@ def evaluate(
         )
     if resized:
         problems.append(
-            f"{len(resized)} images of another size than annotated (detections scaled to that): "
-            + _some(resized)
+            f"{len(resized)} images differ in size from their annotations (their detections are "
+            f"scaled to the annotated size): {_some(resized)}"
         )
     stats, per_class = coco_figures(dataset, results, list(by_image))
     return Evaluation(
@@ -131,17 +131,17 @@ def evaluate(
 
 
 def check_evaluation(classes: Sequence[str], annotations: Path, images: Path) -> list[str]:
-    """What `evaluate` would refuse, or say of its data, without detecting anything.
+    """Check the data as `evaluate` does, without detecting anything.
 
     Args:
         classes: of the model.
         annotations, images: see `evaluate`.
 
     Returns:
-        A line on the dataset, then one for each kind of problem.
+        A line that counts images, boxes and classes, then a line for each kind of problem.
 
     Raises:
-        BadInput, MissingDependency: as `evaluate` does.
+        BadInput, MissingDependency: see `evaluate`.
     """
     return _prepare(classes, annotations, images)[2]
 
@@ -149,8 +149,8 @@ def check_evaluation(classes: Sequence[str], annotations: Path, images: Path) ->
 def _prepare(
     classes: Sequence[str], annotations: Path, images: Path
 ) -> tuple[CocoDataset, dict[int, int], list[str]]:
-    """The dataset, the category id of each class index, and lines on what was found."""
-    _pycocotools()  # before the work: without it there are no figures
+    """The dataset, the category id of each class index, and lines about the data."""
+    _pycocotools()  # fail before the work: without it there are no figures
     dataset = load_coco(annotations, images)
     problems = list(dataset.summary())
     dataset = _with_one_category_a_name(dataset, problems)
@@ -160,9 +160,9 @@ def _prepare(
 def coco_figures(
     dataset: CocoDataset, results: list[dict[str, Any]], image_ids: Sequence[int]
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    """The twelve figures and AP by class of COCO results on some images of a dataset."""
+    """The twelve figures and AP by class, for COCO results on these images of a dataset."""
     COCO, COCOeval = _pycocotools()
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints; stdout is ours
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints to stdout
         truth = COCO()
         truth.dataset = _truth(dataset)
         truth.createIndex()
@@ -182,7 +182,7 @@ def coco_figures(
 
 
 def _pycocotools() -> tuple[Any, Any]:
-    """Its classes COCO and COCOeval."""
+    """The classes COCO and COCOeval of pycocotools."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -192,12 +192,12 @@ def _pycocotools() -> tuple[Any, Any]:
 
 
 def points(value: float | None) -> str:
-    """A share of 1 as points of 100, or a dash."""
+    """Format a share (0 to 1) as points (0 to 100), and None as a dash."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 def table(evaluation: Evaluation) -> str:
-    """The figures for people, in AP points (0 to 100)."""
+    """The figures as text, in AP points (0 to 100)."""
     figures, classes = (
         Table(rows=[(name, points(value)) for name, value in values.items()]).text()
         for values in (evaluation.figures, evaluation.per_class)
@@ -208,11 +208,13 @@ def table(evaluation: Evaluation) -> str:
 def _categories(
     classes: Sequence[str], dataset: CocoDataset, problems: list[str]
 ) -> dict[int, int]:
-    """Category id of each class index that the annotations know, matched by name."""
+    """The category id of each class index. Classes without a category are left out."""
     wanted = _positions(classes)
     for same in wanted.values():
         if len(same) > 1:
-            problems.append(f"the model has {len(same)} classes {classes[same[0]]}: they are one")
+            problems.append(
+                f"the model has {len(same)} classes named {classes[same[0]]}: they count as one"
+            )
     category = {
         label: category_id
         for name, category_id in zip(dataset.classes, dataset.category_ids, strict=True)
@@ -231,7 +233,7 @@ def _categories(
 
 
 def _with_one_category_a_name(dataset: CocoDataset, problems: list[str]) -> CocoDataset:
-    """Categories of one name are one class: a model's classes are matched by name."""
+    """Merge categories of the same name, because classes are matched by name."""
     positions = list(_positions(dataset.classes).values())
     if len(positions) == len(dataset.classes):
         return dataset
@@ -253,7 +255,7 @@ def _with_one_category_a_name(dataset: CocoDataset, problems: list[str]) -> Coco
 
 
 def _positions(names: Sequence[str]) -> dict[str, list[int]]:
-    """Where each name stands, in the order of the first of each."""
+    """The positions of each name, in the order in which the names first occur."""
     found: dict[str, list[int]] = {}
     for position, name in enumerate(names):
         found.setdefault(class_key(name), []).append(position)
@@ -261,7 +263,7 @@ def _positions(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def class_key(name: str) -> str:
-    """What names of classes are compared by."""
+    """The form of a class name that is compared: without spaces around it, in lower case."""
     return name.strip().lower()
 
 
@@ -278,7 +280,7 @@ def _results(image_id: int, found: Detections, category: dict[int, int]) -> list
 
 
 def _truth(dataset: CocoDataset) -> dict[str, Any]:
-    """The cleaned annotations in COCO's own form."""
+    """The cleaned annotations as a COCO document."""
     annotations: list[dict[str, Any]] = []
     for image in dataset.images:
         for box, label, crowd, area in zip(

@@ -1,4 +1,4 @@
-"""The command line in general: usage, models that are none, inspect, doctor, as a process."""
+"""The command line in general: usage, files that are not models, inspect, doctor, processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Command = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
-    """An ONNX file of somebody else."""
+    """An ONNX file that retinart did not write."""
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Relu", ["x"], ["y"])
@@ -161,7 +161,7 @@ def test_doctor(retinart: Command) -> None:
 def test_doctor_knows_every_package_and_an_extra_that_brings_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever pyproject.toml lists for a run, not for the checks of the sources."""
+    """The packages are those of pyproject.toml, without the development tools."""
 
     def version(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
@@ -242,7 +242,7 @@ def test_a_reader_that_goes_away(model_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "retinart", "inspect", str(model_path), "--json"]
-    # with a buffer, as users have it: the error comes at the last flush
+    # stdout is buffered, as for users: the error comes at the last flush
     env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     ran = subprocess.run(
         command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, env=env

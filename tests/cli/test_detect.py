@@ -1,4 +1,4 @@
-"""`retinart detect`: exit codes, stdout and stderr, and what is left on disk."""
+"""`retinart detect`: exit codes, stdout and stderr, and the files it leaves."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_a_part_of_a_video_keeps_its_times(
     assert "read 9, dropped 0, left out 6; " in ran.stderr
     lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
     assert [(line["frame"], line["time_ms"]) for line in lines] == [(2, 200), (5, 500), (8, 800)]
-    with VideoReader(out / "clip.mp4") as made:  # 10 a second went in
+    with VideoReader(out / "clip.mp4") as made:  # 10 frames a second went in
         assert [frame.time_ms for frame in made] == pytest.approx([0, 300, 600], abs=0.2)
 
 
@@ -310,7 +310,7 @@ def test_the_summary_says_what_each_figure_covers(
 def test_figures_while_it_runs(
     retinart: Command, model_path: Path, video: Path, tmp_path: Path
 ) -> None:
-    """The same table as at the end, as often as is asked for."""
+    """--stats prints the final table at every interval."""
     ran = retinart("detect", model_path, video, "--out", tmp_path / "out", "--stats", "1e-6")
     assert ran.stderr.count("capture to detections: p50 ") > 5
     counts = re.findall(r"read (\d+), dropped 0, left out 0; detected (\d+), ", ran.stderr)
@@ -318,7 +318,7 @@ def test_figures_while_it_runs(
     assert read == sorted(read) and counts[-1] == ("10", "10")
     assert all(int(detected) <= int(n) for n, detected in counts)
     ran = retinart("detect", model_path, video, "--out", tmp_path / "out", "--stats", "0")
-    assert ran.stderr.count("capture to detections: p50 ") == 1  # of the end
+    assert ran.stderr.count("capture to detections: p50 ") == 1  # only at the end
 
 
 @pytest.mark.parametrize(("source", "throughput"), [("clip.mp4", True), ("0", False)])

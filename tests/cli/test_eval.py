@@ -1,4 +1,4 @@
-"""`retinart eval`: the figures, and annotations that are spoiled."""
+"""`retinart eval`: its figures, and damaged annotations."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_eval(retinart: Command, model_path: Path, images: Path, tmp_path: Path)
     ]
     assert list(result["per_class"]) == ["disc", "square"]
     assert result["images"] == 3 and 0 <= result["figures"]["AP"] <= 1
-    assert result["per_class"]["square"] is None  # annotated nowhere
+    assert result["per_class"]["square"] is None  # it has no annotations
     assert list(result["ms_per_image"]) == ["decode", "resize", "infer", "nms", "results"]
     assert files_below(tmp_path) == [
         "images/0.png",
@@ -61,7 +61,7 @@ def test_eval(retinart: Command, model_path: Path, images: Path, tmp_path: Path)
 def test_eval_on_spoiled_annotations(
     retinart: Command, model_path: Path, images: Path, tmp_path: Path
 ) -> None:
-    """Everything that is wrong is named on stderr, and the figures come all the same."""
+    """stderr names every problem, and the figures are printed all the same."""
     bad = {"id": 50, "image_id": 0, "category_id": 1, "bbox": [9, 9, 0, 40], "area": 0}
     path = _annotations(
         tmp_path,

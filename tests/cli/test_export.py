@@ -1,4 +1,4 @@
-"""`retinart export`: what it writes, and every file that is no checkpoint."""
+"""`retinart export`: what it writes, and which files it refuses as checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _torch_file(path: Path, content: Any) -> None:
 
 
 class _Hostile:
-    """Unpickled without care, it makes a file."""
+    """Unpickling it runs code: it makes a folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -165,10 +165,10 @@ def test_settings_that_an_export_refuses(
         ("apple\npear\n apple\n", "names.txt holds a name twice: it is 'apple'. Give each class"),
     ],
 )
-def test_class_names_that_are_none(
+def test_files_that_hold_no_class_names(
     retinart: Command, noisy_checkpoint: Path, tmp_path: Path, text: str, message: str
 ) -> None:
-    """An empty file is no wish for the checkpoint's names."""
+    """An empty file is an error. It does not ask for the checkpoint's names."""
     (tmp_path / "names.txt").write_text(text)
     out = tmp_path / "model.onnx"
     ran = retinart("export", noisy_checkpoint, "-o", out, "--classes", tmp_path / "names.txt")
@@ -176,7 +176,7 @@ def test_class_names_that_are_none(
     assert message in ran.stderr and files_below(tmp_path) == ["names.txt"]
 
 
-def test_an_export_into_a_place_that_is_none(
+def test_an_export_into_a_path_below_a_file(
     retinart: Command, noisy_checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -191,7 +191,7 @@ def test_an_export_into_a_place_that_is_none(
 def test_names_that_differ_in_case_only_are_noted(
     retinart: Command, noisy_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """And the file keeps them apart; evaluation compares names without their case."""
+    """The file keeps both names, but evaluation ignores the case."""
     names, path = tmp_path / "names.txt", tmp_path / "model.onnx"
     names.write_text("Cat\ndog\ncat\n")
     size = ["--height", "64", "--width", "96", "--skip-tensorrt"]

@@ -1,4 +1,4 @@
-"""Files appear whole under their names, or not at all."""
+"""A file appears whole under its name, or not at all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_names_at_the_file_systems_limit(tmp_path: Path) -> None:
 def test_the_mode_is_the_umasks_and_the_umask_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To read it is to set it, and other threads make files meanwhile."""
+    """os.umask sets the umask to read it; other threads would make files meanwhile."""
     (tmp_path / "plain").touch()
     with monkeypatch.context() as patch:
         patch.setattr(os, "umask", None)
@@ -76,7 +76,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_unfinished(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(keep)
-    with atomic_path(tmp_path / "a.pt") as temporary:  # it knows the names that are given
+    with atomic_path(tmp_path / "a.pt") as temporary:  # a temporary name of atomic_path matches
         remove_unfinished(tmp_path)
         assert not temporary.exists()
         temporary.touch()

@@ -1,4 +1,4 @@
-"""COCO files: what is read, what is dropped and said, what stops."""
+"""COCO files: what load_coco reads, what it drops and reports, what it refuses."""
 
 from __future__ import annotations
 

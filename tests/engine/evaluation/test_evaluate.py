@@ -1,4 +1,4 @@
-"""COCO accuracy: the figures are pycocotools', on the data as it was cleaned."""
+"""COCO accuracy: evaluate gives pycocotools' figures on the cleaned data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from retinart.engine.media.images import Image
 
 pytest.importorskip("pycocotools")
 
-SIZES = (20, 60, 120)  # sides of a small, a medium and a large object, in COCO's sense
+SIZES = (20, 60, 120)  # sides of objects that COCO calls small, medium and large
 
 
 def _document(images: int = 4) -> dict[str, Any]:
-    """Per image one object of each size, of the category with the same position."""
+    """Each image has one object of each size. Object k has category k."""
     boxes = [(10 + 130 * k, 10, side, side) for k, side in enumerate(SIZES)]
     return {
         "images": [
@@ -52,7 +52,7 @@ def _document(images: int = 4) -> dict[str, Any]:
 
 
 def _write(folder: Path, document: dict[str, Any]) -> tuple[Path, Path]:
-    """The annotations' file and the image folder; an image's first pixel holds its number."""
+    """Write the annotations and the images. The first pixel of an image holds its number."""
     (folder / "images").mkdir()
     for number, entry in enumerate(document["images"]):
         image = np.full((160, 400, 3), number, np.uint8)
@@ -63,7 +63,7 @@ def _write(folder: Path, document: dict[str, Any]) -> tuple[Path, Path]:
 
 
 class _Known:
-    """A detector that finds what it was told of an image."""
+    """A detector that returns a given answer for each image."""
 
     def __init__(self, classes: Sequence[str], answers: Sequence[Detections]) -> None:
         self.classes, self._answers = tuple(classes), answers
@@ -82,7 +82,7 @@ def _detections(rows: Sequence[tuple[Sequence[float], float, int]]) -> Detection
 
 
 def _perfect(dataset: CocoDataset, classes: Sequence[str]) -> Any:
-    """The annotations as detections, in another order of classes than the file's."""
+    """A detector that returns the annotations. Its classes may have another order."""
     lower = [name.lower() for name in classes]
     label = [lower.index(name.lower()) for name in dataset.classes]
     return _Known(
@@ -124,7 +124,7 @@ def test_wrong_classes_are_misses(tmp_path: Path) -> None:
 
 
 def test_half_of_the_objects(tmp_path: Path) -> None:
-    """Of each class every second object: recall ends at 1/2, with precision 1 until there."""
+    """Every second object of a class is found: precision is 1 up to recall 1/2."""
     path, images = _write(tmp_path, _document())
     detector = _perfect(load_coco(path, images), ("disc", "square", "ring"))
     detector._answers[1:4:2] = [_detections([])] * 2
@@ -147,7 +147,7 @@ def test_sizes_that_are_not_annotated_have_no_figure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("crowd", "ap"), [(1, 1.0), (0, 0.5)])
 def test_crowds_are_neither_hit_nor_miss(tmp_path: Path, crowd: int, ap: float) -> None:
-    """Detections inside of a region, surer than the hit: wrong unless the region is a crowd."""
+    """Detections within a region score above the hit. They are errors unless it is a crowd."""
     document = _document(1)
     document["annotations"] = document["annotations"][:1]
     region = {"id": 9, "image_id": 10, "category_id": 3, "bbox": [200, 0, 160, 160]}
@@ -216,7 +216,7 @@ def test_figures_of_some_images_count_those_alone(tmp_path: Path) -> None:
     ]
     assert coco_figures(dataset, results, [10])[0]["AP"] == pytest.approx(1.0)
     everything = coco_figures(dataset, results, [10, 11, 12, 13])[0]["AP"]
-    assert everything == pytest.approx(26 / 101)  # recall to 1/4
+    assert everything == pytest.approx(26 / 101)  # recall ends at 1/4
 
 
 def test_an_unreadable_image_is_left_out_and_named(tmp_path: Path) -> None:
@@ -233,20 +233,21 @@ def test_an_unreadable_image_is_left_out_and_named(tmp_path: Path) -> None:
 
 
 def test_images_of_another_size_are_named(tmp_path: Path) -> None:
-    """Turned by EXIF, or shrunk: boxes would not lie where the annotations have them."""
+    """EXIF turned them, or they were shrunk, so boxes and annotations would not agree."""
     path, images = _write(tmp_path, _document())
     detector = _perfect(load_coco(path, images), ("disc", "square", "ring"))
     assert cv2.imwrite(str(images / "1.png"), np.full((400, 160, 3), 1, np.uint8))
     assert evaluate(detector, path, images).problems[1:] == (
-        "1 images of another size than annotated (detections scaled to that): 1.png (160x400)",
+        "1 images differ in size from their annotations (their detections are scaled to the "
+        "annotated size): 1.png (160x400)",
     )
 
 
 def test_images_of_twice_the_size_score_the_same(tmp_path: Path) -> None:
-    """Detections come in pixels of the file, and are compared in the annotations' pixels."""
+    """Detections are in the file's pixels and are compared in the annotations' pixels."""
     path, images = _write(tmp_path, _document())
     detector = _perfect(load_coco(path, images), ("disc", "square", "ring"))
-    detector._answers = [  # a pixel aside: not all of the thresholds are met
+    detector._answers = [  # shifted by a pixel: they miss the highest thresholds
         replace(d, xyxy=d.xyxy + np.float32(1)) for d in detector._answers
     ]
     before = evaluate(detector, path, images)
@@ -257,13 +258,15 @@ def test_images_of_twice_the_size_score_the_same(tmp_path: Path) -> None:
     after = evaluate(detector, path, images)
     assert before.figures["AP"] is not None and 0.5 < before.figures["AP"] < 1
     assert after.figures == pytest.approx(before.figures)
-    assert after.problems[1].startswith("4 images of another size than annotated ")
+    assert after.problems[1].startswith("4 images differ in size from their annotations ")
 
 
 def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
-    """Seen: a second category of a name took all detections, and the first counted as missed."""
+    """Seen: the second category of a name took all detections, so the first was missed."""
     document = _document()
-    document["categories"].append({"id": 0, "name": "Disc "})  # as Roboflow names the whole
+    document["categories"].append(
+        {"id": 0, "name": "Disc "}
+    )  # Roboflow gives the whole set such a category
     path, images = _write(tmp_path, document)
     dataset = load_coco(path, images)
     assert dataset.classes == ("Disc ", "disc", "Square", "ring")
@@ -274,9 +277,9 @@ def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
     assert result.figures["AP"] == pytest.approx(1.0)
     assert result.problems[1:] == (
         "2 categories are called Disc  (ids 0, 3): they count as one",
-        "the model has 2 classes disc: they are one",
+        "the model has 2 classes named disc: they count as one",
     )
-    for label in (0, 3):  # whichever of the model's two it says
+    for label in (0, 3):  # either of the model's two classes counts
         detector._answers = [
             replace(d, class_id=np.where(d.class_id % 3 == 0, label, d.class_id).astype(np.int32))
             for d in detector._answers
@@ -307,7 +310,7 @@ def test_classes_that_the_model_lacks(tmp_path: Path) -> None:
 
 
 def test_without_pycocotools_nothing_is_begun(model_path: Path, tmp_path: Path) -> None:
-    """Exit 3 and the command, before the annotations (absent here) are even read."""
+    """It exits with 3 and names the command before it reads the annotations, absent here."""
     code = (
         "import sys; sys.modules['pycocotools'] = None\n"
         "from retinart.cli import main\n"
@@ -317,7 +320,9 @@ def test_without_pycocotools_nothing_is_begun(model_path: Path, tmp_path: Path) 
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 3
     assert run.stdout == ""
-    said = run.stderr[run.stderr.index("retinart: ") :]  # libraries may speak before, without /sys
+    said = run.stderr[
+        run.stderr.index("retinart: ") :
+    ]  # libraries may write before that, without /sys
     assert said == (
         "retinart: COCO evaluation needs the package pycocotools, which is not installed. "
         'Install it with `pip install "retinart[eval]"`.\n'
