@@ -85,14 +85,12 @@ class ConvertSettings:
     """How to convert.
 
     Attributes:
-        precision: of the float part; FP16 is what there is.
         images: folder, file or glob to take ranges from; None for none.
         num, seed: how many of them, and which.
         record: calibration record to take ranges from. None takes the one beside the model, if
             there is one and no images are given.
     """
 
-    precision: Literal["fp16"] = "fp16"
     images: str | None = None
     num: int = 16
     seed: int = 0

@@ -55,7 +55,7 @@ class BuildSettings:
         nms: "auto" takes the plugin where TensorRT has it, else the file's own.
     """
 
-    runtime: RuntimeName | Literal["auto"] = "auto"
+    runtime: Literal["auto"] | RuntimeName = "auto"
     batch: tuple[int, int, int] = (1, 1, 1)
     precision: Precision | None = None
     timing_cache: Path | None = None

@@ -16,7 +16,7 @@ from retinart.engine.model.variant import Variant
 from retinart.train.model.checkpoint import load_checkpoint, read_torch_file
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import RetinaNet, build_retinanet
-from retinart.train.settings import TrainSettings
+from retinart.train.settings import DEFAULT_MODEL, TrainSettings
 
 _GROUPS = 16  # of a backbone with GroupNorm: divides every width of every backbone
 
@@ -47,7 +47,9 @@ def start(settings: TrainSettings, classes: Sequence[str]) -> Start:
     """
     if settings.weights is not None:
         return _from_detector(settings, settings.weights, classes)
-    variant = replace_fields(preset(settings.model or "tiny", len(classes)), settings.overrides)
+    variant = replace_fields(
+        preset(settings.model or DEFAULT_MODEL, len(classes)), settings.overrides
+    )
     if settings.norm == "group":
         variant = replace(variant, backbone_norm_groups=_GROUPS)
     model = build_retinanet(variant, prior=settings.prior)

@@ -14,6 +14,8 @@ from retinart.engine.model.variant import as_tuples
 from retinart.train.data.settings import Augmentation
 from retinart.train.loss.settings import LossSettings
 
+DEFAULT_MODEL = "tiny"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -26,7 +28,7 @@ class TrainSettings:
             `best.pt`.
         eval_every: epochs between two measurements of AP.
         name: the run's folder below `runs`.
-        model: a name that `preset` knows; None takes that of `weights`, or else "tiny".
+        model: a name that `preset` knows; None takes that of `weights`, or else DEFAULT_MODEL.
         overrides: fields of `Variant` that differ from the preset's, such as `anchor_sizes`.
         prior: initial probability of every class (Lin et al. 2017, section 4.1); 0.5 is a bias of
             0, that is none.
@@ -61,11 +63,11 @@ class TrainSettings:
 
     annotations: Path
     images: Path
-    name: str
     check_images: bool = True
     val_annotations: Path | None = None
     val_images: Path | None = None
     eval_every: int = 1
+    name: str = "exp"
     runs: Path = Path("runs/train")
     model: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from retinart.benchmarks.latency.run import BenchmarkSettings, benchmark
 from retinart.benchmarks.peers.find import LeftOut, find_peers
@@ -53,12 +53,12 @@ class CurveSettings:
         num_images, repeats, threads: of the timing, as in `BenchmarkSettings`.
     """
 
-    imgsz: tuple[int, ...]
     images: Path
     annotations: Path
+    imgsz: tuple[int, ...] = (400, 500, 600, 700, 800)
     calibration_images: str | None = None
     calibration_num: int = 200
-    precisions: tuple[str, ...] = PRECISIONS
+    precisions: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
     compute: tuple[Compute, ...] = ("fp32",)
     peers: tuple[str, ...] = ()
     torchvision: Path = Path("build/peers")

@@ -186,7 +186,6 @@ def test_doctor_knows_every_package_and_an_extra_that_brings_it(
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["frobnicate"],
         ["detect"],
         ["detect", "model.onnx"],
@@ -202,14 +201,6 @@ def test_usage_errors(retinart: Command, arguments: list[str]) -> None:
     ran = retinart(*arguments)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("usage: retinart") and "error: " in ran.stderr
-
-
-def test_help_and_version(retinart: Command) -> None:
-    ran = retinart("--help")
-    assert ran.returncode == 0 and ran.stderr == ""
-    for command in ("detect", "eval", "export", "inspect", "doctor", "demo", "train"):
-        assert f"    {command} " in ran.stdout
-    assert retinart("--version").stdout.startswith("retinart 0.")
 
 
 def test_python_m_retinart(model_path: Path, images: Path, tmp_path: Path) -> None:

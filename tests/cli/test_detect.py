@@ -197,7 +197,7 @@ def test_ctrl_c(
 
 def test_the_help_says_what_coco_ids_are(retinart: Command) -> None:
     said = " ".join(retinart("detect", "--help").stdout.split())
-    assert "image_id is the number that the file is named after, if all are named after" in said
+    assert "image_id is the number in the file's name, if all names are different numbers" in said
     assert "category_id is the class index, from 0" in said
 
 

@@ -28,9 +28,14 @@ def loaded(*arguments: str | Path) -> set[str]:
     return set(HEAVY) & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["inspect", "--help"]])
-def test_help_loads_no_library(arguments: list[str]) -> None:
-    assert loaded(*arguments) == set()
+LIGHT = ("build", "calibrate", "convert", "data check", "eval", "export", "make-scenes", "train")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--help", "--version", "inspect --help", *(f"{name} --help" for name in LIGHT)]
+)
+def test_help_loads_no_library(arguments: str) -> None:
+    assert loaded(*arguments.split()) == set()
 
 
 def test_inspect_needs_no_library(model_path: Path) -> None:

@@ -37,7 +37,7 @@ FLAGS = shlex.split(
 
 
 def _parsed(*flags: str) -> TrainSettings:
-    return train._settings(build_parser().parse_args(["train", *flags]))
+    return train.settings_of(build_parser().parse_args(["train", *flags]))
 
 
 def test_the_command_line_reaches_every_setting() -> None:

@@ -3,6 +3,10 @@
 stdout is data, stderr is progress and problems. Exit codes: 0 done, 1 a check failed, 2 bad usage
 or input, 3 something needed is missing here, 70 a defect of retinart itself, 130 interrupted, 143
 ended by SIGTERM.
+
+Each command has a module of its name here with two functions: `fill` adds its options to a parser,
+`run` does it. Only the module of the command that is given is imported, and it imports what does
+the work when it runs.
 """
 
 from __future__ import annotations
@@ -11,57 +15,67 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import sys
-from collections.abc import Sequence
-from importlib.metadata import version
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
+from importlib import import_module
+from typing import Any
 
-from retinart.cli import (
-    benchmark,
-    build,
-    calibrate,
-    convert,
-    curve,
-    data,
-    demo,
-    detect,
-    doctor,
-    eval,
-    export,
-    inspect,
-    make_scenes,
-    train,
-)
 from retinart.engine.errors import BadInput, MissingDependency, RetinartError
 
+COMMANDS = {
+    "export": "write a checkpoint as an ONNX file",
+    "inspect": "show what a model file holds",
+    "detect": "detect objects in images, videos and live streams",
+    "eval": "measure the COCO accuracy of a model file, or compare two",
+    "calibrate": "make an INT8 file from an FP32 file",
+    "convert": "make an FP16 file",
+    "build": "build a TensorRT engine from an ONNX file",
+    "benchmark": "time model files side by side",
+    "curve": "measure accuracy against speed, over scales and precisions",
+    "train": "train a RetinaNet on COCO-format data",
+    "data": "check a dataset before you train on it",
+    "make-scenes": "generate annotated pictures to train and test on",
+    "demo": "export, evaluate and run the small model that is shipped",
+    "doctor": "show what is installed, and how to get what is missing",
+    "completion": "print a script that completes commands and options in a shell",
+}
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
-# modules that an extra brings, for whoever runs a command without it
+# The extra that brings a module, for a command that runs without it.
 _EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval", "matplotlib": "report"}
+# Fields of `Thresholds`, and the options that set them.
+_OPTIONS = {"score_thresh": "conf", "nms_thresh": "iou", "detections_per_img": "max_det"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = build_parser()
-    args = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parser = build_parser({next((word for word in given if not word.startswith("-")), "")})
+    if not given:
+        parser.print_help(sys.stderr)
+        return 2
+    args = parser.parse_args(given)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be UTF-8: its bytes go through
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
         code: int = args.run(args)
-        sys.stdout.flush()  # a reader that went away is noticed here rather than at exit
+        sys.stdout.flush()  # if the reader has gone away, notice it here rather than at exit
         return code
     except RetinartError as error:
-        return _fail(error, args.debug)
+        return _fail(error, args)
     except ModuleNotFoundError as error:
         module = (error.name or "").split(".")[0]
         if module not in _EXTRAS:
-            return _fail_unforeseen(error, args.debug)
+            return _fail_unforeseen(error, args)
         extra = args.extra or _EXTRAS[module]
         missing = MissingDependency.package(module, extra, f"retinart {args.command}")
-        return _fail(missing, args.debug)
+        return _fail(missing, args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `retinart inspect ... | head -1`: nobody wants the rest
+    except BrokenPipeError:  # `retinart inspect ... | head -1` needs no more output
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -74,51 +88,88 @@ def main(arguments: Sequence[str] | None = None) -> int:
             why=error.strerror or str(error),
             fix="Check the path, its permissions and the space on its disk",
         )
-        return _fail(problem)
+        return _fail(problem, args)
     except Exception as error:
-        return _fail_unforeseen(error, args.debug)
+        return _fail_unforeseen(error, args)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of every command."""
+def build_parser(fill: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        fill: the commands whose options are added; the others have their names only.
+    """
     parser = argparse.ArgumentParser(
         prog="retinart",
+        formatter_class=HelpFormatter,
         description="Take a RetinaNet checkpoint to a fast detector that can be trusted.",
+        epilog="`retinart COMMAND --help` shows a command's options, their defaults and examples.",
     )
-    parser.add_argument("--version", action="version", version=f"retinart {version('retinart')}")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show tracebacks")
-    common.set_defaults(extra="")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (
-        export,
-        inspect,
-        doctor,
-        demo,
-        calibrate,
-        convert,
-        build,
-        detect,
-        eval,
-        benchmark,
-        curve,
-        data,
-        make_scenes,
-        train,
-    ):
-        module.add_command(commands, common)
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print retinart's version and exit"
+    )
+    commands = parser.add_subparsers(
+        prog="retinart", dest="command", required=True, metavar="COMMAND", title="commands"
+    )
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, formatter_class=HelpFormatter)
+        if name in fill:
+            module = import_module(f"retinart.cli.{name.replace('-', '_')}")
+            command.set_defaults(run=module.run, extra="", options=command)
+            module.fill(command)
+            command.get_default("options").add_argument(
+                "--debug", action="store_true", help="show Python's traceback after an error"
+            )
     return parser
 
 
-def _fail(error: RetinartError, debug: bool = False) -> int:
-    if debug:
+class HelpFormatter(argparse.HelpFormatter):
+    """A short usage. A text of one line is wrapped; one of several, as an example, is not."""
+
+    def __init__(self, prog: str, **more: Any) -> None:
+        super().__init__(prog, max_help_position=28, **more)
+        self._action_max_length = 15  # argparse does not count the indent of a command's name
+
+    def _format_usage(
+        self, usage: str | None, actions: Iterable[argparse.Action], *more: Any
+    ) -> str:
+        needed = [action for action in actions if action.required]
+        text = super()._format_usage(usage, needed, *more)
+        return text.replace(self._prog, f"{self._prog} [options]", 1)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)  # keep --options whole
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: the look-up imports more than the help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"retinart {version('retinart')}")
+        parser.exit()
+
+
+def _fail(error: RetinartError, args: argparse.Namespace) -> int:
+    if args.debug:
         raise error
-    print(f"retinart: {error}", file=sys.stderr)
+    print(f"retinart: {_with_flags(str(error), args.options)}", file=sys.stderr)
     return error.exit_code
 
 
-def _fail_unforeseen(error: Exception, debug: bool) -> int:
-    if debug:
+def _with_flags(text: str, parser: argparse.ArgumentParser) -> str:
+    """An error's text with `field` written as --field, where the command has such an option."""
+    flags = {a.dest: a.option_strings[-1] for a in parser._actions if a.option_strings}
+    flags |= {field: flags[option] for field, option in _OPTIONS.items() if option in flags}
+    return re.sub(r"`(\w+)`", lambda match: flags.get(match[1], match[0]), text)
+
+
+def _fail_unforeseen(error: Exception, args: argparse.Namespace) -> int:
+    if args.debug:
         raise error
     print(
         f"retinart: this should not have happened: {type(error).__name__}: {error}\n"

@@ -9,97 +9,99 @@ import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from retinart.cli.measuring import COMPUTE_OPTION, add_peers, command_line, say_no_report
+from retinart.cli.fields import add_json, describe_command, options_of, record_of
+from retinart.cli.measuring import add_peers, add_runs, command_line, say_no_report, wanted_peers
 from retinart.engine.errors import BadInput
 
+_MAX_RATIO = 1.1
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart benchmark` to the parser."""
-    benchmark = commands.add_parser(
-        "benchmark",
-        parents=[common],
-        help="ms an image of model files, side by side",
-        description="Time model files on the same real images, in turn, each in a process of its "
-        "own, from a decoded frame to final boxes. The first file is what the others are compared "
-        "with.",
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart benchmark`."""
+    from retinart.benchmarks.latency.run import BenchmarkSettings
+
+    describe_command(
+        parser,
+        "Time model files on the same images, in turn, each in a process of its own, from a "
+        "decoded frame to final boxes. The others are compared with the first file.",
+        "retinart benchmark model.onnx model.int8.onnx --images images --out runs/benchmark",
+        "retinart benchmark model.onnx --images images --compare runs/benchmark/benchmark.json",
     )
-    benchmark.add_argument("models", type=Path, nargs="+", metavar="MODEL")
-    benchmark.add_argument(
-        "--images", metavar="SOURCE",
-        help="real images; without them scenes are drawn, on which NMS has other work",
-    )  # fmt: skip
-    benchmark.add_argument(
-        "--annotations", type=Path, metavar="FILE", help="COCO instances of the folder: adds AP"
+    parser.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        metavar="MODEL",
+        help="an ONNX file of retinart, or an engine",
     )
-    benchmark.add_argument(
-        "--imgsz", type=int, nargs="+", default=[], metavar="N",
-        help="shorter sides, for files that were exported with --dynamic",
-    )  # fmt: skip
-    benchmark.add_argument(
-        "--batch", type=int, nargs="+", default=[1], metavar="N", help="images in a call"
+    add = options_of(parser, BenchmarkSettings, "images")
+    add(
+        "images",
+        "folder, file or glob of real images",
+        otherwise="drawn scenes, on which NMS has other work than in use",
+        metavar="SOURCE",
     )
-    benchmark.add_argument(
-        "--streams", type=int, nargs="+", default=[1], metavar="N", help="calls at once, by threads"
+    add(
+        "annotations",
+        "COCO file of the folder that --images is; adds each model's AP",
+        otherwise="measure no AP",
     )
-    benchmark.add_argument("--compute", **COMPUTE_OPTION)
-    add_peers(benchmark)
-    benchmark.add_argument(
-        "--checkpoint", type=Path, metavar="CKPT",
-        help="what the model was exported from, for peers that run in PyTorch",
-    )  # fmt: skip
-    benchmark.add_argument("--num-images", type=int, default=16, metavar="N")
-    benchmark.add_argument("--repeats", type=int, default=5, metavar="N", help="of every image")
-    benchmark.add_argument("--threads", type=int, default=2, metavar="N", help="of each runtime")
-    benchmark.add_argument(
-        "--out", type=Path, metavar="DIR", help="write benchmark.json, .csv and report.html"
+    add = options_of(parser, BenchmarkSettings, "runs")
+    add_runs(add)
+    add(
+        "imgsz",
+        "shorter sides, for files that were exported with --dynamic; a row for each of these",
+        otherwise="the file's own",
     )
-    benchmark.add_argument(
+    add("batch", "images in a call; a row for each of these")
+    add("streams", "calls at once, each from a thread of its own; a row for each of these")
+    add = options_of(parser, BenchmarkSettings, "peers")
+    add_peers(add)
+    add(
+        "checkpoint",
+        "checkpoint that the first model was exported from, for peers that run in PyTorch",
+        otherwise="leave these peers out",
+    )
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for benchmark.json, benchmark.csv and report.html (default: print only)",
+    )
+    group.add_argument(
         "--compare",
         type=Path,
-        metavar="OLD.json",
-        help="an older benchmark.json: print new over old by model, matched by name, and stage",
+        metavar="FILE",
+        help="benchmark.json of an earlier run; print the ratio of new to old times by model and "
+        "stage",
     )
-    benchmark.add_argument(
+    group.add_argument(
         "--max-ratio",
         type=float,
-        metavar="R",
-        help="with --compare: exit 1 when a stage takes more than R times as long as then, its "
-        "whole 95%% interval above R (default 1.1)",
+        metavar="X",
+        help="with --compare, exit with 1 when a stage takes more than X times as long as then, "
+        f"with its whole 95%% interval above X (default: {_MAX_RATIO})",
     )
-    benchmark.add_argument("--json", action="store_true", help="for machines")
-    benchmark.set_defaults(run=_benchmark)
+    add_json(parser)
 
 
-def _benchmark(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.benchmarks.latency.regression import compare_runs, failures, read_baseline, table
     from retinart.benchmarks.latency.report import why_no_report, write_results
     from retinart.benchmarks.latency.run import BenchmarkSettings, benchmark, row_names
     from retinart.benchmarks.latency.tables import report
-    from retinart.benchmarks.peers.find import NAMES
     from retinart.benchmarks.timing.statistics import FEWEST
     from retinart.engine.common.files import new_folder
 
-    max_ratio = 1.1 if args.max_ratio is None else args.max_ratio
+    max_ratio = _MAX_RATIO if args.max_ratio is None else args.max_ratio
     if args.max_ratio is not None and args.compare is None:
-        raise BadInput("--max-ratio is of a comparison", fix="Give the older one with --compare")
+        raise BadInput("--max-ratio needs a comparison", fix="Give the older run with --compare")
     if not 0 < max_ratio < math.inf:
-        raise BadInput(f"max-ratio is {max_ratio}", fix="Give a number above 0, such as 1.1")
-    settings = BenchmarkSettings(
-        images=args.images,
-        annotations=args.annotations,
-        imgsz=tuple(args.imgsz),
-        batch=tuple(args.batch),
-        streams=tuple(args.streams),
-        compute=tuple(args.compute),
-        peers=NAMES if args.peers == [] else tuple(args.peers or ()),
-        checkpoint=args.checkpoint,
-        torchvision=args.torchvision,
-        num_images=args.num_images,
-        repeats=args.repeats,
-        threads=args.threads,
-    )
+        raise BadInput(f"`max_ratio` is {max_ratio}", fix="Give a number above 0, such as 1.1")
+    settings = record_of(BenchmarkSettings, args, peers=wanted_peers(args.peers))
     old = None
     if args.compare is not None:
         if args.num_images * args.repeats < FEWEST:

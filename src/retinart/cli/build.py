@@ -4,79 +4,80 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from retinart.cli.fields import describe_command, options_of, record_of
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart build` to the parser."""
-    build = commands.add_parser(
-        "build",
-        parents=[common],
-        help="ONNX to a TensorRT engine",
-        description="Build an engine of an exported file. The plan is TensorRT's own, plain; what "
-        "it is stands beside it in FILE.json. TensorRT builds on the GPU that will run the engine; "
-        "TensorRT-RTX also builds without one, for GPUs from Ampere on.",
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart build`."""
+    from retinart.export.settings import BuildSettings
+
+    describe_command(
+        parser,
+        "Build an engine from an ONNX file of retinart. The plan is plain, as TensorRT writes it; "
+        "its metadata stands beside it in FILE.json. TensorRT builds on the GPU that will run the "
+        "engine. TensorRT-RTX also builds without a GPU, for GPUs from Ampere on.",
+        "retinart build model.onnx -o model.engine --batch 1 1 8",
     )
-    build.add_argument("model", type=Path)
-    build.add_argument("-o", "--out", type=Path, default=Path("model.engine"), metavar="FILE")
-    build.add_argument(
-        "--runtime",
-        choices=("auto", "tensorrt", "tensorrt-rtx"),
-        default="auto",
-        help="auto takes TensorRT where it and a GPU are, else TensorRT-RTX",
+    parser.add_argument("model", type=Path, help="the ONNX file")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("model.engine"),
+        metavar="FILE",
+        help="the engine to write (default: %(default)s)",
     )
-    build.add_argument(
-        "--batch",
-        type=int,
-        nargs=3,
-        default=(1, 1, 1),
+    add = options_of(parser, BuildSettings, "engine")
+    add(
+        "runtime",
+        "runtime to build for; auto takes TensorRT where TensorRT and a GPU are present, and "
+        "TensorRT-RTX elsewhere",
+    )
+    add(
+        "batch",
+        "smallest, optimal and largest number of images in a call",
         metavar=("MIN", "OPT", "MAX"),
-        help="images at once, default 1 1 1",
     )
-    build.add_argument(
-        "--precision",
-        choices=("fp32", "fp16", "int8", "int8+fp16"),
-        help="refuse a file of another precision; it is the file that has it",
+    add(
+        "precision",
+        "refuse a file of another precision; the engine always has the file's",
+        otherwise="take the file as it is",
     )
-    build.add_argument("--timing-cache", type=Path, metavar="FILE", help="read and written")
-    build.add_argument(
-        "--workspace", type=float, metavar="GIB", help="GPU memory that a layer may use for itself"
+    add("nms", "form of NMS; auto takes the plugin EfficientNMS_TRT where TensorRT has it")
+    add("version_compatible", "make an engine that later versions of TensorRT run too")
+    add("hardware_compatible", "make an engine that all GPUs from Ampere on run")
+    add = options_of(parser, BuildSettings, "build")
+    add(
+        "timing_cache",
+        "file with the timings of earlier builds, read and then updated; makes builds quicker",
+        otherwise="no file",
     )
-    build.add_argument("--optimization-level", type=int, metavar="N", help="0 to 5")
-    build.add_argument("--version-compatible", action="store_true", help="for later versions too")
-    build.add_argument(
-        "--hardware-compatible", action="store_true", help="for all GPUs from Ampere on"
+    add(
+        "workspace",
+        "GPU memory in GiB that a layer may use for itself",
+        otherwise="TensorRT's choice",
+        metavar="GIB",
     )
-    build.add_argument(
-        "--nms",
-        choices=("auto", "plugin", "native"),
-        default="auto",
-        help="auto takes the plugin EfficientNMS_TRT where TensorRT has it",
+    add(
+        "optimization_level",
+        "effort of the build, from 0 to 5; more effort can give a faster engine",
+        otherwise="TensorRT's choice",
     )
-    build.set_defaults(run=_build, extra="export")
+    parser.set_defaults(extra="export")
 
 
-def _build(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.engine.common.progress import Progress
     from retinart.export.build import build_engine
     from retinart.export.settings import BuildSettings
 
-    settings = BuildSettings(
-        runtime=args.runtime,
-        batch=tuple(args.batch),
-        precision=args.precision,
-        timing_cache=args.timing_cache,
-        workspace=args.workspace,
-        optimization_level=args.optimization_level,
-        version_compatible=args.version_compatible,
-        hardware_compatible=args.hardware_compatible,
-        nms=args.nms,
-    )
     progress = Progress()
     report = build_engine(
         args.model,
         args.out,
-        settings,
+        record_of(BuildSettings, args),
         show=lambda fraction, phase: progress.update(int(100 * fraction), 100, phase),
     )
     info = report.info

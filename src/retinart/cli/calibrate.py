@@ -5,84 +5,88 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+
+from retinart.cli.fields import describe_command, options_of, record_of
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart calibrate` to the parser."""
-    calibrate = commands.add_parser(
-        "calibrate",
-        parents=[common],
-        help="FP32 ONNX to INT8 ONNX",
-        description="Observe the ranges of activations on images, resized as the runtime resizes "
-        "them, and write the model with Q/DQ pairs. A record of ranges, method and hashes goes "
-        "beside it. With a budget, the fewest layers stay in float that keep it.",
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart calibrate`."""
+    from retinart.calib.settings import CalibrationSettings
+
+    describe_command(
+        parser,
+        "Observe the ranges of a model's activations on images, and write the model with Q/DQ "
+        "pairs. The ranges, the method and hashes of all that went in stand beside the file in "
+        "FILE.json. With --max-drop, the fewest layers stay in float that keep the accuracy.",
+        "retinart calibrate model.onnx --images images --num 200 -o model.int8.onnx",
+        "retinart calibrate model.onnx --images images --annotations instances.json --max-drop 0.5",
     )
-    calibrate.add_argument("model", type=Path)
-    calibrate.add_argument("-o", "--out", type=Path, default=Path("model.int8.onnx"))
-    calibrate.add_argument("--images", metavar="SOURCE", help="folder, file or glob")
-    calibrate.add_argument("--num", type=int, default=200, metavar="N", help="images to use")
-    calibrate.add_argument("--seed", type=int, default=0, help="that draws them")
-    calibrate.add_argument(
-        "--method", choices=("minmax", "percentile", "mse", "entropy"), default="percentile"
-    )
-    calibrate.add_argument(
-        "--weight-bits",
-        type=int,
-        choices=(8, 7),
-        default=8,
-        help="7 for fleets of CPUs with and without VNNI: the same numbers on all of them",
-    )
-    calibrate.add_argument(
-        "--record",
+    parser.add_argument("model", type=Path, help="the FP32 file of `retinart export`")
+    parser.add_argument(
+        "-o",
+        "--out",
         type=Path,
+        default=Path("model.int8.onnx"),
         metavar="FILE",
-        help="take the ranges from this record of the same weights and size",
+        help="the INT8 file to write (default: %(default)s)",
     )
-    calibrate.add_argument(
-        "--annotations", type=Path, metavar="FILE", help="COCO instances, to measure AP"
+    add = options_of(parser, CalibrationSettings, "ranges of the activations")
+    add(
+        "images",
+        "folder, file or glob of images to observe the activations on",
+        otherwise="take the ranges from --record",
+        metavar="SOURCE",
     )
-    calibrate.add_argument(
-        "--eval-images", type=Path, metavar="DIR", help="their images, if not those of --images"
+    add("num", "how many of --images to use")
+    add("seed", "another seed chooses other images")
+    add(
+        "record",
+        "JSON file of an earlier calibration of the same weights at the same size; its ranges are "
+        "used",
+        otherwise="observe --images",
     )
-    calibrate.add_argument(
-        "--max-drop", type=float, metavar="D", help="AP points that may be lost at most"
+    add("method", "how a layer's threshold is chosen from its range")
+    add(
+        "weight_bits",
+        "bits of the weights; 7 gives the same numbers on CPUs with and without VNNI",
     )
-    calibrate.add_argument(
-        "--keep-float",
+    add = options_of(parser, CalibrationSettings, "accuracy")
+    add("annotations", "COCO file of images to measure AP on", otherwise="measure no AP")
+    add(
+        "eval_images",
+        "folder of the images of --annotations",
+        otherwise="the folder of --images",
+        metavar="DIR",
+    )
+    add(
+        "max_drop",
+        "AP points that INT8 may lose; needs --annotations",
+        otherwise="no limit",
+    )
+    add(
+        "keep_float",
+        "leave the layers of this pattern in float, such as 'backbone.layer1.*'; may be repeated",
+        otherwise="none",
         action="append",
-        default=[],
+        nargs=None,
         metavar="PATTERN",
-        help="leave layers in float, such as 'backbone.layer1.*'; may be given again",
     )
-    calibrate.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE",
-        help="an HTML page with ranges, the sensitivity of each layer, and AP where annotated",
+    add = options_of(parser, CalibrationSettings, "report")
+    add(
+        "report",
+        "HTML page to write, with the ranges, each layer's sensitivity, and AP with --annotations",
+        otherwise="no page",
     )
-    calibrate.set_defaults(run=_calibrate, extra="export")
+    parser.set_defaults(extra="export")
 
 
-def _calibrate(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.calib.calibrate import calibrate
     from retinart.calib.settings import CalibrationSettings
     from retinart.calib.tables import accuracy_table, sensitivity_table
 
-    settings = CalibrationSettings(
-        images=args.images,
-        num=args.num,
-        seed=args.seed,
-        method=args.method,
-        weight_bits=args.weight_bits,
-        record=args.record,
-        annotations=args.annotations,
-        eval_images=args.eval_images,
-        max_drop=args.max_drop,
-        keep_float=tuple(args.keep_float),
-        report=args.report,
-    )
-    report = calibrate(args.model, args.out, settings)
+    report = calibrate(args.model, args.out, record_of(CalibrationSettings, args))
     record = report.record
     tables = [sensitivity_table(record, most=10)] if record.sensitivity else []
     tables += [accuracy_table(record.accuracy)] if record.accuracy else []

@@ -5,52 +5,56 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+
+from retinart.cli.fields import describe_command, options_of, record_of
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart convert` to the parser."""
-    convert = commands.add_parser(
-        "convert",
-        parents=[common],
-        help="FP32 or INT8 ONNX to FP16",
-        description="Write a model with the float part of its network in FP16. Normalisation, "
-        "decoding and NMS stay FP32, and so does what would overflow by the ranges seen.",
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart convert`."""
+    from retinart.calib.settings import ConvertSettings
+
+    describe_command(
+        parser,
+        "Write a model with the float part of its network in FP16, for GPUs. Normalisation, "
+        "decoding and NMS stay FP32, and so does every tensor that would overflow.",
+        "retinart convert model.onnx --images images -o model.fp16.onnx",
     )
-    convert.add_argument("model", type=Path)
-    convert.add_argument("-o", "--out", type=Path, default=Path("model.fp16.onnx"))
-    convert.add_argument("--precision", choices=("fp16",), default="fp16")
-    convert.add_argument("--images", metavar="SOURCE", help="images to take ranges from")
-    convert.add_argument("--num", type=int, default=16, metavar="N", help="of them")
-    convert.add_argument("--seed", type=int, default=0, help="that draws them")
-    convert.add_argument(
-        "--record",
+    parser.add_argument("model", type=Path, help="an FP32 or INT8 file of retinart")
+    parser.add_argument(
+        "-o",
+        "--out",
         type=Path,
+        default=Path("model.fp16.onnx"),
         metavar="FILE",
-        help="calibration record to take ranges from (default: the one beside the model)",
+        help="the FP16 file to write (default: %(default)s)",
     )
-    convert.set_defaults(run=_convert, extra="export")
+    add = options_of(parser, ConvertSettings, "ranges of the activations")
+    add(
+        "images",
+        "folder, file or glob of images to observe the activations on",
+        otherwise="take the ranges from --record",
+        metavar="SOURCE",
+    )
+    add("num", "how many of --images to use")
+    add("seed", "another seed chooses other images")
+    add(
+        "record",
+        "JSON file of a calibration of this model; its ranges are used",
+        otherwise="the one beside the model, if there is one and no --images are given",
+    )
+    parser.set_defaults(extra="export")
 
 
-def _convert(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.calib.convert import convert
     from retinart.calib.settings import ConvertSettings
 
-    report = convert(
-        args.model,
-        args.out,
-        ConvertSettings(
-            precision=args.precision,
-            images=args.images,
-            num=args.num,
-            seed=args.seed,
-            record=args.record,
-        ),
-    )
+    report = convert(args.model, args.out, record_of(ConvertSettings, args))
     if not report.source:
         print(
-            "no ranges were given, so nothing but the weights was checked against FP16's 65504: "
-            "give --images or --record",
+            "Activations were not checked against FP16's largest value, 65504: give --images or "
+            "--record to check them",
             file=sys.stderr,
         )
     else:

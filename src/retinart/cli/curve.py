@@ -7,59 +7,58 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from retinart.cli.measuring import COMPUTE_OPTION, add_peers, command_line, say_no_report
+from retinart.cli.fields import add_json, add_out, describe_command, options_of, record_of
+from retinart.cli.measuring import add_peers, add_runs, command_line, say_no_report, wanted_peers
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart curve` to the parser."""
-    curve = commands.add_parser(
-        "curve",
-        parents=[common],
-        help="AP against ms an image, over scales and precisions",
-        description="Export, calibrate, evaluate and time checkpoints at several scales. What is "
-        "done is kept in the folder by hash: a run that was stopped goes on.",
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart curve`."""
+    from retinart.benchmarks.curve.run import CurveSettings
+
+    describe_command(
+        parser,
+        "Export, calibrate, evaluate and time checkpoints at several scales. The folder keeps each "
+        "finished step by hash, so a run that was stopped goes on where it was.",
+        "retinart curve retinanet.pth --imgsz 400 600 800 --images images \\",
+        "    --annotations instances.json --calibration-images train",
     )
-    curve.add_argument("checkpoints", type=Path, nargs="+", metavar="CKPT")
-    curve.add_argument("--imgsz", type=int, nargs="+", default=[400, 500, 600, 700, 800])
-    curve.add_argument("--images", type=Path, required=True, metavar="DIR")
-    curve.add_argument("--annotations", type=Path, required=True, metavar="FILE")
-    curve.add_argument("--calibration-images", metavar="SOURCE", help="what INT8 is made on")
-    curve.add_argument("--calibration-num", type=int, default=200, metavar="N", help="of them")
-    curve.add_argument(
-        "--precisions", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"]
+    parser.add_argument(
+        "checkpoints", type=Path, nargs="+", metavar="CKPT", help="a checkpoint to export"
     )
-    curve.add_argument("--compute", **COMPUTE_OPTION)
-    add_peers(curve)
-    curve.add_argument("--num-images", type=int, default=16, metavar="N", help="to time on")
-    curve.add_argument("--repeats", type=int, default=5, metavar="N", help="of every image")
-    curve.add_argument("--threads", type=int, default=2, metavar="N", help="of each runtime")
-    curve.add_argument("--out", type=Path, default=Path("runs/curve"), metavar="DIR")
-    curve.add_argument("--json", action="store_true", help="for machines")
-    curve.set_defaults(run=_curve, extra="export,eval,report")
+    add = options_of(parser, CurveSettings, "dataset")
+    add(
+        "images",
+        "folder of the images to measure AP on; the first of them are timed",
+        metavar="DIR",
+    )
+    add("annotations", "COCO file with their annotations")
+    add(
+        "calibration_images",
+        "folder, file or glob of images to calibrate INT8 on",
+        otherwise="make no INT8; then give --precisions fp32",
+        metavar="SOURCE",
+    )
+    add("calibration_num", "how many of --calibration-images to use")
+    add = options_of(parser, CurveSettings, "points")
+    add("imgsz", "shorter sides in pixels; inputs are 4:3")
+    add("precisions", "precisions of the files")
+    add = options_of(parser, CurveSettings, "runs")
+    add_runs(add)
+    add = options_of(parser, CurveSettings, "peers")
+    add_peers(add)
+    add_out(parser, Path("runs/curve"), "folder for the results and for all that is kept")
+    add_json(parser)
+    parser.set_defaults(extra="export,eval,report")
 
 
-def _curve(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.benchmarks.curve.report import report, write_results
     from retinart.benchmarks.curve.run import CurveSettings, measure_curve
     from retinart.benchmarks.latency.report import why_no_report
-    from retinart.benchmarks.peers.find import NAMES
 
-    settings = CurveSettings(
-        imgsz=tuple(args.imgsz),
-        images=args.images,
-        annotations=args.annotations,
-        calibration_images=args.calibration_images,
-        calibration_num=args.calibration_num,
-        precisions=tuple(args.precisions),
-        compute=tuple(args.compute),
-        peers=NAMES if args.peers == [] else tuple(args.peers or ()),
-        torchvision=args.torchvision,
-        num_images=args.num_images,
-        repeats=args.repeats,
-        threads=args.threads,
-    )
+    settings = record_of(CurveSettings, args, peers=wanted_peers(args.peers))
     say_no_report(why_no_report())
     result = measure_curve(args.checkpoints, args.out, settings)
     result["command"] = command_line("curve", *args.checkpoints, **asdict(settings), out=args.out)

@@ -4,40 +4,60 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
-from typing import Any
 
+from retinart.cli.fields import add_json, add_size, describe_command, options_of
 from retinart.engine.errors import BadInput
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart data` to the parser."""
-    data = commands.add_parser("data", help="look at a dataset before training on it")
-    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add `check` and its options to `retinart data`."""
+    from retinart.train.settings import DEFAULT_MODEL, TrainSettings
+
+    example = "retinart data check --images images --annotations instances.json"
+    describe_command(parser, "Look at a dataset before you train on it.", example)
+    actions = parser.add_subparsers(
+        prog=parser.prog, dest="action", required=True, metavar="ACTION", title="actions"
+    )
     check = actions.add_parser(
         "check",
-        parents=[common],
-        help="errors, sizes, classes, and whether a model's anchors fit",
-        description="Lists what is wrong with COCO annotations and their images, a line for each "
-        "kind: what is dropped, what is kept. Exits 1 when training would stop.",
+        help="list errors, sizes and classes, and how well anchors fit",
+        formatter_class=parser.formatter_class,
     )
-    check.add_argument("--images", type=Path, required=True, metavar="DIR")
-    check.add_argument("--annotations", type=Path, required=True, metavar="FILE")
-    check.add_argument("--model", default="tiny", help="whose anchors are tried")
-    check.add_argument("--height", type=int, default=256, help="of the network input")
-    check.add_argument("--width", type=int, default=320)
-    check.add_argument(
-        "--no-open", action="store_true", help="do not open the images, only see that they exist"
+    describe_command(
+        check,
+        "List what is wrong with COCO annotations and their images, a line for each kind of "
+        "problem, and say what a training would leave out. The command exits with 1 when a "
+        "training would stop.",
+        example,
     )
-    check.add_argument("--workers", type=int, default=2)
-    check.add_argument("--json", action="store_true", help="for machines")
-    check.set_defaults(run=_check, extra="train")
+    add = options_of(check, TrainSettings, "dataset")
+    add("images", "folder of the images", metavar="DIR")
+    add("annotations", "COCO file with their annotations")
+    add(
+        "check_images",
+        "only see that the image files exist, and do not open them",
+        flag="--no-open",
+    )
+    add("workers", "threads that open images")
+    group = check.add_argument_group("model")
+    add = options_of(group, TrainSettings)
+    add(
+        "model",
+        "model whose anchors are compared with the boxes",
+        otherwise=DEFAULT_MODEL,
+        metavar="NAME",
+    )
+    add_size(group, TrainSettings.size, "of the network's input")
+    add_json(check)
+    parser.set_defaults(extra="train", options=check)
 
 
-def _check(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.train.data.check import load_checked
     from retinart.train.data.report import describe, table
     from retinart.train.model.presets import preset
+    from retinart.train.settings import DEFAULT_MODEL
 
     for path in (args.annotations, args.images):
         if not path.exists():
@@ -45,13 +65,14 @@ def _check(args: argparse.Namespace) -> int:
     size = (args.height, args.width)
     if min(size) < 32 or args.height % 32 or args.width % 32:
         raise BadInput(
-            f"a network input of {args.height}x{args.width} pixels cannot be",
+            f"the network's input cannot be {args.height}x{args.width} pixels",
             fix="Give multiples of 32, from 32 on",
         )
-    preset(args.model, 1)  # its error is the user's, and not the data's
+    model = args.model or DEFAULT_MODEL
+    preset(model, 1)  # a wrong name is the user's error, not the data's
     try:
         dataset = load_checked(
-            args.annotations, args.images, workers=args.workers, open_images=not args.no_open
+            args.annotations, args.images, workers=args.workers, open_images=args.check_images
         )
     except BadInput as error:
         stopped = {"stops": str(error)}
@@ -59,7 +80,7 @@ def _check(args: argparse.Namespace) -> int:
         return 1
     report = {
         "stops": None,
-        **describe(dataset, preset(args.model, len(dataset.classes)), size),
+        **describe(dataset, preset(model, len(dataset.classes)), size),
     }
     if args.json:
         print(json.dumps(report, indent=1))

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from retinart.cli.export import say_export
+from retinart.cli.fields import add_out, describe_command
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart demo` to the parser."""
-    demo = commands.add_parser(
-        "demo", parents=[common], help="export, evaluate and run the small model that is shipped"
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart demo`."""
+    describe_command(
+        parser,
+        "Export the small model that is shipped, measure its AP on generated pictures, and detect "
+        "in a generated video.",
+        "retinart demo --out runs/demo",
     )
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR")
-    demo.set_defaults(run=_demo, extra="export,eval")
+    add_out(parser, Path("runs/demo"), "folder for the model, the pictures and the video")
+    parser.set_defaults(extra="export,eval")
 
 
-def _demo(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.benchmarks.demo import run_demo
 
     report = run_demo(args.out)
@@ -28,7 +32,7 @@ def _demo(args: argparse.Namespace) -> int:
     print(f"\nAP {ap:.1f}, AP50 {ap50:.1f} on {report.evaluation.images} fresh scenes")
     print(f"\nvideo, {report.video.frames} frames, ms a frame by stage:")
     print(report.video.table())
-    print("\nleft behind:")
+    print("\nfiles:")
     for path in [report.export.path, *report.video.outputs, report.picture]:
         print(f"  {path}")
     return 0

@@ -6,142 +6,120 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from retinart.cli.running import open_detector, running_options
+from retinart.cli.fields import add_out, describe_command, options_of, record_of
+from retinart.cli.running import add_running, open_detector
 from retinart.engine.errors import BadInput
 
 if TYPE_CHECKING:
     from retinart.engine.job.summary import DetectSummary
 
 _INTERRUPTED, _TERMINATED = 130, 143  # 128 and the signal's number, as a shell has it
+_POSITION = "in seconds (12.5) or frames (300f); for a live source, after its first frame"
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart detect` to the parser."""
-    running = running_options()
-    detect = commands.add_parser(
-        "detect",
-        parents=[running, common],
-        help="detect on images, video files, webcams and network streams",
-        description="Writes annotated images or videos, detections.jsonl, a line for each image or "
-        "frame as it is done, with boxes in pixels of the source, and summary.json with counts and "
-        "times. Of files every frame is taken, in order; of live sources always the newest, and "
-        "older ones are dropped and counted. Ctrl-C and SIGTERM end it in order, with exit code "
-        "130 or 143.",
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart detect`."""
+    describe_command(
+        parser,
+        "Detect objects. The command writes annotated images or videos, detections.jsonl with a "
+        "line for each image or frame (boxes are in pixels of the source), and summary.json with "
+        "counts and times. It takes every frame of a file, in order. Of a live source it takes the "
+        "newest frame, and drops and counts older ones. Ctrl-C and SIGTERM end it in order, with "
+        "exit code 130 or 143.",
+        "retinart detect model.onnx video.mp4 --out runs/detect",
+        "retinart detect model.onnx rtsp://camera/stream1 --track",
     )
-    detect.add_argument(
+    add_running(parser).add_argument(
+        "--gpu-resize",
+        action="store_true",
+        help="resize on the GPU, which pays for large frames; for engines only",
+    )
+    parser.add_argument(
         "source",
         nargs="+",
+        metavar="SOURCE",
         help="an image, a folder, a glob, numbered images (frame_%%04d.png), a video, a webcam's "
-        "number, or an rtsp:// or http:// address; several are batched together",
+        "number, or an rtsp:// or http:// address; several sources are batched together",
     )
-    detect.add_argument("--out", type=Path, default=Path("runs/detect"), metavar="DIR")
-    detect.add_argument(
-        "--coco",
-        type=Path,
-        metavar="FILE",
-        help="COCO results as well: image_id is the number that the file is named after, if all "
-        "are named after different numbers, else the index of the image or frame, from 0, or with "
-        "several sources the line of detections.jsonl, from 0; category_id is the class index, "
+    _add_output(parser)
+    _add_frames(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    from retinart.engine.job.job import DetectJob
+
+    group = parser.add_argument_group("output")
+    add_out(group, Path("runs/detect"), "folder for all results")
+    add = options_of(group, DetectJob)
+    add("copies", "write no annotated images or videos")
+    add("draw_conf", "score from which on a detection is drawn; the files hold all detections")
+    add("track", "give each object an id that it keeps through the frames")
+    add("csv", "also write a CSV file with a row for each detection", otherwise="no CSV file")
+    add(
+        "coco",
+        "also write a JSON file with COCO results. Its image_id is the number in the file's name, "
+        "if all names are different numbers; else the index of the image or frame, from 0; with "
+        "several sources the line of detections.jsonl, from 0. Its category_id is the class index, "
         "from 0",
+        otherwise="no COCO file",
     )
-    detect.add_argument("--csv", type=Path, metavar="FILE", help="a row for each detection as well")
-    detect.add_argument(
-        "--draw-conf",
-        type=float,
-        default=0.3,
-        metavar="T",
-        help="draw what scores at least this (the files hold all; default %(default)s)",
+    add("show", "show the annotated frames in a window; q closes it")
+    add(
+        "stats",
+        "seconds between two tables of counts, times and queues on stderr; 0 is no table",
+        metavar="SECONDS",
     )
-    detect.add_argument(
+    group.add_argument(
         "--strict",
         action="store_true",
-        help="exit 1 when a file, a frame or a source was lost",
-    )
-    _add_stream_options(detect)
-    detect.set_defaults(run=_detect)
-
-
-def _add_stream_options(detect: argparse.ArgumentParser) -> None:
-    detect.add_argument(
-        "--no-copies", action="store_true", help="write no annotated images or videos"
-    )
-    detect.add_argument(
-        "--gpu-resize", action="store_true", help="resize on the GPU; engines, for large frames"
-    )
-    detect.add_argument("--show", action="store_true", help="show them in a window; q closes it")
-    detect.add_argument("--track", action="store_true", help="give objects ids through the frames")
-    detect.add_argument(
-        "--stats",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="print the figures so far every S seconds: counts, stages, ages, queues; 0 for never "
-        "(default %(default)g)",
-    )
-    detect.add_argument("--every", type=int, default=1, metavar="N", help="one frame in N")
-    detect.add_argument(
-        "--max-fps",
-        type=float,
-        metavar="F",
-        help="frames a second at most, by the video's own time, or by the clock for live sources",
-    )
-    place = "in seconds (12.5) or frames (300f), of a live source since its first frame"
-    detect.add_argument("--start", metavar="T", help=f"first frame, {place}")
-    detect.add_argument("--end", metavar="T", help="end before this frame, given likewise")
-    detect.add_argument(
-        "--buffer",
-        type=int,
-        metavar="N",
-        help="frames that may wait before each stage; default 2, and with a live source 0 before "
-        "the detector, which then gets the newest when it is free",
-    )
-    detect.add_argument(
-        "--timeout",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="seconds to wait for an address or its next frame before connecting again "
-        "(default %(default)s)",
-    )
-    detect.add_argument(
-        "--max-retries",
-        type=int,
-        default=5,
-        metavar="N",
-        help="attempts to connect again, without a frame in between, before a live source is given "
-        "up; waits grow from 0.5 to 30 s; -1 never gives up (default %(default)s)",
+        help="exit with 1 when a file, a frame or a source was lost",
     )
 
 
-def _detect(args: argparse.Namespace) -> int:
+def _add_frames(parser: argparse.ArgumentParser) -> None:
+    from retinart.engine.stream import StreamSettings
+
+    add = options_of(parser, StreamSettings, "frames")
+    add("every", "take one frame in N")
+    add(
+        "max_fps",
+        "most frames a second, by the video's own time, or by the clock for live sources",
+        otherwise="no limit",
+    )
+    add("start", f"first frame, {_POSITION}", otherwise="the beginning", type=str, metavar="T")
+    add("end", "end before this frame, given likewise", otherwise="the end", type=str, metavar="T")
+    add(
+        "buffer",
+        "frames that may wait before each stage; with 0 before the detector, it gets the newest "
+        "frame when it is free",
+        otherwise="2, and for live sources 0 before the detector and 1 behind it",
+    )
+    add = options_of(parser, StreamSettings, "live sources")
+    add(
+        "timeout",
+        "seconds to wait for an address or its next frame before connecting again",
+        metavar="SECONDS",
+    )
+    add(
+        "max_retries",
+        "attempts to connect again before a live source is given up, if no frame comes in between; "
+        "the waits grow from 0.5 to 30 s; -1 never gives up",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.engine.job.job import DetectJob, run_job
     from retinart.engine.job.stop import StopRequest, stop_on_signals
     from retinart.engine.media.frame import Position
     from retinart.engine.media.sources import is_live
     from retinart.engine.stream import StreamSettings
 
-    job = DetectJob(
-        source=args.source,
-        out=args.out,
-        coco=args.coco,
-        csv=args.csv,
-        draw_conf=args.draw_conf,
-        copies=not args.no_copies,
-        show=args.show,
-        track=args.track,
-        stats=args.stats,
-        stream=StreamSettings(
-            every=args.every,
-            max_fps=args.max_fps,
-            start=None if args.start is None else Position.parse(args.start),
-            end=None if args.end is None else Position.parse(args.end),
-            buffer=args.buffer,
-            timeout=args.timeout,
-            max_retries=args.max_retries,
-        ),
-    )
+    start, end = (None if text is None else Position.parse(text) for text in (args.start, args.end))
+    stream = record_of(StreamSettings, args, start=start, end=end)
+    job = record_of(DetectJob, args, stream=stream)
     files = not any(is_live(name) for name in args.source)
     more = {"throughput": files, "gpu_resize": args.gpu_resize}
     with open_detector(args, **more) as detector, stop_on_signals(StopRequest()) as stop:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from dataclasses import asdict
+
+from retinart.cli.fields import add_json, describe_command
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart doctor` to the parser."""
-    doctor = commands.add_parser("doctor", parents=[common], help="what is installed here")
-    doctor.add_argument("--json", action="store_true", help="for machines")
-    doctor.set_defaults(run=_doctor)
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart doctor`."""
+    describe_command(
+        parser,
+        "Show which packages, CPU instructions and GPUs retinart finds on this machine, what each "
+        "is for, and the command that installs a missing package.",
+        "retinart doctor",
+    )
+    add_json(parser)
 
 
-def _doctor(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.engine.doctor import examine, table
 
     parts = examine()

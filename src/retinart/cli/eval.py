@@ -8,38 +8,55 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retinart.cli.running import open_detector, running_options
+from retinart.cli.fields import add_json, add_out, describe_command
+from retinart.cli.running import add_running, open_detector
 from retinart.engine.errors import BadInput
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart eval` to the parser."""
-    running = running_options()
-    evaluate = commands.add_parser(
-        "eval", parents=[running, common], help="COCO accuracy on annotated images"
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart eval`."""
+    describe_command(
+        parser,
+        "Measure a model's COCO AP on annotated images. With --against, measure two models, print "
+        "their figures side by side, and write the images on which the second one loses most.",
+        "retinart eval model.onnx --images images --annotations instances.json",
+        "retinart eval model.onnx --against model.int8.onnx --max-drop 0.5 \\",
+        "    --images images --annotations instances.json",
     )
-    evaluate.add_argument("--images", type=Path, required=True, metavar="DIR")
-    evaluate.add_argument("--annotations", type=Path, required=True, metavar="FILE")
-    evaluate.add_argument(
+    add_running(parser)
+    group = parser.add_argument_group("dataset")
+    group.add_argument(
+        "--images", type=Path, required=True, metavar="DIR", help="folder of the images"
+    )
+    group.add_argument(
+        "--annotations",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="COCO file with their annotations",
+    )
+    group = parser.add_argument_group("comparison")
+    group.add_argument(
         "--against",
         type=Path,
         metavar="MODEL",
-        help="compare this model with the first: tables side by side, the worst images as pictures",
+        help="a second model to compare with the first; --compute is for the second alone, and the "
+        "first is computed in fp32",
     )
-    evaluate.add_argument(
+    group.add_argument(
         "--max-drop",
         type=float,
-        metavar="D",
-        help="exit 1 when the second model's AP is lower by more than D points",
+        metavar="X",
+        help="exit with 1 when the second model's AP is lower by more than X points (default: no "
+        "limit)",
     )
-    evaluate.add_argument(
-        "--out", type=Path, default=Path("runs/compare"), metavar="DIR", help="of --against"
-    )
-    evaluate.add_argument("--json", action="store_true", help="for machines")
-    evaluate.set_defaults(run=_eval, extra="eval")
+    add_out(group, Path("runs/compare"), "folder for the images of --against")
+    add_json(parser)
+    parser.set_defaults(extra="eval")
 
 
-def _eval(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.engine.evaluation.evaluate import evaluate, table
 
     if not args.images.is_dir():

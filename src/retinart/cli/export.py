@@ -7,72 +7,87 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from retinart.cli.fields import describe_command, options_of, record_of
 from retinart.engine.errors import BadInput
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart export` to the parser."""
-    export = commands.add_parser(
-        "export",
-        parents=[common],
-        help="checkpoint to ONNX",
-        description="Write a checkpoint of retinart, torchvision, detectron2, mmdetection or odtk "
-        "as one ONNX file that takes uint8 BGR frames and gives detections. PyTorch and the file "
-        "are compared on images first; when they differ no file is written and the exit code is 1.",
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart export`."""
+    from retinart.export.settings import ExportSettings
+
+    describe_command(
+        parser,
+        "Write a checkpoint of retinart, torchvision, detectron2, mmdetection or odtk as one ONNX "
+        "file that takes uint8 BGR frames and gives detections. The command first compares PyTorch "
+        "and the file on images. If they differ, it writes no file and exits with 1.",
+        "retinart export retinanet.pth -o model.onnx --imgsz 600",
     )
-    export.add_argument("checkpoint", type=Path)
-    export.add_argument("-o", "--out", type=Path, default=Path("model.onnx"), metavar="FILE")
-    export.add_argument(
-        "--imgsz",
-        type=int,
-        metavar="S",
-        help="shorter side in pixels, default 600; alone it gives a 4:3 input, in which other "
-        "shapes are fitted smaller: for 16:9 give --height and --width",
+    parser.add_argument("checkpoint", type=Path, help="the checkpoint to read")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("model.onnx"),
+        metavar="FILE",
+        help="the ONNX file to write (default: %(default)s)",
     )
-    export.add_argument("--height", type=int, metavar="H", help="fixed input height")
-    export.add_argument("--width", type=int, metavar="W", help="fixed input width")
-    export.add_argument(
-        "--dynamic", action="store_true", help="input height and width follow each image"
+    add = options_of(parser, ExportSettings, "input size")
+    add(
+        "imgsz",
+        "length of the image's shorter side in pixels; the input is 4:3 unless it is --dynamic, "
+        "and images of other shapes are fitted into it; for 16:9 give --height and --width",
+        otherwise="600 without --height and --width",
     )
-    export.add_argument(
-        "--max-det", type=int, metavar="N", help="an image; default: what the project keeps"
+    add("height", "fixed height of the input in pixels", otherwise="what --imgsz gives")
+    add("width", "fixed width of the input in pixels", otherwise="what --imgsz gives")
+    add("dynamic", "let the input's height and width follow each image")
+    add = options_of(parser, ExportSettings, "detections")
+    add("conf", "score that a detection must exceed", otherwise="0.05")
+    add("iou", "IoU above which NMS drops the weaker of two boxes", otherwise="0.5")
+    add("max_det", "most detections of an image", otherwise="as the checkpoint's project has it")
+    add(
+        "classes",
+        "text file with a class name on each line",
+        otherwise="the checkpoint's names",
+        type=Path,
+        nargs=None,
+        metavar="FILE",
     )
-    export.add_argument("--conf", type=float, metavar="T", help="score threshold, default 0.05")
-    export.add_argument("--iou", type=float, metavar="T", help="NMS threshold, default 0.5")
-    export.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
-    export.add_argument(
-        "--set",
+    add = options_of(parser, ExportSettings, "model")
+    add(
+        "variant",
+        "set a field of the model, such as bn_eps=0, which the checkpoint does not hold and the "
+        "project does differently by default; `retinart inspect` of an exported file lists the "
+        "fields; may be repeated",
+        flag="--set",
+        otherwise="as the checkpoint's project has it",
         action="append",
-        default=[],
+        nargs=None,
         metavar="FIELD=VALUE",
-        help="what the file's tensors do not tell and its project does otherwise by default, such "
-        "as bn_eps=0 (fields: see inspect)",
     )
-    export.add_argument("--images", metavar="SOURCE", help="images to compare on, 4 at most")
-    export.add_argument(
-        "--skip-tensorrt", action="store_true", help="do not build the graph with TensorRT-RTX"
+    add = options_of(parser, ExportSettings, "checks before the file is written")
+    add(
+        "images",
+        "folder, file or glob of images to compare PyTorch and the file on; 4 are used at most",
+        otherwise="synthetic images",
+        metavar="SOURCE",
     )
-    export.set_defaults(run=_export, extra="export")
+    add(
+        "tensorrt",
+        "do not build the file with TensorRT-RTX, where that is installed",
+        flag="--skip-tensorrt",
+    )
 
 
-def _export(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.export.export import export_checkpoint
     from retinart.export.settings import ExportSettings
 
-    settings = ExportSettings(
-        imgsz=args.imgsz,
-        height=args.height,
-        width=args.width,
-        dynamic=args.dynamic,
-        conf=args.conf,
-        iou=args.iou,
-        max_det=args.max_det,
-        classes=None if args.classes is None else _names(args.classes),
-        images=args.images,
-        variant=tuple(args.set),
-        tensorrt=not args.skip_tensorrt,
+    names = None if args.classes is None else _names(args.classes)
+    report = export_checkpoint(
+        args.checkpoint, args.out, record_of(ExportSettings, args, classes=names)
     )
-    report = export_checkpoint(args.checkpoint, args.out, settings)
     _say_alike(report.info.classes)
     say_export(report)
     return 0

@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+
+from retinart.cli.fields import add_json, describe_command
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart inspect` to the parser."""
-    inspect = commands.add_parser("inspect", parents=[common], help="what a model file is")
-    inspect.add_argument("model", type=Path)
-    inspect.add_argument("--json", action="store_true", help="for machines")
-    inspect.set_defaults(run=_inspect)
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart inspect`."""
+    describe_command(
+        parser,
+        "Show what a model file says of itself: classes, input size, precision, thresholds, and "
+        "what it was made from. The command does not load the model.",
+        "retinart inspect model.onnx",
+    )
+    parser.add_argument("model", type=Path, help="an ONNX file of retinart, or an engine")
+    add_json(parser)
 
 
-def _inspect(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.engine.describe import describe, describe_table
 
     if args.json:

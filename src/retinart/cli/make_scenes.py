@@ -1,30 +1,41 @@
-"""`retinart make-scenes`: annotated images to train and test on."""
+"""`retinart make-scenes`: annotated pictures to train and test on."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from retinart.cli.fields import add_size, describe_command
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart make-scenes` to the parser."""
-    scenes = commands.add_parser(
-        "make-scenes",
-        parents=[common],
-        help="generate annotated images to train and test on",
-        description="Objects of several classes over textured backgrounds: DIR/images and COCO "
-        "annotations in DIR/instances.json, the same for the same seed.",
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart make-scenes`."""
+    from retinart.train.data.settings import SceneSettings
+
+    describe_command(
+        parser,
+        "Draw objects of several classes over textured backgrounds. DIR gets the pictures in "
+        "images/ and their COCO annotations in instances.json. A seed always gives the same "
+        "pictures.",
+        "retinart make-scenes scenes --num 60 --seed 2",
     )
-    scenes.add_argument("out", type=Path, metavar="DIR")
-    scenes.add_argument("--num", type=int, default=1000, metavar="N")
-    scenes.add_argument("--seed", type=int, default=0)
-    scenes.add_argument("--height", type=int, default=256)
-    scenes.add_argument("--width", type=int, default=320)
-    scenes.set_defaults(run=_make_scenes)
+    parser.add_argument("out", type=Path, metavar="DIR", help="folder to write")
+    group = parser.add_argument_group("pictures")
+    group.add_argument(
+        "--num", type=int, default=1000, metavar="N", help="how many to draw (default: %(default)s)"
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="another seed gives other pictures (default: %(default)s)",
+    )
+    add_size(group, SceneSettings.size, "of a picture")
 
 
-def _make_scenes(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.train.data.scenes import make_scenes
     from retinart.train.data.settings import SceneSettings
 

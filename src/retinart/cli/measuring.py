@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.model.info import COMPUTE
 
-COMPUTE_OPTION: dict[str, Any] = {
-    "nargs": "+",
-    "choices": COMPUTE,
-    "default": ["fp32"],
-    "help": "what OpenVINO computes float layers in, each of these",
-}
+def add_runs(add: Callable[..., None]) -> None:
+    """Add how often and with how many threads each model runs."""
+    add("num_images", "images to time on")
+    add("repeats", "runs of each image")
+    add("threads", "threads of each runtime")
+    add("compute", "what OpenVINO computes float layers in; a row for each of these")
 
 
-def add_peers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--peers", nargs="*", metavar="NAME",
-        help="also time torchvision, torch-compile, onnxruntime and torch-compile-fp16, or some",
-    )  # fmt: skip
-    parser.add_argument(
-        "--torchvision", type=Path, default=Path("build/peers"), metavar="DIR",
-        help="where torchvision was installed with `pip install --no-deps --target DIR`",
-    )  # fmt: skip
+def add_peers(add: Callable[..., None]) -> None:
+    """Add what else is timed."""
+    from retinart.benchmarks.peers.find import NAMES
+
+    add(
+        "peers",
+        f"also time these peers: {', '.join(NAMES)}; --peers alone times all of them",
+        otherwise="no peers",
+        default=None,
+        nargs="*",
+        metavar="NAME",
+    )
+    add(
+        "torchvision",
+        "folder where `pip install --no-deps --target DIR` put torchvision",
+        metavar="DIR",
+    )
+
+
+def wanted_peers(given: list[str] | None) -> tuple[str, ...]:
+    """The peers that `--peers` asks for; all of them when it names none."""
+    from retinart.benchmarks.peers.find import NAMES
+
+    return NAMES if given == [] else tuple(given or ())
 
 
 def say_no_report(why: str) -> None:
+    """Say on stderr why there will be no HTML page."""
     if why:
         print(f"There will be no report.html, only JSON and CSV. {why}", file=sys.stderr)
 
 
 def command_line(name: str, *positional: Path, **settings: Any) -> str:
-    """The command line of a job, with what was left to its defaults written out."""
+    """The command line of a job, with its defaults written out."""
     words = ["retinart", name, *map(str, positional)]
     for key, value in settings.items():
         if value is not None and value != ():

@@ -9,25 +9,42 @@ from typing import Any
 from retinart.engine.model.info import COMPUTE
 
 
-def running_options() -> argparse.ArgumentParser:
-    """The options of a model that runs."""
-    running = argparse.ArgumentParser(add_help=False)
-    running.add_argument("model", type=Path, help="ONNX file, or an engine of `retinart build`")
-    running.add_argument("--runtime", choices=("auto", "openvino", "onnxruntime"), default="auto")
-    running.add_argument("--device", help="OpenVINO device, default CPU; for an engine cuda:0")
-    running.add_argument("--threads", type=int, metavar="N")
-    running.add_argument(
+def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the model, and a group of options that say how it runs; returns the group."""
+    parser.add_argument("model", type=Path, help="an ONNX file of retinart, or an engine")
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add(
+        "--runtime",
+        choices=("auto", "openvino", "onnxruntime"),
+        default="auto",
+        help="what runs an ONNX file; auto is openvino (default: %(default)s)",
+    )
+    add(
+        "--device",
+        metavar="NAME",
+        help="OpenVINO's device, or an engine's GPU, such as cuda:1 (default: CPU, or cuda:0)",
+    )
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of inference (default: as many as this process may use)",
+    )
+    add(
         "--compute",
         choices=COMPUTE,
         default="fp32",
-        help="what OpenVINO computes float layers in: bf16 is fastest on CPUs that have it, "
-        "fp32-direct is FP32 without Winograd's algorithm, in less memory (default %(default)s); "
-        "with eval --against the second model's, the first is in fp32",
+        help="what OpenVINO computes float layers in: bf16 is fastest on CPUs that have it; "
+        "fp32-direct is FP32 without Winograd's algorithm, in less memory (default: %(default)s)",
     )
-    running.add_argument("--conf", type=float, metavar="T", help="instead of the file's")
-    running.add_argument("--iou", type=float, metavar="T", help="instead of the file's")
-    running.add_argument("--max-det", type=int, metavar="N", help="instead of the file's")
-    return running
+    for name, kind, metavar, text in (
+        ("conf", float, "X", "score that a detection must exceed"),
+        ("iou", float, "X", "IoU above which NMS drops the weaker of two boxes"),
+        ("max-det", int, "N", "most detections of an image"),
+    ):
+        add(f"--{name}", type=kind, metavar=metavar, help=f"{text} (default: as the file says)")
+    return group
 
 
 def open_detector(args: argparse.Namespace, model: Path | None = None, **more: Any) -> Any:

@@ -5,155 +5,244 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from retinart.cli.fields import add_size, describe_command, options_of, record_of
 from retinart.engine.errors import BadInput
 
 if TYPE_CHECKING:
     from retinart.train.settings import TrainSettings
 
 
-def add_command(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add `retinart train` to the parser."""
-    train = commands.add_parser(
-        "train",
-        parents=[common],
-        help="train a RetinaNet on COCO-format data",
-        description="Train on one device, or on many: torchrun --nproc-per-node N -m retinart "
-        "train ... The run is in --out/--name; --resume goes on with one that was stopped.",
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `retinart train`."""
+    describe_command(
+        parser,
+        "Train on one device, or on several with `torchrun --nproc-per-node N -m retinart train`. "
+        "The folder of the run is --out/--name. `retinart export` reads its best.pt and last.pt.",
+        "retinart train --images images --annotations train.json --val-images images \\",
+        "    --val-annotations val.json --model resnet18 --epochs 72 --name cells",
+        "retinart train --resume runs/train/cells",
     )
-    train.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with this run; takes no other settings"
+    _add_run(parser)
+    _add_data(parser)
+    _add_model(parser)
+    _add_pictures(parser)
+    _add_loop(parser)
+    _add_loss(parser)
+    parser.set_defaults(extra="train")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    from retinart.train.settings import TrainSettings
+
+    add = options_of(parser, TrainSettings, "run")
+    add("name", "name of the run, and of its folder below --out")
+    add("runs", "folder of all runs", flag="--out", metavar="DIR")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with the run in this folder after its last whole epoch; takes no other options",
     )
-    data = train.add_argument_group("data")
-    data.add_argument("--images", type=Path, metavar="DIR")
-    data.add_argument("--annotations", type=Path, metavar="FILE")
-    data.add_argument(
-        "--no-check-images",
-        action="store_true",
-        help="do not decode every image beforehand, which takes as long as an epoch's loading",
+    add("device", "device to train on, such as cpu or cuda:0; cuda gives each process a GPU")
+    add("threads", "threads of PyTorch", otherwise="as PyTorch chooses")
+    add("seed", "seed of the first weights, the order of the images and their augmentation")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    from retinart.train.settings import TrainSettings
+
+    add = options_of(parser, TrainSettings, "data")
+    add(
+        "images",
+        "folder of the images to train on; a new run needs it",
+        metavar="DIR",
+        required=False,
     )
-    data.add_argument("--val-images", type=Path, metavar="DIR", help="AP is measured on these")
-    data.add_argument("--val-annotations", type=Path, metavar="FILE")
-    data.add_argument("--eval-every", type=int, default=1, metavar="EPOCHS")
-    data.add_argument("--workers", type=int, default=2, help="threads that load images")
-    model = train.add_argument_group("model")
-    model.add_argument("--model", help="backbone: tiny (default), resnet18, resnet50, ...")
-    model.add_argument(
+    add("annotations", "COCO file with their annotations; a new run needs it", required=False)
+    add(
+        "check_images",
+        "do not open every image before the training; opening takes as long as an epoch's loading, "
+        "and leaves out images that cannot be read",
+    )
+    add(
+        "val_images",
+        "folder of the images to measure AP on",
+        otherwise="measure no AP",
+        metavar="DIR",
+    )
+    add("val_annotations", "COCO file with their annotations", otherwise="measure no AP")
+    add("eval_every", "epochs between two measurements of AP")
+    add("workers", "threads that load images")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    from retinart.train.settings import DEFAULT_MODEL, TrainSettings
+
+    group = parser.add_argument_group("model")
+    add = options_of(group, TrainSettings)
+    add(
+        "model",
+        "backbone: tiny, resnet18, resnet34, resnet50, resnet101 or resnet152",
+        otherwise=f"the one of --weights, or {DEFAULT_MODEL}",
+        metavar="NAME",
+    )
+    group.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="a field of the model that differs from the preset's, such as anchor_sizes",
+        help="set a field of the model that differs from its preset, such as head_norm_groups=16; "
+        "`retinart inspect` of an exported file lists the fields; may be repeated",
     )
-    model.add_argument("--weights", type=Path, metavar="CKPT", help="a checkpoint to fine-tune")
-    model.add_argument(
-        "--backbone-weights", type=Path, metavar="FILE", help="ImageNet weights, torchvision's"
+    add(
+        "weights",
+        "checkpoint of `retinart train` to start from; classes of other names start afresh",
+        otherwise="start from random weights",
     )
-    model.add_argument("--norm", choices=("batch", "frozen", "group"), default="batch")
-    model.add_argument("--prior", type=float, default=0.01, help="initial probability of a class")
-    images = train.add_argument_group("images")
-    images.add_argument("--height", type=int, default=256)
-    images.add_argument("--width", type=int, default=320)
-    images.add_argument(
-        "--multiscale", type=float, nargs=2, default=[1.0, 1.0], metavar=("LOW", "HIGH")
+    add(
+        "backbone_weights",
+        "file with ImageNet weights under torchvision's names, for the backbone alone",
+        otherwise="start from random weights",
     )
-    images.add_argument("--aspect-batches", action="store_true", help="tall images by themselves")
-    images.add_argument("--flip", type=float, default=0.5, help="probability")
-    images.add_argument("--flip-vertical", type=float, default=0.0, help="probability")
-    images.add_argument("--color", type=float, default=0.2, help="strength of the jitter")
-    images.add_argument("--zoom", type=float, nargs=2, default=[0.8, 1.25], metavar=("LOW", "HIGH"))
-    images.add_argument(
-        "--min-visible",
-        type=float,
-        default=0.35,
-        help="an object of which a zoom leaves less than this share is ignored",
+    add(
+        "norm",
+        "the backbone's norms: batch norms that learn, batch norms that keep the weights they come "
+        "with, or group norms",
     )
-    loop = train.add_argument_group("loop")
-    loop.add_argument("--epochs", type=int, default=12)
-    loop.add_argument("--batch", type=int, default=16, help="images a step, over all processes")
-    loop.add_argument("--accumulate", type=int, default=1, metavar="PARTS")
-    loop.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
-    loop.add_argument("--lr", type=float, default=0.02)
-    loop.add_argument("--schedule", choices=("cosine", "step"), default="cosine")
-    loop.add_argument(
-        "--milestones",
-        type=float,
+    add("prior", "probability of each class that the model starts from")
+
+
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    from retinart.train.data.settings import Augmentation
+    from retinart.train.settings import TrainSettings
+
+    group = parser.add_argument_group("pictures")
+    add_size(group, TrainSettings.size, "of the network's input")
+    add = options_of(group, TrainSettings)
+    add(
+        "multiscale",
+        "range of factors of the input's size; each step draws one",
+        metavar=("LOW", "HIGH"),
+    )
+    add("aspect_batches", "put images that are taller than wide into batches of their own, turned")
+    add = options_of(group, Augmentation)
+    add("flip", "probability that an image is mirrored, left to right")
+    add("flip_vertical", "probability that an image is turned upside down")
+    add("color", "strength of the jitter of brightness, contrast and colours, from 0 to 1")
+    add(
+        "scale",
+        "range of the zoom: below 1 the image is smaller, above 1 a part of it is cut out",
+        flag="--zoom",
+        metavar=("LOW", "HIGH"),
+    )
+    add("min_visible", "share of an object that must be left after a cut, or it is ignored")
+
+
+def _add_loop(parser: argparse.ArgumentParser) -> None:
+    from retinart.train.settings import TrainSettings
+
+    add = options_of(parser, TrainSettings, "loop")
+    add("epochs", "how many times the training goes through the images")
+    add("batch_size", "images of a step, over all processes", flag="--batch")
+    add("accumulate", "parts that each process splits its share of a step into, to save memory")
+    add("optimizer", "sgd is the paper's; adamw learns faster from random weights")
+    add("lr", "highest learning rate, reached after --warmup")
+    add("schedule", "how the learning rate falls: as a cosine to 0, or to a tenth at --milestones")
+    add(
+        "milestones",
+        "shares of the run after which the step schedule takes a tenth",
+        otherwise="2/3 8/9",
         nargs="*",
-        default=[2 / 3, 8 / 9],
-        metavar="SHARE",
-        help="shares of the run from which on the step schedule takes a tenth; default 2/3 and 8/9",
     )
-    loop.add_argument("--warmup", type=int, default=200, metavar="STEPS")
-    loop.add_argument("--momentum", type=float, default=0.9, help="of SGD")
-    loop.add_argument("--weight-decay", type=float, help="default 1e-4 (sgd), 0.05 (adamw)")
-    loop.add_argument(
-        "--max-grad-norm", type=float, default=10.0, help="longer gradients are cut; 0: no limit"
+    add("warmup_steps", "steps in which the learning rate rises from 0 to --lr", flag="--warmup")
+    add("momentum", "momentum of sgd")
+    add("weight_decay", "weight decay", otherwise="1e-4 with sgd, 0.05 with adamw")
+    add("max_grad_norm", "length to which longer gradients are cut; 0 is no limit")
+    add(
+        "ema_decay",
+        "decay of the moving average of the weights, which is saved; 0 saves the last weights",
+        flag="--ema",
     )
-    loop.add_argument("--ema", type=float, default=0.998, help="decay of the weights' average")
-    loop.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
-    loop.add_argument("--seed", type=int, default=0)
-    loss = train.add_argument_group("loss")
-    loss.add_argument("--cls-loss", choices=("focal", "ce", "ohem", "ohem_1to3"), default="focal")
-    loss.add_argument("--alpha", type=float, default=0.25, help="of the focal loss")
-    loss.add_argument("--gamma", type=float, default=2.0, help="of the focal loss")
-    loss.add_argument(
-        "--ohem-batch", type=int, default=128, metavar="N", help="hard anchors of an image"
-    )
-    loss.add_argument(
-        "--ohem-nms", type=float, default=0.5, metavar="IOU", help="between hard anchors"
-    )
-    loss.add_argument("--box-loss", choices=("smooth_l1", "l1", "giou"), default="smooth_l1")
-    loss.add_argument("--beta", type=float, default=1 / 9, help="of the smooth L1 box loss")
-    loss.add_argument("--box-weight", type=float, default=1.0, help="factor of the box loss")
-    loss.add_argument(
-        "--fg-iou-thresh", type=float, default=0.5, help="from this IoU on an anchor is positive"
-    )
-    loss.add_argument(
-        "--bg-iou-thresh",
-        type=float,
-        default=0.4,
-        help="below this IoU an anchor is background; between the two it is ignored",
-    )
-    loss.add_argument(
-        "--no-low-quality-matches",
-        action="store_true",
-        help="objects that no anchor reaches are not learned by the nearest ones either",
-    )
-    run = train.add_argument_group("run")
-    run.add_argument("--name", default="exp", help="folder below --out")
-    run.add_argument("--out", type=Path, default=Path("runs/train"), metavar="DIR")
-    run.add_argument("--threads", type=int)
-    run.add_argument("--device", default="cpu")
-    train.set_defaults(run=partial(_train, train), extra="train")
+    add("precision", "type that the network computes in; weights and losses stay float32")
 
 
-def _train(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+def _add_loss(parser: argparse.ArgumentParser) -> None:
+    from retinart.train.loss.settings import LossSettings
+
+    add = options_of(parser, LossSettings, "loss")
+    add(
+        "cls_loss",
+        "class loss: focal; cross entropy (ce); cross entropy of each image's hardest anchors "
+        "(ohem), or of three negatives for each positive of them (ohem_1to3)",
+    )
+    add("alpha", "weight of the positive anchors in the focal loss")
+    add("gamma", "focusing parameter of the focal loss")
+    add("ohem_batch", "hard anchors that ohem takes of an image")
+    add("ohem_nms", "IoU above which a hard anchor suppresses another one")
+    add("box_loss", "box loss: smooth L1 or L1 of the coded boxes, or GIoU of the boxes")
+    add("beta", "error at which smooth L1 turns from a square to a line")
+    add("box_weight", "factor of the box loss")
+    add("fg_iou_thresh", "IoU with an object from which on an anchor is positive")
+    add("bg_iou_thresh", "IoU below which an anchor is background; in between it is ignored")
+    add(
+        "allow_low_quality_matches",
+        "leave out objects that no anchor overlaps by --fg-iou-thresh; without the flag their best "
+        "anchors learn them",
+        flag="--no-low-quality-matches",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
     from retinart.train.run_folder import read_settings
     from retinart.train.trainer import train
 
     command = shlex.join(["retinart", *sys.argv[1:]])
     if args.resume is not None:
-        _refuse_others(parser, args)
+        _refuse_others(args)
         print(train(read_settings(args.resume), command=command, resume=True))
         return 0
     if args.images is None or args.annotations is None:
         raise BadInput(
             "there is nothing to train on", fix="Give --images and --annotations, or --resume DIR"
         )
-    print(train(_settings(args), command=command))
+    print(train(settings_of(args), command=command))
     return 0
 
 
-def _refuse_others(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """A run that goes on keeps its settings: any that is given would be ignored."""
+def settings_of(args: argparse.Namespace) -> TrainSettings:
+    """The settings that the options say."""
+    from retinart.engine.model.variant import parse_fields
+    from retinart.train.data.settings import Augmentation
+    from retinart.train.loss.settings import LossSettings
+    from retinart.train.model.presets import preset
+    from retinart.train.settings import DEFAULT_MODEL, TrainSettings
+
+    return record_of(
+        TrainSettings,
+        args,
+        overrides=parse_fields(preset(args.model or DEFAULT_MODEL, 1), args.set),
+        size=(args.height, args.width),
+        loss=record_of(LossSettings, args),
+        augmentation=record_of(Augmentation, args),
+    )
+
+
+def _refuse_others(args: argparse.Namespace) -> None:
+    """A run that goes on keeps its settings. An option would be ignored, so refuse it."""
+    parser: argparse.ArgumentParser = args.options
     plain = vars(parser.parse_args([f"--resume={args.resume}"]))
+    flags = {action.dest: action.option_strings[-1:] for action in parser._actions}
     others = [
-        f"--{name.replace('_', '-')}"
-        for name, value in plain.items()
-        if name != "debug" and getattr(args, name) != value
+        *dict.fromkeys(
+            flag
+            for name, value in plain.items()
+            for flag in flags.get(name, ())
+            if name != "debug" and getattr(args, name) != value
+        )
     ]
     if others:
         raise BadInput(
@@ -161,68 +250,3 @@ def _refuse_others(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
             why="a run goes on with the settings that it began with",
             fix="Leave them out, or start a new run, from its weights by --weights",
         )
-
-
-def _settings(args: argparse.Namespace) -> TrainSettings:
-    from retinart.engine.model.variant import parse_fields
-    from retinart.train.data.settings import Augmentation
-    from retinart.train.loss.settings import LossSettings
-    from retinart.train.model.presets import preset
-    from retinart.train.settings import TrainSettings
-
-    return TrainSettings(
-        annotations=args.annotations,
-        images=args.images,
-        check_images=not args.no_check_images,
-        val_annotations=args.val_annotations,
-        val_images=args.val_images,
-        eval_every=args.eval_every,
-        name=args.name,
-        runs=args.out,
-        model=args.model,
-        overrides=parse_fields(preset(args.model or "tiny", 1), args.set),
-        prior=args.prior,
-        norm=args.norm,
-        backbone_weights=args.backbone_weights,
-        weights=args.weights,
-        size=(args.height, args.width),
-        multiscale=tuple(args.multiscale),
-        aspect_batches=args.aspect_batches,
-        epochs=args.epochs,
-        batch_size=args.batch,
-        accumulate=args.accumulate,
-        optimizer=args.optimizer,
-        lr=args.lr,
-        schedule=args.schedule,
-        milestones=tuple(args.milestones),
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-        warmup_steps=args.warmup,
-        max_grad_norm=args.max_grad_norm,
-        ema_decay=args.ema,
-        precision=args.precision,
-        loss=LossSettings(
-            cls_loss=args.cls_loss,
-            alpha=args.alpha,
-            gamma=args.gamma,
-            ohem_batch=args.ohem_batch,
-            ohem_nms=args.ohem_nms,
-            box_loss=args.box_loss,
-            beta=args.beta,
-            box_weight=args.box_weight,
-            fg_iou_thresh=args.fg_iou_thresh,
-            bg_iou_thresh=args.bg_iou_thresh,
-            allow_low_quality_matches=not args.no_low_quality_matches,
-        ),
-        augmentation=Augmentation(
-            flip=args.flip,
-            flip_vertical=args.flip_vertical,
-            color=args.color,
-            scale=tuple(args.zoom),
-            min_visible=args.min_visible,
-        ),
-        seed=args.seed,
-        workers=args.workers,
-        threads=args.threads,
-        device=args.device,
-    )
