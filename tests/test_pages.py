@@ -1,4 +1,4 @@
-"""The pages: links lead somewhere, and what the README names is there."""
+"""The pages: links lead to files that a clone has, and names that the pages use exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from support import ROOT, run_python
 
-# what is made here, for where git cannot be asked
+# made by the commands; used where git is missing
 NOT_SHIPPED = frozenset({".git", ".venv", "build", "dist", "runs"})
 
 
@@ -23,7 +23,7 @@ def readme() -> str:
 
 
 def shipped_files() -> set[Path]:
-    """What a clone would hold: all that git has or would take. Without git, all that lies here."""
+    """The files of a clone: all that git tracks or would add. Without git, all files here."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -34,14 +34,14 @@ def shipped_files() -> set[Path]:
 
 
 def links_in(text: str) -> list[str]:
-    """Targets of relative links in Markdown, but not of those in code."""
+    """Targets of relative links in Markdown, without links in code."""
     text = re.sub(r"^```.*?^```|^    .*?$|`[^`\n]+`", "", text, flags=re.DOTALL | re.MULTILINE)
     found = re.findall(r"\]\(<?([^)\s>]+)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
     return [target for target in found if not re.match(r"[a-z][a-z+.-]*:|#", target)]
 
 
 def test_relative_links_lead_to_what_is_shipped() -> None:
-    """A file that .gitignore drops is here and in no clone, so the disk alone does not tell."""
+    """A clone lacks files that .gitignore names, so looking at the disk is not enough."""
     files = shipped_files()
     there = files | {folder for file in files for folder in file.parents}
     pages = sorted(file for file in files if file.suffix == ".md")
@@ -52,7 +52,18 @@ def test_relative_links_lead_to_what_is_shipped() -> None:
         for target in links_in(page.read_text("utf-8"))
         if Path(os.path.normpath(page.parent / target.split("#", 1)[0])) not in there
     ]
-    assert not missing, "links to what no clone has:\n" + "\n".join(missing)
+    assert not missing, "links to files that a clone lacks:\n" + "\n".join(missing)
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    files = shipped_files()
+    missing = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in sorted(file for file in files if file.suffix == ".md")
+        for name in re.findall(r"`([\w-]+/[\w./-]+\.(?:py|cu))`", page.read_text("utf-8"))
+        if ROOT / name not in files
+    ]
+    assert not missing, "files that do not exist:\n" + "\n".join(missing)
 
 
 def test_links_are_found_outside_of_code_only() -> None:
@@ -64,10 +75,19 @@ def test_links_are_found_outside_of_code_only() -> None:
 
 
 def test_the_readme_names_the_pytorch_of_the_constraints() -> None:
-    """Another version would be replaced by the large one as soon as `make` installs."""
+    """`make` would replace another version by the large CUDA build."""
     pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     named = re.findall(r"\btorch==\S+", readme())
     assert named and set(named) <= set(pins), f"README.md: {named}, constraints.txt has another"
+
+
+@pytest.mark.parametrize("folder", ["engine", "benchmarks", "train"])
+def test_contributing_lists_every_room(folder: str) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    table = text.split(f"| `{folder}/` | |\n", 1)[1].split("\n\n", 1)[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    rooms = [file.parent.name for file in (ROOT / folder).glob("*/__init__.py")]
+    assert sorted(listed) == sorted(rooms)
 
 
 def commands_in(text: str) -> set[str]:
@@ -90,7 +110,7 @@ def test_commands_that_the_readme_names_exist() -> None:
         done = run_python("-m", "retinart", command, "--help")
         if done.returncode:
             unknown[command] = done.stderr.strip()[-200:]
-    assert not unknown, f"README.md names commands that there are not: {unknown}"
+    assert not unknown, f"README.md names commands that do not exist: {unknown}"
 
 
 def test_commands_are_found_in_code_only() -> None:
