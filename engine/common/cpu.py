@@ -1,4 +1,4 @@
-"""The CPU under us: its name, its instruction sets, and what INT8 gains from them."""
+"""This machine's CPU: its name, its instruction sets, and what INT8 gains from them."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import functools
 import platform
 from pathlib import Path
 
-# Of all flags, those that decide how fast a convolution is.
+# The flags that decide how fast a convolution runs.
 FLAGS = frozenset({
     "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
     "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve",
 })  # fmt: skip
-# Any of these adds the products of 8-bit integers in 32 bits.
+# Each of these sums products of 8-bit integers in 32 bits.
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
 
 
 @functools.cache
 def cpu_name() -> str:
-    """The CPU's model, as its maker calls it."""
+    """The CPU's model name."""
     return _cpuinfo("model name") or platform.processor()
 
 
 @functools.cache
 def instruction_sets() -> frozenset[str]:
-    """Those of FLAGS that this CPU has."""
-    found = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # the latter on Arm
+    """The FLAGS that this CPU has."""
+    found = (_cpuinfo("flags") or _cpuinfo("Features")).split()  # Arm has Features
     return frozenset(found) & FLAGS
 
 
 def int8_text(flags: frozenset[str], *, saturates: bool | None = None) -> str:
-    """What INT8 is worth on a CPU with these instruction sets.
+    """Describe what INT8 gains on a CPU with these instruction sets.
 
     Args:
-        saturates: whether OpenVINO's 8-bit products overflow here, where that was tried.
+        flags: see `instruction_sets`.
+        saturates: whether OpenVINO's 8-bit products overflow here; None if this was not tried.
     """
     if flags & VNNI:
         speed = "INT8 of R50 at 600 was 3.5 times as fast as FP32 on a CPU with VNNI"
