@@ -11,7 +11,7 @@ import onnx
 
 from retinart.calib.resume import Saved
 from retinart.engine.common.progress import Progress
-from retinart.engine.detector import Detector, RuntimeName
+from retinart.engine.detector import Detector, RuntimeChoice
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.evaluate import evaluate
 
@@ -55,7 +55,7 @@ class Judge:
         """Whether there are annotated images."""
         return self._annotated is not None
 
-    def file(self, name: str, model: Path, runtime: RuntimeName = "auto") -> Accuracy:
+    def file(self, name: str, model: Path, runtime: RuntimeChoice = "auto") -> Accuracy:
         """Of a file.
 
         Args:
@@ -81,7 +81,7 @@ class Judge:
             Progress().line(f"AP {result.ap:.2f}: {name}")
         return Accuracy(**self._results[name])
 
-    def graph(self, name: str, graph: onnx.ModelProto, runtime: RuntimeName = "auto") -> Accuracy:
+    def graph(self, name: str, graph: onnx.ModelProto, runtime: RuntimeChoice = "auto") -> Accuracy:
         """Of a graph with the metadata of a file; see `file`."""
         if name in self._results:
             return Accuracy(**self._results[name])

@@ -32,7 +32,7 @@ from retinart.calib.sensitivity import sensitivity
 from retinart.calib.settings import CalibrationSettings, Method
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.common.html_page import load_matplotlib
-from retinart.engine.detector import RuntimeName
+from retinart.engine.detector import RuntimeChoice
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import METADATA_KEY, ModelInfo, read_info
 
@@ -215,7 +215,7 @@ def _name(kept: Sequence[str]) -> str:
     return f"INT8 with {len(kept)} layers in float ({', '.join(sorted(kept))})" if kept else "INT8"
 
 
-def _for_fp16() -> RuntimeName:
+def _for_fp16() -> RuntimeChoice:
     """ONNX Runtime rounds activations to FP16 as a GPU does; OpenVINO on a CPU, weights only."""
     return "onnxruntime" if importlib.util.find_spec("onnxruntime") else "auto"
 

@@ -13,18 +13,44 @@ from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image, as_bgr
-from retinart.engine.model.info import COMPUTE, Compute, ModelInfo, computed_in, read_info
-from retinart.engine.model.resized import Resized
+from retinart.engine.model.info import Compute, ModelInfo, Thresholds, computed_in, read_info
 from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
-from retinart.engine.runtime.runner import Finish, Runner, check_stricter
-from retinart.engine.stream import Batch, Stream, StreamSettings
+from retinart.engine.runtime.options import (
+    EngineOptions,
+    ONNXRuntimeOptions,
+    OpenVINOOptions,
+    Options,
+)
+from retinart.engine.runtime.runner import Runner
+from retinart.engine.stream import Stream, StreamSettings
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
-from retinart.engine.tensorrt.gpu_resize import plan_resize
-from retinart.engine.tensorrt.runner import CONTEXTS, TensorRTRunner, load_engine
+from retinart.engine.tensorrt.runner import load_engine
 
-MAX_THREADS = 1024  # ONNX Runtime hangs when it is asked for many thousands
-RuntimeName = Literal["auto", "openvino", "onnxruntime"]
+RuntimeChoice = Literal["auto", "openvino", "onnxruntime"]
+
+
+def open_runner(path: Path, info: ModelInfo, thresholds: Thresholds, options: Options) -> Runner:
+    """Load a model file on the runtime that its options are for.
+
+    Args:
+        path: an ONNX file, or an engine for `EngineOptions`.
+        info: the file's metadata.
+        thresholds: what counts as a detection.
+        options: how to run it.
+
+    Raises:
+        BadInput: the file is damaged, or something does not fit it.
+        MissingDependency: the runtime is not installed, or finds no GPU.
+    """
+    match options:
+        case OpenVINOOptions():
+            return OpenVINORunner(path, info, thresholds, options)
+        case ONNXRuntimeOptions():
+            return ONNXRuntimeRunner(path, info, thresholds, options)
+        case EngineOptions():
+            engine = dataclasses.replace(read_engine_info(path), model=info)
+            return load_engine(path, engine, thresholds, options)
 
 
 class Detector:
@@ -50,9 +76,8 @@ class Detector:
             group's quota allow, and leaves the choice to the runtime where nothing limits them.
         cache_dir: where OpenVINO keeps compiled models, and TensorRT-RTX its compiled kernels,
             between starts; None for nowhere.
-        throughput: OpenVINO: the highest rate of a stream of files or of several threads, where a
-            single call takes longer. Not for live sources, whose frames should get old as little
-            as can be.
+        throughput: OpenVINO: the highest rate of `stream` over files or of calls from several
+            threads. A single call then takes longer, and so the frames of live sources get older.
         contexts: batches that an engine can have under way at once.
         graphs: capture an engine's work in CUDA graphs.
         gpu_resize: resize on the GPU, which is for large frames; engines only.
@@ -72,7 +97,7 @@ class Detector:
         self,
         model: str | Path,
         *,
-        runtime: RuntimeName = "auto",
+        runtime: RuntimeChoice = "auto",
         conf: float | None = None,
         iou: float | None = None,
         max_det: int | None = None,
@@ -82,13 +107,13 @@ class Detector:
         threads: int | None = None,
         cache_dir: str | Path | None = None,
         throughput: bool = False,
-        contexts: int = CONTEXTS,
+        contexts: int = EngineOptions.contexts,
         graphs: bool = True,
         gpu_resize: bool = False,
     ) -> None:
         path = Path(model)
-        engine = read_engine_info(path) if is_engine(path) else None
-        self.info: ModelInfo = engine.model if engine else read_info(path)
+        engine = is_engine(path)
+        self.info: ModelInfo = read_engine_info(path).model if engine else read_info(path)
         if imgsz is not None:
             self.info = self.info.at_imgsz(imgsz)
         wanted: dict[str, Any] = {
@@ -99,26 +124,16 @@ class Detector:
         self.thresholds = dataclasses.replace(
             self.info.thresholds, **{k: v for k, v in wanted.items() if v is not None}
         )
-        if threads is not None and not 1 <= threads <= MAX_THREADS:
-            raise BadInput(
-                f"threads is {threads}", fix=f"Give a whole number from 1 to {MAX_THREADS}"
-            )
         if threads is None:
             threads = cpu_budget().threads
-        if compute not in COMPUTE:
-            raise BadInput(f"unknown compute {compute!r}", fix=f"Choose {', '.join(COMPUTE)}")
-        if compute != "fp32" and (engine is not None or runtime == "onnxruntime"):
-            raise BadInput(
-                f"only OpenVINO computes {path} in {compute}",
-                why="ONNX Runtime runs a file as it is"
-                if engine is None
-                else "an engine's precision was settled when it was built",
-                fix="Leave compute at fp32",
-            )
         self.precision = computed_in(self.info.precision, compute)
         cache = None if cache_dir is None else Path(cache_dir)
-        self._runner: Runner | None
-        if engine is not None:
+        options: Options
+        if engine:
+            if compute != "fp32":
+                raise _only_openvino(
+                    path, compute, "an engine's precision was settled when it was built"
+                )
             if gpu_resize and imgsz is not None:
                 raise BadInput(
                     "imgsz and gpu_resize exclude each other",
@@ -126,43 +141,38 @@ class Detector:
                 )
             if runtime != "auto":
                 raise BadInput(f"{path} is an engine", fix=f"{runtime} runs its ONNX file")
-            check_stricter(self.thresholds, self.info.thresholds)
-            self._runner = load_engine(
-                path,
-                engine,
+            options = EngineOptions(
                 gpu=_gpu_index(device),
                 contexts=contexts,
                 graphs=graphs,
                 gpu_resize=gpu_resize,
                 cache_dir=cache,
             )
-            return
-        if gpu_resize:
+        elif gpu_resize:
             raise BadInput(f"{path} is resized on the CPU", fix="Leave gpu_resize to engines")
-        device = device or "CPU"
-        if runtime in ("auto", "openvino"):
-            self._runner = OpenVINORunner(
-                path,
-                self.info,
-                device=device,
-                compute=compute,
-                threads=threads,
-                throughput=throughput,
-                cache_dir=cache,
-            )
         elif runtime == "onnxruntime":
-            if device.upper() != "CPU":
+            if compute != "fp32":
+                raise _only_openvino(path, compute, "ONNX Runtime runs a file as it is")
+            if device is not None and device.upper() != "CPU":
                 raise BadInput(
                     f"the ONNX Runtime runner has no device {device!r}",
                     why="it runs on the CPU",
                     fix="Leave the device out, or use the OpenVINO runtime",
                 )
-            check_stricter(self.thresholds, self.info.thresholds)
-            self._runner = ONNXRuntimeRunner(path, self.info, threads=threads)
+            options = ONNXRuntimeOptions(threads=threads)
+        elif runtime in ("auto", "openvino"):
+            options = OpenVINOOptions(
+                device=device or "CPU",
+                compute=compute,
+                threads=threads,
+                throughput=throughput,
+                cache_dir=cache,
+            )
         else:
             raise BadInput(
                 f"unknown runtime {runtime!r}", fix="Choose auto, openvino or onnxruntime"
             )
+        self._runner: Runner | None = open_runner(path, self.info, self.thresholds, options)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -170,9 +180,20 @@ class Detector:
         return self.info.classes
 
     @property
+    def runner(self) -> Runner:
+        """What runs the model.
+
+        Raises:
+            BadInput: the detector is closed.
+        """
+        if self._runner is None:
+            raise BadInput("the detector is closed", fix="Make a new one")
+        return self._runner
+
+    @property
     def runtime(self) -> str:
         """Name of the runtime in use."""
-        return self._open().name
+        return self.runner.name
 
     @overload
     def __call__(self, images: Image, *, clock: StageClock | None = None) -> Detections: ...
@@ -190,7 +211,7 @@ class Detector:
         Args:
             images: (H, W, 3) uint8 BGR, or a sequence of such of any sizes. Grey, BGRA and uint16
                 images are converted.
-            clock: gets the times of the stages resize, infer, nms and results.
+            clock: gets the times of the stages resize, copy, infer, nms and results.
 
         Returns:
             Detections in pixels of each image, one object an image. Boxes are clipped to the image,
@@ -203,48 +224,6 @@ class Detector:
             return self._detect(images, clock or StageClock())
         return self._detect([images], clock or StageClock())[0]
 
-    @property
-    def at_once(self) -> int:
-        """Batches under way at once that give the highest rate."""
-        return self._open().at_once
-
-    def resize(self, images: Sequence[Image]) -> tuple[Batch, list[Resized]]:
-        """The first part of a call: images as a batch of the network's size.
-
-        Returns:
-            The batch, (N, H, W, 3) uint8 BGR, or with `gpu_resize` the images as they are; and for
-            each image the way back.
-        """
-        bgr, rule = [as_bgr(image) for image in images], self.info.resize
-        runner = self._open()
-        if isinstance(runner, TensorRTRunner) and runner.gpu_resize:
-            return bgr, plan_resize(rule, bgr)
-        return rule.apply(bgr)
-
-    def start(self, batch: Batch, resized: list[Resized], clock: StageClock) -> Finish:
-        """The second part: begin with what `resize` made.
-
-        Returns:
-            The third part, which waits and returns what a call does; once, on any thread.
-        """
-        runner = self._open()
-        if isinstance(batch, list):
-            assert isinstance(runner, TensorRTRunner)  # see `resize`
-            finish = runner.start_images(batch, resized, self.thresholds, clock)
-        else:
-            finish = runner.start(batch, [r.size for r in resized], self.thresholds, clock)
-
-        def finish_in_source() -> list[Detections]:
-            found = finish()
-            with clock("results"):
-                return [r.detections_to_source(d) for d, r in zip(found, resized, strict=True)]
-
-        return finish_in_source
-
-    def infer(self, batch: Batch, resized: list[Resized], clock: StageClock) -> list[Detections]:
-        """The second and third part at once."""
-        return self.start(batch, resized, clock)()
-
     def stream(
         self,
         source: str | Path | Sequence[str | Path],
@@ -253,13 +232,14 @@ class Detector:
         """The frames of one source or several with their detections.
 
         Of videos and images every frame comes, in order; of a webcam or a stream always the newest,
-        so that the age of what comes does not grow. The steps run in threads; they end with the
-        iteration.
+        so that the age of what comes does not grow. The stages run in threads, which end with the
+        iteration. The rate over files is highest for a detector with `throughput=True`. That is a
+        choice for the user, since the model is compiled for it, and single calls then take longer.
 
         Args:
             source: a video, image, folder, glob, webcam number such as "0", or address such as
                 "rtsp://host/path"; several are batched together.
-            settings: which frames, how many may wait, how patient live sources are.
+            settings: which frames, how patient live sources are, and how many frames may wait.
 
         Yields:
             A frame, whose `image` is (H, W, 3) uint8 BGR, and its detections in its pixels.
@@ -268,12 +248,13 @@ class Detector:
             BadInput: a file that cannot be opened, or a setting that makes no sense.
         """
         names = [source] if isinstance(source, str | Path) else source
-        with Stream(self, [str(name) for name in names], settings or StreamSettings()) as stream:
+        settings = settings or StreamSettings()
+        with Stream(self.runner, [str(name) for name in names], settings) as stream:
             for step in stream:
                 yield from zip(step.frames, step.found, strict=True)
 
     def close(self) -> None:
-        """Give back what the runtime holds; the detector is of no more use."""
+        """Give back what the runtime holds. The detector cannot be used any more."""
         if self._runner is not None:
             self._runner.close()
             self._runner = None
@@ -284,18 +265,19 @@ class Detector:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _open(self) -> Runner:
-        if self._runner is None:
-            raise BadInput("the detector is closed", fix="Make a new one")
-        return self._runner
-
     def _detect(self, images: Sequence[Image], clock: StageClock) -> list[Detections]:
-        self._open()
+        runner = self.runner
         if not len(images):
             return []
         with clock("resize"):
-            batch, resized = self.resize(images)
-        return self.infer(batch, resized, clock)
+            prepared = runner.prepare([as_bgr(image) for image in images])
+        return prepared.submit(clock).result()
+
+
+def _only_openvino(path: Path, compute: Compute, why: str) -> BadInput:
+    return BadInput(
+        f"only OpenVINO computes {path} in {compute}", why=why, fix="Leave compute at fp32"
+    )
 
 
 def _gpu_index(device: str | None) -> int:

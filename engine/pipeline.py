@@ -1,36 +1,37 @@
 """Stages in threads, joined by bounded queues: the slowest one sets the pace, and order is kept.
 
-    items -> [queue] -> stage -> [queue] -> stage -> [queue] -> whoever iterates
+    items -> [queue] -> stage -> [queue] -> stage -> [queue] -> results
 
-It knows nothing of what the items are. A stage takes its next item only when what it makes of it
-has a place, so that with n places in each queue no more than that waits anywhere.
+A stage pulls an item only once its output queue has room, so no queue exceeds its capacity.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
+U = TypeVar("U")
 JOIN_SECONDS = 5.0
 
 
 class Ended(Exception):
-    """A channel has nothing more to give."""
+    """A channel will give no more items."""
 
 
 class Channel(Generic[T]):
     """A bounded queue from one thread to another.
 
     Args:
-        capacity: items that may wait. With 0 an item is wanted only once its reader waits for it,
-            so that it is as fresh as it can be.
+        capacity: items that may wait. With 0 the writer makes an item only once the reader waits
+            for it, so the item is as fresh as it can be.
 
     Attributes:
-        puts, depth_sum, depth_max: items put in, and how many then waited, that one included.
+        puts: items put in.
+        depth_sum, depth_max: how many items waited after each put, summed up and at most.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -46,15 +47,15 @@ class Channel(Generic[T]):
         return len(self._items)
 
     def wanted(self) -> bool:
-        """Wait until an item has a place; False when nobody will read one any more."""
+        """Wait until there is room for an item; False when nothing will read it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._aborted or self._has_place())
+            self._changed.wait_for(lambda: self._aborted or self._has_room())
             return not self._aborted
 
     def put(self, item: T) -> bool:
-        """Add an item when it has a place; False, and no item, when nobody will read it."""
+        """Add an item once there is room; False, without adding it, when nothing will read it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._aborted or self._has_place())
+            self._changed.wait_for(lambda: self._aborted or self._has_room())
             if self._aborted:
                 return False
             self._items.append(item)
@@ -68,7 +69,7 @@ class Channel(Generic[T]):
         """The next item.
 
         Raises:
-            Ended: there is none and will be none.
+            Ended: no item is left, and none will come.
             TimeoutError: none came within `timeout` seconds.
         """
         with self._changed:
@@ -89,82 +90,71 @@ class Channel(Generic[T]):
             return item
 
     def end(self) -> None:
-        """The writer has no more; what waits is still read."""
+        """The writer is done; what waits can still be read."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Drop what waits, and let writer and reader go."""
+        """Drop what waits, and release the writer and the reader."""
         with self._changed:
             self._aborted = True
             self._items.clear()
             self._changed.notify_all()
 
-    def _has_place(self) -> bool:
+    def _has_room(self) -> bool:
         if not self.capacity:
             return not self._items and self._readers > 0
         return len(self._items) < self.capacity
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A step of the work, in a thread of its own.
+class Pipeline(Generic[T]):
+    """Runs items through stages, each in a thread of its own.
 
-    Attributes:
-        name: for figures and thread names.
-        work: makes one item of one item.
-        capacity: items that may wait before it; see `Channel`.
-    """
-
-    name: str
-    work: Callable[[Any], Any]
-    capacity: int = 2
-
-
-class Pipeline:
-    """Runs items through stages, each in its own thread.
-
-        with Pipeline("read", lines, [Stage(name="parse", work=parse)]) as pipeline:
-            for result in pipeline:
+        with Pipeline("read", lines).then("parse", parse).then("add", add) as pipeline:
+            for total in pipeline:
                 ...
 
-    An exception in a stage or in the items ends what stands before it; what has passed it comes
-    out, and then the exception is raised here. Leaving the block ends every thread.
+    An exception in a stage or in the items stops the stages before it. The later stages finish what
+    they have, and then `next` raises the exception. Leaving the block ends every thread.
 
     Args:
-        name: of the items' own thread.
-        items: iterated in that thread.
-        stages: one or more, in order.
-        capacity: results that may wait for whoever iterates.
+        name: of the thread that iterates over the items.
+        items: what goes into the first stage.
+        capacity: items that may wait for the first stage; see `Channel`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        items: Iterable[Any],
-        stages: Sequence[Stage],
-        *,
-        capacity: int = 2,
-    ) -> None:
-        self._stages = stages
+    def __init__(self, name: str, items: Iterable[T], *, capacity: int = 2) -> None:
         self._error: BaseException | None = None
         self._lock = threading.Lock()
-        self._channels: list[Channel[Any]] = [Channel(s.capacity) for s in stages]
-        self._channels.append(Channel(capacity))
-        names = [name, *(s.name for s in stages)]
-        works = [self._feed, *([self._serve] * len(stages))]
-        self._threads = [
-            threading.Thread(target=work, args=(i, items), name=f"retinart-{n}", daemon=True)
-            for i, (n, work) in enumerate(zip(names, works, strict=True))
-        ]
+        self._names, self._channels = [name], [Channel[Any](capacity)]
+        feed = partial(self._feed, items, self._channels[0])
+        self._threads = [threading.Thread(target=feed, name=f"retinart-{name}", daemon=True)]
+
+    def then(self, name: str, work: Callable[[T], U], *, capacity: int = 2) -> Pipeline[U]:
+        """Add a stage, before the block is entered.
+
+        Args:
+            name: of the stage and of its thread.
+            work: makes one item of one item.
+            capacity: of its items, how many may wait for the next stage or for `next`.
+
+        Returns:
+            This pipeline, whose results are now those of `work`.
+        """
+        source, sink = self._channels[-1], Channel[Any](capacity)
+        serve = partial(self._run, lambda: work(source.get()), sink, source)
+        self._threads.append(threading.Thread(target=serve, name=f"retinart-{name}", daemon=True))
+        self._names.append(name)
+        self._channels.append(sink)
+        return cast("Pipeline[U]", self)
 
     @property
     def queues(self) -> dict[str, Channel[Any]]:
-        """The queues by the name of the stage that reads them; "" is the last."""
-        return dict(zip([*(s.name for s in self._stages), ""], self._channels, strict=True))
+        """Each queue under the name of the stage that reads it; "" stands for `next`."""
+        return dict(zip([*self._names[1:], ""], self._channels, strict=True))
 
-    def next(self, timeout: float | None = None) -> Any:
+    def next(self, timeout: float | None = None) -> T:
         """The next result.
 
         Raises:
@@ -173,7 +163,8 @@ class Pipeline:
             BaseException: what a stage or the items raised, after the last result.
         """
         try:
-            return self._channels[-1].get(timeout)
+            result: T = self._channels[-1].get(timeout)
+            return result
         except Ended:
             if self._error is not None:
                 error, self._error = self._error, None
@@ -181,20 +172,18 @@ class Pipeline:
             raise
 
     def stop(self, *, before: str) -> None:
-        """Take no more items: what waits before `before` is dropped, the rest comes out."""
-        for stage, channel in zip(self._stages, self._channels, strict=False):
+        """Take no more items: drop what waits before the stage `before`, and finish the rest."""
+        for channel in self._channels[: self._names.index(before)]:
             channel.abort()
-            if stage.name == before:
-                return
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         while True:
             try:
                 yield self.next()
             except Ended:
                 return
 
-    def __enter__(self) -> Pipeline:
+    def __enter__(self) -> Pipeline[T]:
         for thread in self._threads:
             thread.start()
         return self
@@ -205,41 +194,30 @@ class Pipeline:
         for thread in self._threads:
             thread.join(JOIN_SECONDS)
 
-    def _feed(self, index: int, items: Iterable[Any]) -> None:
-        sink, iterator = self._channels[index], iter(items)
+    def _feed(self, items: Iterable[Any], sink: Channel[Any]) -> None:
+        iterator = iter(items)
 
-        def step() -> Any:
+        def take() -> Any:
             try:
                 return next(iterator)
             except StopIteration:
                 raise Ended from None
 
-        self._loop(step, None, sink)
+        self._run(take, sink)
 
-    def _serve(self, index: int, items: Iterable[Any]) -> None:
-        del items
-        stage = self._stages[index - 1]
-        self._loop(stage.work, self._channels[index - 1], self._channels[index])
-
-    def _loop(
-        self,
-        work: Callable[..., Any],
-        source: Channel[Any] | None,
-        sink: Channel[Any],
+    def _run(
+        self, make: Callable[[], Any], sink: Channel[Any], source: Channel[Any] | None = None
     ) -> None:
+        """One thread: make items and hand them on, until nothing comes or nothing is wanted."""
         try:
-            while sink.wanted():
-                item = () if source is None else (source.get(),)
-                made = work(*item)
-                del item
-                if not sink.put(made):
-                    break
+            while sink.wanted() and sink.put(make()):
+                pass
         except Ended:
             pass
-        except BaseException as error:  # raised again where the results are read
+        except BaseException as error:  # `next` raises it again
             with self._lock:
                 self._error = self._error or error
         finally:
             if source is not None:
-                source.abort()  # those before it stop
+                source.abort()  # the stages before this one stop
             sink.end()  # those after it finish what they have

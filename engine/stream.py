@@ -1,15 +1,15 @@
-"""Frames of sources through a detector, in stages: decode, resize, infer, and what a job adds.
+"""Frames of sources through a runner, in stages: decode, resize, infer, and what a job adds.
 
-Inference has two threads: one starts a step's batches, the other waits for them. So as many steps
-as the detector is best at are under way at once, and come out in order.
+Inference has two threads: one submits a step's batches, the other waits for their results. So as
+many steps as the runtime is best at are under way at once, and they come out in order.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,126 +17,97 @@ from retinart.engine.common.timing import StageClock, StageName
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.latency_histogram import StageTimes
-from retinart.engine.media.frame import Frame, Position, Selection
+from retinart.engine.media.frame import Frame, Selection
 from retinart.engine.media.images import Image
-from retinart.engine.media.live import FOREVER, LiveSettings
+from retinart.engine.media.live import LiveSettings
 from retinart.engine.media.sources import Sources
-from retinart.engine.model.info import ModelInfo
-from retinart.engine.model.resized import Resized
-from retinart.engine.pipeline import Channel, Pipeline, Stage
-from retinart.engine.runtime.runner import Finish
+from retinart.engine.pipeline import Channel, Pipeline
+from retinart.engine.runtime.runner import Pending, Prepared, Runner
 
 LARGEST_BATCH = 8
 _BUFFER = 2
-Batch = Image | list[Image]  # see `Detector.resize`
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamSettings:
-    """How frames get from their sources to the detector.
+class StreamSettings(Selection, LiveSettings):
+    """Which frames are wanted, how patient live sources are, and how many frames may wait.
+
+    The other settings are those of `Selection` and of `LiveSettings`.
 
     Attributes:
-        every, max_fps, start, end: which frames; see `Selection`.
-        buffer: steps that may wait before each stage. None is 2; with a live source it is 0 before
-            the detector, where the newest frame is fetched when the detector is free, and 1 behind.
-        timeout, max_retries, backoff: how patient live sources are; see `LiveSettings`.
+        buffer: steps that may wait before each stage; None is 2. With a live source None is 0
+            before the detector, so that it gets the newest frame when it is free, and 1 behind.
 
     Raises:
         BadInput: a number that makes no sense.
     """
 
-    every: int = 1
-    max_fps: float | None = None
-    start: Position | None = None
-    end: Position | None = None
     buffer: int | None = None
-    timeout: float = 10.0
-    max_retries: int = 5
-    backoff: float = 0.5
 
     def __post_init__(self) -> None:
-        _ = self.selection
+        Selection.__post_init__(self)
+        LiveSettings.__post_init__(self)
         if self.buffer is not None and not 0 <= self.buffer <= 1000:
             raise BadInput(
                 f"buffer is {self.buffer}", fix="Give a number from 0 to 1000 (--buffer)"
             )
-        if not 0 < self.timeout <= 3600:
-            raise BadInput(f"timeout is {self.timeout}", fix="Give seconds up to 3600 (--timeout)")
-        if self.max_retries < FOREVER or self.backoff < 0:
-            raise BadInput(
-                f"max_retries is {self.max_retries} and backoff {self.backoff}",
-                fix="Give numbers from 0, or -1 to retry for ever (--max-retries)",
-            )
-
-    @property
-    def selection(self) -> Selection:
-        """Which frames."""
-        return Selection(every=self.every, max_fps=self.max_fps, start=self.start, end=self.end)
-
-    @property
-    def live(self) -> LiveSettings:
-        """How patient live sources are."""
-        return LiveSettings(
-            timeout=self.timeout, max_retries=self.max_retries, backoff=self.backoff
-        )
 
 
-class Detecting(Protocol):
-    """What a stream needs of `Detector`."""
-
-    info: ModelInfo
-
-    @property
-    def at_once(self) -> int:
-        """See `Detector.at_once`."""
-
-    def resize(self, images: Sequence[Image]) -> tuple[Batch, list[Resized]]:
-        """See `Detector.resize`."""
-
-    def start(self, batch: Batch, resized: list[Resized], clock: StageClock) -> Finish:
-        """See `Detector.start`."""
+# A step is one frame of each source that had one. It goes through the threads in three forms.
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True)
+class _Resized:
+    """A step at the network's size, in batches that hold its frames in order."""
+
+    frames: list[Frame]
+    batches: list[Prepared]
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """A step at inference; `begun` is in `time.perf_counter` seconds."""
+
+    frames: list[Frame]
+    batches: list[Pending]
+    clock: StageClock
+    begun: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
-    """A frame of each source that had one, on their way together; one thread has it at a time.
+    """A step with its detections.
 
     Attributes:
         frames: of different sources.
-        resized: batches that hold the frames in order; see `Detector.resize`.
-        begun: when the first of them was started; `time.perf_counter` seconds.
-        under_way: what waits for each of them.
-        clock: of the detector's parts.
         found: detections, one object a frame.
-        done: when they were; `time.perf_counter` seconds.
-        pictures: annotated frames, for a job's stages.
+        done: when inference ended; `time.perf_counter` seconds.
+        pictures: annotated frames, if a further stage drew them.
     """
 
     frames: list[Frame]
-    resized: list[tuple[Batch, list[Resized]]] = field(default_factory=list)
-    begun: float = 0.0
-    under_way: list[Finish] = field(default_factory=list)
-    clock: StageClock = field(default_factory=StageClock)
-    found: list[Detections] = field(default_factory=list)
-    done: float = 0.0
-    pictures: list[Image] = field(default_factory=list)
+    found: list[Detections]
+    done: float
+    pictures: Sequence[Image] = ()
 
 
 class Stream:
     """Runs steps through decode, resize, infer and further stages; iterate over it for the results.
 
     Args:
-        detector: what detects.
+        runner: what detects.
         names: of the sources; see `open_source`.
-        settings: how.
-        stages: names and functions of what comes after infer; each changes a step.
+        settings: which frames, and how many may wait.
+        stages: names and functions of what comes after infer; each makes a step of a step.
         say: told what happens to live sources.
 
     Attributes:
         sources: what the frames come from.
-        times: how long each stage took: decode, or receive of live sources; resize, infer and what
-            it consists of, and the further ones.
-        detected: by source, frames that went through the detector.
+        times: how long each stage took.
+        detected: for each source, how many frames went through the runner.
 
     Raises:
         BadInput: a file cannot be opened.
@@ -144,55 +115,49 @@ class Stream:
 
     def __init__(
         self,
-        detector: Detecting,
+        runner: Runner,
         names: Sequence[str],
         settings: StreamSettings,
         *,
-        stages: Sequence[tuple[StageName, Callable[[Step], None]]] = (),
+        stages: Sequence[tuple[StageName, Callable[[Step], Step]]] = (),
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._detector, self.times = detector, StageTimes()
+        self._runner, self.times = runner, StageTimes()
         self.sources = Sources(
-            names,
-            selection=settings.selection,
-            settings=settings.live,
-            say=say,
-            time_stage=self.times.add,
+            names, selection=settings, settings=settings, say=say, time_stage=self.times.add
         )
         self.detected = [0] * len(names)
         before = settings.buffer
         if before is None:
             before = 0 if self.sources.live else _BUFFER
         behind = max(1, before)
-        # a live frame is better chosen when the last one is done than started beside it
-        at_once = detector.at_once if before else 1
-        self._pipeline = Pipeline(
-            "decode",
-            (Step(frames=frames) for frames in self.sources),
-            [
-                Stage(name="resize", work=self._timed("resize", self._resize), capacity=before),
-                Stage(name="infer", work=self._start, capacity=before),
-                Stage(name="finish", work=self._finish, capacity=at_once - 1),
-                *(Stage(name=n, work=self._timed(n, work), capacity=behind) for n, work in stages),
-            ],
-            capacity=behind,
+        # Of a live source, it is better to choose a frame late than to start it early.
+        in_flight = runner.max_in_flight if before else 1
+        # Not timed here: sources time decoding themselves, as waiting for a camera is no work,
+        # and "infer" spans two threads.
+        self._pipeline = (
+            Pipeline("decode", self.sources, capacity=before)
+            .then("resize", self._timed("resize", self._resize), capacity=before)
+            .then("infer", self._submit, capacity=in_flight - 1)
+            .then("finish", self._finish, capacity=behind)
         )
+        for name, work in stages:
+            self._pipeline.then(name, self._timed(name, work), capacity=behind)
 
     @property
-    def queues(self) -> dict[str, Channel[Step]]:
-        """The queues by the name of the stage that reads them; "" is the last."""
+    def queues(self) -> dict[str, Channel[Any]]:
+        """The queues by the name of the stage that reads them; "" stands for `next`."""
         return self._pipeline.queues
 
     def next(self, timeout: float | None = None) -> Step:
         """The next step that has been through all stages; see `Pipeline.next`."""
-        step: Step = self._pipeline.next(timeout)
-        return step
+        return self._pipeline.next(timeout)
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self._pipeline)
 
     def stop(self) -> None:
-        """Take no more frames: what has not reached the detector is dropped, the rest comes out."""
+        """Take no more frames: drop what has not reached the runner, and finish the rest."""
         self.sources.stop()
         self._pipeline.stop(before="infer")
 
@@ -213,46 +178,44 @@ class Stream:
 
     def _warm_up(self) -> None:
         """Compile for each batch size and touch the memory, before frames have an age."""
-        canvas = self._detector.info.resize.canvas
+        canvas = self._runner.info.resize.canvas
         if canvas is None:
             return
+        blank = np.zeros((*canvas, 3), np.uint8)
         for size in _sizes(2 * min(len(self.detected), LARGEST_BATCH) - 1):
-            blank = [np.zeros((*canvas, 3), np.uint8)] * size
             if size <= len(self.detected):
-                self._detector.start(*self._detector.resize(blank), StageClock())()
+                self._runner.prepare([blank] * size).submit(StageClock()).result()
 
-    def _timed(self, stage: StageName, work: Callable[[Step], None]) -> Callable[[Step], Step]:
-        def run(step: Step) -> Step:
+    def _timed(self, stage: StageName, work: Callable[[T], U]) -> Callable[[T], U]:
+        def run(item: T) -> U:
             start = time.perf_counter()
-            work(step)
+            made = work(item)
             self.times.add(stage, time.perf_counter() - start)
-            return step
+            return made
 
         return run
 
-    def _resize(self, step: Step) -> None:
-        begin = 0
-        for size in _sizes(len(step.frames)):
-            images = [frame.image for frame in step.frames[begin : begin + size]]
-            step.resized.append(self._detector.resize(images))
+    def _resize(self, frames: list[Frame]) -> _Resized:
+        batches, begin = [], 0
+        for size in _sizes(len(frames)):
+            images = [frame.image for frame in frames[begin : begin + size]]
+            batches.append(self._runner.prepare(images))
             begin += size
+        return _Resized(frames, batches)
 
-    def _start(self, step: Step) -> Step:
-        step.begun = time.perf_counter()
-        for batch, resized in step.resized:
-            step.under_way.append(self._detector.start(batch, resized, step.clock))
-        step.resized = []
-        return step
+    def _submit(self, step: _Resized) -> _UnderWay:
+        clock, begun = StageClock(), time.perf_counter()
+        pending = [batch.submit(clock) for batch in step.batches]
+        return _UnderWay(step.frames, pending, clock, begun)
 
-    def _finish(self, step: Step) -> Step:
-        for finish in step.under_way:
-            step.found += finish()
-        step.under_way, step.done = [], time.perf_counter()
-        self.times.add("infer", step.done - step.begun)
+    def _finish(self, step: _UnderWay) -> Step:
+        found = [one for batch in step.batches for one in batch.result()]
+        done = time.perf_counter()
+        self.times.add("infer", done - step.begun)
         self.times.add_parts_of_infer(step.clock)
         for frame in step.frames:
             self.detected[frame.place] += 1
-        return step
+        return Step(frames=step.frames, found=found, done=done)
 
 
 def _sizes(frames: int) -> list[int]:

@@ -14,7 +14,7 @@ from retinart.engine.common.files import atomic_path, new_folder, restored, sha2
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo, Precision, read_info
-from retinart.engine.tensorrt.api import TITLES, RuntimeName, TensorRT, installed, load_tensorrt
+from retinart.engine.tensorrt.api import TITLES, EngineRuntime, TensorRT, installed, load_tensorrt
 from retinart.engine.tensorrt.engine_file import AMPERE, EngineInfo, engine_json, is_engine, numbers
 from retinart.export.settings import BuildSettings
 from retinart.export.tensorrt_build import PlanSettings, Show, build_plan, profile_for
@@ -118,7 +118,7 @@ def build_engine(
     return BuildReport(path=output, info=built, notes=tuple(n for n in (*notes, cache_note) if n))
 
 
-def choose_runtime(settings: BuildSettings, gpus: list[Gpu]) -> RuntimeName:
+def choose_runtime(settings: BuildSettings, gpus: list[Gpu]) -> EngineRuntime:
     """The runtime to build for.
 
     Raises:
@@ -140,7 +140,7 @@ def choose_runtime(settings: BuildSettings, gpus: list[Gpu]) -> RuntimeName:
 
 
 def check_supported(
-    trt: TensorRT, runtime: RuntimeName, settings: BuildSettings, gpus: list[Gpu]
+    trt: TensorRT, runtime: EngineRuntime, settings: BuildSettings, gpus: list[Gpu]
 ) -> None:
     """Say what this runtime, version or GPU lacks before the build.
 
@@ -182,7 +182,7 @@ def check_supported(
 
 
 def choose_nms(
-    trt: TensorRT, runtime: RuntimeName, settings: BuildSettings
+    trt: TensorRT, runtime: EngineRuntime, settings: BuildSettings
 ) -> tuple[Literal["native", "plugin"], list[str]]:
     """The form of NMS, and what to say of it.
 
@@ -251,7 +251,7 @@ def write_cache(path: Path, data: bytes, built: EngineInfo, settings: BuildSetti
     )
 
 
-def _read_cache(runtime: RuntimeName, settings: BuildSettings) -> tuple[bytes | None, str]:
+def _read_cache(runtime: EngineRuntime, settings: BuildSettings) -> tuple[bytes | None, str]:
     path = settings.timing_cache
     if path is None:
         return None, ""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import Precision
-from retinart.engine.tensorrt.api import RuntimeName
+from retinart.engine.tensorrt.api import EngineRuntime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class BuildSettings:
         nms: "auto" takes the plugin where TensorRT has it, else the file's own.
     """
 
-    runtime: Literal["auto"] | RuntimeName = "auto"
+    runtime: Literal["auto"] | EngineRuntime = "auto"
     batch: tuple[int, int, int] = (1, 1, 1)
     precision: Precision | None = None
     timing_cache: Path | None = None

@@ -17,9 +17,9 @@ from retinart.engine.errors import BadInput, CheckFailed
 from retinart.engine.model.info import INPUT, REEXPORT, ModelInfo
 from retinart.engine.tensorrt.api import (
     TITLES,
+    EngineRuntime,
     IBuilderConfig,
     OnnxParser,
-    RuntimeName,
     TensorRT,
     last_words,
     problems_log,
@@ -82,7 +82,7 @@ def profile_for(info: ModelInfo, batch: tuple[int, int, int]) -> Profile:
 
 def build_plan(
     trt: TensorRT,
-    runtime: RuntimeName,
+    runtime: EngineRuntime,
     model: bytes,
     settings: PlanSettings,
     *,
@@ -110,7 +110,7 @@ def build_plan(
 
 def _build(
     trt: TensorRT,
-    runtime: RuntimeName,
+    runtime: EngineRuntime,
     model: bytes,
     settings: PlanSettings,
     name: str,
@@ -157,7 +157,7 @@ def _build(
 
 
 def _configure(
-    trt: TensorRT, runtime: RuntimeName, config: IBuilderConfig, settings: PlanSettings
+    trt: TensorRT, runtime: EngineRuntime, config: IBuilderConfig, settings: PlanSettings
 ) -> None:
     config.clear_flag(trt.BuilderFlag.TF32)
     if runtime == "tensorrt-rtx" and hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):

@@ -23,7 +23,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import INPUT, OUTPUTS, Thresholds, read_info
 from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
-from retinart.engine.runtime.runner import Runner
+from retinart.engine.runtime.options import EngineOptions, ONNXRuntimeOptions
 from retinart.engine.tensorrt.engine_file import EngineInfo
 from retinart.engine.tensorrt.runner import TensorRTRunner
 from support import make_picture
@@ -258,29 +258,35 @@ class Made:
         *,
         captures: bool = True,
         kind: type[FakeTensorRT] = FakeTensorRT,
-        **settings: Any,
+        thresholds: Thresholds | None = None,
+        **options: Any,
     ) -> None:
         self.cuda = RecordingCuda(captures=captures)
         self.trt = kind(model, self.cuda)
         self.info = engine_info(model)
-        doubles: Any = {"trt": self.trt, "cuda": self.cuda}
-        self.runner = TensorRTRunner(PLAN, self.info, **doubles, **settings)
-        self.reference = ONNXRuntimeRunner(model, self.info.model, threads=1)
-        self.thresholds = self.info.model.thresholds
+        self.thresholds = thresholds or self.info.model.thresholds
+        self.runner = engine_runner(self.info, self.thresholds, self.trt, self.cuda, **options)
+        self.reference = ONNXRuntimeRunner(
+            model, self.info.model, self.thresholds, ONNXRuntimeOptions(threads=1)
+        )
 
     def check(self, frames: Image) -> None:
         """See that the runner finds what ONNX Runtime finds."""
-        want = run(self.reference, frames, self.thresholds)
-        got = run(self.runner, frames, self.thresholds)
+        want, got = run(self.reference, frames), run(self.runner, frames)
         assert all(same(a, b) for a, b in zip(want, got, strict=True))
         assert sum(map(len, want)) > 0
 
 
-SIZES = [(96, 128)]  # of which neither runtime makes use
+def engine_runner(
+    info: EngineInfo, thresholds: Thresholds, trt: FakeTensorRT, cuda: RecordingCuda, **options: Any
+) -> TensorRTRunner:
+    """A runner of PLAN on doubles."""
+    doubles: Any = {"trt": trt, "cuda": cuda}
+    return TensorRTRunner(PLAN, info, thresholds, EngineOptions(**options), **doubles)
 
 
-def run(runner: Runner, frames: Image, thresholds: Thresholds) -> list[Detections]:
-    return runner.start(frames, SIZES * len(frames), thresholds, StageClock())()
+def run(runner: TensorRTRunner | ONNXRuntimeRunner, frames: Image) -> list[Detections]:
+    return runner.start(frames, StageClock())()
 
 
 def frames(*seeds: int, height: int = 96, width: int = 128) -> Image:

@@ -27,7 +27,6 @@ from retinart.engine.media.video import VideoReader, VideoWriter
 from retinart.engine.model.info import Precision
 from retinart.engine.tensorrt.api import load_tensorrt, problems_log
 from retinart.engine.tensorrt.engine_file import check_plan, read_engine_info
-from retinart.engine.tensorrt.runner import TensorRTRunner
 
 WARM = 20
 
@@ -119,7 +118,7 @@ def latency(engine: Path, image: Image, repeats: int = 300) -> Figures:
     def variant(graphs: bool) -> Figures:
         with Detector(engine, graphs=graphs, contexts=1) as detect:
             frames, _ = detect.info.resize.apply([image])
-            runner: Any = detect._open()
+            runner: Any = detect.runner
             device = [runner.device_ms(frames) for _ in range(WARM + repeats)]
             whole = [_ms(lambda: detect(image)) for _ in range(WARM + repeats)]
             why = _no_graph(detect)
@@ -317,8 +316,8 @@ def _each(variants: Mapping[str, Callable[[], Figures]]) -> Figures:
 
 def _no_graph(detect: Detector) -> str:
     """Why an engine runs without the graphs that were wanted; "" if it does not."""
-    runner = detect._open()
-    return runner.no_graph if isinstance(runner, TensorRTRunner) else ""
+    runner: Any = detect.runner
+    return str(runner.no_graph)
 
 
 def _with_graph(figures: Figures, why: str) -> Figures:
@@ -333,11 +332,11 @@ def _warm(detect: Detector, images: Sequence[Image], contexts: int) -> None:
 
     All are started before one is finished, as the context that was used last is taken first.
     """
-    batch, resized = detect.resize(images)
+    prepared = detect.runner.prepare(images)
     for _ in range(3):
-        begun = [detect.start(batch, resized, StageClock()) for _ in range(contexts)]
-        for finish in begun:
-            finish()
+        begun = [prepared.submit(StageClock()) for _ in range(contexts)]
+        for pending in begun:
+            pending.result()
 
 
 def _memory() -> Figures:

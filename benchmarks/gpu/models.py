@@ -12,7 +12,7 @@ from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.detector import Detector
 from retinart.engine.media.images import Image, list_images
 from retinart.engine.model.info import Precision
-from retinart.engine.tensorrt.api import RuntimeName, load_tensorrt
+from retinart.engine.tensorrt.api import EngineRuntime, load_tensorrt
 from retinart.engine.tensorrt.engine_file import EngineInfo, read_engine_info
 
 # In the order in which they are seen: small ones first, as they tell the most for their weight.
@@ -76,7 +76,7 @@ def export_model(
     return [path.name for path in paths.values()]
 
 
-def runtime_version(runtime: RuntimeName | Literal["auto"]) -> str:
+def runtime_version(runtime: EngineRuntime | Literal["auto"]) -> str:
     """Which runtime engines are built for here."""
     from retinart.export.build import choose_runtime
     from retinart.export.settings import BuildSettings
@@ -88,7 +88,7 @@ def runtime_version(runtime: RuntimeName | Literal["auto"]) -> str:
 def build_model(
     path: Path,
     output: Path,
-    runtime: RuntimeName | Literal["auto"],
+    runtime: EngineRuntime | Literal["auto"],
     nms: Literal["auto", "native"] = "auto",
 ) -> dict[str, Any]:
     """The engine of a file for batches of 1 to 32; one that is there and fits is taken.

@@ -27,7 +27,7 @@ from retinart.engine.common.files import sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import list_images, read_image
 from retinart.engine.model.info import Precision
-from retinart.engine.tensorrt.api import RuntimeName
+from retinart.engine.tensorrt.api import EngineRuntime
 from retinart.engine.tensorrt.engine_file import read_engine_info
 
 LIMIT = 3600  # seconds for a step: R101 at 800 is calibrated on a CPU
@@ -54,7 +54,7 @@ class PrepareSettings:
     imgsz: Sequence[int]
     precisions: Sequence[Precision]
     backbones: Sequence[str]
-    runtime: RuntimeName | Literal["auto"]
+    runtime: EngineRuntime | Literal["auto"]
     models: Path
 
 

@@ -4,7 +4,7 @@
     python -m retinart.benchmarks.pipeline MODEL --video VIDEO --live 60
     python -m retinart.benchmarks.pipeline MODEL --video VIDEO --long 20000
 
-"Inference alone" is `Detector.infer` (network, NMS, boxes back into the frame) in a loop over
+"Inference alone" is network, NMS and boxes back into the frame, in a loop over
 frames that were decoded and resized before; "alone, N at once" is the same by a detector with
 `throughput`, which has N of them under way, as `retinart detect` has for files. The job has that
 detector, and decodes, resizes, infers, draws, encodes an annotated video and writes JSON lines; its
@@ -35,12 +35,10 @@ from retinart.engine.job.job import DetectJob, run_job
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.frame import Position
 from retinart.engine.media.video import VideoReader
-from retinart.engine.model.resized import Resized
-from retinart.engine.runtime.runner import Finish
-from retinart.engine.stream import Batch, StreamSettings
+from retinart.engine.runtime.runner import Pending, Prepared
+from retinart.engine.stream import StreamSettings
 
 _HELD = 32  # resized frames that inference alone goes round
-Batches = list[tuple[Batch, list[Resized]]]
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,10 @@ def compare(
     """
     with VideoReader(video) as reader:
         images = [frame.image for frame, _ in zip(reader, range(_HELD), strict=False)]
-    batches = [detector.resize([image]) for image in images]
-    last = DetectSummary()
+    batches, fast_batches = (
+        [one.runner.prepare([image]) for image in images] for one in (detector, fast)
+    )
+    last, at_once = DetectSummary(), fast.runner.max_in_flight
 
     def job() -> _Rate:
         nonlocal last
@@ -107,17 +107,17 @@ def compare(
         return rate
 
     arms: dict[str, Callable[[], _Rate]] = {
-        "alone": lambda: _alone(detector, batches, frames),
-        "alone_at_once": lambda: _alone(fast, batches, frames),
+        "alone": lambda: _alone(batches, frames, 1),
+        "alone_at_once": lambda: _alone(fast_batches, frames, at_once),
         "job": job,
     }
-    for one in (detector, fast):
-        _alone(one, batches, 10)
+    _alone(batches, 10, 1)
+    _alone(fast_batches, 10, at_once)
     rates: dict[str, list[_Rate]] = {name: [] for name in arms}
     for turn in range(turns):
         for name in reversed(arms) if turn % 2 else arms:
             rates[name].append(arms[name]())
-    print(f"| median (95%) | inference alone | alone, {fast.at_once} at once | the whole job |")
+    print(f"| median (95%) | inference alone | alone, {at_once} at once | the whole job |")
     print("|---|---|---|---|")
     for title, of in (("frames a second", "fps"), ("CPU ms a frame, all threads", "cpu_ms")):
         cells = [str(median([getattr(r, of) for r in rates[name]])) for name in arms]
@@ -128,23 +128,23 @@ def compare(
     print(f"\n{turns} turns of {frames} frames; the last job:\n\n```\n{last.table()}\n```")
     return {
         "frames": frames,
-        "at_once": fast.at_once,
+        "at_once": at_once,
         "rates": {name: [asdict(rate) for rate in some] for name, some in rates.items()},
         "ratio_to": {name: asdict(ratio) for name, ratio in ratios.items()},
         "last_job": {k: v for k, v in last.to_json().items() if k != "outputs"},
     }
 
 
-def _alone(detector: Detector, batches: Batches, frames: int) -> _Rate:
-    """The rate of inference alone, with as many frames under way as the detector is best at."""
-    under_way: deque[Finish] = deque()
+def _alone(batches: Sequence[Prepared], frames: int, at_once: int) -> _Rate:
+    """The rate of inference alone, with so many frames under way."""
+    under_way: deque[Pending] = deque()
     start, work = time.perf_counter(), time.process_time()
     for i in range(frames):
-        if len(under_way) == detector.at_once:
-            under_way.popleft()()
-        under_way.append(detector.start(*batches[i % len(batches)], StageClock()))
+        if len(under_way) == at_once:
+            under_way.popleft().result()
+        under_way.append(batches[i % len(batches)].submit(StageClock()))
     while under_way:
-        under_way.popleft()()
+        under_way.popleft().result()
     return _Rate.since(start, work, frames)
 
 

@@ -18,6 +18,7 @@ from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.job.job import DetectJob, run_job
 from retinart.engine.media.video import VideoReader, VideoWriter
+from retinart.engine.runtime.runner import Prepared
 from retinart.engine.stream import StreamSettings
 
 _PICTURES = 64
@@ -151,15 +152,14 @@ def _prepare(detector: Detector, video: Path) -> tuple[list[bytes], float]:
     with VideoReader(video) as reader:
         images = [frame.image for frame, _ in zip(reader, range(_PICTURES), strict=False)]
     jpegs = [numbered_jpeg(i, image) for i, image in enumerate(images)]
-    batches = [detector.resize([image]) for image in images]
-    times = [_seconds(detector, batches[i % len(batches)]) for i in range(100)][20:]
+    batches = [detector.runner.prepare([image]) for image in images]
+    times = [_seconds(batches[i % len(batches)]) for i in range(100)][20:]
     return jpegs, 1000 * statistics.median(times)
 
 
-def _seconds(detector: Detector, batch: Any) -> float:
+def _seconds(prepared: Prepared) -> float:
     start = time.perf_counter()
-    frames, resized = batch
-    detector.infer(frames, resized, StageClock())
+    prepared.submit(StageClock()).result()
     return time.perf_counter() - start
 
 

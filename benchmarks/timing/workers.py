@@ -22,7 +22,7 @@ import cv2
 
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
-from retinart.engine.detector import Detector, RuntimeName
+from retinart.engine.detector import Detector, RuntimeChoice
 from retinart.engine.errors import RetinartError
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import Compute
@@ -84,7 +84,7 @@ class Retinart:
 
     model: Path
     threads: int
-    runtime: RuntimeName = "auto"
+    runtime: RuntimeChoice = "auto"
     compute: Compute = "fp32"
     imgsz: int | None = None
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retinart.engine.common.files import atomic_path, new_folder
@@ -93,13 +93,13 @@ class _Run:
         self._window = Window("retinart") if job.show else None
         given = job.source
         names = [given] if isinstance(given, str) else list(given)
-        stages: list[tuple[StageName, Callable[[Step], None]]] = [("write", self._write)]
+        stages: list[tuple[StageName, Callable[[Step], Step]]] = [("write", self._write)]
         if job.copies or job.show:
             stages.insert(0, ("draw", self._draw))
         if job.track:
             stages.insert(0, ("track", self._track))
         self._stream = Stream(
-            detector,
+            detector.runner,
             names,
             job.stream,
             stages=stages,
@@ -149,17 +149,20 @@ class _Run:
         if summary.ended == "complete" and lost and not any(c.ended != "lost" for c in sources):
             summary.ended = "lost"
 
-    def _track(self, step: Step) -> None:
+    def _track(self, step: Step) -> Step:
         assert self._trackers is not None
         pairs = zip(step.frames, step.found, strict=True)
-        step.found = [self._trackers(frame.place, found) for frame, found in pairs]
+        found = [self._trackers(frame.place, found) for frame, found in pairs]
+        return replace(step, found=found)
 
-    def _draw(self, step: Step) -> None:
+    def _draw(self, step: Step) -> Step:
+        pictures = []
         for frame, found in zip(step.frames, step.found, strict=True):
             sure = found[found.confidence >= self._job.draw_conf]
-            step.pictures.append(draw(frame.image, sure, self._detector.classes))
+            pictures.append(draw(frame.image, sure, self._detector.classes))
+        return replace(step, pictures=pictures)
 
-    def _write(self, step: Step) -> None:
+    def _write(self, step: Step) -> Step:
         for i, (frame, found) in enumerate(zip(step.frames, step.found, strict=True)):
             height, width = frame.image.shape[:2]
             record = Record(
@@ -178,6 +181,7 @@ class _Run:
             self._summary.frames += 1
             self._summary.detections += len(found)
             self._written[frame.place] += 1
+        return step
 
     def _show(self, step: Step) -> None:
         window = None if self._stop.reason else self._window

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.common.timing import TimeStage
+from retinart.engine.errors import BadInput
 from retinart.engine.media.frame import Chooser, Frame, Selection
 from retinart.engine.media.images import Image
 from retinart.engine.media.source import SourceCounts
@@ -44,11 +45,23 @@ class LiveSettings:
             given up; `FOREVER` (-1) never gives up.
         backoff: seconds before the first such attempt; each further one waits twice as long, up to
             30 s.
+
+    Raises:
+        BadInput: a number that makes no sense.
     """
 
     timeout: float = 10.0
     max_retries: int = 5
     backoff: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout <= 3600:
+            raise BadInput(f"timeout is {self.timeout}", fix="Give seconds up to 3600 (--timeout)")
+        if self.max_retries < FOREVER or self.backoff < 0:
+            raise BadInput(
+                f"max_retries is {self.max_retries} and backoff {self.backoff}",
+                fix="Give numbers from 0, or -1 to retry for ever (--max-retries)",
+            )
 
     def wait_before(self, retry: int) -> float:
         """Seconds to wait before an attempt; `retry` counts from 1 since the last frame."""

@@ -10,6 +10,7 @@ A rule is part of a file's metadata, and `retinart inspect` reads those without 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ class ResizeRule:
         height, width = (max(s[i] for s in sizes) for i in (0, 1))
         return round_up(height, self.pad_multiple), round_up(width, self.pad_multiple)
 
-    def apply(self, images: list[Image]) -> tuple[Image, list[Resized]]:
+    def apply(self, images: Sequence[Image]) -> tuple[Image, list[Resized]]:
         """Resize images into one batch.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from retinart.engine.common.timing import StageClock
@@ -10,7 +11,14 @@ from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import INPUT, OUTPUTS, REEXPORT, ModelInfo, Thresholds
-from retinart.engine.runtime.runner import Finish, check_stricter, from_outputs, last_line
+from retinart.engine.runtime.options import ONNXRuntimeOptions
+from retinart.engine.runtime.runner import (
+    Finish,
+    Prepared,
+    check_stricter,
+    from_outputs,
+    last_line,
+)
 
 
 class ONNXRuntimeRunner:
@@ -21,47 +29,49 @@ class ONNXRuntimeRunner:
     Args:
         path: the ONNX file.
         info: its metadata.
-        threads: inference threads; None leaves the choice to ONNX Runtime.
+        thresholds: what counts as a detection; they can only be stricter than the file's.
+        options: see `ONNXRuntimeOptions`.
     """
 
     name = "onnxruntime"
-    at_once = 1
+    max_in_flight = 1
 
-    def __init__(self, path: Path, info: ModelInfo, *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, info: ModelInfo, thresholds: Thresholds, options: ONNXRuntimeOptions
+    ) -> None:
+        check_stricter(thresholds, info.thresholds)
         try:
             import onnxruntime
         except ImportError as error:
             raise MissingDependency.package(
                 "onnxruntime", "onnxruntime", "Running on ONNX Runtime"
             ) from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        if options.threads is not None:
+            settings.intra_op_num_threads = options.threads
         try:
             self._session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
+                path, settings, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions share no public base
             raise BadInput(
                 f"ONNX Runtime cannot load {path}", why=last_line(error), fix=REEXPORT
             ) from error
-        self._built = info.thresholds
+        self.info, self._thresholds = info, thresholds
 
-    def start(
-        self,
-        frames: Image,
-        sizes: Sequence[tuple[int, int]],  # NMS in the file has no use for them
-        thresholds: Thresholds,
-        clock: StageClock,
-    ) -> Finish:
-        """See `Runner`. Thresholds can only be made stricter than those in the file."""
-        check_stricter(thresholds, self._built)
+    def prepare(self, images: Sequence[Image]) -> Prepared:
+        """See `Runner`."""
+        frames, resized = self.info.resize.apply(images)
+        return Prepared(partial(self.start, frames), resized)
+
+    def start(self, frames: Image, clock: StageClock) -> Finish:
+        """Start a batch (N, H, W, 3) uint8 BGR at the network's size."""
 
         def finish() -> list[Detections]:
             with clock("infer"):
                 count, boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT: frames})
-            return from_outputs(count, boxes, scores, labels, thresholds)
+            return from_outputs(count, boxes, scores, labels, self._thresholds)
 
         return finish
 

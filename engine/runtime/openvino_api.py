@@ -12,8 +12,8 @@ from retinart.engine.errors import MissingDependency
 def load_openvino() -> Any:
     """The module openvino, imported without its telemetry.
 
-    Importing it would otherwise start a thread that reports the import to a server, and write an
-    identifier to the home folder. A detector has no business to do that unasked.
+    Otherwise the import starts a thread that reports to a server, and writes an identifier to the
+    home folder. A detector must not do that unasked.
 
     Raises:
         MissingDependency: it is not installed.

@@ -10,15 +10,14 @@ import numpy as np
 
 from retinart.engine.media.images import Image
 from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
+from retinart.engine.runtime.saturation import avoid_saturation
 
 
 def tensor_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, Any]]:
     """A function from frames (N, H, W, 3) uint8 BGR to any tensors of a graph, by name.
 
-    The arrays are the runtime's own and hold until the next call: copy what has to last.
+    The arrays belong to the runtime and change with the next call: copy those that you keep.
     """
-    from retinart.engine.runtime.saturation import avoid_saturation
-
     openvino = load_openvino()
     core = openvino.Core()
     whole = core.read_model(path)
@@ -37,7 +36,7 @@ def tensor_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str
 def peak_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, float]]:
     """A function from frames (N, H, W, 3) uint8 BGR to the largest magnitudes of tensors.
 
-    They are found within the graph, so that no tensor is copied out of it.
+    The graph itself finds them, so no tensor is copied out of it.
     """
     openvino = load_openvino()
     ops = openvino.opset13

@@ -1,4 +1,4 @@
-"""The runner for exported files on OpenVINO: the network there, NMS in NumPy. See `runners.py`."""
+"""OpenVINO: the network runs there, and NMS in NumPy. See `runner.py`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
 from retinart.engine.runtime.nms import detect_from_candidates
 from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
-from retinart.engine.runtime.runner import Finish, last_line
+from retinart.engine.runtime.options import OpenVINOOptions
+from retinart.engine.runtime.runner import Finish, Prepared, last_line
 from retinart.engine.runtime.saturation import avoid_saturation
 from retinart.engine.runtime.winograd import use_winograd
 
-_BATCH_SIZES = 4  # compiled models that are kept, one a batch size
+_BATCH_SIZES = 4  # compiled models that are kept, one for each batch size
 _HINTS: dict[Compute, str] = {"fp32": "f32", "fp32-direct": "f32", "bf16": "bf16"}
 
-
-# By device, what keeps OpenVINO's library loaded: unloaded, its threads may still be at work.
+# One Core per device, kept alive: unloading the library while its threads run can crash.
 _kept: dict[str, Any] = {}
 
 
@@ -35,16 +36,15 @@ def has_bf16(device: str = "CPU") -> bool:
     try:
         core = _kept.setdefault(device, load_openvino().Core())
         return "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    except RuntimeError:  # no such device, which is said when a model is compiled for it
+    except RuntimeError:  # there is no such device; compiling a model for it says so
         return False
 
 
 def _keep_additions_in_convolutions(core: Any) -> None:
-    """Without code generation for elementwise operators, what it would take goes on in INT8.
+    """Turn off Snippets: it pulls residual adds out of INT8 convolutions.
 
-    "Snippets" takes a residual addition out of the INT8 convolution in front of it, which then
-    writes four bytes a value: 1 to 5% of a frame. The property is not a public one, so an OpenVINO
-    that has no such thing goes without.
+    Such a convolution then writes four bytes a value, which costs 1 to 5% of a frame. The property
+    is not public. An OpenVINO without it keeps Snippets.
     """
     with contextlib.suppress(RuntimeError):
         core.set_property("CPU", {"SNIPPETS_MODE": "DISABLE"})
@@ -56,56 +56,47 @@ class OpenVINORunner:
     Args:
         path: the ONNX file.
         info: its metadata.
-        device: an OpenVINO device, such as "CPU".
-        compute: what the network's float layers are computed in; see `Detector`.
-        threads: inference threads; None leaves the choice to OpenVINO.
-        throughput: the highest rate of several batches at once, each of which takes longer, and
-            not the shortest time of one. On a CPU a few threads work on each batch, which wait
-            less for each other than all of them on one.
-        cache_dir: where compiled models are kept between starts, or None.
+        thresholds: what counts as a detection.
+        options: see `OpenVINOOptions`.
+
+    Raises:
+        BadInput: OpenVINO cannot load the file, or cannot compile it for the device.
     """
 
     name = "openvino"
 
     def __init__(
-        self,
-        path: Path,
-        info: ModelInfo,
-        *,
-        device: str = "CPU",
-        compute: Compute = "fp32",
-        threads: int | None = None,
-        throughput: bool = False,
-        cache_dir: Path | None = None,
+        self, path: Path, info: ModelInfo, thresholds: Thresholds, options: OpenVINOOptions
     ) -> None:
-        openvino = load_openvino()
-        self._info, self._device = info, device
+        openvino, device = load_openvino(), options.device
+        self.info, self._thresholds, self._device = info, thresholds, device
         self._core = openvino.Core()
         _kept.setdefault(device, self._core)
-        if compute == "bf16" and not has_bf16(device):
+        if options.compute == "bf16" and not has_bf16(device):
             raise BadInput(
                 f"the device {device} has no bf16 instructions",
                 why="Intel's CPUs have them since Cooper Lake, AMD's since Zen 4",
                 fix="Leave compute at fp32",
             )
-        # said in either case: left alone, CPUs with bf16 would silently use that
+        # Always set the precision: by default, CPUs with bf16 silently use it.
         self._config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[compute],
-            "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
+            "INFERENCE_PRECISION_HINT": _HINTS[options.compute],
+            "PERFORMANCE_HINT": "THROUGHPUT" if options.throughput else "LATENCY",
         }
-        if threads is not None:
-            self._config["INFERENCE_NUM_THREADS"] = threads
-        if cache_dir is not None:
-            self._config["CACHE_DIR"] = str(cache_dir)
-        if device == "CPU" and info.precision.startswith("int8"):
+        if options.threads is not None:
+            self._config["INFERENCE_NUM_THREADS"] = options.threads
+        if options.cache_dir is not None:
+            self._config["CACHE_DIR"] = str(options.cache_dir)
+        int8 = info.precision.startswith("int8")
+        if device == "CPU" and int8:
             _keep_additions_in_convolutions(self._core)
         try:
             whole = self._core.read_model(path)
             cut = [find_tensor(whole, name) for name in CANDIDATES]
             self._model = openvino.Model(cut, whole.get_parameters(), info.name)
-            if compute == "fp32" and device == "CPU" and info.precision == "fp32":
+            if options.compute == "fp32" and device == "CPU" and info.precision == "fp32":
                 use_winograd(self._model)
-            if info.precision.startswith("int8"):
+            if int8:
                 avoid_saturation(self._model, device)
         except RuntimeError as error:
             raise BadInput(
@@ -122,53 +113,54 @@ class OpenVINORunner:
                 why=last_line(error),
                 fix=f"Devices here: {', '.join(self._core.available_devices)}",
             ) from error
-        # each that is computed has one waiting, or cores would idle until NMS makes room for it
-        self.at_once = 2 * int(best) if throughput else 1
+        # Twice the optimum, so a request is always queued while NMS runs.
+        self.max_in_flight = 2 * int(best) if options.throughput else 1
 
-    def start(
-        self,
-        frames: Image,
-        sizes: Sequence[tuple[int, int]],
-        thresholds: Thresholds,
-        clock: StageClock,
-    ) -> Finish:
+    def prepare(self, images: Sequence[Image]) -> Prepared:
         """See `Runner`."""
+        frames, resized = self.info.resize.apply(images)
+        return Prepared(partial(self._start, frames, [one.size for one in resized]), resized)
+
+    def _start(self, frames: Image, sizes: Sequence[tuple[int, int]], clock: StageClock) -> Finish:
+        """Start a batch.
+
+        Args:
+            frames: (N, H, W, 3) uint8 BGR.
+            sizes: (height, width) of the part of each frame that the image covers.
+            clock: gets the times of the stages infer and nms.
+        """
         pool = self._pool(len(frames))
         request, begin = pool.take(), time.perf_counter()
         request.start_async({0: frames}, share_inputs=True)
 
         def finish() -> list[Detections]:
             request.wait()
-            left.detach()
+            abandoned.detach()
             clock.add("infer", time.perf_counter() - begin)
             with clock("nms"):
-                found = self._nms(request, frames, sizes, thresholds)
-            pool.give(request)  # after an error it is not used again
+                found = self._nms(request, frames, sizes)
+            pool.give(request)  # after an error the request is not used again
             return found
 
-        left = weakref.finalize(finish, _wait, request, frames)
+        abandoned = weakref.finalize(finish, _wait, request, frames)
         return finish
 
     def close(self) -> None:
-        """See `Runner`. Calls that are running finish; what they hold goes with them."""
+        """See `Runner`. Running calls finish, and free what they hold."""
         with self._lock:
             self._closed = True
             self._pools.clear()
 
     def _nms(
-        self,
-        request: Any,
-        frames: Image,
-        sizes: Sequence[tuple[int, int]],
-        thresholds: Thresholds,
+        self, request: Any, frames: Image, sizes: Sequence[tuple[int, int]]
     ) -> list[Detections]:
-        variant, frame = self._info.variant, frames.shape[1:3]
+        variant, frame = self.info.variant, frames.shape[1:3]
         boxes, scores = (request.get_output_tensor(i).data for i in (0, 1))
         return [
             detect_from_candidates(
                 b,
                 s,
-                thresholds,
+                self._thresholds,
                 plus_one=variant.box_plus_one,
                 clip_to=variant.clip_size(frame, size) if variant.clip_before_nms else None,
             )
@@ -176,8 +168,8 @@ class OpenVINORunner:
         ]
 
     def _pool(self, batch: int) -> _Pool:
-        """The compiled model for a batch size; of fixed-size models the last few are kept."""
-        canvas = self._info.resize.canvas
+        """The compiled model for a batch size. Of a fixed-size model the last few are kept."""
+        canvas = self.info.resize.canvas
         key = 0 if canvas is None else batch
         with self._lock:
             if self._closed:
@@ -196,7 +188,7 @@ class OpenVINORunner:
 
 
 def _wait(request: Any, frames: Image) -> None:
-    """The end of a batch that nobody finishes: until then its frames must stay where they are."""
+    """End an abandoned batch: its frames must stay in place while the request runs."""
     request.wait()
 
 
@@ -215,5 +207,5 @@ class _Pool:
             return self.compiled.create_infer_request()
 
     def give(self, request: Any) -> None:
-        """It is idle again."""
+        """Take a request back."""
         self._idle.put(request)

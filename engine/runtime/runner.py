@@ -1,16 +1,21 @@
-"""Runners: one model file on one runtime, frames in, detections in frame pixels out.
+"""Runners: one model file on one runtime, images in, detections in their pixels out.
 
-    N  frames      H, W  the network's size      M  detections of a frame
+    N  images      H, W  the network's size      M  detections of an image
+
+A runner prepares images, what it prepared can be submitted, and what was submitted has a result:
+
+    found = runner.prepare(images).submit(clock).result()
 
 OpenVINO runs the network up to the candidates and NumPy does NMS, which is faster on a CPU than any
-in-graph form; ONNX Runtime runs the file exactly as it is written. Both give the same detections,
-with one exception: most projects clip boxes to the image before NMS, and NMS in the file knows only
-the frame. So it may decide otherwise than they and OpenVINO for boxes that reach into padding.
+form of NMS in a graph. The other runtimes run the file exactly as it is written. All give the same
+detections, with one exception. Most projects clip boxes to the image before NMS. The file's NMS
+clips to the padded frame, so boxes that reach into the padding can be kept or dropped differently.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,44 +24,72 @@ from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
-from retinart.engine.model.info import Thresholds
+from retinart.engine.model.info import ModelInfo, Thresholds
+from retinart.engine.model.resized import Resized
 
+# Waits for a batch, on any thread and once; returns detections in pixels of the network's frames.
 Finish = Callable[[], list[Detections]]
 
 
 class Runner(Protocol):
-    """What a detector needs of a runtime. Several threads may call it at once.
+    """A model file that is loaded. Several threads may use one runner at once.
 
     Attributes:
         name: of the runtime.
-        at_once: batches under way at once that give the highest rate.
+        info: the model's metadata.
+        max_in_flight: batches under way at once that give the highest rate.
     """
 
     name: str
-    at_once: int
+    info: ModelInfo
+    max_in_flight: int
 
-    def start(
-        self,
-        frames: Image,
-        sizes: Sequence[tuple[int, int]],
-        thresholds: Thresholds,
-        clock: StageClock,
-    ) -> Finish:
-        """Begin with a batch.
+    def prepare(self, images: Sequence[Image]) -> Prepared:
+        """Bring images to the network's size, or note how the runtime will.
 
         Args:
-            frames: (N, H, W, 3) uint8 BGR; not to be changed before it is finished.
-            sizes: (height, width) of the part of each frame that is no padding, at its top left.
-            thresholds: what counts as a detection.
-            clock: gets the times of the stages infer and nms.
-
-        Returns:
-            What waits for the batch, on any thread and once, and gives detections in pixels of the
-            frames, one object a frame. One that is never called does no harm.
+            images: one or more, each (H, W, 3) uint8 BGR, of any sizes; not to be changed before
+                the batch is finished.
         """
 
     def close(self) -> None:
         """Give back what the runtime holds."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images that a runner has prepared, which it can run any number of times.
+
+    Attributes:
+        start: starts a batch of them.
+        resized: each image's way back to its own pixels.
+    """
+
+    start: Callable[[StageClock], Finish]
+    resized: Sequence[Resized]
+
+    def submit(self, clock: StageClock) -> Pending:
+        """Start inference; the clock gets the times of the stages copy, infer, nms and results."""
+        return Pending(self.start(clock), self.resized, clock)
+
+
+class Pending:
+    """A batch under way. It may be dropped without asking for its result."""
+
+    def __init__(self, finish: Finish, resized: Sequence[Resized], clock: StageClock) -> None:
+        self._finish, self._resized, self._clock = finish, resized, clock
+
+    def result(self) -> list[Detections]:
+        """Wait for the batch; on any thread, and once.
+
+        Returns:
+            Detections in pixels of each image, one object an image. Boxes are clipped to the image,
+            and those that lie outside of it are left out.
+        """
+        found = self._finish()
+        with self._clock("results"):
+            pairs = zip(self._resized, found, strict=True)
+            return [resized.detections_to_source(one) for resized, one in pairs]
 
 
 def from_outputs(
@@ -77,7 +110,11 @@ def last_line(error: Exception) -> str:
 
 
 def check_stricter(wanted: Thresholds, built: Thresholds) -> None:
-    """Raise BadInput when the NMS built into a file cannot give what is wanted."""
+    """Check that the NMS that is built into a file can give what is wanted.
+
+    Raises:
+        BadInput: it cannot.
+    """
     if (
         wanted.nms_thresh != built.nms_thresh
         or wanted.score_thresh < built.score_thresh

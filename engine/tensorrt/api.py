@@ -16,9 +16,9 @@ from weakref import WeakKeyDictionary
 
 from retinart.engine.errors import MissingDependency, RetinartError
 
-RuntimeName = Literal["tensorrt", "tensorrt-rtx"]
-MODULES: dict[RuntimeName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-TITLES: dict[RuntimeName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
+MODULES: dict[EngineRuntime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+TITLES: dict[EngineRuntime, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 T = TypeVar("T")
 Flag = Any  # a member of one of the enumerations below
@@ -219,12 +219,12 @@ class TensorRT(Protocol):
     def nptype(self, trt_type: Flag) -> Any: ...
 
 
-def installed(runtime: RuntimeName) -> bool:
+def installed(runtime: EngineRuntime) -> bool:
     """Whether a runtime's module is installed here; it is not imported."""
     return importlib.util.find_spec(MODULES[runtime]) is not None
 
 
-def load_tensorrt(runtime: RuntimeName) -> TensorRT:
+def load_tensorrt(runtime: EngineRuntime) -> TensorRT:
     """The module of a runtime.
 
     Raises:

@@ -17,7 +17,7 @@ from retinart.engine.common.files import sha256
 from retinart.engine.cuda.devices import Gpu
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo
-from retinart.engine.tensorrt.api import TITLES, RuntimeName
+from retinart.engine.tensorrt.api import TITLES, EngineRuntime
 
 ENGINE_SUFFIXES = frozenset((".engine", ".plan", ".trt"))
 SCHEMA = 1
@@ -47,7 +47,7 @@ class EngineInfo:
     """
 
     model: ModelInfo
-    runtime: RuntimeName
+    runtime: EngineRuntime
     version: str
     gpu: str | None
     compute_capability: str | None

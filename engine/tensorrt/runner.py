@@ -28,7 +28,8 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import Thresholds
 from retinart.engine.model.resized import Resized
-from retinart.engine.runtime.runner import Finish, check_stricter, from_outputs
+from retinart.engine.runtime.options import EngineOptions
+from retinart.engine.runtime.runner import Finish, Prepared, check_stricter, from_outputs
 from retinart.engine.tensorrt.api import TensorRT, load_tensorrt
 from retinart.engine.tensorrt.engine_file import (
     EngineInfo,
@@ -37,58 +38,39 @@ from retinart.engine.tensorrt.engine_file import (
     check_plan,
     check_version,
 )
-from retinart.engine.tensorrt.gpu_resize import GpuResize, batch_shape
+from retinart.engine.tensorrt.gpu_resize import GpuResize, batch_shape, plan_resize
 from retinart.engine.tensorrt.lane import Lane
 from retinart.engine.tensorrt.lane_pool import LanePool, Pending
 from retinart.engine.tensorrt.plan import LoadedEngine, load
 
-CONTEXTS = 2
 # One for the process: what a context does when it is made or first run can wait for the whole GPU,
 # which breaks another thread's capture, of whatever runner.
 _alone = threading.Lock()
 
 
 def load_engine(
-    path: Path,
-    info: EngineInfo,
-    *,
-    gpu: int = 0,
-    contexts: int = CONTEXTS,
-    graphs: bool = True,
-    gpu_resize: bool = False,
-    cache_dir: Path | None = None,
+    path: Path, info: EngineInfo, thresholds: Thresholds, options: EngineOptions
 ) -> TensorRTRunner:
-    """Load an engine, after seeing that it can run here.
+    """Load an engine, after checking that it can run here.
 
     Args:
         path: the engine.
         info: its metadata.
-        gpu: the driver's number of the GPU.
-        contexts: batches that can be under way at once.
-        graphs: capture CUDA graphs.
-        gpu_resize: be ready for `TensorRTRunner.start_images`; see `engine/tensorrt/gpu_resize.py`.
-        cache_dir: where what TensorRT-RTX compiles for the GPU is kept between starts, or None.
+        thresholds: what counts as a detection; they can only be stricter than the engine's.
+        options: see `EngineOptions`.
 
     Raises:
-        BadInput: another plan, version or GPU than the metadata says.
+        BadInput: looser thresholds, or another plan, version or GPU than the metadata says.
         MissingDependency: no GPU, no TensorRT or no pycuda.
     """
+    check_stricter(thresholds, info.model.thresholds)
     plan = check_plan(path, info)
     trt = load_tensorrt(info.runtime)
     check_version(path, info, trt.__version__)
-    check_gpu(path, info, find_gpus(), gpu)
+    check_gpu(path, info, find_gpus(), options.gpu)
     from retinart.engine.cuda.pycuda_driver import PyCuda  # needs the driver
 
-    return TensorRTRunner(
-        plan,
-        info,
-        trt=trt,
-        cuda=PyCuda(gpu),
-        contexts=contexts,
-        graphs=graphs,
-        gpu_resize=gpu_resize,
-        kernels=cache_dir and cache_dir / f"{info.plan_sha256[:16]}.tensorrt-rtx",
-    )
+    return TensorRTRunner(plan, info, thresholds, options, trt=trt, cuda=PyCuda(options.gpu))
 
 
 class TensorRTRunner:
@@ -97,38 +79,36 @@ class TensorRTRunner:
     Args:
         plan: the engine's bytes.
         info: its metadata.
+        thresholds, options: see `load_engine`.
         trt: the runtime's module.
         cuda: the GPU; closed with the runner, and if this fails.
-        contexts, graphs, gpu_resize: see `load_engine`.
-        kernels: the file for what TensorRT-RTX compiles, or None.
     """
 
     def __init__(
         self,
         plan: bytes,
         info: EngineInfo,
+        thresholds: Thresholds,
+        options: EngineOptions,
         *,
         trt: TensorRT,
         cuda: Cuda,
-        contexts: int = CONTEXTS,
-        graphs: bool = True,
-        gpu_resize: bool = False,
-        kernels: Path | None = None,
     ) -> None:
         self.name: str = info.runtime
-        self.gpu_resize, self.at_once = gpu_resize, contexts
-        self._info, self._cuda = info, cuda
+        self.info, self.max_in_flight = info.model, options.contexts
+        self._engine, self._thresholds, self._cuda = info, thresholds, cuda
+        folder = options.cache_dir
+        kernels = folder and folder / f"{info.plan_sha256[:16]}.tensorrt-rtx"
+        self._gpu_resize = options.gpu_resize
         loaded, lanes = LoadedEngine(kernels), list[Lane]()
         resizers: dict[Lane, GpuResize] = {}
         self._lanes, self._pool, self._resizers = lanes, LanePool(cuda, lanes), resizers
         # runs once: at close, or when this is collected, or when the process ends
         self._release = weakref.finalize(self, _release, cuda, self._pool, resizers, loaded)
         try:
-            if not 1 <= contexts <= 64:
-                raise BadInput(f"contexts is {contexts}", fix="Give 1 to 64")
             with cuda.current():
                 load(trt, plan, info, loaded)
-                for _ in range(contexts):
+                for _ in range(options.contexts):
                     lane = Lane(
                         trt,
                         cuda,
@@ -136,12 +116,12 @@ class TensorRTRunner:
                         config=loaded.config,
                         largest=info.profile[2],
                         limit=info.model.thresholds.detections_per_img,
-                        graphs=graphs,
+                        graphs=options.graphs,
                         alone=_alone,
                         log=loaded.log,
                     )
                     lanes.append(lane)
-                    if gpu_resize:
+                    if options.gpu_resize:
                         resizers[lane] = GpuResize(cuda, lane.stream, info.model.resize)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they hold what is to be freed
@@ -150,41 +130,27 @@ class TensorRTRunner:
             raise
         self._pool.open()
 
-    def start(
-        self,
-        frames: Image,
-        sizes: Sequence[tuple[int, int]],  # NMS in the engine has no use for them
-        thresholds: Thresholds,
-        clock: StageClock,
-    ) -> Finish:
-        """See `Runner`. Thresholds can only be made stricter than those in the engine."""
+    def prepare(self, images: Sequence[Image]) -> Prepared:
+        """See `Runner`."""
+        rule = self.info.resize
+        if not self._gpu_resize:
+            frames, resized = rule.apply(images)
+            return Prepared(partial(self.start, frames), resized)
+        planned, works = plan_resize(rule, images), []
+        for part in self._parts(len(images)):
+            shape = batch_shape(rule, planned[part])
+            self._check(shape)
+            works.append(partial(self._enqueue, images[part], planned[part], shape))
+        return Prepared(partial(self._start, works), planned)
+
+    def start(self, frames: Image, clock: StageClock) -> Finish:
+        """Start a batch (N, H, W, 3) uint8 BGR at the network's size."""
         parts = [frames[part] for part in self._parts(len(frames))]
         for batch in parts:
-            self._check(batch.shape, thresholds)
+            self._check(batch.shape)
         copies: list[float] = []
         works = [partial(_copy_and_start, frames=b, seconds=copies) for b in parts]
-        return self._start(works, thresholds, clock, copies)
-
-    def start_images(
-        self,
-        images: list[Image],
-        resized: Sequence[Resized],
-        thresholds: Thresholds,
-        clock: StageClock,
-    ) -> Finish:
-        """The same for images that the GPU resizes; detections are in pixels of the frames.
-
-        Args:
-            images: (H, W, 3) uint8 BGR of any sizes; copied before this returns.
-            resized: what `plan_resize` says of them.
-            thresholds, clock: see `start`.
-        """
-        works = []
-        for part in self._parts(len(images)):
-            shape = batch_shape(self._info.model.resize, resized[part])
-            self._check(shape, thresholds)
-            works.append(partial(self._enqueue, images[part], resized[part], shape))
-        return self._start(works, thresholds, clock)
+        return self._start(works, clock, copies)
 
     def device_ms(self, frames: Image) -> float:
         """Milliseconds by the GPU's own clock from one batch's upload to its download's end."""
@@ -219,23 +185,21 @@ class TensorRTRunner:
     def _start(
         self,
         works: Sequence[Callable[[Lane], None]],
-        thresholds: Thresholds,
         clock: StageClock,
         copies: Sequence[float] = (),
     ) -> Finish:
         begin = time.perf_counter()
         pending = [self._pool.start(work) for work in works]
-        return partial(self._finish, pending, thresholds, clock, begin, copies)
+        return partial(self._finish, pending, clock, begin, copies)
 
     def _finish(
         self,
         pending: Sequence[Pending],
-        thresholds: Thresholds,
         clock: StageClock,
         begin: float,
         copies: Sequence[float],
     ) -> list[Detections]:
-        found = [d for p in pending for d in from_outputs(*p.outputs(), thresholds)]
+        found = [d for p in pending for d in from_outputs(*p.outputs(), self._thresholds)]
         if copies:
             clock.add("copy", sum(copies))
         clock.add("infer", time.perf_counter() - begin - sum(copies))
@@ -243,17 +207,16 @@ class TensorRTRunner:
 
     def _parts(self, n: int) -> list[slice]:
         """Batches that the profile takes: as large as can be."""
-        largest = self._info.profile[2][0]
+        largest = self._engine.profile[2][0]
         return [slice(i, i + largest) for i in range(0, n, largest)]
 
-    def _check(self, shape: tuple[int, ...], thresholds: Thresholds) -> None:
-        check_stricter(thresholds, self._info.model.thresholds)
-        low, _, high = self._info.profile
+    def _check(self, shape: tuple[int, ...]) -> None:
+        low, _, high = self._engine.profile
         if not all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
             raise BadInput(
                 f"a batch of {_text(shape)} is outside of the engine's profile",
                 why=f"it takes {_text(low)} to {_text(high)} (images, height, width, channels)",
-                fix=f"Build it with another profile: {self._info.rebuild}",
+                fix=f"Build it with another profile: {self._engine.rebuild}",
             )
 
 

@@ -214,8 +214,8 @@ def test_images_are_drawn_by_seed(small_scenes: Path) -> None:
 def test_residual_additions_run_within_int8_convolutions(int8_path: Path) -> None:
     """Taken out of them, as OpenVINO does on its own, they cost a float feature map each."""
     with Detector(int8_path, threads=1) as detector:
-        assert isinstance(detector._runner, OpenVINORunner)
-        executed = detector._runner._pool(1).compiled.get_runtime_model().get_ordered_ops()
+        assert isinstance(detector.runner, OpenVINORunner)
+        executed = detector.runner._pool(1).compiled.get_runtime_model().get_ordered_ops()
     kinds = {
         layer: str(op.get_rt_info()["layerType"].astype(str))
         for op in executed

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from retinart.engine.detector import Detector
+from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import BadInput
 from retinart.engine.media.video import VideoReader
-from retinart.engine.runtime.runner import Finish
+from retinart.engine.runtime.runner import Pending, Prepared
 from support import files_below
 
 Command = Callable[..., CompletedProcess[str]]
@@ -174,14 +174,14 @@ def test_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = iter(range(100))
-    real = Detector.start
+    real = Prepared.submit
 
-    def stopped(self: Detector, *args: Any) -> Finish:
+    def stopped(self: Prepared, clock: StageClock) -> Pending:
         if next(calls) == 4:
             raise KeyboardInterrupt
-        return real(self, *args)
+        return real(self, clock)
 
-    monkeypatch.setattr(Detector, "start", stopped)
+    monkeypatch.setattr(Prepared, "submit", stopped)
     out = tmp_path / "out"
     ran = retinart("detect", model_path, video, "--out", out)
     assert ran.returncode == 130
@@ -208,10 +208,10 @@ def test_ctrl_c_at_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def stopped(*args: Any) -> Finish:
+    def stopped(self: Prepared, clock: StageClock) -> Pending:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Detector, "start", stopped)
+    monkeypatch.setattr(Prepared, "submit", stopped)
     ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (130, "") and ran.stderr.endswith("interrupted\n")
     assert files_below(tmp_path / "out") == []

@@ -17,7 +17,7 @@ import pytest
 import retinart
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
-from retinart.engine.detector import Detector, RuntimeName
+from retinart.engine.detector import Detector, RuntimeChoice
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import Image
@@ -26,7 +26,7 @@ from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.model.predict import predict
 from support import make_picture
 
-RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
+RUNTIMES: tuple[RuntimeChoice, ...] = ("openvino", "onnxruntime")
 
 
 def _pictures() -> list[Image]:
@@ -306,7 +306,7 @@ def test_settings_that_do_not_fit(model_path: Path, settings: Any, message: str)
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_file_with_our_metadata_and_a_broken_graph(
-    model_path: Path, tmp_path: Path, runtime: RuntimeName
+    model_path: Path, tmp_path: Path, runtime: RuntimeChoice
 ) -> None:
     if runtime == "onnxruntime":
         pytest.importorskip("onnxruntime")
@@ -371,5 +371,5 @@ def test_only_a_few_batch_sizes_stay_compiled(model_path: Path, picture: Image) 
     with Detector(model_path) as detector:
         for batch in range(1, 7):
             assert len(detector([picture] * batch)) == batch
-        runner = detector._runner
+        runner = detector.runner
         assert isinstance(runner, OpenVINORunner) and sorted(runner._pools) == [3, 4, 5, 6]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from retinart.engine.pipeline import Channel, Ended, Pipeline, Stage
+from retinart.engine.pipeline import Channel, Ended, Pipeline
 
 WAIT = 20.0  # seconds after which a test that hangs gives up
 
@@ -24,8 +24,11 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 def test_every_item_in_order() -> None:
-    stages = [Stage(name="a", work=lambda x: x + 1), Stage(name="b", work=lambda x: (x, 2 * x))]
-    with Pipeline("read", range(500), stages) as pipeline:
+    with (
+        Pipeline("read", range(500))
+        .then("a", lambda x: x + 1)
+        .then("b", lambda x: (x, 2 * x)) as pipeline
+    ):
         assert list(pipeline) == [(x + 1, 2 * x + 2) for x in range(500)]
         assert {name: q.puts for name, q in pipeline.queues.items()} == dict.fromkeys("ab", 500) | {
             "": 500
@@ -45,8 +48,7 @@ def test_no_more_waits_than_the_capacity(capacity: int) -> None:
         go.acquire(timeout=WAIT)
         return x
 
-    stages = [Stage(name="slow", work=slow, capacity=capacity)]
-    with Pipeline("read", items(), stages, capacity=1) as pipeline:
+    with Pipeline("read", items(), capacity=capacity).then("slow", slow, capacity=1) as pipeline:
         for i in range(40):
             go.release()
             assert pipeline.next(WAIT) == i
@@ -69,11 +71,11 @@ def test_without_capacity_an_item_is_made_when_it_is_wanted() -> None:
         assert go.wait(WAIT)
         return x
 
-    stages = [
-        Stage(name="resize", work=lambda x: x, capacity=0),
-        Stage(name="infer", work=work, capacity=0),
-    ]
-    with Pipeline("read", items(), stages) as pipeline:
+    with (
+        Pipeline("read", items(), capacity=0)
+        .then("resize", lambda x: x, capacity=0)
+        .then("infer", work) as pipeline
+    ):
         assert asked.wait(WAIT)
         assert made == [0]  # the thread that makes them had all the time to go on
         assert not pipeline.queues["infer"] and not pipeline.queues["resize"]
@@ -100,9 +102,7 @@ def test_an_exception_comes_after_what_has_passed(place: str) -> None:
     results = []
     with (  # noqa: PT012
         pytest.raises(OSError, match=place),
-        Pipeline(
-            "read", items(), [Stage(name="a", work=work("a")), Stage(name="b", work=work("b"))]
-        ) as pipeline,
+        Pipeline("read", items()).then("a", work("a")).then("b", work("b")) as pipeline,
     ):
         for result in pipeline:
             results.append(result)
@@ -117,12 +117,9 @@ def test_stop_drops_what_waits_before_a_stage_and_finishes_the_rest() -> None:
         assert go.wait(WAIT)
         return x
 
-    stages = [
-        Stage(name="resize", work=lambda x: x),
-        Stage(name="infer", work=infer),
-        Stage(name="write", work=lambda x: x),
-    ]
-    with Pipeline("read", iter(int, 1), stages) as pipeline:  # endless
+    pipeline = Pipeline("read", iter(int, 1))  # endless
+    pipeline.then("resize", lambda x: x).then("infer", infer).then("write", lambda x: x)
+    with pipeline:
         assert begun.wait(WAIT)
         pipeline.stop(before="infer")
         go.set()
@@ -130,7 +127,7 @@ def test_stop_drops_what_waits_before_a_stage_and_finishes_the_rest() -> None:
 
 
 def test_leaving_early_ends_the_threads() -> None:
-    with Pipeline("read", iter(int, 1), [Stage(name="a", work=lambda x: x)]) as pipeline:
+    with Pipeline("read", iter(int, 1)).then("a", lambda x: x) as pipeline:
         assert pipeline.next(WAIT) == 0
 
 
@@ -141,7 +138,7 @@ def test_an_interrupt_while_waiting_loses_nothing(monkeypatch: pytest.MonkeyPatc
         assert go.wait(WAIT)
         return x
 
-    with Pipeline("read", range(3), [Stage(name="a", work=work)]) as pipeline:
+    with Pipeline("read", range(3)).then("a", work) as pipeline:
         with pytest.raises(TimeoutError):
             pipeline.next(0.01)
         go.set()

@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer, number_of, numbered_jpeg
+from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.media import av_capture, sources
-from retinart.engine.media.frame import Position, Selection
+from retinart.engine.media.frame import Frame, Position, Selection
 from retinart.engine.media.images import Image
 from retinart.engine.media.live import LiveSettings
 from retinart.engine.media.sources import is_live, list_numbered
 from retinart.engine.media.video import shown_address
+from retinart.engine.runtime.runner import Pending, Prepared
 from retinart.engine.stream import Step, Stream, StreamSettings, _sizes
 from support import make_picture, write_images, write_video
 
@@ -41,13 +43,13 @@ def test_several_files_are_batched_and_each_comes_whole(
         write_images(tmp_path / "c", *(f"{i}.png" for i in range(5))),
     ]
     sizes: list[int] = []
-    real = Detector.start
+    real = Prepared.submit
 
-    def start(self: Detector, batch: Any, *args: Any) -> Any:
-        sizes.append(len(batch))
-        return real(self, batch, *args)
+    def submit(self: Prepared, clock: StageClock) -> Pending:
+        sizes.append(len(self.resized))
+        return real(self, clock)
 
-    monkeypatch.setattr(Detector, "start", start)
+    monkeypatch.setattr(Prepared, "submit", submit)
     results = list(detector.stream(paths))
     assert sum(sizes) == len(results) == 15
     assert sizes[:4] == [2, 1, 2, 1]  # three frames are a batch of two and one of one
@@ -205,14 +207,14 @@ def test_leaving_a_stream_ends_its_threads(detector: Detector, tmp_path: Path) -
 def test_an_error_in_the_model_comes_after_the_results_before_it(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, real = iter(range(100)), Detector.start
+    calls, real = iter(range(100)), Prepared.submit
 
-    def start(self: Detector, *args: Any) -> Any:
+    def submit(self: Prepared, clock: StageClock) -> Pending:
         if next(calls) == 4:
             raise RuntimeError("out of memory")
-        return real(self, *args)
+        return real(self, clock)
 
-    monkeypatch.setattr(Detector, "start", start)
+    monkeypatch.setattr(Prepared, "submit", submit)
     seen = []
     with pytest.raises(RuntimeError, match="out of memory"):  # noqa: PT012
         for frame, _ in detector.stream(write_video(tmp_path / "v.avi")):
@@ -223,16 +225,16 @@ def test_an_error_in_the_model_comes_after_the_results_before_it(
 def test_stopping_drops_what_has_not_reached_the_detector(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, real = iter(range(100)), Detector.start
+    calls, real = iter(range(100)), Prepared.submit
 
-    def start(self: Detector, *args: Any) -> Any:
+    def submit(self: Prepared, clock: StageClock) -> Pending:
         if next(calls) == 4:
             stream.stop()
-        return real(self, *args)
+        return real(self, clock)
 
-    monkeypatch.setattr(Detector, "start", start)
+    monkeypatch.setattr(Prepared, "submit", submit)
     path = write_video(tmp_path / "v.avi", frames=60)
-    with Stream(detector, [str(path)], StreamSettings(buffer=5)) as stream:
+    with Stream(detector.runner, [str(path)], StreamSettings(buffer=5)) as stream:
         assert [step.frames[0].index for step in stream] == list(range(5))
     counts = stream.sources.all[0].counts
     assert (counts.ended, stream.detected) == ("stopped", [5]) and 5 <= counts.read < 60
@@ -242,15 +244,16 @@ def test_a_long_file_leaves_nothing_behind(detector: Detector, tmp_path: Path) -
     """A short form of `benchmarks.pipeline --long`: what is held does not grow with frames."""
     path, held = write_video(tmp_path / "v.avi", frames=300), []
 
-    def look(step: Step) -> None:
+    def look(step: Step) -> Step:
         if step.frames[0].index % 25 == 0:  # looking takes a while
-            held.append(sum(type(thing) is Step for thing in gc.get_objects()))
+            held.append(sum(type(thing) is Frame for thing in gc.get_objects()))
+        return step
 
     def files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     threads, handles = threading.active_count(), files()
-    with Stream(detector, [str(path)], StreamSettings(), stages=[("write", look)]) as stream:
+    with Stream(detector.runner, [str(path)], StreamSettings(), stages=[("write", look)]) as stream:
         assert sum(1 for _ in stream) == 300
         running = threading.active_count()
     assert running <= threads + 5 and (threading.active_count(), files()) == (threads, handles)
@@ -283,13 +286,14 @@ def test_a_live_stream_drops_what_it_cannot_take_and_counts_it(detector: Detecto
                 assert asked.wait(20)  # so that the first frames are seen before the last ones
             yield numbered_jpeg(number, picture)
 
-    def look(step: Step) -> None:
+    def look(step: Step) -> Step:
         numbers.extend(number_of(frame.image) for frame in step.frames)
         asked.set()
+        return step
 
     with MJPEGServer(frames) as camera:
         settings = StreamSettings(max_retries=0)
-        with Stream(detector, [camera.url], settings, stages=[("write", look)]) as stream:
+        with Stream(detector.runner, [camera.url], settings, stages=[("write", look)]) as stream:
             steps = list(stream)
             counts = stream.sources.all[0].counts
         assert counts.read == camera.sent == total
@@ -322,7 +326,7 @@ def test_a_camera_that_changes_its_size_and_sends_junk(
     sizes: list[tuple[int, ...]] = []
     with (
         MJPEGServer(frames) as camera,
-        Stream(detector, [camera.url], StreamSettings(max_retries=0)) as stream,
+        Stream(detector.runner, [camera.url], StreamSettings(max_retries=0)) as stream,
     ):
         for step in stream:
             sizes.append(step.frames[0].image.shape[:2])
@@ -347,10 +351,12 @@ def test_throughput(model_path: Path, detector: Detector, tmp_path: Path) -> Non
     """Several frames are under way at once, and come out in order with what a call finds."""
     path = write_video(tmp_path / "v.avi", frames=20)
     with Detector(model_path, threads=2, throughput=True) as fast:
-        assert detector.at_once == 1 and fast.at_once == 2 * min(2, os.cpu_count() or 1)
-        with Stream(fast, [str(path)], StreamSettings()) as stream:
+        in_flight = fast.runner.max_in_flight
+        assert detector.runner.max_in_flight == 1
+        assert in_flight == 2 * min(2, os.cpu_count() or 1)
+        with Stream(fast.runner, [str(path)], StreamSettings()) as stream:
             pairs = [(step.frames[0], step.found[0]) for step in stream]
-            assert stream.queues["finish"].capacity == fast.at_once - 1
+            assert stream.queues["finish"].capacity == in_flight - 1
         assert [frame.index for frame, _ in pairs] == list(range(20))
         for frame, found in pairs:
             alone = detector(frame.image)

@@ -27,7 +27,7 @@ from retinart.engine.common.files import sha256
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
 from retinart.engine.model.info import read_info
-from retinart.engine.tensorrt.api import RuntimeName, installed
+from retinart.engine.tensorrt.api import EngineRuntime, installed
 from retinart.engine.tensorrt.engine_file import check_plan, read_engine_info
 from retinart.export import build
 from retinart.export.build import build_engine
@@ -336,7 +336,7 @@ def test_the_timing_cache(
     [("tensorrt-rtx", ["no TF32", "REQUIRE_USER_ALLOCATION"]), ("tensorrt", ["no TF32"])],
 )
 def test_rtx_may_not_allocate_at_run_time(
-    runtime: RuntimeName, flags: list[str], model_path: Path
+    runtime: EngineRuntime, flags: list[str], model_path: Path
 ) -> None:
     """What allocates then cannot be captured as a CUDA graph."""
     fake: Any = FakeBuilder("1.7.1.116")

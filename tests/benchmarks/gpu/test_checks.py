@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_tensorrt import PLAN, FakeTensorRT, FakeTensorRTRTX, engine_info
+from fake_tensorrt import PLAN, FakeTensorRT, FakeTensorRTRTX, engine_info, engine_runner
 
 from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu import checks, judge, verify
@@ -38,16 +38,13 @@ class Doubles:
         self.model, self.captures, self.made = model, True, list[RecordingCuda]()
         monkeypatch.setattr(checks, "Detector", self.detector)
 
-    def load(self, path: Path, info: Any, **settings: Any) -> TensorRTRunner:
+    def detector(self, path: Path, max_det: int | None = None, **options: Any) -> Detector:
         self.made.append(cuda := RecordingCuda(captures=self.captures))
-        doubles: Any = {"trt": FakeTensorRTRTX(self.model, cuda), "cuda": cuda}
-        if folder := settings.pop("cache_dir", None):
-            settings["kernels"] = Path(folder) / "engine"
-        return TensorRTRunner(PLAN, engine_info(self.model, 32), **doubles, **settings)
-
-    def detector(self, path: Path, **settings: Any) -> Detector:
-        detect = Detector(self.model, runtime="onnxruntime")
-        detect._runner = self.load(path, None, **settings)
+        if folder := options.pop("cache_dir", None):
+            options["cache_dir"] = Path(folder)
+        info, trt = engine_info(self.model, 32), FakeTensorRTRTX(self.model, cuda)
+        detect = Detector(self.model, runtime="onnxruntime", max_det=max_det)
+        detect._runner = engine_runner(info, detect.thresholds, trt, cuda, **options)
         return detect
 
 
@@ -67,9 +64,7 @@ def test_plain_launches_in_the_place_of_graphs_fail(
     monkeypatch.setattr(
         TensorRTRunner,
         "device_ms",
-        lambda runner, frames: (
-            runner.start(frames, [(96, 128)], runner._info.model.thresholds, StageClock())() and 1.0
-        ),
+        lambda runner, frames: runner.start(frames, StageClock())() and 1.0,
     )
     monkeypatch.setattr(checks, "WARM", 1)
     good = checks.latency(Path("e"), picture, repeats=2)
@@ -107,10 +102,7 @@ def test_detections_are_judged(
     real = doubles.detector
 
     def stricter(path: Path, **settings: Any) -> Detector:
-        detect = real(path, **settings)
-        if settings.get("graphs", True):
-            detect.thresholds = dataclasses.replace(detect.thresholds, detections_per_img=3)
-        return detect
+        return real(path, max_det=3 if settings.get("graphs", True) else None, **settings)
 
     monkeypatch.setattr(checks, "Detector", stricter)
     with pytest.raises(Incomplete) as caught:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.job.job import DetectJob, run_job
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.video import VideoWriter
-from retinart.engine.runtime.runner import Finish
+from retinart.engine.runtime.runner import Pending, Prepared
 from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
 
 
@@ -28,19 +29,16 @@ def _run(detector: Detector, source: Path | str, out: Path, **more: Any) -> Dete
     return run_job(detector, DetectJob(source=str(source), out=out, **more))
 
 
-class _Interrupted:
-    """A detector at whose n-th image somebody presses Ctrl-C."""
+def _interrupt(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """Press Ctrl-C when so many images were submitted."""
+    calls, real = iter(range(1000)), Prepared.submit
 
-    def __init__(self, detector: Detector, after: int) -> None:
-        self._detector, self._left = detector, after
-        self.classes, self.info, self.resize = detector.classes, detector.info, detector.resize
-        self.at_once = 1
-
-    def start(self, *args: Any) -> Finish:
-        if not self._left:
+    def submit(self: Prepared, clock: StageClock) -> Pending:
+        if next(calls) == after:
             raise KeyboardInterrupt
-        self._left -= 1
-        return self._detector.start(*args)
+        return real(self, clock)
+
+    monkeypatch.setattr(Prepared, "submit", submit)
 
 
 def test_bad_images_are_skipped_and_named(detector: Detector, tmp_path: Path) -> None:
@@ -212,11 +210,13 @@ def test_an_overwrite_is_found_before_the_first_copy(detector: Detector, tmp_pat
     assert files_below(tmp_path) == ["a/x.png", "b/y.png"]
 
 
-def test_ctrl_c_keeps_whole_lines_and_a_playable_video(detector: Detector, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_whole_lines_and_a_playable_video(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write_video(tmp_path / "clip.mp4")
-    stopped: Any = _Interrupted(detector, after=5)
+    _interrupt(monkeypatch, after=5)
     summary = _run(
-        stopped, source, tmp_path / "out", coco=tmp_path / "r.json", csv=tmp_path / "r.csv"
+        detector, source, tmp_path / "out", coco=tmp_path / "r.json", csv=tmp_path / "r.csv"
     )
     assert summary.interrupted and not summary.ended_early and summary.frames == 5
     assert files_below(tmp_path) == [
@@ -233,14 +233,14 @@ def test_ctrl_c_keeps_whole_lines_and_a_playable_video(detector: Detector, tmp_p
 
 
 def test_ctrl_c_before_the_first_image_leaves_earlier_results(
-    detector: Detector, tmp_path: Path
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_video(tmp_path / "clip.mp4")
     _run(detector, source, tmp_path / "out")
     before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
-    stopped: Any = _Interrupted(detector, after=0)
+    _interrupt(monkeypatch, after=0)
     with pytest.raises(KeyboardInterrupt):
-        _run(stopped, source, tmp_path / "out")
+        _run(detector, source, tmp_path / "out")
     assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
 
 

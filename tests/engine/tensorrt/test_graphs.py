@@ -45,7 +45,7 @@ def test_no_context_is_made_or_first_run_during_a_capture(dynamic_model_path: Pa
 
     def other() -> None:
         begin = len(made.cuda.log)
-        thread = threading.Thread(target=run, args=(made.runner, small, made.thresholds))
+        thread = threading.Thread(target=run, args=(made.runner, small))
         thread.start()
         thread.join(0.3)
         threads.append(thread)
@@ -67,7 +67,7 @@ def test_why_there_is_no_graph(model_path: Path) -> None:
     for captures, graphs, why in ((False, True, "900"), (False, False, ""), (True, True, "")):
         made = Made(model_path, captures=captures, graphs=graphs)
         for _ in range(2):
-            run(made.runner, frames(0), made.thresholds)
+            run(made.runner, frames(0))
         assert made.runner.no_graph.endswith(f"({why})." if why else "")
         assert bool(made.runner.no_graph) == bool(why)
         made.runner.close()
