@@ -353,7 +353,7 @@ def test_throughput(model_path: Path, detector: Detector, tmp_path: Path) -> Non
     with Detector(model_path, threads=2, throughput=True) as fast:
         in_flight = fast.runner.max_in_flight
         assert detector.runner.max_in_flight == 1
-        assert in_flight == 2 * min(2, os.cpu_count() or 1)
+        assert in_flight == 2 * min(2, len(os.sched_getaffinity(0)))
         with Stream(fast.runner, [str(path)], StreamSettings()) as stream:
             pairs = [(step.frames[0], step.found[0]) for step in stream]
             assert stream.queues["finish"].capacity == in_flight - 1
