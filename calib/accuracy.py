@@ -65,7 +65,7 @@ class Judge:
             BadInput: the images or annotations cannot be used.
         """
         if self._annotated is None:
-            raise BadInput("there are no annotated images", fix="Give --annotations")
+            raise BadInput("there are no annotated images", fix="Give `annotations`")
         if name not in self._results:
             annotations, images = self._annotated
             with Detector(model, runtime=runtime) as detector:

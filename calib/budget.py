@@ -55,7 +55,7 @@ def fewest_in_float(
             raise CheckFailed(
                 f"a drop of at most {max_drop} cannot be kept",
                 why=f"with every layer in float it is {trials[tuple(ranked)]:.2f}",
-                fix="Look at the FP32 model first, or allow a larger --max-drop",
+                fix="Look at the FP32 model first, or allow a larger `max_drop`",
             )
         too_few, enough = enough, min(max(1, 2 * enough), len(ranked))
     while enough - too_few > 1:

@@ -33,7 +33,7 @@ def choose_images(source: str, num: int, seed: int) -> list[Path]:
     if len(paths) < num:
         raise BadInput(
             f"{source} holds {len(paths)} images, and {num} were asked for",
-            fix=f"Use --num {len(paths)}, or more images",
+            fix=f"Set `num` to {len(paths)}, or give more images",
         )
     order = np.random.default_rng(seed).permutation(len(paths))[:num]
     return [paths[i] for i in sorted(order)]
@@ -87,7 +87,7 @@ def observe(
         raise BadInput(
             "none of the calibration images can be read",
             why=skipped,
-            fix="Give --images another folder, or copy them again",
+            fix="Give another folder of images, or copy them again",
         )
     if not varied:
         raise BadInput(

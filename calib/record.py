@@ -13,7 +13,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo
 
 SCHEMA = 1
-_AGAIN = "Calibrate with --images"
+_AGAIN = "Calibrate on `images`"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,20 +49,22 @@ class CalibrationSettings:
                 f"unknown method {self.method!r}", fix=f"Choose one of: {', '.join(METHODS)}"
             )
         if self.weight_bits not in WEIGHT_BITS:
-            raise BadInput(f"weight-bits is {self.weight_bits}", fix="Give 8 or 7")
+            raise BadInput(f"`weight_bits` is {self.weight_bits}", fix="Give 8 or 7")
         if self.record is None and self.images is None:
-            raise BadInput("there is nothing to take ranges from", fix="Give --images or --record")
+            raise BadInput(
+                "there is nothing to take ranges from", fix="Give `images` or `record`"
+            )
         if self.max_drop is not None:
             if not 0 <= self.max_drop <= 100:
-                raise BadInput(f"max-drop is {self.max_drop}", fix="Give AP points, 0 to 100")
+                raise BadInput(f"`max_drop` is {self.max_drop}", fix="Give AP points, 0 to 100")
             if self.annotations is None:
                 raise BadInput(
-                    "a budget needs annotated images", fix="Give --annotations with --max-drop"
+                    "a budget needs annotated images", fix="Give `annotations` with `max_drop`"
                 )
         if self.images is None and (self.max_drop is not None or self.report is not None):
             raise BadInput(
                 "layers can only be looked at one by one on images",
-                fix="Give --images as well; the ranges still come from the record",
+                fix="Give `images` as well; the ranges still come from the record",
             )
 
     @property
@@ -71,11 +73,11 @@ class CalibrationSettings:
         if self.annotations is None:
             return None
         if not self.annotations.is_file():
-            raise BadInput(f"there is no file {self.annotations}", fix="Check --annotations")
+            raise BadInput(f"there is no file {self.annotations}", fix="Check `annotations`")
         folder = self.eval_images or (Path(self.images) if self.images else None)
         if folder is None or not folder.is_dir():
             raise BadInput(
-                f"there is no folder {folder} with the annotated images", fix="Give --eval-images"
+                f"there is no folder {folder} with the annotated images", fix="Give `eval_images`"
             )
         return self.annotations, folder
 

@@ -134,7 +134,7 @@ def choose_runtime(settings: BuildSettings, gpus: list[Gpu]) -> EngineRuntime:
     if runtime == "tensorrt" and not gpus:
         raise MissingDependency(
             "TensorRT builds an engine on the kind of GPU that will run it, and there is none here",
-            fix="Build there; or check here that the file builds, with --runtime tensorrt-rtx",
+            fix="Build there; or set `runtime` to tensorrt-rtx, to check here that the file builds",
         )
     return runtime
 
@@ -157,25 +157,25 @@ def check_supported(
             )
         if settings.hardware_compatible and numbers(gpus[0].compute_capability) < AMPERE:
             raise BadInput(
-                f"{gpus[0].name} builds no --hardware-compatible engines",
+                f"{gpus[0].name} builds no engines that are `hardware_compatible`",
                 why=f"they are of Ampere and newer GPUs, and it has {gpus[0].compute_capability}",
                 fix="Leave it out, or build on a newer GPU",
             )
         if settings.version_compatible and settings.nms == "plugin":
             raise BadInput(
-                "--version-compatible and --nms plugin exclude each other",
+                "`version_compatible` and the plugin for `nms` exclude each other",
                 why="a version-compatible engine cannot count on the plugins of another version",
-                fix="Use --nms native",
+                fix="Set `nms` to native",
             )
         return
     for wanted, flag, why in (
-        (settings.version_compatible, "--version-compatible", "it has no lean runtime"),
+        (settings.version_compatible, "`version_compatible`", "it has no lean runtime"),
         (
             settings.hardware_compatible,
-            "--hardware-compatible",
+            "`hardware_compatible`",
             "its engines run on every GPU from Ampere on as they are",
         ),
-        (settings.nms == "plugin", "--nms plugin", "it has no EfficientNMS_TRT"),
+        (settings.nms == "plugin", "plugin for `nms`", "it has no EfficientNMS_TRT"),
     ):
         if wanted:
             raise BadInput(f"{title} takes no {flag}", why=why, fix="Leave it out")
@@ -202,7 +202,9 @@ def choose_nms(
     if registry is not None and registry.get_creator(PLUGIN, PLUGIN_VERSION, "") is not None:
         return "plugin", [f"NMS is the plugin {PLUGIN}"]
     if settings.nms == "plugin":
-        raise BadInput(f"TensorRT {trt.__version__} has no plugin {PLUGIN}", fix="Use --nms native")
+        raise BadInput(
+            f"TensorRT {trt.__version__} has no plugin {PLUGIN}", fix="Set `nms` to native"
+        )
     return "native", [f"NMS is the file's own: this TensorRT has no {PLUGIN}"]
 
 

@@ -23,7 +23,7 @@ from retinart.export import tensorrt_rtx
 from retinart.export.checkpoint import load_any
 from retinart.export.onnx_model import build_onnx
 from retinart.export.parity import ParityReport, check_parity
-from retinart.export.settings import ExportSettings
+from retinart.export.settings import DEFAULT_IMGSZ, ExportSettings
 
 DEFAULT_ASPECT = 4 / 3
 
@@ -119,29 +119,18 @@ def input_size(
     """The resize rule, and the smallest and the largest (height, width) of the input."""
     multiple = math.lcm(32, variant.pad_multiple)
     imgsz, size = settings.imgsz, (settings.height, settings.width)
-    if (size[0] is None) != (size[1] is None):
-        raise BadInput("only one of height and width is given", fix="Give both, or --imgsz alone")
-    for value in (imgsz, *size):
-        if value is not None and not 32 <= value <= 8192:
-            raise BadInput(f"the input size {value} is out of range", fix="Give 32 to 8192 pixels")
     canvas: tuple[int, int] | None = None
-    if settings.dynamic:
-        if size[0] is not None:
-            raise BadInput(
-                "--dynamic and a fixed --height and --width exclude each other",
-                fix="Give --imgsz with --dynamic",
-            )
-    elif size[0] is not None and size[1] is not None:
+    if size[0] is not None and size[1] is not None:
         canvas = (round_up(size[0], multiple), round_up(size[1], multiple))
         if canvas != size:
             raise BadInput(
                 f"an input of {size[0]}x{size[1]} is not possible",
                 why=f"this model's sides are multiples of {multiple}",
-                fix=f"Use --height {canvas[0]} --width {canvas[1]}",
+                fix=f"Set `height` to {canvas[0]} and `width` to {canvas[1]}",
             )
     short = imgsz
     if canvas is None:
-        short = imgsz or 600
+        short = imgsz or DEFAULT_IMGSZ
     longest = None
     if settings.dynamic and short is not None:
         longest = int(short * PAPER_RATIO)

@@ -10,16 +10,19 @@ from retinart.engine.errors import BadInput
 from retinart.engine.model.info import Precision
 from retinart.engine.tensorrt.api import EngineRuntime
 
+DEFAULT_IMGSZ = 600
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     """What to export.
 
     Attributes:
-        imgsz: length of the image's shorter side. Alone, the input is 4:3 and holds it.
+        imgsz: length of the image's shorter side; None for DEFAULT_IMGSZ, or with a fixed input for
+            as large as fits. Alone, the input is 4:3 and holds it.
         height, width: a fixed input of this size instead, both or neither.
         dynamic: the input's height and width follow each image.
-        conf, iou: score and NMS thresholds to build in; None for the usual 0.05 and 0.5.
+        conf, iou: score and NMS thresholds to build in; None for those of `Thresholds`.
         max_det: detections an image to build in, at most; None for the project's own.
         classes: names in place of the checkpoint's.
         images: folder, file or glob to compare PyTorch with the file on; None for synthetic ones.
@@ -38,6 +41,21 @@ class ExportSettings:
     images: str | None = None
     variant: tuple[str, ...] = ()
     tensorrt: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.height is None) != (self.width is None):
+            raise BadInput(
+                "only one of `height` and `width` is given", fix="Give both, or `imgsz` alone"
+            )
+        for name in ("imgsz", "height", "width"):
+            value = getattr(self, name)
+            if value is not None and not 32 <= value <= 8192:
+                raise BadInput(f"`{name}` is {value}", fix="Give 32 to 8192 pixels")
+        if self.dynamic and self.height is not None:
+            raise BadInput(
+                "`dynamic` and a fixed `height` and `width` exclude each other",
+                fix="Give `imgsz` with `dynamic`",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +87,10 @@ class BuildSettings:
         low, best, high = self.batch
         if not 1 <= low <= best <= high <= 1024:
             raise BadInput(
-                f"batches of {low}, {best} and {high} are no profile",
-                fix="Give --batch MIN OPT MAX with 1 <= MIN <= OPT <= MAX <= 1024",
+                f"`batch` is {low} {best} {high}",
+                fix="Give MIN OPT MAX with 1 <= MIN <= OPT <= MAX <= 1024",
             )
         if self.workspace is not None and not 0 < self.workspace <= 4096:
-            raise BadInput(f"--workspace is {self.workspace}", fix="Give GiB, above 0")
+            raise BadInput(f"`workspace` is {self.workspace}", fix="Give GiB, above 0")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise BadInput(f"--optimization-level is {self.optimization_level}", fix="Give 0 to 5")
+            raise BadInput(f"`optimization_level` is {self.optimization_level}", fix="Give 0 to 5")

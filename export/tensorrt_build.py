@@ -140,14 +140,14 @@ def _build(
             raise BadInput(
                 "the timing cache cannot be used",
                 why=f"it was made on another GPU, or by another version than {trt.__version__}",
-                fix="Name another file with --timing-cache, or delete this one",
+                fix="Name another `timing_cache`, or delete this one",
             )
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise CheckFailed(
             f"{title} parses {name} but cannot build it",
             why=last_words(log),
-            fix=f"Give it more memory with --workspace, or free some of the GPU's. {_REPORT}",
+            fix=f"Give it more memory (`workspace`), or free some of the GPU's. {_REPORT}",
         )
     kept = None
     if settings.timing_cache is not None:

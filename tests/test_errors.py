@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "train", "export", "calib", "benchmarks", "src")
 FAMILY = {"RetinartError", "BadInput", "CheckFailed", "MissingDependency"}
 COMMANDS = ("retinart export", "pip install")
+# Folders whose errors name a setting as `field`; the command line writes --field.
+LIBRARY = ("train", "export", "calib")
 STARTERS = {"A", "An", "It", "Its", "No", "The", "There", "They", "This"}  # names stay as they are
 
 
@@ -69,15 +72,28 @@ def _faults(call: ast.Call) -> Iterator[str]:
                 yield f"put the command in backquotes, for a full stop follows it: {text!r}"
 
 
-def test_every_error_keeps_the_house_rule() -> None:
-    calls = {
+def _options(call: ast.Call) -> Iterator[str]:
+    """Options of a command line that an error names, outside of a whole command in backquotes."""
+    for part in (*call.args, *(keyword.value for keyword in call.keywords)):
+        for option in re.findall(r"--[a-z][a-z-]*", re.sub("`[^`]*`", "", _text(part))):
+            yield f"write `{option[2:].replace('-', '_')}`, not {option}: callers in Python read it"
+
+
+def _calls(folders: Sequence[str]) -> dict[str, ast.Call]:
+    return {
         f"{path.relative_to(ROOT)}:{call.lineno}": call
-        for folder in FOLDERS
+        for folder in folders
         for path in sorted((ROOT / folder).rglob("*.py"))
         for call in _errors(path.read_text("utf-8"))
     }
+
+
+def test_every_error_keeps_the_house_rule() -> None:
+    calls = _calls(FOLDERS)
     assert len(calls) > 200
     wrong = [f"{place}: {fault}" for place, call in calls.items() for fault in _faults(call)]
+    library = _calls(LIBRARY)
+    wrong += [f"{place}: {fault}" for place, call in library.items() for fault in _options(call)]
     assert not wrong, "\n" + "\n".join(wrong)
 
 
@@ -107,6 +123,20 @@ def test_the_house_rule_itself(arguments: str, fault: str) -> None:
     (call,) = _errors(f"def f():\n    raise BadInput({arguments})\n")
     found = list(_faults(call))
     assert [fault in text for text in found] == [True] * bool(fault), found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ("'`num` is 0', fix='Give `num`'", []),
+        ("'a is bad', fix='Export it with `retinart export --dynamic`'", []),
+        ("'--num is 0', fix='Leave --max-drop out'", ["--num", "--max-drop"]),
+        ("f'--num {n}', fix='Do c'", ["--num"]),
+    ],
+)
+def test_the_rule_on_options_itself(arguments: str, options: list[str]) -> None:
+    (call,) = _errors(f"raise BadInput({arguments})")
+    assert [text.split()[3].rstrip(":") for text in _options(call)] == options
 
 
 @pytest.mark.parametrize(

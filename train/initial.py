@@ -134,8 +134,8 @@ def load_backbone(backbone: nn.Module, path: Path) -> str:
         raise BadInput(
             f"the weights in {path} do not fit the backbone",
             why=shown + (f"; and {len(misfits) - 8} more" if len(misfits) > 8 else ""),
-            fix="Choose the --model that they are of; files of torchvision's classification models "
-            "have the names that are expected",
+            fix="Choose the `model` that they belong to; files of torchvision's classification "
+            "models have the names that are expected",
         )
     backbone.load_state_dict(state, strict=False)
     return f"backbone: {len(wanted)} tensors from {path.name}"
@@ -161,12 +161,14 @@ def _from_detector(settings: TrainSettings, path: Path, classes: Sequence[str]) 
                 f"the {name} is that of {path}", fix=f"Give no {name} when you give weights"
             )
     if settings.backbone_weights is not None:
-        raise BadInput(f"{path} has a backbone", fix="Give weights or backbone weights, not both")
+        raise BadInput(
+            f"{path} has a backbone", fix="Give `weights` or `backbone_weights`, not both"
+        )
     trained, old, known = load_checkpoint(path)
     if settings.norm == "group" and not old.backbone_norm_groups:
-        raise BadInput(f"{path} has batch norms", fix="Give --norm batch or frozen")
+        raise BadInput(f"{path} has batch norms", fix="Set `norm` to batch or frozen")
     if settings.norm == "frozen" and old.backbone_norm_groups:
-        raise BadInput(f"{path} has group norms: none can be frozen", fix="Give --norm group")
+        raise BadInput(f"{path} has group norms: none can be frozen", fix="Set `norm` to group")
     variant = replace(old, num_classes=len(classes))
     model = build_retinanet(variant, prior=settings.prior)
     state = trained.state_dict()

@@ -45,7 +45,7 @@ class RunFolder:
         self._board: Any = None
 
     def describe(self, settings: TrainSettings, device: torch.device) -> None:
-        """Write `config.json`, which `--resume` reads, and `environment.json`."""
+        """Write `config.json`, which a run that goes on reads, and `environment.json`."""
         write_json(self.path / "config.json", settings.absolute().to_json())
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         environment = {
@@ -147,7 +147,7 @@ def read_settings(folder: Path) -> TrainSettings:
         raise BadInput(
             f"{path} is damaged",
             why=str(error),
-            fix="Copy it again, or start from the weights: --weights FILE",
+            fix="Copy it again, or start a new run from the `weights`",
         ) from error
     return dataclasses.replace(
         TrainSettings.from_json(content), runs=folder.parent, name=folder.name

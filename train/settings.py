@@ -156,7 +156,7 @@ class TrainSettings:
         if self.norm == "frozen" and not (self.weights or self.backbone_weights):
             raise BadInput(
                 "frozen batch norms without weights do nothing",
-                fix="Give --backbone-weights or --weights, or train with --norm batch or group",
+                fix="Give `weights` or `backbone_weights`, or set `norm` to batch or group",
             )
 
     @property
@@ -182,7 +182,7 @@ class TrainSettings:
             raise BadInput(
                 f"the run's settings hold the unknown fields {', '.join(unknown)}",
                 why="another version wrote them",
-                fix="Resume with that version, or start from the weights: --weights FILE",
+                fix="Resume with that version, or start a new run from the `weights`",
             )
         values = {key: as_tuples(value) for key, value in data.items()}
         for key in _PATHS:
@@ -199,7 +199,7 @@ class TrainSettings:
             raise BadInput(
                 "the run's settings are incomplete",
                 why=str(error),
-                fix="Copy config.json again, or start from the weights: --weights FILE",
+                fix="Copy config.json again, or start a new run from the `weights`",
             ) from error
 
 

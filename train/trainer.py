@@ -54,7 +54,7 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
     if last.exists() and not resume:
         raise BadInput(
             f"{settings.folder} holds a finished or stopped run",
-            fix="Choose another name, remove it, or go on with it by --resume",
+            fix="Choose another `name`, remove the folder, or go on with the run: `resume`",
         )
     state = load_resume_state(last) if resume and last.exists() else None
     dataset = load_checked(
@@ -292,7 +292,8 @@ def _check_parts(settings: TrainSettings, variant: Variant, images: int, ranks: 
         raise BadInput(
             f"{images} images do not fill a batch of {settings.batch_size}, "
             f"which {parts} parts share",
-            fix=f"Give a --batch of at most {images}, or train in one process without --accumulate",
+            fix=f"Set `batch_size` to at most {images}, or train in one process and set "
+            "`accumulate` to 1",
         )
     each = min(settings.batch_size, images) // parts
     small = all(round(side * settings.multiscale[0] / 32) <= 1 for side in settings.size)
@@ -302,7 +303,7 @@ def _check_parts(settings: TrainSettings, variant: Variant, images: int, ranks: 
         raise BadInput(
             "one image of 32x32 pixels gives batch norms nothing to learn from",
             why="the last stage is a single pixel, whose variance is nothing",
-            fix="Give a larger --height, a larger --batch, or --norm group",
+            fix="Give a larger `height`, a larger `batch_size`, or set `norm` to group",
         )
 
 
@@ -325,7 +326,7 @@ def _check_same_data(
         raise BadInput(
             what,
             why="; ".join([why, *(str(problem) for problem in dataset.problems)]),
-            fix="Bring the images back as they were, or start a new run with --weights",
+            fix="Bring the images back as they were, or start a new run from the `weights`",
         )
 
 

@@ -176,7 +176,7 @@ def test_bad_input(model_path: Path, small_scenes: Path, tmp_path: Path) -> None
     empty = tmp_path / "empty"
     empty.mkdir()
     fails("no images at", empty)
-    fails("holds 12 images, and 13 were asked for. Use --num 12", small_scenes, num=13)
+    fails("holds 12 images, and 13 were asked for. Set `num` to 12", small_scenes, num=13)
     broken, flat = tmp_path / "broken", tmp_path / "flat"
     broken.mkdir()
     flat.mkdir()

@@ -136,7 +136,7 @@ def test_bad_settings(
     for arguments, message in (
         ((), "there is nothing to take ranges from. Give --images or --record"),
         ((*images, "--max-drop", "0.3"), "a budget needs annotated images"),
-        ((*images, "--max-drop", "-1", "--annotations", "a.json"), "max-drop is -1"),
+        ((*images, "--max-drop", "-1", "--annotations", "a.json"), "--max-drop is -1"),
         ((*images, "--annotations", tmp_path / "a.json"), "there is no file"),
         (
             (*images, "--annotations", model_path, "--eval-images", tmp_path / "none"),

@@ -101,7 +101,7 @@ def test_other_weights_sizes_and_preprocessing_are_refused(
             reason = "is not of dynamic"
         ran = retinart("calibrate", model, "--record", record, "-o", tmp_path / "o" / "int8.onnx")
         assert ran.returncode == 2 and reason in ran.stderr, ran.stderr
-        assert "Calibrate with --images" in ran.stderr
+        assert "Calibrate on --images" in ran.stderr
         assert not (tmp_path / "o").exists()
 
 

@@ -128,9 +128,9 @@ def test_an_export_that_differs_from_pytorch_is_no_file(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--height", "100", "--width", "128"], "Use --height 128 --width 128"),
-        (["--height", "96"], "only one of height and width is given"),
-        (["--imgsz", "7"], "the input size 7 is out of range"),
+        (["--height", "100", "--width", "128"], "Set --height to 128 and --width to 128"),
+        (["--height", "96"], "only one of --height and --width is given"),
+        (["--imgsz", "7"], "--imgsz is 7"),
         (["--dynamic", "--height", "96", "--width", "96"], "exclude each other"),
         (["--conf", "1.5"], "score_thresh is 1.5. Give a value from 0 to 1 (--conf)."),
         (

@@ -167,14 +167,14 @@ def test_what_the_parser_refuses(model_path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch": (2, 1, 4)}, "no profile"),
-        ({"batch": (0, 1, 1)}, "no profile"),
-        ({"workspace": 0}, "--workspace is 0"),
+        ({"batch": (2, 1, 4)}, "`batch` is 2 1 4"),
+        ({"batch": (0, 1, 1)}, "`batch` is 0 1 1"),
+        ({"workspace": 0}, "`workspace` is 0"),
         ({"optimization_level": 6}, "Give 0 to 5"),
         ({"precision": "int8"}, "is fp32, not int8.*retinart calibrate"),
-        ({"version_compatible": True}, "TensorRT-RTX .* takes no --version-compatible"),
-        ({"hardware_compatible": True}, "takes no --hardware-compatible.*as they are"),
-        ({"nms": "plugin"}, "takes no --nms plugin"),
+        ({"version_compatible": True}, "TensorRT-RTX .* takes no `version_compatible`"),
+        ({"hardware_compatible": True}, "takes no `hardware_compatible`.*as they are"),
+        ({"nms": "plugin"}, "takes no plugin for `nms`"),
     ],
 )
 @needs_rtx
@@ -241,7 +241,7 @@ def test_what_an_old_gpu_or_driver_lacks(
         build_engine(model_path, output, BuildSettings())
     turing = dataclasses.replace(GPU, compute_capability="7.5")
     monkeypatch.setattr(build, "find_gpus", lambda: [turing])
-    with pytest.raises(BadInput, match=r"builds no --hardware-compatible .* it has 7\.5"):
+    with pytest.raises(BadInput, match=r"builds no engines that are `hardware_compatible`.* it has 7\.5"):
         build_engine(model_path, output, BuildSettings(hardware_compatible=True))
     assert files_below(tmp_path) == []
 

@@ -243,9 +243,9 @@ def test_input_sizes() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"height": 100, "width": 128}, "Use --height 128 --width 128"),
-        ({"height": 96}, "only one of height and width"),
-        ({"imgsz": 5}, "out of range"),
+        ({"height": 100, "width": 128}, "Set `height` to 128 and `width` to 128"),
+        ({"height": 96}, "only one of `height` and `width`"),
+        ({"imgsz": 5}, "`imgsz` is 5"),
         ({"height": 96, "width": 96, "dynamic": True}, "exclude each other"),
     ],
 )

@@ -339,7 +339,7 @@ def test_an_interruption_while_saving_leaves_no_half_file(
 def test_a_run_is_not_written_over(settings: TrainSettings) -> None:
     train(replace(settings, epochs=1))
     before = (settings.runs / "run" / "last.pt").read_bytes()
-    with pytest.raises(BadInput, match=r"holds a finished or stopped run.*Choose another name"):
+    with pytest.raises(BadInput, match=r"holds a finished or stopped run.*Choose another `name`"):
         train(settings)
     assert (settings.runs / "run" / "last.pt").read_bytes() == before
 
@@ -363,7 +363,7 @@ def test_a_run_is_not_written_over(settings: TrainSettings) -> None:
         ("val_images", Path("x"), "validation needs both"),
         ("overrides", {"colour": 1}, "cannot set a field of the model"),
         ("threads", 0, r"threads is 0\. Give a whole number from 1 to 1024"),
-        ("device", "nope", r"cannot train on the device 'nope'\. .* Give cpu, or a device that"),
+        ("device", "nope", r"cannot train on the device 'nope': .* Give cpu, or a device that"),
         ("device", "meta", "cannot train on the device 'meta'"),
         ("device", "cuda:99", "cannot train on the device 'cuda:99'"),
         ("model", "resnet9", "unknown model"),

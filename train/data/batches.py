@@ -156,7 +156,7 @@ class Batches:
         if is_turned(image, *pixels.shape[:2]):
             raise BadInput(
                 f"{image.path} is turned against its annotations, as by EXIF",
-                fix="Train without --no-check-images, which leaves such images out",
+                fix="Check the images before the training, with `check_images`: it leaves such out",
             )
         # the file counts, should it and the annotations not agree on the size
         ratio = np.array([pixels.shape[1] / image.width, pixels.shape[0] / image.height] * 2)

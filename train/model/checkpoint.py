@@ -111,7 +111,8 @@ def load_resume_state(path: Path) -> dict[str, Any]:
     content = _read_own(path)
     if "resume" not in content:
         raise BadInput(
-            f"the run of {path} is finished", fix="Train on from its weights: --weights FILE"
+            f"the run of {path} is finished",
+            fix="Start a new run from its weights: give them as `weights`",
         )
     variant = Variant.from_dict(content["variant"])
     return {**content["resume"], "average": content["state_dict"], "variant": variant}

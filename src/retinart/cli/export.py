@@ -13,7 +13,8 @@ from retinart.engine.errors import BadInput
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart export`."""
-    from retinart.export.settings import ExportSettings
+    from retinart.engine.model.info import Thresholds
+    from retinart.export.settings import DEFAULT_IMGSZ, ExportSettings
 
     describe_command(
         parser,
@@ -36,14 +37,22 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "imgsz",
         "length of the image's shorter side in pixels; the input is 4:3 unless it is --dynamic, "
         "and images of other shapes are fitted into it; for 16:9 give --height and --width",
-        otherwise="600 without --height and --width",
+        otherwise=f"{DEFAULT_IMGSZ}, or what fits --height and --width",
     )
     add("height", "fixed height of the input in pixels", otherwise="what --imgsz gives")
     add("width", "fixed width of the input in pixels", otherwise="what --imgsz gives")
     add("dynamic", "let the input's height and width follow each image")
     add = options_of(parser, ExportSettings, "detections")
-    add("conf", "score that a detection must exceed", otherwise="0.05")
-    add("iou", "IoU above which NMS drops the weaker of two boxes", otherwise="0.5")
+    add(
+        "conf",
+        "score that a detection must exceed",
+        otherwise=f"{Thresholds.score_thresh}",
+    )
+    add(
+        "iou",
+        "IoU above which NMS drops the weaker of two boxes",
+        otherwise=f"{Thresholds.nms_thresh}",
+    )
     add("max_det", "most detections of an image", otherwise="as the checkpoint's project has it")
     add(
         "classes",

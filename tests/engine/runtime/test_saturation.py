@@ -152,7 +152,7 @@ def test_a_file_of_7_bit_weights(model_path: Path, small_scenes: Path, tmp_path:
     with Detector(model_path) as exact, Detector(report.path) as quantized:
         expected, found = exact(image)[:20], quantized(image)[:20]
     assert abs(float(expected.confidence.mean() - found.confidence.mean())) < 0.05
-    with pytest.raises(BadInput, match="weight-bits is 6"):
+    with pytest.raises(BadInput, match="`weight_bits` is 6"):
         CalibrationSettings(images="x", weight_bits=6)  # type: ignore[arg-type]
 
 

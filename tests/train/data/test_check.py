@@ -125,7 +125,7 @@ def test_an_image_turned_against_its_boxes_is_not_trained_on(tmp_path: Path) -> 
     unopened = load_checked(annotations, images, open_images=False)
     rule = training_rule(preset("tiny", 2), (96, 128))
     batches = Batches(unopened, rule=rule, batch_size=3, seed=0, augmentation=NO_AUGMENTATION)
-    with pytest.raises(BadInput, match=r"b\.jpg is turned .*Train without --no-check-images"):
+    with pytest.raises(BadInput, match=r"b\.jpg is turned .*Check the images before the training, with `check_images`"):
         batches[0]
 
 
@@ -224,7 +224,7 @@ def test_the_command_exits_1_when_training_would_stop(
     [
         (("--annotations", "none.json"), "there is no none.json"),
         (("--model", "resnet9"), "unknown model 'resnet9'"),
-        (("--height", "100"), "a network input of 100x320 pixels cannot be"),
+        (("--height", "100"), "the network's input cannot be 100x320 pixels"),
     ],
 )
 def test_wrong_arguments_are_no_finding(
