@@ -51,9 +51,7 @@ class CalibrationSettings:
         if self.weight_bits not in WEIGHT_BITS:
             raise BadInput(f"`weight_bits` is {self.weight_bits}", fix="Give 8 or 7")
         if self.record is None and self.images is None:
-            raise BadInput(
-                "there is nothing to take ranges from", fix="Give `images` or `record`"
-            )
+            raise BadInput("there is nothing to take ranges from", fix="Give `images` or `record`")
         if self.max_drop is not None:
             if not 0 <= self.max_drop <= 100:
                 raise BadInput(f"`max_drop` is {self.max_drop}", fix="Give AP points, 0 to 100")

@@ -69,7 +69,7 @@ def test_pycocotools_is_missed_before_the_training(
 
 
 def test_too_few_images_for_the_parts_of_a_batch(settings: TrainSettings) -> None:
-    message = "4 images do not fill a batch of 6, which 2 parts share.*Set `batch_size` to at most 4"
+    message = "4 images do not fill a batch of 6, which 2 .*Set `batch_size` to at most 4"
     with pytest.raises(BadInput, match=message):
         train(replace(settings, batch_size=6, accumulate=2))
     assert not settings.runs.exists()
