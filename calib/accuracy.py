@@ -68,7 +68,7 @@ class Judge:
             raise BadInput("there are no annotated images", fix="Give `annotations`")
         if name not in self._results:
             annotations, images = self._annotated
-            with Detector(model, runtime=runtime) as detector:
+            with Detector(model, runtime=runtime, check=False) as detector:
                 found = evaluate(detector, annotations, images)
                 result = Accuracy(
                     figures=found.figures,

@@ -24,6 +24,7 @@ from retinart.calib.methods import threshold
 from retinart.calib.network import network_sha256
 from retinart.calib.observe import PEAK_IMAGES, choose_images, observe, observe_peaks
 from retinart.calib.placement import place
+from retinart.calib.probed import probed
 from retinart.calib.quantize import quantize
 from retinart.calib.record import CalibrationRecord, describe_input, read_record
 from retinart.calib.report import write_report
@@ -205,6 +206,7 @@ def _write(
             "calibration": {**provenance, "retinart": version("retinart")},
         },
     )
+    described = probed(result, described)
     onnx.helper.set_model_props(result, {METADATA_KEY: described.to_json()})
     with atomic_path(output) as temporary:
         temporary.write_bytes(result.SerializeToString(deterministic=True))

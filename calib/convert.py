@@ -11,6 +11,7 @@ import onnx
 from retinart.calib.fp16 import to_fp16
 from retinart.calib.network import network_sha256
 from retinart.calib.observe import choose_images, observe_peaks
+from retinart.calib.probed import probed
 from retinart.calib.record import CalibrationRecord, read_record
 from retinart.calib.settings import ConvertSettings
 from retinart.engine.common.files import atomic_path, sha256
@@ -64,6 +65,7 @@ def convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertRepo
             "fp16": {"model_sha256": sha256(model), "ranges": source, "kept_fp32": kept},
         },
     )
+    described = probed(result, described)
     onnx.helper.set_model_props(result, {METADATA_KEY: described.to_json()})
     with atomic_path(output) as temporary:
         temporary.write_bytes(result.SerializeToString(deterministic=True))

@@ -47,6 +47,10 @@ def describe_table(path: Path) -> str:
             f"{info.thresholds.nms_candidates} (anchor, class) pairs into NMS",
         ),
     ]
+    if info.probe is not None:
+        values = sum(map(len, info.probe.raw.values()))
+        found = f"{values} values, {len(info.probe.detections)} detections"
+        rows.append(("self-test", f"{found}; `retinart check` runs it"))
     rows += _engine_rows(engine) if engine else []
     if engine is None and info.precision.startswith("int8"):
         rows.append(("on this CPU", int8_text(instruction_sets())))

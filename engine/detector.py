@@ -23,6 +23,7 @@ from retinart.engine.runtime.options import (
     Options,
 )
 from retinart.engine.runtime.runner import Runner
+from retinart.engine.self_test.check import check_once
 from retinart.engine.stream import Stream, StreamSettings
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 from retinart.engine.tensorrt.runner import load_engine
@@ -81,16 +82,20 @@ class Detector:
         contexts: batches that an engine can have under way at once.
         graphs: capture an engine's work in CUDA graphs.
         gpu_resize: resize on the GPU, which is for large frames; engines only.
+        check: run the file's self-test, once for each file, runtime, device and version on a
+            machine, and refuse a file that is computed wrongly here.
 
     Attributes:
         info: the model's metadata.
         thresholds: those in force.
         precision: of the network's layers as they are computed: the file's, or with `compute` such
             as "bf16" or "int8+bf16".
+        checked: what the self-test found, one line; "" without a check.
 
     Raises:
         BadInput: the file is missing, not ours, damaged, or a setting does not fit it.
         MissingDependency: the runtime is not installed.
+        CheckFailed: this machine computes the file wrongly.
     """
 
     def __init__(
@@ -110,10 +115,12 @@ class Detector:
         contexts: int = EngineOptions.contexts,
         graphs: bool = True,
         gpu_resize: bool = False,
+        check: bool = True,
     ) -> None:
         path = Path(model)
         engine = is_engine(path)
         self.info: ModelInfo = read_engine_info(path).model if engine else read_info(path)
+        of_file = self.info
         if imgsz is not None:
             self.info = self.info.at_imgsz(imgsz)
         wanted: dict[str, Any] = {
@@ -173,6 +180,15 @@ class Detector:
                 f"unknown runtime {runtime!r}", fix="Choose auto, openvino or onnxruntime"
             )
         self._runner: Runner | None = open_runner(path, self.info, self.thresholds, options)
+        self.checked = ""
+        if check:
+            try:
+                self.checked = check_once(
+                    self._runner, of_file, self.precision, path, engine=engine
+                )
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def classes(self) -> tuple[str, ...]:

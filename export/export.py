@@ -19,6 +19,7 @@ from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.info import METADATA_KEY, ModelInfo, Thresholds
 from retinart.engine.model.resize import PAPER_RATIO, ResizeRule, round_up
 from retinart.engine.model.variant import Variant
+from retinart.engine.self_test.write import with_probe
 from retinart.export import tensorrt_rtx
 from retinart.export.checkpoint import load_any
 from retinart.export.onnx_model import build_onnx
@@ -95,6 +96,7 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
                 "compared": compared,
             },
         )
+        info = with_probe(info, temporary.read_bytes())
         onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
         temporary.write_bytes(model.SerializeToString(deterministic=True))
         built = None

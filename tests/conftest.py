@@ -7,6 +7,7 @@ import importlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -52,15 +53,26 @@ def shared() -> Callable[..., Path]:
 
 
 def pytest_configure() -> None:
-    """Keep each worker of pytest-xdist on a CPU of its own.
+    """Keep each worker of pytest-xdist on a CPU of its own, and the user's cache out of it.
 
     Every runtime then starts one thread, and so do the processes that a test starts: the threads of
     several workers would otherwise wait for each other.
     """
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
     if worker:
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[int(worker) % len(cpus)]})
+
+
+@pytest.fixture(autouse=True)
+def _no_self_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector leaves its self-test out, which takes half a second for each new file.
+
+    The tests of the self-test and those of the command line's processes have it.
+    """
+    if "self_test" not in request.path.parts:
+        monkeypatch.setattr("retinart.engine.detector.check_once", lambda *given, **more: "")
 
 
 @pytest.fixture(autouse=True)

@@ -34,8 +34,8 @@ FACE = "the face (src/retinart)"
 FLOORS: dict[str, tuple[str, ...]] = {
     "engine": (
         "errors", "detections", "common", "cuda", "media", "model", "evaluation", "runtime",
-        "tensorrt", "latency_histogram", "pipeline", "stream", "detector", "describe", "doctor",
-        "job",
+        "self_test", "tensorrt", "latency_histogram", "pipeline", "stream", "detector", "describe",
+        "doctor", "job",
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",

@@ -224,6 +224,7 @@ class _Retinart:
             compute=recipe.compute,
             threads=recipe.threads,
             imgsz=recipe.imgsz,
+            check=False,  # it would count as loading
         )
 
     def size(self, image: Image) -> tuple[int, int]:

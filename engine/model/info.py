@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from retinart.engine.errors import BadInput
 from retinart.engine.model.onnx_metadata import metadata_props
+from retinart.engine.model.probe import Probe
 from retinart.engine.model.resize import ResizeRule, round_up
 from retinart.engine.model.variant import Variant
 
@@ -89,6 +90,7 @@ class ModelInfo:
         min_size, max_size: smallest and largest (height, width) that the input takes.
         thresholds: built into the graph's NMS.
         provenance: hashes, versions and settings that the file was made from.
+        probe: what the network answers to a picture; None in files of earlier versions.
     """
 
     name: str
@@ -100,6 +102,7 @@ class ModelInfo:
     max_size: tuple[int, int]
     thresholds: Thresholds
     provenance: dict[str, Any] = field(default_factory=dict)
+    probe: Probe | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) != self.variant.num_classes:
@@ -171,6 +174,7 @@ class ModelInfo:
                 min_size=tuple(data.pop("min_size")),
                 max_size=tuple(data.pop("max_size")),
                 thresholds=Thresholds(**data.pop("thresholds")),
+                probe=Probe.from_dict(probe) if (probe := data.pop("probe", None)) else None,
                 **data,
             )
         except (

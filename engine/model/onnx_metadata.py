@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 
@@ -19,8 +21,6 @@ def metadata_props(file: BinaryIO, size: int) -> Iterator[tuple[str, str]]:
 
 
 def _entry(data: bytes) -> tuple[str, str]:
-    import io
-
     file, pair = io.BytesIO(data), {1: "", 2: ""}
     while file.tell() < len(data):
         number, value = _field(file, len(data), wanted=None)
@@ -58,3 +58,40 @@ def _varint(file: BinaryIO) -> int:
         shift += 7
         if shift > 63:
             raise ValueError("its bytes are no protobuf message")
+
+
+def graph_sha256(file: BinaryIO, size: int) -> str:
+    """The SHA-256 of the graph's bytes (field 7), which holds nodes and weights."""
+    digest = hashlib.sha256()
+    while file.tell() < size:
+        number, value = _field(file, size, wanted=7)
+        if number == 7:
+            digest.update(value)
+    return digest.hexdigest()
+
+
+def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
+    """An ONNX file whose graph has more outputs.
+
+    Protobuf merges a message that stands twice, so the outputs are appended as a second graph.
+
+    Args:
+        model: the file's bytes.
+        names: tensors of the graph; those that are outputs already are left out by the caller.
+    """
+    values = b"".join(_message(12, _message(1, name.encode())) for name in names)
+    return model + _message(7, values)
+
+
+def _message(number: int, data: bytes) -> bytes:
+    """A length-delimited field."""
+    return _bytes_of(number << 3 | 2) + _bytes_of(len(data)) + data
+
+
+def _bytes_of(value: int) -> bytes:
+    """A varint."""
+    result = bytearray()
+    while value > 0x7F:
+        result.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*result, value])

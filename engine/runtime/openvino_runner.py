@@ -20,7 +20,7 @@ from retinart.engine.model.info import CANDIDATES, INPUT, REEXPORT, Compute, Mod
 from retinart.engine.runtime.nms import detect_from_candidates
 from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
 from retinart.engine.runtime.options import OpenVINOOptions
-from retinart.engine.runtime.runner import Finish, Prepared, last_line
+from retinart.engine.runtime.runner import Finish, Floats, Prepared, last_line
 from retinart.engine.runtime.saturation import avoid_saturation
 from retinart.engine.runtime.winograd import use_winograd
 
@@ -69,7 +69,9 @@ class OpenVINORunner:
         self, path: Path, info: ModelInfo, thresholds: Thresholds, options: OpenVINOOptions
     ) -> None:
         openvino, device = load_openvino(), options.device
-        self.info, self._thresholds, self._device = info, thresholds, device
+        self._path, self._compute = path, options.compute
+        self.identity: tuple[str, ...] = (self.name, openvino.__version__, device, options.compute)
+        self.info, self.thresholds, self._device = info, thresholds, device
         self._core = openvino.Core()
         _kept.setdefault(device, self._core)
         if options.compute == "bf16" and not has_bf16(device):
@@ -87,17 +89,10 @@ class OpenVINORunner:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
         if options.cache_dir is not None:
             self._config["CACHE_DIR"] = str(options.cache_dir)
-        int8 = info.precision.startswith("int8")
-        if device == "CPU" and int8:
+        if device == "CPU" and info.precision.startswith("int8"):
             _keep_additions_in_convolutions(self._core)
         try:
-            whole = self._core.read_model(path)
-            cut = [find_tensor(whole, name) for name in CANDIDATES]
-            self._model = openvino.Model(cut, whole.get_parameters(), info.name)
-            if options.compute == "fp32" and device == "CPU" and info.precision == "fp32":
-                use_winograd(self._model)
-            if int8:
-                avoid_saturation(self._model, device)
+            self._model = self._cut(CANDIDATES)
         except RuntimeError as error:
             raise BadInput(
                 f"OpenVINO cannot load {path}", why=last_line(error), fix=REEXPORT
@@ -145,6 +140,25 @@ class OpenVINORunner:
         abandoned = weakref.finalize(finish, _wait, request, frames)
         return finish
 
+    def tensors(self, names: Sequence[str], frames: Image) -> dict[str, Floats]:
+        """See `Runner`. The model is compiled once more, with these outputs."""
+        model = self._cut(names)
+        model.reshape({INPUT: list(frames.shape)})
+        found = self._core.compile_model(model, self._device, self._config)({0: frames})
+        return {name: found[i] for i, name in enumerate(names)}
+
+    def _cut(self, names: Sequence[str]) -> Any:
+        """The graph up to these tensors, with the changes that this device runs it with."""
+        whole = self._core.read_model(self._path)
+        ports = [find_tensor(whole, name) for name in names]
+        model = load_openvino().Model(ports, whole.get_parameters(), self.info.name)
+        on_cpu = self._device == "CPU"
+        if self._compute == "fp32" and on_cpu and self.info.precision == "fp32":
+            use_winograd(model)
+        if self.info.precision.startswith("int8"):
+            avoid_saturation(model, self._device)
+        return model
+
     def close(self) -> None:
         """See `Runner`. Running calls finish, and free what they hold."""
         with self._lock:
@@ -160,7 +174,7 @@ class OpenVINORunner:
             detect_from_candidates(
                 b,
                 s,
-                self._thresholds,
+                self.thresholds,
                 plus_one=variant.box_plus_one,
                 clip_to=variant.clip_size(frame, size) if variant.clip_before_nms else None,
             )

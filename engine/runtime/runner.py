@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
@@ -26,6 +27,8 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import ModelInfo, Thresholds
 from retinart.engine.model.resized import Resized
+
+Floats = npt.NDArray[np.float32]
 
 # Waits for a batch, on any thread and once; returns detections in pixels of the network's frames.
 Finish = Callable[[], list[Detections]]
@@ -37,11 +40,15 @@ class Runner(Protocol):
     Attributes:
         name: of the runtime.
         info: the model's metadata.
+        thresholds: those in force.
+        identity: runtime, version, device and what else decides how it computes.
         max_in_flight: batches under way at once that give the highest rate.
     """
 
     name: str
     info: ModelInfo
+    thresholds: Thresholds
+    identity: tuple[str, ...]
     max_in_flight: int
 
     def prepare(self, images: Sequence[Image]) -> Prepared:
@@ -50,6 +57,17 @@ class Runner(Protocol):
         Args:
             images: one or more, each (H, W, 3) uint8 BGR, of any sizes; not to be changed before
                 the batch is finished.
+        """
+
+    def tensors(self, names: Sequence[str], frames: Image) -> dict[str, Floats] | None:
+        """Tensors of the graph as this runtime computes them, by name.
+
+        Args:
+            names: HEADS or CANDIDATES.
+            frames: (N, H, W, 3) uint8 BGR at the network's size.
+
+        Returns:
+            The values, or None where the runtime cannot show them.
         """
 
     def close(self) -> None:

@@ -96,7 +96,8 @@ class TensorRTRunner:
     ) -> None:
         self.name: str = info.runtime
         self.info, self.max_in_flight = info.model, options.contexts
-        self._engine, self._thresholds, self._cuda = info, thresholds, cuda
+        self.identity: tuple[str, ...] = (info.runtime, info.version, f"cuda:{options.gpu}")
+        self._engine, self.thresholds, self._cuda = info, thresholds, cuda
         folder = options.cache_dir
         kernels = folder and folder / f"{info.plan_sha256[:16]}.tensorrt-rtx"
         self._gpu_resize = options.gpu_resize
@@ -172,6 +173,9 @@ class TensorRTRunner:
         """Why plain launches are used although graphs are wanted; "" while graphs work."""
         return next((lane.no_graph for lane in self._lanes if lane.no_graph), "")
 
+    def tensors(self, names: Sequence[str], frames: Image) -> None:
+        """See `Runner`. A plan keeps no tensor but its outputs."""
+
     def close(self) -> None:
         """See `Runner`. Batches that are under way are waited for."""
         self._release()
@@ -199,7 +203,7 @@ class TensorRTRunner:
         begin: float,
         copies: Sequence[float],
     ) -> list[Detections]:
-        found = [d for p in pending for d in from_outputs(*p.outputs(), self._thresholds)]
+        found = [d for p in pending for d in from_outputs(*p.outputs(), self.thresholds)]
         if copies:
             clock.add("copy", sum(copies))
         clock.add("infer", time.perf_counter() - begin - sum(copies))

@@ -27,6 +27,7 @@ from retinart.engine.errors import BadInput, MissingDependency, RetinartError
 COMMANDS = {
     "export": "write a checkpoint as an ONNX file",
     "inspect": "show what a model file holds",
+    "check": "run the self-test of a model file on this machine",
     "detect": "detect objects in images, videos and live streams",
     "eval": "measure the COCO accuracy of a model file, or compare two",
     "calibrate": "make an INT8 file from an FP32 file",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,26 @@ def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the model, and a group of options that say how it runs; returns the group."""
     parser.add_argument("model", type=Path, help="an ONNX file of retinart, or an engine")
     group = parser.add_argument_group("model")
+    add_how(group)
+    for name, kind, metavar, text in (
+        ("conf", float, "X", "score that a detection must exceed"),
+        ("iou", float, "X", "IoU above which NMS drops the weaker of two boxes"),
+        ("max-det", int, "N", "most detections of an image"),
+    ):
+        group.add_argument(
+            f"--{name}", type=kind, metavar=metavar, help=f"{text} (default: as the file says)"
+        )
+    group.add_argument(
+        "--no-check",
+        dest="check",
+        action="store_false",
+        help="leave out the file's self-test, which runs once for each file on a machine",
+    )
+    return group
+
+
+def add_how(group: argparse._ArgumentGroup) -> None:
+    """Add the options that say what computes a model."""
     add = group.add_argument
     add(
         "--runtime",
@@ -38,26 +59,25 @@ def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="what OpenVINO computes float layers in: bf16 is fastest on CPUs that have it; "
         "fp32-direct is FP32 without Winograd's algorithm, in less memory (default: %(default)s)",
     )
-    for name, kind, metavar, text in (
-        ("conf", float, "X", "score that a detection must exceed"),
-        ("iou", float, "X", "IoU above which NMS drops the weaker of two boxes"),
-        ("max-det", int, "N", "most detections of an image"),
-    ):
-        add(f"--{name}", type=kind, metavar=metavar, help=f"{text} (default: as the file says)")
-    return group
 
 
 def open_detector(args: argparse.Namespace, model: Path | None = None, **more: Any) -> Any:
     """A detector of the command's model, or of another one."""
     from retinart.engine.detector import Detector
 
-    return Detector(
+    detector = Detector(
         model or args.model,
         runtime=args.runtime,
-        conf=args.conf,
-        iou=args.iou,
-        max_det=args.max_det,
         device=args.device,
         threads=args.threads,
-        **{"compute": args.compute, **more},
+        **{**_given(args), **more},
     )
+    if detector.checked:
+        print(f"{model or args.model}: {detector.checked}", file=sys.stderr)
+    return detector
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings that not every command has."""
+    names = ("conf", "iou", "max_det", "compute", "check")
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}

@@ -1,0 +1,57 @@
+"""The user's cache folder: what a machine found out once and need not find out again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def user_cache() -> Path | None:
+    """The folder `retinart` in the user's caches, made if need be; None where it cannot be written.
+
+    It lies in `$XDG_CACHE_HOME`, or else in `~/.cache`.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        folder = (Path(base) if base.startswith("/") else Path.home() / ".cache") / "retinart"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+class Remembered:
+    """Facts that hold on this machine, one small file each.
+
+    Args:
+        kind: of the facts: a folder in the user's cache.
+    """
+
+    def __init__(self, kind: str) -> None:
+        cache = user_cache()
+        self._folder = None if cache is None else cache / kind
+
+    def get(self, *key: Any) -> str | None:
+        """What was said of a key, which is plain JSON; None if nothing was, or cannot be read."""
+        try:
+            return self._path(*key).read_text(encoding="utf-8")
+        except OSError:
+            return None
+
+    def set(self, text: str, *key: Any) -> None:
+        """Keep a text for a key. Where it cannot be written, it is forgotten."""
+        try:
+            path = self._path(*key)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError:
+            return
+
+    def _path(self, *key: Any) -> Path:
+        if self._folder is None:
+            raise FileNotFoundError("there is no cache folder")
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+        return self._folder / f"{digest[:32]}.txt"
