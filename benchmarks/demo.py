@@ -14,9 +14,10 @@ from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.evaluate import Evaluation, evaluate
 from retinart.engine.job.draw import draw
-from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.job import run_job
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.images import list_images, read_image
+from retinart.engine.settings import DetectJob
 from retinart.export.export import ExportReport, export_checkpoint
 from retinart.export.settings import ExportSettings
 from retinart.train.data.scenes import make_scenes, scene_video

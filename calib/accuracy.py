@@ -11,9 +11,10 @@ import onnx
 
 from retinart.calib.resume import Saved
 from retinart.engine.common.progress import Progress
-from retinart.engine.detector import Detector, RuntimeChoice
+from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.evaluate import evaluate
+from retinart.engine.runtime.options import RuntimeChoice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,9 +33,9 @@ from retinart.calib.sensitivity import sensitivity
 from retinart.calib.settings import CalibrationSettings, Method
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.common.html_page import load_matplotlib
-from retinart.engine.detector import RuntimeChoice
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import METADATA_KEY, ModelInfo, read_info
+from retinart.engine.runtime.options import RuntimeChoice
 
 LOOKED_AT = 4  # images on which each layer is quantized alone
 

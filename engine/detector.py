@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 from retinart.engine.common.cpu_budget import cpu_budget
 from retinart.engine.common.timing import StageClock
@@ -21,14 +21,14 @@ from retinart.engine.runtime.options import (
     ONNXRuntimeOptions,
     OpenVINOOptions,
     Options,
+    RuntimeChoice,
 )
 from retinart.engine.runtime.runner import Runner
 from retinart.engine.self_test.check import check_once
-from retinart.engine.stream import Stream, StreamSettings
+from retinart.engine.settings import StreamSettings
+from retinart.engine.stream import Stream
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 from retinart.engine.tensorrt.runner import load_engine
-
-RuntimeChoice = Literal["auto", "openvino", "onnxruntime"]
 
 
 def open_runner(path: Path, info: ModelInfo, thresholds: Thresholds, options: Options) -> Runner:

@@ -15,45 +15,19 @@ import numpy as np
 
 from retinart.engine.common.timing import StageClock, StageName
 from retinart.engine.detections import Detections
-from retinart.engine.errors import BadInput
 from retinart.engine.latency_histogram import StageTimes
-from retinart.engine.media.frame import Frame, Selection
+from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
-from retinart.engine.media.live import LiveSettings
 from retinart.engine.media.sources import Sources
 from retinart.engine.pipeline import Channel, Pipeline
 from retinart.engine.runtime.runner import Pending, Prepared, Runner
+from retinart.engine.settings import StreamSettings
 
 LARGEST_BATCH = 8
 _BUFFER = 2
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamSettings(Selection, LiveSettings):
-    """Which frames are wanted, how patient live sources are, and how many frames may wait.
-
-    The other settings are those of `Selection` and of `LiveSettings`.
-
-    Attributes:
-        buffer: steps that may wait before each stage; None is 2. With a live source None is 0
-            before the detector, so that it gets the newest frame when it is free, and 1 behind.
-
-    Raises:
-        BadInput: a number that makes no sense.
-    """
-
-    buffer: int | None = None
-
-    def __post_init__(self) -> None:
-        Selection.__post_init__(self)
-        LiveSettings.__post_init__(self)
-        if self.buffer is not None and not 0 <= self.buffer <= 1000:
-            raise BadInput(
-                f"buffer is {self.buffer}", fix="Give a number from 0 to 1000 (--buffer)"
-            )
 
 
 # A step is one frame of each source that had one. It goes through the threads in three forms.

@@ -31,12 +31,11 @@ from retinart.engine.common.files import atomic_path
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import RetinartError
-from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.job import run_job
 from retinart.engine.job.summary import DetectSummary
-from retinart.engine.media.frame import Position
 from retinart.engine.media.video import VideoReader
 from retinart.engine.runtime.runner import Pending, Prepared
-from retinart.engine.stream import StreamSettings
+from retinart.engine.settings import DetectJob, Position, StreamSettings
 
 _HELD = 32  # resized frames that inference alone goes round
 

@@ -16,10 +16,10 @@ import numpy as np
 from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer, numbered_jpeg
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
-from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.job import run_job
 from retinart.engine.media.video import VideoReader, VideoWriter
 from retinart.engine.runtime.runner import Prepared
-from retinart.engine.stream import StreamSettings
+from retinart.engine.settings import DetectJob, StreamSettings
 
 _PICTURES = 64
 _WARM_UP = 0.2  # share of a run after which memory should not grow

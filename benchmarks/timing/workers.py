@@ -22,10 +22,11 @@ import cv2
 
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
-from retinart.engine.detector import Detector, RuntimeChoice
+from retinart.engine.detector import Detector
 from retinart.engine.errors import RetinartError
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import Compute
+from retinart.engine.runtime.options import RuntimeChoice
 
 
 @dataclass(frozen=True, kw_only=True)

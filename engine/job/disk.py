@@ -36,7 +36,7 @@ def check_room(folders: Iterable[Path], files: dict[Path, int]) -> None:
             raise OutOfRoom(
                 f"the disk of {folder} is full",
                 why=f"{free / 2**20:.1f} MiB are left, which ending the files may take",
-                fix="Make room, or choose another folder with --out",
+                fix="Make room, or choose another `out`",
             )
     limit = largest_file()
     if limit is None:

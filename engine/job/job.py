@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from retinart.engine.common.files import atomic_path, new_folder
@@ -25,42 +25,11 @@ from retinart.engine.media.file_sources import ImageSource, VideoSource
 from retinart.engine.media.mp4 import has_sound
 from retinart.engine.media.source import Source
 from retinart.engine.pipeline import Ended
-from retinart.engine.stream import Step, Stream, StreamSettings
+from retinart.engine.settings import DetectJob
+from retinart.engine.stream import Step, Stream
 
 _POLL_SECONDS = 0.1  # how soon a request to stop is noticed
 _LIVE_FPS = 25.0  # nominal rate of the copy of a live source, whose frames keep their own times
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectJob:
-    """What to detect on and what to write.
-
-    Attributes:
-        source: an image, a folder, a glob, a video, a webcam's number or an address; or several.
-        out: folder for annotated copies, `detections.jsonl` and `summary.json`.
-        coco, csv: further files to write, or None.
-        draw_conf: detections below this score are written, but not drawn.
-        copies: whether annotated copies are written.
-        show: show them in a window as well.
-        track: give objects ids through the frames.
-        stats: seconds between two tables of the figures so far on stderr; 0 for none.
-        stream: which frames, and how they get to the detector.
-    """
-
-    source: str | Sequence[str]
-    out: Path
-    coco: Path | None = None
-    csv: Path | None = None
-    draw_conf: float = 0.3
-    copies: bool = True
-    show: bool = False
-    track: bool = False
-    stats: float = 60.0
-    stream: StreamSettings = field(default_factory=StreamSettings)
-
-    def __post_init__(self) -> None:
-        if not self.stats >= 0:
-            raise BadInput(f"stats is {self.stats}", fix="Give seconds, or 0 for none (--stats)")
 
 
 def run_job(
@@ -226,11 +195,11 @@ class _Run:
                 raise BadInput(
                     f"nothing was received from {source.name}",
                     why=source.counts.why,
-                    fix="Check the source, or raise --timeout or --max-retries",
+                    fix="Check the source, or raise `timeout` or `max_retries`",
                 )
         raise BadInput(
             f"no frame of {sources[0].name} was chosen",
-            fix="Check --start, --end, --every and --max-fps",
+            fix="Check `start`, `end`, `every` and `max_fps`",
         )
 
     def _outputs(self, sources: Sequence[Source]) -> Outputs:

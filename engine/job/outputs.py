@@ -232,7 +232,7 @@ def _write_picture(target: Path, picture: Image, taken: set[Path]) -> None:
     raise BadInput(
         f"cannot write the picture {target}",
         why="OpenCV could encode it neither in its source's format nor as PNG",
-        fix="Leave the pictures out with --no-copies",
+        fix="Leave the pictures out with `copies=False`",
     )
 
 
@@ -258,12 +258,12 @@ def check_outputs(sources: Sequence[Path], outputs: Sequence[Path]) -> None:
         if place in kept:
             raise BadInput(
                 f"the output {output} would overwrite its source {kept[place]}",
-                fix="Choose another folder with --out, or another name",
+                fix="Choose another `out`, or another name",
             )
         if place in seen:
             raise BadInput(
                 f"two outputs would be written to {output}",
-                fix="Give --coco, --csv and --out places of their own",
+                fix="Give `coco`, `csv` and `out` places of their own",
             )
         seen.add(place)
 

@@ -29,14 +29,14 @@ class Window:
                 "a window cannot be opened",
                 why="opencv-python-headless, which comes with retinart, has none",
                 fix="Run `pip uninstall opencv-python-headless` and `pip install opencv-python`, "
-                "which needs X11 libraries (on Debian libgl1), or leave --show out",
+                "which needs X11 libraries (on Debian libgl1), or leave `show` out",
             )
         screens = ("DISPLAY", "WAYLAND_DISPLAY")
         if sys.platform == "linux" and not any(os.environ.get(name) for name in screens):
             raise MissingDependency(
                 "a window cannot be opened",
                 why="there is no screen: neither DISPLAY nor WAYLAND_DISPLAY is set",
-                fix="Run it in a desktop session, or leave --show out",
+                fix="Run it in a desktop session, or leave `show` out",
             )
 
     def show(self, pictures: Sequence[Image]) -> bool:

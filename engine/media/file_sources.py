@@ -8,10 +8,11 @@ from pathlib import Path
 
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
-from retinart.engine.media.frame import Chooser, Frame, Selection
+from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import read_image
 from retinart.engine.media.source import SourceCounts
 from retinart.engine.media.video import VideoReader
+from retinart.engine.settings import Selection
 
 
 class VideoSource:
@@ -84,7 +85,7 @@ class ImageSource:
         if selection.timed:
             raise BadInput(
                 f"{name} holds images, which have no times",
-                fix="Give --start and --end in frames, such as 30f, and leave --max-fps out",
+                fix="Give `start` and `end` in frames, such as 30f, and leave `max_fps` out",
             )
         self.name, self.paths, self.counts = name, paths, SourceCounts()
         self.unreadable: list[tuple[Path, str]] = []

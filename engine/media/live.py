@@ -5,22 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.common.timing import TimeStage
-from retinart.engine.errors import BadInput
-from retinart.engine.media.frame import Chooser, Frame, Selection
+from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.source import SourceCounts
+from retinart.engine.settings import FOREVER, LiveSettings, Selection
 
-_LONGEST_WAIT = 30.0  # seconds between two attempts to connect
 _JOIN_SECONDS = 1.0
 _BROKEN_GRABS = 3  # OpenCV fails alike at a frame that cannot be decoded and at the end
-FOREVER = -1  # of max_retries
 
 
 class Capture(Protocol):
@@ -33,39 +30,6 @@ class Capture(Protocol):
     def retrieve(self) -> tuple[bool, Any]: ...
 
     def release(self) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveSettings:
-    """How patient a live source is.
-
-    Attributes:
-        timeout: seconds to wait for a connection, and for a frame.
-        max_retries: attempts to connect again without a frame in between, before the source is
-            given up; `FOREVER` (-1) never gives up.
-        backoff: seconds before the first such attempt; each further one waits twice as long, up to
-            30 s.
-
-    Raises:
-        BadInput: a number that makes no sense.
-    """
-
-    timeout: float = 10.0
-    max_retries: int = 5
-    backoff: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.timeout <= 3600:
-            raise BadInput(f"timeout is {self.timeout}", fix="Give seconds up to 3600 (--timeout)")
-        if self.max_retries < FOREVER or self.backoff < 0:
-            raise BadInput(
-                f"max_retries is {self.max_retries} and backoff {self.backoff}",
-                fix="Give numbers from 0, or -1 to retry for ever (--max-retries)",
-            )
-
-    def wait_before(self, retry: int) -> float:
-        """Seconds to wait before an attempt; `retry` counts from 1 since the last frame."""
-        return min(_LONGEST_WAIT, self.backoff * 2.0 ** min(retry - 1, 10))
 
 
 class LiveSource:

@@ -13,11 +13,12 @@ from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media import av_capture
 from retinart.engine.media.file_sources import ImageSource, VideoSource
-from retinart.engine.media.frame import Frame, Selection
+from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import IMAGE_SUFFIXES, list_images, read_image
-from retinart.engine.media.live import Capture, LiveSettings, LiveSource
+from retinart.engine.media.live import Capture, LiveSource
 from retinart.engine.media.source import Source
 from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader, open_capture, shown_address
+from retinart.engine.settings import LiveSettings, Selection
 
 _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")
 

@@ -58,22 +58,18 @@ class Thresholds:
     nms_candidates: int = 2000
 
     def __post_init__(self) -> None:
-        for name, flag in (("score_thresh", "--conf"), ("nms_thresh", "--iou")):
+        for name in ("score_thresh", "nms_thresh"):
             if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(
-                    f"{name} is {getattr(self, name)}", fix=f"Give a value from 0 to 1 ({flag})"
-                )
-        for name, limit, flag in (
-            ("topk_candidates", 3840, ""),  # TensorRT's limit of TopK
-            ("nms_candidates", 3840, ""),
-            ("detections_per_img", self.nms_candidates, " (--max-det)"),
+                raise BadInput(f"`{name}` is {getattr(self, name)}", fix="Give a value from 0 to 1")
+        for name, limit in (
+            ("topk_candidates", 3840),  # TensorRT's limit of TopK
+            ("nms_candidates", 3840),
+            ("detections_per_img", self.nms_candidates),
         ):
             value = getattr(self, name)
             whole = isinstance(value, Integral)
             if not whole or not 1 <= value <= limit:
-                raise BadInput(
-                    f"{name} is {value}", fix=f"Give a whole number from 1 to {limit}{flag}"
-                )
+                raise BadInput(f"`{name}` is {value}", fix=f"Give a whole number from 1 to {limit}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +124,7 @@ class ModelInfo:
             raise BadInput(
                 f"{self.name} has a fixed input size",
                 why=f"it takes {rule.canvas[0]}x{rule.canvas[1]} only" if rule.canvas else "",
-                fix="Export it with --dynamic, or leave imgsz out",
+                fix="Export it with `retinart export --dynamic`, or leave `imgsz` out",
             )
         longest = int(imgsz * rule.max_size / rule.short_side)
         low, high = min(self.min_size), max(self.max_size)
@@ -136,7 +132,7 @@ class ModelInfo:
             raise BadInput(
                 f"{self.name} cannot take images of a shorter side of {imgsz}",
                 why=f"its sides are {low} to {high}, and the longer one may have {longest}",
-                fix=f"Export it with --dynamic --imgsz {imgsz}",
+                fix=f"Export it with `retinart export --dynamic --imgsz {imgsz}`",
             )
         return replace(self, resize=replace(rule, short_side=imgsz, max_size=longest))
 

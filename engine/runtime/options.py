@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import COMPUTE, Compute
 
+RuntimeChoice = Literal["auto", "openvino", "onnxruntime"]  # of an ONNX file
 MAX_THREADS = 1024  # ONNX Runtime hangs when it is asked for many thousands
 MAX_CONTEXTS = 64
 
@@ -80,7 +82,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.contexts <= MAX_CONTEXTS:
-            raise BadInput(f"contexts is {self.contexts}", fix=f"Give 1 to {MAX_CONTEXTS}")
+            raise BadInput(f"`contexts` is {self.contexts}", fix=f"Give 1 to {MAX_CONTEXTS}")
 
 
 Options = OpenVINOOptions | ONNXRuntimeOptions | EngineOptions
@@ -88,4 +90,6 @@ Options = OpenVINOOptions | ONNXRuntimeOptions | EngineOptions
 
 def _check_threads(threads: int | None) -> None:
     if threads is not None and not 1 <= threads <= MAX_THREADS:
-        raise BadInput(f"threads is {threads}", fix=f"Give a whole number from 1 to {MAX_THREADS}")
+        raise BadInput(
+            f"`threads` is {threads}", fix=f"Give a whole number from 1 to {MAX_THREADS}"
+        )

@@ -145,8 +145,8 @@ def check_version(path: Path, info: EngineInfo, version: str) -> None:
         title = TITLES[info.runtime]
         raise BadInput(
             f"{path} was built by {title} {info.version}, and {title} {version} is installed",
-            why="engines run on the version that built them; built --version-compatible, on later "
-            "ones up to the next major one",
+            why="an engine runs on the version that built it, and a version-compatible one also on "
+            "later ones, up to the next major one",
             fix=f"Build it again here: {info.rebuild}",
         )
 
@@ -174,15 +174,15 @@ def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> 
         raise BadInput(
             f"{path} runs on GPUs from Ampere on (compute capability 8.0), and {gpu.name} has "
             f"{gpu.compute_capability}",
-            fix=f"Build it again here, without --hardware-compatible: {info.rebuild}"
+            fix=f"Build it again here, for this GPU alone: {info.rebuild}"
             if info.hardware_compatible
-            else "Build for it with TensorRT, on this machine: --runtime tensorrt",
+            else "Build it on this machine with `retinart build --runtime tensorrt`",
         )
     if not any_ampere and info.compute_capability != gpu.compute_capability:
         raise BadInput(
             f"{path} was built for compute capability {info.compute_capability} ({info.gpu}), and "
             f"{gpu.name} has {gpu.compute_capability}",
-            why="engines run on the kind of GPU that built them, if not --hardware-compatible",
+            why="an engine runs on the kind of GPU that built it, unless it is hardware-compatible",
             fix=f"Build it again here: {info.rebuild}",
         )
     return gpu

@@ -132,10 +132,10 @@ def test_an_export_that_differs_from_pytorch_is_no_file(
         (["--height", "96"], "only one of --height and --width is given"),
         (["--imgsz", "7"], "--imgsz is 7"),
         (["--dynamic", "--height", "96", "--width", "96"], "exclude each other"),
-        (["--conf", "1.5"], "score_thresh is 1.5. Give a value from 0 to 1 (--conf)."),
+        (["--conf", "1.5"], "--conf is 1.5. Give a value from 0 to 1."),
         (
             ["--max-det", "0"],
-            "detections_per_img is 0. Give a whole number from 1 to 2000 (--max-det).",
+            "--max-det is 0. Give a whole number from 1 to 2000.",
         ),
         (["--classes", "/none.txt"], "cannot read class names from /none.txt"),
         (["-o", "model.pt"], "does not end in .onnx"),

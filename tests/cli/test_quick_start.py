@@ -28,7 +28,17 @@ def loaded(*arguments: str | Path) -> set[str]:
     return set(HEAVY) & set(done.stdout.split())
 
 
-LIGHT = ("build", "calibrate", "convert", "data check", "eval", "export", "make-scenes", "train")
+LIGHT = (
+    "build",
+    "calibrate",
+    "convert",
+    "data check",
+    "detect",
+    "eval",
+    "export",
+    "make-scenes",
+    "train",
+)
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ import pytest
 import retinart
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
-from retinart.engine.detector import Detector, RuntimeChoice
+from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import Image
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
+from retinart.engine.runtime.options import RuntimeChoice
 from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.model.predict import predict
 from support import make_picture
@@ -284,13 +285,13 @@ def test_onnx_runtime_refuses_what_the_file_cannot_give(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"conf": 1.2}, r"score_thresh is 1\.2\. Give a value from 0 to 1"),
-        ({"conf": float("nan")}, "score_thresh is nan"),
-        ({"iou": -0.1}, r"nms_thresh is -0\.1"),
-        ({"max_det": 0}, r"detections_per_img is 0\. Give a whole number from 1 to 2000"),
-        ({"max_det": 2.5}, r"detections_per_img is 2\.5\. Give a whole number"),
-        ({"threads": 0}, r"threads is 0\. Give a whole number from 1 to 1024"),
-        ({"threads": 10**5}, "threads is 100000"),
+        ({"conf": 1.2}, r"`score_thresh` is 1\.2\. Give a value from 0 to 1"),
+        ({"conf": float("nan")}, "`score_thresh` is nan"),
+        ({"iou": -0.1}, r"`nms_thresh` is -0\.1"),
+        ({"max_det": 0}, r"`detections_per_img` is 0\. Give a whole number from 1 to 2000"),
+        ({"max_det": 2.5}, r"`detections_per_img` is 2\.5\. Give a whole number"),
+        ({"threads": 0}, r"`threads` is 0\. Give a whole number from 1 to 1024"),
+        ({"threads": 10**5}, "`threads` is 100000"),
         ({"runtime": "tflite"}, r"unknown runtime 'tflite'\. Choose auto, openvino or onnx"),
         ({"device": "FOO"}, r"cannot prepare .* for the device FOO: .*FOO.*\. Devices here: .*CPU"),
         (

@@ -64,7 +64,7 @@ def test_a_detector_of_an_engine(
         ({"device": "GPU.x"}, "runs on no device"),
         ({"device": "cuda:7"}, "there is no GPU 7"),
         ({"conf": 0.001}, "cannot be made looser"),
-        ({"contexts": 0}, "contexts is 0"),
+        ({"contexts": 0}, "`contexts` is 0"),
     ):
         with pytest.raises(BadInput, match=message):
             Detector(engine, **settings)

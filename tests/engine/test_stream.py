@@ -18,13 +18,13 @@ from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.media import av_capture, sources
-from retinart.engine.media.frame import Frame, Position, Selection
+from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
-from retinart.engine.media.live import LiveSettings
 from retinart.engine.media.sources import is_live, list_numbered
 from retinart.engine.media.video import shown_address
 from retinart.engine.runtime.runner import Pending, Prepared
-from retinart.engine.stream import Step, Stream, StreamSettings, _sizes
+from retinart.engine.settings import LiveSettings, Position, Selection, StreamSettings
+from retinart.engine.stream import Step, Stream, _sizes
 from support import make_picture, write_images, write_video
 
 
@@ -87,8 +87,8 @@ def test_images_have_no_times(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(BadInput) as raised:
         next(detector.stream(folder, StreamSettings(end=Position.parse("1.5"))))
     assert str(raised.value) == (
-        f"{folder} holds images, which have no times. Give --start and --end in frames, such as "
-        "30f, and leave --max-fps out."
+        f"{folder} holds images, which have no times. Give `start` and `end` in frames, such as "
+        "30f, and leave `max_fps` out."
     )
 
 
@@ -105,10 +105,13 @@ def test_numbered_images_come_by_number(detector: Detector, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"buffer": -1}, "buffer is -1. Give a number from 0 to 1000 (--buffer)."),
-        ({"timeout": 0}, "timeout is 0. Give seconds up to 3600 (--timeout)."),
-        ({"max_retries": -2}, "max_retries is -2 and backoff 0.5. Give numbers from 0, or -1 to"),
-        ({"every": 0}, "every is 0. Give a whole number from 1 (--every)."),
+        ({"buffer": -1}, "`buffer` is -1. Give a whole number from 0 to 1000."),
+        ({"timeout": 0}, "`timeout` is 0. Give 0 to 3600 seconds."),
+        (
+            {"max_retries": -2},
+            "`max_retries` is -2 and `backoff` 0.5. Give numbers from 0, or -1 as",
+        ),
+        ({"every": 0}, "`every` is 0. Give a whole number from 1 on."),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:

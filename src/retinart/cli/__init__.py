@@ -163,10 +163,18 @@ def _fail(error: RetinartError, args: argparse.Namespace) -> int:
 
 
 def _with_flags(text: str, parser: argparse.ArgumentParser) -> str:
-    """An error's text with `field` written as --field, where the command has such an option."""
-    flags = {a.dest: a.option_strings[-1] for a in parser._actions if a.option_strings}
+    """An error's text as the command line writes it.
+
+    `field` becomes --field, and `field=False` becomes --no-field, where the command has such an
+    option.
+    """
+    flags = {
+        f"{action.dest}=False" if action.const is False else action.dest: action.option_strings[-1]
+        for action in parser._actions
+        if action.option_strings
+    }
     flags |= {field: flags[option] for field, option in _OPTIONS.items() if option in flags}
-    return re.sub(r"`(\w+)`", lambda match: flags.get(match[1], match[0]), text)
+    return re.sub(r"`(\w+(=False)?)`", lambda match: flags.get(match[1], match[0]), text)
 
 
 def _fail_unforeseen(error: Exception, args: argparse.Namespace) -> int:

@@ -21,6 +21,8 @@ _POSITION = "in seconds (12.5) or frames (300f); for a live source, after its fi
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart detect`."""
+    from retinart.engine.runtime.options import EngineOptions
+
     describe_command(
         parser,
         "Detect objects. The command writes annotated images or videos, detections.jsonl with a "
@@ -31,10 +33,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "retinart detect model.onnx video.mp4 --out runs/detect",
         "retinart detect model.onnx rtsp://camera/stream1 --track",
     )
-    add_running(parser).add_argument(
-        "--gpu-resize",
-        action="store_true",
-        help="resize on the GPU, which pays for large frames; for engines only",
+    model = add_running(parser)
+    options_of(model, EngineOptions)(
+        "gpu_resize", "resize on the GPU, which pays for large frames; for engines only"
     )
     parser.add_argument(
         "source",
@@ -48,7 +49,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    from retinart.engine.job.job import DetectJob
+    from retinart.engine.settings import DetectJob
 
     group = parser.add_argument_group("output")
     add_out(group, Path("runs/detect"), "folder for all results")
@@ -79,7 +80,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_frames(parser: argparse.ArgumentParser) -> None:
-    from retinart.engine.stream import StreamSettings
+    from retinart.engine.settings import StreamSettings
 
     add = options_of(parser, StreamSettings, "frames")
     add("every", "take one frame in N")
@@ -111,11 +112,10 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    from retinart.engine.job.job import DetectJob, run_job
+    from retinart.engine.job.job import run_job
     from retinart.engine.job.stop import StopRequest, stop_on_signals
-    from retinart.engine.media.frame import Position
     from retinart.engine.media.sources import is_live
-    from retinart.engine.stream import StreamSettings
+    from retinart.engine.settings import DetectJob, Position, StreamSettings
 
     start, end = (None if text is None else Position.parse(text) for text in (args.start, args.end))
     stream = record_of(StreamSettings, args, start=start, end=end)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from retinart.engine.model.info import COMPUTE
+from retinart.cli.fields import options_of
 
 
 def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -34,30 +34,25 @@ def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def add_how(group: argparse._ArgumentGroup) -> None:
     """Add the options that say what computes a model."""
-    add = group.add_argument
-    add(
+    from retinart.engine.runtime.options import OpenVINOOptions, RuntimeChoice
+
+    group.add_argument(
         "--runtime",
-        choices=("auto", "openvino", "onnxruntime"),
+        choices=get_args(RuntimeChoice),
         default="auto",
         help="what runs an ONNX file; auto is openvino (default: %(default)s)",
     )
-    add(
+    group.add_argument(
         "--device",
         metavar="NAME",
         help="OpenVINO's device, or an engine's GPU, such as cuda:1 (default: CPU, or cuda:0)",
     )
+    add = options_of(group, OpenVINOOptions)
+    add("threads", "threads of inference", otherwise="as many as this process may use")
     add(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="threads of inference (default: as many as this process may use)",
-    )
-    add(
-        "--compute",
-        choices=COMPUTE,
-        default="fp32",
-        help="what OpenVINO computes float layers in: bf16 is fastest on CPUs that have it; "
-        "fp32-direct is FP32 without Winograd's algorithm, in less memory (default: %(default)s)",
+        "compute",
+        "what OpenVINO computes float layers in: bf16 is fastest on CPUs that have it; "
+        "fp32-direct is FP32 without Winograd's algorithm, in less memory",
     )
 
 

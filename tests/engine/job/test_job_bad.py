@@ -12,10 +12,11 @@ import pytest
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.job import run_job
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.video import VideoWriter
 from retinart.engine.runtime.runner import Pending, Prepared
+from retinart.engine.settings import DetectJob
 from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
 
 
@@ -175,7 +176,7 @@ def test_copies_never_overwrite_their_sources(detector: Detector, tmp_path: Path
             _run(detector, source, out)
         assert str(raised.value).startswith("the output ")
         assert "would overwrite its source " in str(raised.value)
-        assert str(raised.value).endswith("Choose another folder with --out, or another name.")
+        assert str(raised.value).endswith("Choose another `out`, or another name.")
         assert {p: p.read_bytes() for p in folder.iterdir()} == before
 
 

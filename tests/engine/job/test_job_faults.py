@@ -21,11 +21,11 @@ import pytest
 from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer, numbered_jpeg
 from retinart.engine.detector import Detector
 from retinart.engine.job.disk import OutOfRoom, check_room
-from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.job import run_job
 from retinart.engine.job.outputs import LineFile
 from retinart.engine.job.stop import StopRequest, stop_on_signals
 from retinart.engine.job.summary import DetectSummary
-from retinart.engine.stream import StreamSettings
+from retinart.engine.settings import DetectJob, StreamSettings
 from support import count_frames, files_below, make_picture, read_lines, write_video
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

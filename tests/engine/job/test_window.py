@@ -12,8 +12,9 @@ import pytest
 
 from retinart.engine.detector import Detector
 from retinart.engine.errors import MissingDependency
-from retinart.engine.job.job import DetectJob, run_job
+from retinart.engine.job.job import run_job
 from retinart.engine.job.window import Window, has_windows, side_by_side
+from retinart.engine.settings import DetectJob
 from support import files_below, make_picture, write_video
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from retinart.engine.errors import BadInput
-from retinart.engine.media.frame import Chooser, Position, Selection
+from retinart.engine.media.frame import Chooser
+from retinart.engine.settings import Position, Selection
 
 
 def _chosen(selection: Selection, frames: int, fps: float) -> list[int]:
@@ -38,7 +39,8 @@ def test_what_is_no_position(text: str) -> None:
     with pytest.raises(BadInput) as raised:
         Position.parse(text)
     assert str(raised.value) == (
-        f"{text!r} is no position in a video. Give seconds, such as 12.5, or frames, such as 300f."
+        f"{text!r} is not a position in a video. "
+        "Give seconds, such as 12.5, or frames, such as 300f."
     )
 
 
@@ -78,5 +80,5 @@ def test_max_fps_makes_up_for_no_pause() -> None:
 
 @pytest.mark.parametrize("more", [{"every": 0}, {"max_fps": 0.0}, {"max_fps": float("nan")}])
 def test_numbers_that_make_no_sense(more: dict[str, float]) -> None:
-    with pytest.raises(BadInput, match=r"every is 0|max_fps is"):
+    with pytest.raises(BadInput, match=r"`every` is 0|`max_fps` is"):
         Selection(**more)  # type: ignore[arg-type]

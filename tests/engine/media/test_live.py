@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinart.engine.media.frame import Position, Selection
-from retinart.engine.media.live import FOREVER, LiveSettings, LiveSource
+from retinart.engine.media.live import LiveSource
+from retinart.engine.settings import FOREVER, LiveSettings, Position, Selection
 
 WAIT = 20.0
 PICTURE = np.zeros((4, 6, 3), np.uint8)

@@ -231,12 +231,12 @@ def test_a_name_for_each_class() -> None:
     )
 
 
-@pytest.mark.parametrize(("name", "flag"), [("score_thresh", "--conf"), ("nms_thresh", "--iou")])
+@pytest.mark.parametrize("name", ["score_thresh", "nms_thresh"])
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf")])
-def test_thresholds_from_0_to_1(name: str, flag: str, value: float) -> None:
+def test_thresholds_from_0_to_1(name: str, value: float) -> None:
     with pytest.raises(BadInput) as raised:
         Thresholds(**{name: value})  # type: ignore[arg-type]
-    assert str(raised.value) == f"{name} is {value}. Give a value from 0 to 1 ({flag})."
+    assert str(raised.value) == f"`{name}` is {value}. Give a value from 0 to 1."
     for good in (0.0, 1.0):
         assert getattr(Thresholds(**{name: good}), name) == good  # type: ignore[arg-type]
 
@@ -246,21 +246,18 @@ def test_thresholds_from_0_to_1(name: str, flag: str, value: float) -> None:
     [("detections_per_img", 2000), ("topk_candidates", 3840), ("nms_candidates", 3840)],
 )
 def test_counts_within_what_tensorrt_takes(name: str, limit: int) -> None:
-    flag = " (--max-det)" if name == "detections_per_img" else ""
     bad: list[Any] = [0, -1, limit + 1, 2.5, 100.0]
     for value in bad:
         with pytest.raises(BadInput) as raised:
             Thresholds(**{name: value})
-        assert str(raised.value) == (
-            f"{name} is {value}. Give a whole number from 1 to {limit}{flag}."
-        )
+        assert str(raised.value) == (f"`{name}` is {value}. Give a whole number from 1 to {limit}.")
     good: list[Any] = [limit, np.int64(limit)]
     for value in good:
         assert getattr(Thresholds(**{name: value}), name) == limit
 
 
 def test_no_more_detections_than_candidates() -> None:
-    with pytest.raises(BadInput, match=r"detections_per_img is 100\. Give .* from 1 to 50"):
+    with pytest.raises(BadInput, match=r"`detections_per_img` is 100\. Give .* from 1 to 50"):
         Thresholds(nms_candidates=50)
 
 

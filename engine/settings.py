@@ -1,0 +1,166 @@
+"""What a detection job can be told: which frames, how patient live sources are, what is written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retinart.engine.errors import BadInput
+
+FOREVER = -1  # of max_retries
+_LONGEST_WAIT = 30.0  # seconds between two attempts to connect
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """A place in a source: seconds or frames from its beginning."""
+
+    seconds: float | None = None
+    frames: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """`12.5` or `12.5s` is seconds, `300f` is frames.
+
+        Raises:
+            BadInput: it is neither.
+        """
+        match = re.fullmatch(r"(\d+)f|(\d+(?:\.\d*)?|\.\d+)s?", text.strip())
+        if match is None:
+            raise BadInput(
+                f"{text!r} is not a position in a video",
+                fix="Give seconds, such as 12.5, or frames, such as 300f",
+            )
+        if match[1] is not None:
+            return cls(frames=int(match[1]))
+        return cls(seconds=float(match[2]))
+
+    def reached(self, index: int, time_ms: float | None) -> bool:
+        """Whether a frame stands at this position or behind it."""
+        if self.frames is not None:
+            return index >= self.frames
+        # half a millisecond less: some containers round times to whole ones
+        return (time_ms or 0.0) >= 1000 * (self.seconds or 0.0) - 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which frames of a source are wanted.
+
+    Attributes:
+        every: take one frame in so many, from the start on.
+        max_fps: frames a second at most, by the source's own time: of a file that of the video, of
+            a live source that of the clock.
+        start, end: from the first up to, not including, the second; None is no limit.
+
+    Raises:
+        BadInput: a number that makes no sense.
+    """
+
+    every: int = 1
+    max_fps: float | None = None
+    start: Position | None = None
+    end: Position | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise BadInput(f"`every` is {self.every}", fix="Give a whole number from 1 on")
+        if self.max_fps is not None and not 0 < self.max_fps < math.inf:
+            raise BadInput(f"`max_fps` is {self.max_fps}", fix="Give a number above 0")
+
+    @property
+    def timed(self) -> bool:
+        """Whether the frames need times, which images do not have."""
+        ends = (p for p in (self.start, self.end) if p is not None)
+        return self.max_fps is not None or any(p.seconds is not None for p in ends)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveSettings:
+    """How patient a live source is.
+
+    Attributes:
+        timeout: seconds to wait for a connection, and for a frame.
+        max_retries: attempts to connect again without a frame in between, before the source is
+            given up; `FOREVER` (-1) never gives up.
+        backoff: seconds before the first such attempt; each further one waits twice as long, up to
+            30 s.
+
+    Raises:
+        BadInput: a number that makes no sense.
+    """
+
+    timeout: float = 10.0
+    max_retries: int = 5
+    backoff: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout <= 3600:
+            raise BadInput(f"`timeout` is {self.timeout}", fix="Give 0 to 3600 seconds")
+        if self.max_retries < FOREVER or self.backoff < 0:
+            raise BadInput(
+                f"`max_retries` is {self.max_retries} and `backoff` {self.backoff}",
+                fix="Give numbers from 0, or -1 as `max_retries` to retry for ever",
+            )
+
+    def wait_before(self, retry: int) -> float:
+        """Seconds to wait before an attempt; `retry` counts from 1 since the last frame."""
+        return min(_LONGEST_WAIT, self.backoff * 2.0 ** min(retry - 1, 10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSettings(Selection, LiveSettings):
+    """Which frames are wanted, how patient live sources are, and how many frames may wait.
+
+    The other settings are those of `Selection` and of `LiveSettings`.
+
+    Attributes:
+        buffer: steps that may wait before each stage; None is 2. With a live source None is 0
+            before the detector, so that it gets the newest frame when it is free, and 1 behind.
+
+    Raises:
+        BadInput: a number that makes no sense.
+    """
+
+    buffer: int | None = None
+
+    def __post_init__(self) -> None:
+        Selection.__post_init__(self)
+        LiveSettings.__post_init__(self)
+        if self.buffer is not None and not 0 <= self.buffer <= 1000:
+            raise BadInput(f"`buffer` is {self.buffer}", fix="Give a whole number from 0 to 1000")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectJob:
+    """What to detect on and what to write.
+
+    Attributes:
+        source: an image, a folder, a glob, a video, a webcam's number or an address; or several.
+        out: folder for annotated copies, `detections.jsonl` and `summary.json`.
+        coco, csv: further files to write, or None.
+        draw_conf: detections below this score are written, but not drawn.
+        copies: whether annotated copies are written.
+        show: show them in a window as well.
+        track: give objects ids through the frames.
+        stats: seconds between two tables of the figures so far on stderr; 0 for none.
+        stream: which frames, and how they get to the detector.
+    """
+
+    source: str | Sequence[str]
+    out: Path
+    coco: Path | None = None
+    csv: Path | None = None
+    draw_conf: float = 0.3
+    copies: bool = True
+    show: bool = False
+    track: bool = False
+    stats: float = 60.0
+    stream: StreamSettings = field(default_factory=StreamSettings)
+
+    def __post_init__(self) -> None:
+        if not self.stats >= 0:
+            raise BadInput(f"`stats` is {self.stats}", fix="Give seconds, or 0 for no tables")
