@@ -126,8 +126,8 @@ def check_once(runner: Runner, info: ModelInfo, precision: str, path: Path, *, e
         raise CheckFailed(
             f"{path} is computed wrongly here ({worst.name}: {worst.text})",
             why=report.cause,
-            fix=f"{report.fix}. `retinart check {path}` shows the stages; check=False "
-            "(--no-check) runs the file all the same",
+            fix=f"{report.fix}. `retinart check {path}` shows the stages; "
+            "`check=False` runs the file all the same",
         )
     text = "; ".join(f"{stage.name} {stage.text}" for stage in report.stages[-1:])
     known.set(f"self-test passed before: {text}", *key)

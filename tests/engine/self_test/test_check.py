@@ -176,7 +176,7 @@ def test_a_damaged_weight_is_caught(model_path: Path, tmp_path: Path) -> None:
     damaged.write_bytes(data)
     with pytest.raises(CheckFailed, match="are not those that were exported") as caught:
         Detector(damaged)
-    assert "--no-check" in str(caught.value)
+    assert "`check=False`" in str(caught.value)
     Detector(damaged, check=False).close()
 
 
