@@ -21,7 +21,7 @@ import torch
 from retinart.benchmarks.peers.torchvision_shim import check_installed, load_torchvision
 from retinart.benchmarks.timing import statistics
 from retinart.benchmarks.timing.machine import describe, reference
-from retinart.engine.common.timing import StageClock
+from retinart.engine.common.table import Table
 from retinart.engine.errors import RetinartError
 from retinart.engine.evaluation.coco import load_coco
 from retinart.train.data.batches import Batch, Batches, training_rule
@@ -85,28 +85,20 @@ def _report(args: argparse.Namespace) -> str:
                 times[name].append(1000 * (time.perf_counter() - began))
         noise.append(reference())
     ratio = statistics.ratio_of_medians(times["torchvision"], times["retinart"])
-    rows = [f"| {name} | {statistics.median(values).value:.0f} |" for name, values in times.items()]
-    machine = describe("torch")
-    return "\n".join(
-        [
-            f"{args.model}, {args.height}x{args.width}, batch {args.batch}, "
-            f"{args.threads} threads, {args.repeats} steps each, in turns; {machine['cpu']}, "
-            f"torch {torch.__version__}",
-            "",
-            "| | ms a step, median |",
-            "|---|---|",
-            *rows,
-            "",
-            f"torchvision / retinart: {ratio} times",
-            f"The reference workload varied by {statistics.spread(noise):.0%}.",
-        ]
+    rows = [(name, f"{statistics.median(ms).value:.0f}") for name, ms in times.items()]
+    return (
+        f"{args.model}, {args.height}x{args.width}, batch {args.batch}, {args.threads} threads, "
+        f"{args.repeats} steps each, in turns; {describe().cpu}, torch {torch.__version__}\n\n"
+        f"{Table(head=('', 'ms a step, median'), rows=rows).markdown()}\n\n"
+        f"torchvision / retinart: {ratio} times\n"
+        f"The reference workload varied by {statistics.spread(noise):.0%}."
     )
 
 
 def _torchvision_step(
     args: argparse.Namespace, num_classes: int, settings: TrainSettings
 ) -> Callable[[Batch], object]:
-    torchvision, _ = load_torchvision(args.peers, StageClock())
+    torchvision = load_torchvision(args.peers)
     detection, ops = torchvision.models.detection, torchvision.ops
     body = getattr(torchvision.models, args.model)(weights=None, norm_layer=torch.nn.BatchNorm2d)
     backbone = detection.backbone_utils._resnet_fpn_extractor(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from retinart.benchmarks.timing import machine, statistics
+from retinart.engine.common.table import Table
 from retinart.engine.runtime.openvino_api import load_openvino
 from retinart.engine.runtime.winograd import pays, use_winograd
 
@@ -38,22 +39,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args(argv)
-    described = machine.describe()
+    here = machine.describe()
     print(
-        f"{args.threads} threads, {args.repeats} runs each, in turns, medians; {described['cpu']}, "
-        f"OpenVINO {described['versions']['openvino']}\n\n"
-        "| channels | outputs | input | direct ms | Winograd ms | times as fast (95%) | taken | "
-        "rms error, of the outputs' |\n|---|---|---|---|---|---|---|---|"
+        f"{args.threads} threads, {args.repeats} runs each, in turns, medians; {here.cpu}, "
+        f"OpenVINO {here.versions['openvino']}\n"
     )
-    noise = [machine.reference() for _ in range(3)]
+    noise, rows = [machine.reference() for _ in range(3)], []
     for layer in LAYERS:
-        print(_row(layer, args.threads, args.repeats), flush=True)
+        rows.append(_row(layer, args.threads, args.repeats))
         noise.append(machine.reference())
+        print(*rows[-1], file=sys.stderr)
+    head = ("channels", "outputs", "input", "direct ms", "Winograd ms", "times as fast (95%)",
+            "taken", "rms error, of the outputs'")  # fmt: skip
+    print(Table(head=head, rows=rows).markdown())
     print(f"\nThe reference workload varied by {statistics.spread(noise):.0%}.")
     return 0
 
 
-def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> str:
+def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> tuple[object, ...]:
     channels, outputs, height, width = layer
     x = np.random.default_rng(1).standard_normal((1, channels, height, width)).astype(np.float32)
     requests = [_request(layer, threads, fast) for fast in (False, True)]
@@ -66,11 +69,9 @@ def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> str:
                 times[i].append(1000 * (time.perf_counter() - start))
     direct, fast = (request.get_output_tensor(0).data for request in requests)
     error = float(np.sqrt(np.mean((fast - direct) ** 2) / np.mean(direct**2)))
-    ms = [statistics.median(values).value for values in times]
-    return (
-        f"| {channels} | {outputs} | {height}x{width} | {ms[0]:.2f} | {ms[1]:.2f} | "
-        f"{statistics.ratio_of_medians(*times)} | {'yes' if pays(*layer) else 'no'} | {error:.1e} |"
-    )
+    ms = (f"{statistics.median(values).value:.2f}" for values in times)
+    ratio, taken = statistics.ratio_of_medians(*times), "yes" if pays(*layer) else "no"
+    return channels, outputs, f"{height}x{width}", *ms, ratio, taken, f"{error:.1e}"
 
 
 def _request(layer: tuple[int, int, int, int], threads: int, fast: bool) -> Any:

@@ -1,14 +1,14 @@
 """How the loss spreads over anchors (figure 4 of Lin et al. 2017).
 
-The losses of a trained model's positive anchors, and of its negative ones, each divided by their
-sum and put in ascending order: the curve says what share of the loss the easiest share of the
-anchors has. With a larger gamma the few hard negatives hold nearly all of it.
+The losses of a trained model's positive anchors are put in ascending order and divided by their
+sum, and those of its negative anchors likewise. The curve gives the share of the loss that the
+easiest anchors have. With a larger gamma the few hard negatives hold nearly all of it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,41 @@ _HARDEST = (0.001, 0.01, 0.1)
 Floats = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True)
+class LossCurve:
+    """How the losses of a kind of anchors spread.
+
+    Attributes:
+        curve: the cumulative share of the loss at `Figure4.x`.
+        hardest: share of the loss that the hardest anchors hold, by their share.
+    """
+
+    curve: tuple[float, ...]
+    hardest: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorLosses:
+    """The positive or the negative anchors of a dataset: how many, and a curve for each gamma."""
+
+    anchors: int
+    gammas: dict[str, LossCurve]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure4:
+    """The paper's figure 4; `x` is the share of the anchors, the easiest first."""
+
+    x: tuple[float, ...]
+    positive: AnchorLosses
+    negative: AnchorLosses
+
+
 @torch.inference_mode()
 def loss_distribution(
     checkpoint: Path, annotations: Path, images: Path, *, size: tuple[int, int]
-) -> dict[str, Any]:
-    """The curves of all anchors of a dataset, without alpha, which cancels.
+) -> Figure4:
+    """The curves of all anchors of a dataset, without alpha, which cancels out.
 
     An anchor's loss is the sum over its classes. Ignored anchors are left out.
 
@@ -44,10 +74,6 @@ def loss_distribution(
         checkpoint: a trained model.
         annotations, images: what to run it on.
         size: (height, width) of the network input.
-
-    Returns:
-        Plain JSON types: `x`, the share of the anchors, ascending, and by kind ("positive",
-        "negative") their number and, by gamma, the `curve` at x and what the hardest have.
 
     Raises:
         CheckFailed: there is no positive anchor.
@@ -68,39 +94,37 @@ def loss_distribution(
         outputs = model(normalize(batch.frames, variant))
         logits = flatten_levels(outputs.logits, variant.num_classes)[0].double()  # (A, K)
         labels = assign(batch.objects, anchors, LossSettings()).labels[0]  # (A,)
-        kinds = {"positive": labels >= 0, "negative": labels == BACKGROUND}
+        chosen = {"positive": labels >= 0, "negative": labels == BACKGROUND}
         targets = torch.zeros_like(logits)
-        targets[kinds["positive"], labels[kinds["positive"]]] = 1
+        targets[chosen["positive"], labels[chosen["positive"]]] = 1
         for gamma in GAMMAS:
             loss = sigmoid_focal_loss(logits, targets, alpha=None, gamma=gamma).sum(dim=1)
-            for kind, chosen in kinds.items():
-                found.setdefault((kind, gamma), []).append(loss[chosen].numpy())
-    result: dict[str, Any] = {"x": np.linspace(0, 1, _POINTS).round(4).tolist()}
+            for kind, those in chosen.items():
+                found.setdefault((kind, gamma), []).append(loss[those].numpy())
+    kinds = {}
     for kind in ("positive", "negative"):
         losses = {gamma: np.sort(np.concatenate(found[kind, gamma])) for gamma in GAMMAS}
-        count = len(losses[0.0])
-        if not count:
+        if not len(losses[0.0]):
             raise CheckFailed(
                 f"there is no {kind} anchor in {annotations}",
                 fix="Give boxes that the anchors fit: `retinart data check` says how well",
             )
-        result[kind] = {
-            "anchors": count,
-            "gammas": {f"{gamma:g}": describe(values) for gamma, values in losses.items()},
-        }
-    return result
+        gammas = {f"{gamma:g}": describe(values) for gamma, values in losses.items()}
+        kinds[kind] = AnchorLosses(anchors=len(losses[0.0]), gammas=gammas)
+    x = np.linspace(0, 1, _POINTS).round(4).tolist()
+    return Figure4(x=tuple(x), positive=kinds["positive"], negative=kinds["negative"])
 
 
-def describe(losses: Floats) -> dict[str, Any]:
+def describe(losses: Floats) -> LossCurve:
     """The curve of ascending losses, and the share that the hardest of them have."""
     total = np.concatenate([[0.0], np.cumsum(losses)])
     total /= total[-1]
     position = np.linspace(0, 1, len(total))
     x = np.linspace(0, 1, _POINTS)
-    return {
-        "curve": np.interp(x, position, total).round(6).tolist(),
-        "hardest": {
+    return LossCurve(
+        curve=tuple(np.interp(x, position, total).round(6).tolist()),
+        hardest={
             f"{share:g}": round(1 - float(np.interp(1 - share, position, total)), 4)
             for share in _HARDEST
         },
-    }
+    )

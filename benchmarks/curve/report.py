@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import html
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
 from retinart.benchmarks.curve.references import RECALLED, SCALES, TABLE_1E
-from retinart.benchmarks.curve.run import name
+from retinart.benchmarks.curve.run import SCHEMA, Curve, Point, fastest, is_pareto
 from retinart.benchmarks.latency.report import (
     environment,
     folded,
+    table_parts,
     why_no_report,
     write_csv,
 )
-from retinart.benchmarks.latency.tables import about_peers, estimate, noise_text, peaks_text
+from retinart.benchmarks.latency.tables import about_peers, noise_text, shown
+from retinart.benchmarks.timing.results import STAGES
 from retinart.engine.common.files import atomic_path
 from retinart.engine.common.html_page import (
     COLORS,
@@ -29,33 +33,29 @@ from retinart.engine.common.html_page import (
     write_page,
 )
 from retinart.engine.common.table import Table
+from retinart.engine.common.typed_json import write_json
 
 _MARKERS = "osD^vP"
 _APART = (24, 13)  # pixels between labels, across and along, so that neither hides the other
-_HEAD = (
-    "checkpoint", "precision", "imgsz", "input", "AP", "AP50", "ms p50 / p90 / p99", "images/s",
-    "GMAC", "share of peak", "Pareto",
-)  # fmt: skip
 
 
-def write_results(folder: Path, curve: dict[str, Any]) -> list[Path]:
+def write_results(folder: Path, curve: Curve) -> list[Path]:
     """Write `curve.json`, `.csv` and, where they can be drawn, `report.html`, `curve.png`, `.svg`.
 
     Args:
         folder: where to.
-        curve: of `measure_curve`, with `command` that reproduces it.
+        curve: with the command that reproduces it.
 
     Returns:
         The files written.
     """
     paths = [folder / "curve.json", folder / "curve.csv"]
-    with atomic_path(paths[0]) as temporary:
-        temporary.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
-    write_csv(paths[1], [_row(point) for point in curve["points"]])
+    write_json(paths[0], curve, SCHEMA)
+    write_csv(paths[1], [_csv_row(p, pareto=is_pareto(p, curve.points)) for p in curve.points])
     if why_no_report():
         return paths
     page, png, vector = (folder / n for n in ("report.html", "curve.png", "curve.svg"))
-    write_page(page, "AP against latency", _parts(curve))
+    write_page(page, "AP against latency", list(_parts(curve)))
     with atomic_path(vector) as temporary:
         temporary.write_text(svg_text(draw(curve, paper=False)), encoding="utf-8")
     figure = draw(curve, paper=False)
@@ -66,58 +66,72 @@ def write_results(folder: Path, curve: dict[str, Any]) -> list[Path]:
     return [*paths, page, png, vector]
 
 
-def report(curve: dict[str, Any]) -> str:
+def report(curve: Curve) -> str:
     """The points as Markdown; a star is on the Pareto front."""
     parts = []
-    for found in (_points(curve), *_against_peers(curve)):
-        parts += [found.markdown(), *found.notes]
-    said = [_fastest(curve), *_commits(curve), noise_text(curve["noise"])]
+    for table in (_points(curve), *_against_peers(curve)):
+        parts += [table.markdown(), *table.notes]
+    said = [_fastest(curve), *_commits(curve), noise_text(curve.noise)]
     return "\n\n".join([*parts, "\n".join(said)])
 
 
-def _points(curve: dict[str, Any]) -> Table:
-    return Table(title="Points", head=_HEAD, rows=[_cells(point) for point in curve["points"]])
+def _points(curve: Curve) -> Table:
+    return Table(
+        title="Points",
+        head=["checkpoint", "precision", "imgsz", "input", "AP", "AP50", "ms p50 / p90 / p99",
+              "images/s", "GMAC", "share of peak", "Pareto"],
+        rows=[
+            (
+                p.scale.checkpoint,
+                p.model.precision,
+                p.scale.imgsz,
+                "x".join(map(str, p.model.input)),
+                f"{100 * p.ap:.1f}",
+                shown(p.model.ap50, ".1f", 100),
+                p.model.ms["total"],
+                f"{p.model.images_per_second:.2f}",
+                shown(p.model.gmac, ".2f"),
+                shown(p.model.share_of_peak, ".0%"),
+                "*" if is_pareto(p, curve.points) else "",
+            )
+            for p in curve.points
+        ],
+    )  # fmt: skip
 
 
-def _against_peers(curve: dict[str, Any]) -> list[Table]:
+def _against_peers(curve: Curve) -> list[Table]:
     """A table against peers, where any were asked for."""
-    timings = curve.get("timings", [])  # curves of version 0.1.0 had none
-    names = list(dict.fromkeys(p["peer"] for t in timings for p in t["peers"]))
-    about = about_peers(timings)
+    benchmarks = [scale.benchmark for scale in curve.timings]
+    names = list(dict.fromkeys(p.peer for b in benchmarks for p in b.peers))
+    about = about_peers(benchmarks)
     if not about:
         return []
     rows = [
-        [
-            t["checkpoint"],
-            m["precision"],
-            str(t["imgsz"]),
-            f"{m['ms']['total']['p50']:.1f}",
-            *(estimate(m["times_as_fast_as"].get(name)) for name in names),
-        ]
-        for t in timings
-        for m in t["models"]
-    ]
-    return [
-        Table(
-            title="How many times as fast as the peers (95%)",
-            head=["checkpoint", "precision", "imgsz", "ms p50", *names],
-            rows=rows,
-            notes=about,
+        (
+            p.scale.checkpoint,
+            p.model.precision,
+            p.scale.imgsz,
+            f"{p.ms:.1f}",
+            *(p.model.times_as_fast_as.get(name, "") for name in names),
         )
+        for p in curve.points
     ]
+    head = ["checkpoint", "precision", "imgsz", "ms p50", *names]
+    title = "How many times as fast as the peers (95%)"
+    return [Table(title=title, head=head, rows=rows, notes=about)]
 
 
-def _commits(curve: dict[str, Any]) -> list[str]:
-    """A sentence where points were taken over that another version of the code was timed for."""
-    commits = dict.fromkeys(str(point["commit"])[:12] for point in curve["points"])
+def _commits(curve: Curve) -> list[str]:
+    """A sentence where the points were timed at several commits."""
+    commits = dict.fromkeys(str(s.benchmark.machine.commit)[:12] for s in curve.timings)
     return [f"Timed at several commits: {', '.join(commits)}."] if len(commits) > 1 else []
 
 
-def draw(curve: dict[str, Any], *, paper: bool) -> Any:
-    """A figure of matplotlib: what was measured.
+def draw(curve: Curve, *, paper: bool) -> Any:
+    """A figure of matplotlib: the measured points.
 
     Args:
-        curve: of `measure_curve`.
+        curve: to draw.
         paper: put the paper's figures beside it; without them it is a picture for a README.
     """
     figure = load_matplotlib().Figure(figsize=(11, 5) if paper else (7, 4.4))
@@ -127,8 +141,7 @@ def draw(curve: dict[str, Any], *, paper: bool) -> Any:
         ours.set_title("measured here", fontsize=10)
     else:
         ours = figure.add_subplot()
-        title = f"AP over {curve['images']} images; {curve['machine']['cpu']}"
-        ours.set_title(title, fontsize=10)
+        ours.set_title(f"AP over {curve.images} images; {curve.machine.cpu}", fontsize=10)
     _draw_ours(ours, curve)
     for axes in figure.axes:
         axes.set_xlabel("ms an image")
@@ -137,7 +150,7 @@ def draw(curve: dict[str, Any], *, paper: bool) -> Any:
         axes.grid(alpha=0.2)
         place = "lower right" if axes is ours else "upper left"
         axes.legend(fontsize=8, frameon=False, loc=place)
-    times = [point["ms"]["p50"] for point in curve["points"]]
+    times = [point.ms for point in curve.points]
     if max(times) > 6 * min(times):  # lines of small models would lie on each other
         ours.set_xscale("log")
         low, high = ours.get_xlim()
@@ -153,31 +166,32 @@ def draw(curve: dict[str, Any], *, paper: bool) -> Any:
     return figure
 
 
-def _draw_ours(axes: Any, curve: dict[str, Any]) -> None:
-    """A line a checkpoint and precision, and rings around Pareto points."""
-    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for point in curve["points"]:
-        lines.setdefault((point["checkpoint"], point["precision"]), []).append(point)
+def _draw_ours(axes: Any, curve: Curve) -> None:
+    """A line for each checkpoint and precision, and rings around Pareto points."""
+    lines: dict[tuple[str, str], list[Point]] = {}
+    for point in curve.points:
+        key = (point.scale.checkpoint, point.model.precision)
+        lines.setdefault(key, []).append(point)
     for i, ((checkpoint, precision), points) in enumerate(lines.items()):
-        points = sorted(points, key=lambda p: int(p["imgsz"]))
-        x, y = [p["ms"]["p50"] for p in points], [100 * p["ap"] for p in points]
+        points = sorted(points, key=lambda p: p.scale.imgsz)
+        x, y = [p.ms for p in points], [100 * p.ap for p in points]
         color = COLORS[i % len(COLORS)]
         axes.plot(x, y, color=color, marker=_MARKERS[i % len(_MARKERS)], markersize=5,
                   label=f"{checkpoint} {precision}")  # fmt: skip
-    front = [p for p in curve["points"] if p["pareto"]]
-    axes.scatter([p["ms"]["p50"] for p in front], [100 * p["ap"] for p in front], s=110,
+    front = [p for p in curve.points if is_pareto(p, curve.points)]
+    axes.scatter([p.ms for p in front], [100 * p.ap for p in front], s=110,
                  facecolors="none", edgecolors=INK, label="Pareto point")  # fmt: skip
 
 
-def _label(axes: Any, curve: dict[str, Any]) -> None:
+def _label(axes: Any, curve: Curve) -> None:
     """Scales beside the points, Pareto points first, as far as they do not hide each other."""
     taken: list[tuple[float, float]] = []
-    for point in sorted(curve["points"], key=lambda p: not p["pareto"]):
-        place = (point["ms"]["p50"], 100 * point["ap"])
+    for point in sorted(curve.points, key=lambda p: not is_pareto(p, curve.points)):
+        place = (point.ms, 100 * point.ap)
         x, y = axes.transData.transform(place)
         if all(abs(x - a) > _APART[0] or abs(y - b) > _APART[1] for a, b in taken):
             taken.append((x, y))
-            axes.annotate(str(point["imgsz"]), place, (7, -12), textcoords="offset points",
+            axes.annotate(str(point.scale.imgsz), place, (7, -12), textcoords="offset points",
                           fontsize=8, color=INK)  # fmt: skip
 
 
@@ -195,89 +209,78 @@ def _draw_paper(axes: Any) -> None:
     axes.set_title("the paper: M40, COCO test-dev", fontsize=10)
 
 
-def _parts(curve: dict[str, Any]) -> list[str]:
+def _parts(curve: Curve) -> Iterator[str]:
+    """The page's HTML."""
+    yield (
+        "<p>AP on annotated images against ms an image from a decoded frame to final boxes; AP "
+        f"over {curve.images} images.</p>"
+    )
+    yield f"<p><b>{html.escape(_fastest(curve))}</b></p>"
+    yield from paragraphs([*_commits(curve), noise_text(curve.noise)])
+    yield svg(draw(curve, paper=True))
+    yield (
+        "<p>Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as good "
+        "and better in one of the two. The paper's points are of another GPU and other images, so "
+        "only the shapes compare.</p>"
+    )
+    yield from table_parts(_points(curve))
+    yield (
+        "<p>Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in the time "
+        "of infer, over what the machine did in a large matrix product in the same precision"
+        f"{_peaks(curve)}.</p>"
+    )
+    for table in _against_peers(curve):
+        yield from table_parts(table)
+    yield (
+        "<h2>Each scale</h2><p>Stages, limits, memory and every run, of one checkpoint at one "
+        "scale; its precisions and peers took turns.</p>"
+    )
+    yield from folded({scale.name: scale.benchmark for scale in curve.timings})
+    yield (
+        "<h2>The paper's figures</h2><p>Lin et al. 2017, on COCO test-dev and an M40. The other "
+        "detectors of Figure 2 are recalled from the paper and were not looked up.</p>"
+    )
     paper = [
-        [f"RetinaNet {backbone} {size}", f"{ap:.1f}", str(ms), "Table 1e"]
+        (f"RetinaNet {backbone} {size}", f"{ap:.1f}", ms, "Table 1e")
         for backbone, values in TABLE_1E.items()
         for size, (ap, ms) in zip(SCALES, values, strict=True)
     ]
-    paper += [[n, f"{ap:.1f}", str(ms), "Figure 2, recalled"] for n, (ap, ms) in RECALLED.items()]
-    points, timings = _points(curve), curve.get("timings", [])
-    against = []
-    for found in _against_peers(curve):
-        against += [f"<h2>{html.escape(found.title)}</h2>", found.html()]
-        against += paragraphs(found.notes)
-    return [
-        f"<p>{html.escape(curve['what'])}; AP over {curve['images']} images.</p>",
-        f"<p><b>{html.escape(_fastest(curve))}</b></p>",
-        *paragraphs(_commits(curve)),
-        *paragraphs([noise_text(curve["noise"])]),
-        svg(draw(curve, paper=True)),
-        "<p>Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as good "
-        "and better in one of the two. The paper's points are of another GPU and other images, so "
-        "only the shapes compare.</p>",
-        "<h2>Points</h2>",
-        points.html(),
-        "<p>Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in the time "
-        "of infer, over what the machine did in a large matrix product in the same precision"
-        f"{_peaks(timings)}.</p>",
-        *against,
-        *_each_timing(timings),
-        "<h2>The paper's figures</h2><p>Lin et al. 2017, on COCO test-dev and an M40. The other "
-        "detectors of Figure 2 are recalled from the paper and were not looked up.</p>",
-        Table(head=["", "AP", "ms", "from"], rows=paper).html(),
-        environment(curve),
-    ]
+    paper += [(n, f"{ap:.1f}", ms, "Figure 2, recalled") for n, (ap, ms) in RECALLED.items()]
+    yield Table(head=["", "AP", "ms", "from"], rows=paper).html()
+    yield environment(curve.command, curve.machine)
 
 
-def _peaks(timings: Sequence[dict[str, Any]]) -> str:
+def _peaks(curve: Curve) -> str:
     """The best peaks of all timings, for the end of a sentence."""
-    limits = [t["peak_gops"] for t in timings]
-    if not limits:
-        return ""
-    return ": " + peaks_text({kind: max(p[kind] or 0 for p in limits) for kind in limits[0]})
+    return f": {reduce(or_, (scale.benchmark.peak_gops for scale in curve.timings))}"
 
 
-def _each_timing(timings: Sequence[dict[str, Any]]) -> list[str]:
-    if not timings:
-        return []
-    names = [f"{t['checkpoint']} at {t['imgsz']}" for t in timings]
-    return [
-        "<h2>Each scale</h2><p>Stages, limits, memory and every run, of one checkpoint at one "
-        "scale; its precisions and peers took turns.</p>",
-        *folded(timings, names),
-    ]
-
-
-def _fastest(curve: dict[str, Any]) -> str:
-    best = max(curve["points"], key=lambda p: float(p["ap"]))
-    chosen = next(p for p in curve["points"] if name(p) == curve["fastest_within_1_ap"])
+def _fastest(curve: Curve) -> str:
+    best, chosen = max(curve.points, key=lambda p: p.ap), fastest(curve.points)
     return (
-        f"Fastest within 1 AP of the best: {name(chosen)}, AP {100 * chosen['ap']:.1f} in "
-        f"{chosen['ms']['p50']:.1f} ms; the best, {name(best)}, has AP {100 * best['ap']:.1f} in "
-        f"{best['ms']['p50']:.1f} ms."
+        f"Fastest within 1 AP of the best: {chosen.name}, AP {100 * chosen.ap:.1f} in "
+        f"{chosen.ms:.1f} ms; the best, {best.name}, has AP {100 * best.ap:.1f} in "
+        f"{best.ms:.1f} ms."
     )
 
 
-def _cells(point: dict[str, Any]) -> list[str]:
-    return [
-        point["checkpoint"],
-        point["precision"],
-        str(point["imgsz"]),
-        "x".join(map(str, point["input"])),
-        f"{100 * point['ap']:.1f}",
-        f"{100 * point['ap50']:.1f}",
-        " / ".join(f"{ms:.1f}" for ms in point["ms"].values()),
-        f"{point['images_per_second']:.2f}",
-        f"{point['gmac']:.2f}",
-        f"{point['share_of_peak']:.0%}",
-        "*" if point["pareto"] else "",
-    ]
-
-
-def _row(point: dict[str, Any]) -> dict[str, Any]:
-    height, width = point["input"]
-    times = {f"{p}_ms": ms for p, ms in point["ms"].items()}
-    stages = {f"{stage}_p50_ms": ms for stage, ms in point.get("stages", {}).items()}
-    rest = {k: v for k, v in point.items() if k not in ("ms", "input", "stages")}
-    return {**rest, "height": height, "width": width, **times, **stages}
+def _csv_row(point: Point, *, pareto: bool) -> dict[str, object]:
+    scale, model = point.scale, point.model
+    return {
+        "checkpoint": scale.checkpoint,
+        "imgsz": scale.imgsz,
+        "precision": model.precision,
+        "ap": model.ap,
+        "ap50": model.ap50,
+        "images_per_second": model.images_per_second,
+        "gmac": model.gmac,
+        "share_of_peak": model.share_of_peak,
+        "noise": scale.benchmark.noise,
+        "commit": scale.benchmark.machine.commit,
+        "sha256": model.sha256,
+        "pareto": pareto,
+        "height": model.input[0],
+        "width": model.input[1],
+        **{f"{p}_ms": ms for p, ms in asdict(model.ms["total"]).items()},
+        **{f"{stage}_p50_ms": model.ms[stage].p50 for stage in STAGES[1:]},
+    }

@@ -15,7 +15,7 @@ import numpy as np
 
 from retinart.benchmarks.gpu.bundle import load_detections
 from retinart.benchmarks.gpu.judge import GROWTH, SLACK, Figures, compared, judged, same
-from retinart.benchmarks.timing.isolated import Incomplete
+from retinart.benchmarks.timing.worker import Incomplete
 from retinart.engine.common.timing import StageClock
 from retinart.engine.cuda.pycuda_driver import PyCuda
 from retinart.engine.detections import Detections

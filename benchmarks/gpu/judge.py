@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from retinart.benchmarks.timing.isolated import Incomplete
+from retinart.benchmarks.timing.worker import Incomplete
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.matching import box_iou
 from retinart.engine.model.info import Precision, Thresholds

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from retinart.benchmarks.gpu import models
+from retinart.benchmarks.gpu.attempts import Attempts
 from retinart.benchmarks.gpu.bundle import (
     CALL,
     NAME,
@@ -21,8 +22,7 @@ from retinart.benchmarks.gpu.bundle import (
     split,
     weights,
 )
-from retinart.benchmarks.gpu.code import code_hash
-from retinart.benchmarks.gpu.steps import Steps
+from retinart.benchmarks.timing.code import GPU, code_hash
 from retinart.engine.common.files import sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import list_images, read_image
@@ -58,7 +58,7 @@ class PrepareSettings:
     models: Path
 
 
-def prepare(settings: PrepareSettings, folder: Path, steps: Steps) -> Bundle:
+def prepare(settings: PrepareSettings, folder: Path, steps: Attempts) -> Bundle:
     """Fill the folder, a step at a time; what is there is taken.
 
     Raises:
@@ -72,7 +72,7 @@ def prepare(settings: PrepareSettings, folder: Path, steps: Steps) -> Bundle:
         "checkpoint": sha256(settings.checkpoint),
         "images": _digest([sha256(path) for path in paths]),
         "runtime": models.runtime_version(settings.runtime),
-        "code": code_hash(),
+        "code": code_hash(GPU),
     }
     old = Bundle.load(folder) if (folder / NAME).exists() else None
     if old is not None and old.of != of:
@@ -114,7 +114,7 @@ def say_weights(folder: Path, pack: int | None) -> None:
 
 
 def _network(
-    settings: PrepareSettings, folder: Path, steps: Steps, name: str, imgsz: int, work: Path
+    settings: PrepareSettings, folder: Path, steps: Attempts, name: str, imgsz: int, work: Path
 ) -> list[Item]:
     """The engines of one network at one size, and their references."""
     title, given = f"{name} at {imgsz}", name == "given"
@@ -159,7 +159,7 @@ def _network(
     return items
 
 
-def _made(steps: Steps, name: str, work: Callable[[], object], *outputs: Path) -> bool:
+def _made(steps: Attempts, name: str, work: Callable[[], object], *outputs: Path) -> bool:
     """Run a step, if its files are not there from an earlier run; whether it went well."""
     if steps.good(name) and not all(path.exists() for path in outputs):
         steps.forget(name)

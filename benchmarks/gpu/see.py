@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from retinart.benchmarks.gpu import checks
+from retinart.benchmarks.gpu.attempts import Attempts
 from retinart.benchmarks.gpu.bundle import Bundle, Item
-from retinart.benchmarks.gpu.steps import Steps
 
 NO_GPU = "there is no GPU here"
 NOT_HERE = "its files were not brought along"
@@ -56,7 +56,7 @@ class SeeSettings:
     limit: float | None
 
 
-def see(bundle: Bundle, steps: Steps, settings: SeeSettings) -> None:
+def see(bundle: Bundle, steps: Attempts, settings: SeeSettings) -> None:
     """Run what was not run before.
 
     Each group goes over all engines before the next one begins, so that when the time is up
@@ -112,7 +112,7 @@ def _compare(
 
 def _check(
     bundle: Bundle,
-    steps: Steps,
+    steps: Attempts,
     settings: SeeSettings,
     item: Item,
     kind: str,
@@ -136,7 +136,7 @@ def _check(
 
 def _torch(
     bundle: Bundle,
-    steps: Steps,
+    steps: Attempts,
     settings: SeeSettings,
     name: str,
     item: Item,

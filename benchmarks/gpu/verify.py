@@ -26,12 +26,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from retinart.benchmarks.gpu.attempts import Attempts
 from retinart.benchmarks.gpu.bundle import Bundle
-from retinart.benchmarks.gpu.code import code_hash
 from retinart.benchmarks.gpu.models import PRECISIONS
 from retinart.benchmarks.gpu.see import SeeSettings, see
-from retinart.benchmarks.gpu.steps import Steps
-from retinart.benchmarks.timing.isolated import Worker
+from retinart.benchmarks.timing.code import GPU, code_hash
+from retinart.benchmarks.timing.worker import Worker, nothing, stateless
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, RetinartError
 
@@ -54,17 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, name) is None:
             setattr(args, name, choice[args.full])
     minutes = (9 if args.prepare is None else 0) if args.minutes is None else args.minutes
-    worker = Worker(300)
+    gpus = find_gpus()
     try:
-        gpus = find_gpus()
-        steps = Steps(
-            _out(args),
-            call=worker.call,
-            where=gpus[0].name if gpus else "a CPU",
-            seconds=60 * minutes or float("inf"),
-            retry=args.retry,
-        )
-        _run(args, steps, gpus)
+        with Worker(nothing, seconds=300) as worker:
+            steps = Attempts(
+                _out(args),
+                call=lambda work, limit: worker.call(stateless(work), seconds=limit),
+                on=gpus[0].name if gpus else "a CPU",
+                seconds=60 * minutes or float("inf"),
+                retry=args.retry,
+            )
+            _run(args, steps, gpus)
     except RetinartError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -74,18 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here, if it has --out", file=sys.stderr)
         return 130
-    finally:
-        worker.close()
     done, failed, skipped = (steps.count(s) for s in ("done", "FAILED", "skipped"))
     print(f"{done} done, {failed} failed, {skipped} skipped")
     return 1 if failed else 3 if skipped else 0
 
 
-def _run(args: argparse.Namespace, steps: Steps, gpus: list[Gpu]) -> None:
+def _run(args: argparse.Namespace, steps: Attempts, gpus: list[Gpu]) -> None:
     steps.note("environment", _environment(gpus))
     if args.run is not None:
         bundle = Bundle.load(args.run)
-        steps.same("of", {**bundle.of, "code that runs": code_hash()})
+        steps.same("of", {**bundle.of, "code that runs": code_hash(GPU)})
     else:
         bundle = _prepare(args, steps)
     if args.prepare is None:
@@ -101,7 +99,7 @@ def _run(args: argparse.Namespace, steps: Steps, gpus: list[Gpu]) -> None:
         see(bundle, steps, settings)
 
 
-def _prepare(args: argparse.Namespace, steps: Steps) -> Bundle:
+def _prepare(args: argparse.Namespace, steps: Attempts) -> Bundle:
     """The CPU's part, whose modules the GPU's machine may lack."""
     from retinart.benchmarks.gpu.prepare import PrepareSettings, prepare, say_weights
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from retinart.benchmarks.grid.settings import GridSettings, the_peer
-from retinart.benchmarks.latency.run import BenchmarkSettings, benchmark
-from retinart.benchmarks.timing import machine
-from retinart.benchmarks.timing.steps import Steps, code_of_timing, hash_of
-from retinart.calib.calibrate import calibrate
-from retinart.calib.observe import choose_images
-from retinart.calib.settings import CalibrationSettings
+from retinart.benchmarks.grid.points import the_peer
+from retinart.benchmarks.latency.scales import Scale, ScaleSteps
+from retinart.benchmarks.latency.settings import BenchmarkSettings
+from retinart.benchmarks.timing.steps import Steps
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.variant import Variant
-from retinart.engine.runtime.openvino_runner import has_bf16
-from retinart.export.export import export_checkpoint, input_size
+from retinart.export.export import input_size
 from retinart.export.settings import ExportSettings
 from retinart.export.sources import SOURCES
 from retinart.train.model.predict import normalize
@@ -31,49 +27,50 @@ CANDIDATES = 1000  # (anchor, class) pairs above the threshold in the image that
 THRESHOLD = 0.05
 
 
-class Grid:
+@dataclass(frozen=True, kw_only=True)
+class GridSettings:
+    """What to measure; the command line says what each of them is."""
+
+    images: str
+    backbones: tuple[str, ...] = ("resnet50", "resnet101")
+    imgsz: tuple[int, ...] = (400, 500, 600, 700, 800)
+    num_images: int = 4
+    repeats: int = 5
+    threads: int = 2
+    calibration_num: int = 2
+    num_classes: int = 91
+    work: Path = Path("build/grid")
+    peers: Path = Path("build/peers")
+
+
+class GridSteps:
     """The steps of the grid."""
 
     def __init__(self, settings: GridSettings) -> None:
         self._settings = settings
-        self._steps = Steps(settings.work / "done.json", key="grid 1")
-        self._images = list_images(settings.images)
+        self._steps = Steps(settings.work / "done.json", job="grid")
+        self._image = list_images(settings.images)[0]
+        self._scales = ScaleSteps(
+            self._steps, settings.work, images=settings.images, num=settings.calibration_num
+        )
 
     def files(self, backbone: str, size: int) -> tuple[Path, Path, Path]:
         """The checkpoint of a backbone, and its FP32 and INT8 file of a scale."""
-        s = self._settings
-        checkpoint = s.work / f"{backbone}.pth"
-        first = read_image(self._images[0])
-        inputs = {"classes": s.num_classes, "image": sha256(self._images[0])}
-        self._steps.file(
-            "weights",
-            checkpoint,
-            inputs,
-            lambda: random_checkpoint(checkpoint, backbone, s.num_classes, first),
-        )
-        fp32 = s.work / f"{backbone}-{size}.onnx"
-        export = ExportSettings(imgsz=size, tensorrt=False)
-        self._steps.file(
-            "export",
-            fp32,
-            {"checkpoint": sha256(checkpoint), "imgsz": size},
-            lambda: export_checkpoint(checkpoint, fp32, export),
-        )
-        int8 = fp32.with_suffix(".int8.onnx")
-        wanted = CalibrationSettings(images=s.images, num=s.calibration_num)
-        chosen = hash_of(choose_images(s.images, s.calibration_num, 0))
-        self._steps.file(
-            "calibrate",
-            int8,
-            {"fp32": sha256(fp32), "images": chosen},
-            lambda: calibrate(fp32, int8, wanted),
-        )
-        return checkpoint, fp32, int8
+        classes = self._settings.num_classes
+        path = self._checkpoint(backbone)
+        inputs = {"classes": classes, "image": sha256(self._image), **self._scales.code}
 
-    def timing(self, backbone: str, size: int) -> dict[str, Any]:
-        """What `benchmark` says of a backbone at a scale, with both added."""
+        def make() -> None:
+            random_checkpoint(path, backbone, classes, read_image(self._image))
+
+        checkpoint = self._steps.file("weights", path, inputs, make)
+        fp32 = self._scales.fp32(checkpoint, size)
+        return checkpoint, fp32, self._scales.int8(fp32)
+
+    def timing(self, backbone: str, size: int) -> Scale:
+        """A backbone at a scale beside the peer; a timing without the peer is not kept."""
         s = self._settings
-        checkpoint, fp32, int8 = self.files(backbone, size)
+        checkpoint, *files = self.files(backbone, size)
         settings = BenchmarkSettings(
             images=s.images,
             peers=("torchvision",),
@@ -82,46 +79,34 @@ class Grid:
             num_images=s.num_images,
             repeats=s.repeats,
             threads=s.threads,
-            compute=("fp32", "bf16") if has_bf16() else ("fp32",),
+            compute=("fp32", "bf16"),
         )
-        inputs = {
-            "models": [sha256(fp32), sha256(int8)], "compute": list(settings.compute),
-            "images": hash_of(self._images), "num": s.num_images, "repeats": s.repeats,
-            "threads": s.threads, "cpu": machine.describe()["cpu"], "timing": code_of_timing(),
-        }  # fmt: skip
+        return self._scales.time(checkpoint, size, files, settings, check=the_peer)
 
-        def make() -> dict[str, Any]:
-            found = benchmark([fp32, int8], settings)
-            the_peer(found)  # a timing without it is not to be kept
-            return found
-
-        found = self._steps.once("time", fp32, inputs, make)
-        return {**found, "backbone": backbone, "imgsz": size}
-
-    def kept_timing(self, backbone: str, size: int) -> dict[str, Any]:
-        """As `timing`, but what was timed last, whatever the code was; nothing is made.
+    def kept_timing(self, backbone: str, size: int) -> Scale:
+        """The latest timing with these settings, whatever code it is of; nothing is made.
 
         Raises:
             BadInput: it was never timed with these settings.
         """
         s = self._settings
-        wanted = (f"{backbone}-{size}.onnx", s.num_images, s.repeats, s.threads)
-        found = [
-            t
-            for t in self._steps.kept("time")
-            if (t["models"][0]["file"], len(t["images"]), t["repeats"], t["threads"]) == wanted
-        ]
-        if not found:
-            raise BadInput(
-                f"{s.work} holds no timing of {backbone} at {size} on {s.num_images} images "
-                f"with {s.repeats} repeats and {s.threads} threads",
-                fix="Give the flags that it was timed with, or leave out --report-only",
-            )
-        return {**found[-1], "backbone": backbone, "imgsz": size}
+        for scale in self._scales.kept(self._checkpoint(backbone), size):
+            found = scale.benchmark
+            settings = len(found.images), found.repeats, found.threads
+            if settings == (s.num_images, s.repeats, s.threads):
+                return scale
+        raise BadInput(
+            f"{s.work} holds no timing of {backbone} at {size} on {s.num_images} images with "
+            f"{s.repeats} repeats and {s.threads} threads",
+            fix="Give the flags that it was timed with, or leave out --report-only",
+        )
+
+    def _checkpoint(self, backbone: str) -> Path:
+        return self._settings.work / f"{backbone}.pth"
 
 
 def random_checkpoint(path: Path, backbone: str, num_classes: int, image: Image) -> None:
-    """Random weights in torchvision's own keys, frozen norms as in its published files.
+    """Write random weights in torchvision's own keys, with frozen norms as in its published files.
 
     Args:
         path: where to write.
@@ -149,7 +134,7 @@ def _scale_scores(model: RetinaNet, variant: Variant, image: Image) -> None:
     """Bring the outputs into the range of a trained network's, on one image at 400."""
     for name, parameter in model.backbone.named_parameters():
         if name.endswith(("bn3.weight", "bn2.weight")) and "layer" in name:
-            parameter.fill_(0.3)  # what a block adds stays small, or it grows from block to block
+            parameter.fill_(0.3)  # a block adds little, so that values do not grow by the block
     for head in (model.cls_head, model.box_head):
         for conv in head.convs:
             assert isinstance(conv, torch.nn.Conv2d)

@@ -1,7 +1,7 @@
-"""What else runs the same detector: the peers that a benchmark is held against.
+"""The peers of a benchmark: other programs that run the same detector.
 
-A peer gets the same images, threads and thresholds, and gives final boxes for a decoded image, as
-we do. One that cannot run here is left out, with the reason.
+A peer gets the same images, threads and thresholds, and turns a decoded image into final boxes as
+we do. A peer that cannot run here is left out with the reason.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from retinart.benchmarks.timing.workers import Recipe, Retinart
+from retinart.benchmarks.peers.settings import PeerSettings
+from retinart.benchmarks.timing.contestants import OurDetector, Recipe
+from retinart.benchmarks.timing.results import LeftOut
 from retinart.engine.common.files import sha256
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
@@ -25,9 +28,7 @@ from retinart.engine.model.info import ModelInfo
 from retinart.engine.model.resize import PAPER_RATIO
 from retinart.engine.tensorrt.engine_file import is_engine
 
-# PyTorch is not imported here: this module is loaded where it need not be installed.
-
-NAMES = ("torchvision", "torch-compile", "onnxruntime", "torch-compile-fp16")
+# Nothing here imports PyTorch at the top, because a benchmark without peers runs without it.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Peer:
         name: for tables.
         what: what it is, in a sentence without a full stop.
         recipe: opens it.
-        own_size: it resizes images by its own rule, and so has to be held to the same sizes.
+        own_size: the peer resizes images by its own rule, so its sizes have to be compared.
     """
 
     name: str
@@ -47,38 +48,8 @@ class Peer:
     own_size: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """A peer that is not measured, and why."""
-
-    name: str
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PeerSettings:
-    """Which peers to look for.
-
-    Attributes:
-        names: of `NAMES`.
-        checkpoint: what the model was exported from, for those that run in PyTorch.
-        folder: where torchvision is imported from, see `benchmarks.peers.torchvision_shim`.
-        threads: of each.
-    """
-
-    names: tuple[str, ...]
-    checkpoint: Path | None
-    folder: Path
-    threads: int
-
-    def __post_init__(self) -> None:
-        for name in self.names:
-            if name not in NAMES:
-                raise BadInput(f"there is no peer {name!r}", fix=f"Known are {', '.join(NAMES)}")
-
-
 def find_peers(model: Path, info: ModelInfo, settings: PeerSettings) -> list[Peer | LeftOut]:
-    """The peers of a model, each as it can be opened or with the reason why not.
+    """The peers of a model: how to open each, or why it cannot run.
 
     Args:
         model: an ONNX file, which ONNX Runtime gets as it is.
@@ -86,7 +57,7 @@ def find_peers(model: Path, info: ModelInfo, settings: PeerSettings) -> list[Pee
         settings: which to look for.
 
     Raises:
-        BadInput: the checkpoint is not there, or not that of the model.
+        BadInput: there is no checkpoint, or the model was not exported from it.
     """
     checkpoint = settings.checkpoint
     if checkpoint is not None:
@@ -102,9 +73,9 @@ def find_peers(model: Path, info: ModelInfo, settings: PeerSettings) -> list[Pee
 
 
 def same_size(paths: Sequence[Path], info: ModelInfo) -> Iterator[Path]:
-    """Images that a file gives the size that a shorter side alone, as peers know it, gives them.
+    """The images that a file resizes as a peer does, which goes by the shorter side alone.
 
-    Fixed inputs are 4:3: other images are fitted in, and a peer would make them larger.
+    Fixed inputs are 4:3. Images of other shapes are fitted in, and a peer would make them larger.
     """
     rule = info.resize
     if rule.canvas is None:
@@ -136,7 +107,7 @@ def _find(name: str, model: Path, info: ModelInfo, settings: PeerSettings) -> Pe
     why = _why_not_torchvision(info, settings.folder)
     if why:
         return _own(name, info, settings, compiled=compiled, half=False, why=why)
-    from retinart.benchmarks.peers.torchvision_model import Torchvision
+    from retinart.benchmarks.peers.torchvision_model import TorchvisionModel
 
     rule = info.resize
     assert rule.short_side is not None
@@ -146,9 +117,10 @@ def _find(name: str, model: Path, info: ModelInfo, settings: PeerSettings) -> Pe
         name="torch.compile" if compiled else "torchvision eager",
         what=f"torchvision's RetinaNet, {how}, PyTorch {version('torch')}",
         own_size=True,
-        recipe=Torchvision(
+        recipe=partial(
+            TorchvisionModel,
             checkpoint=settings.checkpoint,
-            peers=settings.folder,
+            folder=settings.folder,
             backbone=variant.backbone,
             num_classes=variant.num_classes,
             group_norm=variant.head_norm_groups > 0,
@@ -188,7 +160,8 @@ def _own(
     return Peer(
         name=label,
         what=f"{what} ({why.rstrip('.')})" if why else what,
-        recipe=TorchModel(
+        recipe=partial(
+            TorchModel,
             checkpoint=settings.checkpoint,
             info=info,
             threads=settings.threads,
@@ -209,5 +182,7 @@ def _onnxruntime(model: Path, info: ModelInfo, settings: PeerSettings) -> Peer |
         name="ONNX Runtime",
         what=f"the first {info.precision.upper()} file as it is, NMS in the graph, "
         f"ONNX Runtime {version(name)}",
-        recipe=Retinart(model=model, threads=settings.threads, runtime="onnxruntime", imgsz=imgsz),
+        recipe=partial(
+            OurDetector, model, threads=settings.threads, runtime="onnxruntime", imgsz=imgsz
+        ),
     )

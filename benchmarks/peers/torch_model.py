@@ -1,14 +1,13 @@
-"""Our own network in PyTorch, as a peer: what a checkpoint does before it is exported."""
+"""Our own network in PyTorch as a peer: the checkpoint as it is before the export."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from retinart.benchmarks.timing.workers import Run
+from retinart.benchmarks.timing.contestants import Call
 from retinart.engine.common.timing import StageClock
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import ModelInfo
@@ -17,28 +16,44 @@ from retinart.train.model.predict import normalize, postprocess
 from retinart.train.model.retinanet import HeadOutputs, build_retinanet
 
 
-class TorchEngine:
-    """A checkpoint in PyTorch, with the sizes, thresholds and NMS of the exported file."""
+class TorchModel:
+    """A checkpoint in PyTorch, with the sizes, thresholds and NMS of the exported file.
 
-    def __init__(self, recipe: TorchModel) -> None:
-        torch.set_num_threads(recipe.threads)
-        self._info, self._half = recipe.info, recipe.half_on_gpu
-        self._device = torch.device("cuda" if recipe.half_on_gpu else "cpu")
-        model = build_retinanet(recipe.info.variant)
-        model.load_state_dict(load_any(recipe.checkpoint).model.state_dict())
+    Args:
+        checkpoint: that the file was exported from.
+        info: the exported file's metadata.
+        threads: of PyTorch.
+        compiled: through torch.compile; else in eager mode.
+        half_on_gpu: in FP16 on the first GPU; else in FP32 on the CPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoint: Path,
+        info: ModelInfo,
+        threads: int,
+        compiled: bool = False,
+        half_on_gpu: bool = False,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._info, self._half = info, half_on_gpu
+        self._device = torch.device("cuda" if half_on_gpu else "cpu")
+        model = build_retinanet(info.variant)
+        model.load_state_dict(load_any(checkpoint).model.state_dict())
         model.eval().to(self._device)
         if self._half:
             model.half()
-        self._network = torch.compile(model) if recipe.compiled else model
+        self._network = torch.compile(model) if compiled else model
 
     def size(self, image: Image) -> tuple[int, int]:
-        """See `retinart.benchmarks.timing.workers.Engine`."""
+        """See `Contestant`."""
         rule = self._info.resize
         return rule.canvas_for([rule.fit(*image.shape[:2])])
 
     @torch.inference_mode()
-    def run(self, images: Sequence[Image]) -> Run:
-        """See `retinart.benchmarks.timing.workers.Engine`."""
+    def run(self, images: Sequence[Image]) -> Call:
+        """See `Contestant`."""
         clock, info = StageClock(), self._info
         with clock("total"):
             with clock("resize"):
@@ -65,25 +80,4 @@ class TorchEngine:
                 detections = tuple(
                     r.detections_to_source(d) for d, r in zip(found, resized, strict=True)
                 )
-        return Run(ms={stage: sum(ms) for stage, ms in clock.ms.items()}, found=detections)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TorchModel:
-    """How to open it.
-
-    Attributes:
-        checkpoint: what the file was exported from.
-        info: the exported file's metadata.
-        compiled: through torch.compile; else in eager mode.
-        half_on_gpu: in FP16 on the first GPU; else in FP32 on the CPU.
-    """
-
-    checkpoint: Path
-    info: ModelInfo
-    threads: int
-    compiled: bool = False
-    half_on_gpu: bool = False
-
-    def open(self) -> TorchEngine:
-        return TorchEngine(self)
+        return Call(ms={stage: sum(ms) for stage, ms in clock.ms.items()}, found=detections)

@@ -1,56 +1,112 @@
-"""Steps of a long job, each kept under the hash of what it was made from, our own code included."""
+"""Steps of a long job, each on disk as soon as it ends: a stopped job goes on from there."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from retinart.calib.resume import Saved
+from retinart.benchmarks.timing.code import MODELS, code_hash
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
+from retinart.engine.common.typed_json import read_json, write_json
+from retinart.engine.errors import BadInput
 
-# The sources that make and run models: whole packages, and of training the network alone.
-# What only draws a page is left out, so that a page can be drawn again without its measurement.
-_ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("engine", "export", "calib")
-NETWORK = "train/model"
-_DRAWS = ("engine/common/html_page.py", "calib/report.py")
-# and those that time them
-TIMING = (
-    "latency/run", "peers/find", "peers/torch_model", "peers/torchvision_model",
-    "peers/torchvision_shim", "timing/limits", "timing/machine", "timing/statistics",
-    "timing/turns", "timing/workers",
-)  # fmt: skip
+SCHEMA = 1
+State = Literal["done", "FAILED", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """How a step ended.
+
+    Attributes:
+        state: "FAILED" in capitals, to be seen in a long list.
+        seconds: that it took.
+        result: what it gave, or why it did not, in JSON's types.
+        on: what it ran on, such as the name of a GPU; "" where that does not matter.
+    """
+
+    state: State
+    seconds: float
+    result: Any
+    on: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    job: str
+    steps: dict[str, Step] = field(default_factory=dict)
 
 
 class Steps:
-    """Makes each step once; a job that was stopped, or asks for more, makes what is left.
-
-    A step of other code, or of another version of what it runs on, is made again.
+    """The steps of a job by name, in a file.
 
     Args:
-        path: the file that keeps what the steps gave.
-        key: of the job; what another one left there is not taken up.
+        path: the file; it is taken over when it is there. None keeps nothing.
+        job: what the steps belong to.
 
     Attributes:
-        taken_over: steps that had been made before.
+        taken_over: steps that `once` did not need to make.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        self._saved = Saved(path, key=key)
-        self._versions = {n: version(n) for n in ("retinart", "openvino", "numpy")}
-        self._versions["code"] = code_of_models()
+    def __init__(self, path: Path | None, *, job: str) -> None:
+        self._path, self._kept = path, _Kept(job=job)
         self._progress = Progress()
         self.taken_over = 0
+        if path is not None and path.is_file():
+            fix = "Name another place with --out, or delete the file"
+            self._kept = read_json(_Kept, path, schema=SCHEMA, fix=fix)
+            if self._kept.job != job:
+                raise BadInput(f"{path} is of the job {self._kept.job}, and this is {job}", fix=fix)
+
+    @property
+    def all(self) -> dict[str, Step]:
+        """The steps by name, the oldest first."""
+        return self._kept.steps
+
+    def put(self, name: str, step: Step) -> None:
+        """Keep a step, on disk as well."""
+        self._kept.steps[name] = step
+        if self._path is not None:
+            write_json(self._path, self._kept, SCHEMA)
+
+    def once(
+        self,
+        what: str,
+        about: str,
+        inputs: dict[str, Any],
+        make: Callable[[], Any],
+        holds: Callable[[Any], bool] = lambda result: True,
+    ) -> Any:
+        """The result of a step in JSON's types, which is made when no earlier run made it.
+
+        Args:
+            what: the kind of step.
+            about: what it is made for; people see both.
+            inputs: everything that the result depends on, in JSON's types.
+            make: makes it.
+            holds: whether an earlier result can still be used.
+        """
+        name = f"{what} {about} {digest(inputs)[:16]}"
+        if (kept := self.all.get(name)) is not None and holds(kept.result):
+            self.taken_over += 1
+            return kept.result
+        self._progress.line(f"{what} {about}")
+        start = time.perf_counter()
+        result = json.loads(json.dumps(make()))
+        self.put(name, Step(state="done", seconds=time.perf_counter() - start, result=result))
+        return result
 
     def file(
         self, what: str, path: Path, inputs: dict[str, Any], make: Callable[[], object]
     ) -> Path:
-        """A file that is made once, and again when it is gone or is another one by now.
+        """A file that `once` makes, and makes again when the file is gone or has changed.
 
         Args:
             what, inputs: as in `once`.
@@ -64,61 +120,21 @@ class Steps:
         def holds(digest: str) -> bool:
             return path.is_file() and sha256(path) == digest
 
-        self.once(what, path, {"name": path.name, **inputs}, make_and_hash, holds)
+        self.once(what, path.name, inputs, make_and_hash, holds)
         return path
 
-    def once(
-        self,
-        what: str,
-        path: Path,
-        inputs: dict[str, Any],
-        make: Callable[[], Any],
-        holds: Callable[[Any], bool] = lambda found: True,
-    ) -> Any:
-        """What a step gave, in JSON's types.
-
-        Args:
-            what: the kind of step.
-            path: the file that it is about, for people.
-            inputs: everything that its result depends on, in JSON's types.
-            make: makes it.
-            holds: whether what it gave once is still so.
-        """
-        content = json.dumps([what, inputs, self._versions], sort_keys=True)
-        key = f"{what} {hashlib.sha256(content.encode()).hexdigest()}"
-        found = self._saved.get(key)
-        if found is not None and holds(found):
-            self.taken_over += 1
-            return found
-        self._progress.line(f"{what} {path.name}")
-        found = make()
-        self._saved.set(key, found)
-        return found
-
-    def kept(self, what: str) -> Iterator[Any]:
-        """What all steps of a kind gave, whatever they were made from, the oldest first."""
-        for key, found in self._saved.items():
-            if key.startswith(f"{what} "):
-                yield found
+    def results(self, what: str, about: str) -> Iterator[Any]:
+        """The results of `once` with any inputs, the oldest first."""
+        start = f"{what} {about} "
+        return (step.result for name, step in self.all.items() if name.startswith(start))
 
 
-def code_of_models(root: Path = _ROOT) -> str:
-    """A hash of the sources that make and run models.
-
-    Args:
-        root: folder of our packages.
-    """
-    found = [path for package in (*_PACKAGES, NETWORK) for path in (root / package).rglob("*.*")]
-    drawing = [root / name for name in _DRAWS]
-    paths = [p for p in found if p.suffix in (".py", ".cu") and p not in drawing]
-    return hash_of(sorted(paths))
+def digest(content: Any) -> str:
+    """A hash of JSON's types."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def code_of_timing(root: Path = _ROOT) -> str:
-    """A hash of the sources that time them."""
-    return hash_of([root / "benchmarks" / f"{name}.py" for name in TIMING])
-
-
-def hash_of(paths: Sequence[Path]) -> str:
-    """Of the files' names and contents."""
-    return hashlib.sha256("".join(f"{p.name} {sha256(p)}\n" for p in paths).encode()).hexdigest()
+def code_of_models() -> dict[str, str]:
+    """Versions and a hash that stand for all code that a model file and its results depend on."""
+    versions = {name: version(name) for name in ("retinart", "openvino", "numpy")}
+    return {**versions, "code": code_hash(MODELS)}

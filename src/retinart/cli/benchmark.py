@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from retinart.cli.fields import add_json, describe_command, options_of, record_of
@@ -19,7 +19,7 @@ _MAX_RATIO = 1.1
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart benchmark`."""
-    from retinart.benchmarks.latency.run import BenchmarkSettings
+    from retinart.benchmarks.latency.settings import BenchmarkSettings
 
     describe_command(
         parser,
@@ -89,12 +89,15 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    from retinart.benchmarks.latency.regression import compare_runs, failures, read_baseline, table
+    from retinart.benchmarks.latency.regression import compare_runs, failures, read_baseline
     from retinart.benchmarks.latency.report import why_no_report, write_results
-    from retinart.benchmarks.latency.run import BenchmarkSettings, benchmark, row_names
+    from retinart.benchmarks.latency.run import benchmark
+    from retinart.benchmarks.latency.settings import BenchmarkSettings
     from retinart.benchmarks.latency.tables import report
+    from retinart.benchmarks.timing.results import SCHEMA
     from retinart.benchmarks.timing.statistics import FEWEST
     from retinart.engine.common.files import new_folder
+    from retinart.engine.common.typed_json import to_json
 
     max_ratio = _MAX_RATIO if args.max_ratio is None else args.max_ratio
     if args.max_ratio is not None and args.compare is None:
@@ -110,26 +113,22 @@ def run(args: argparse.Namespace) -> int:
                 why=f"the median of less than {FEWEST} has no 95% interval",
                 fix="Raise --repeats",
             )
-        old = read_baseline(args.compare, row_names(args.models, settings))
+        old = read_baseline(args.compare, settings.row_names(args.models))
     with contextlib.ExitStack() as stack:
         if args.out is not None:  # before the work: can it be written?
             stack.enter_context(new_folder(args.out))
             say_no_report(why_no_report())
         result = benchmark(args.models, settings)
-    result["command"] = command_line("benchmark", *args.models, **asdict(settings))
-    slower: list[str] = []
-    if old is not None:
-        result["comparison"] = compare_runs(result, old, max_ratio)
-        slower = failures(result["comparison"])
+    result = replace(
+        result,
+        command=command_line("benchmark", *args.models, **asdict(settings)),
+        comparison=None if old is None else compare_runs(result, old, max_ratio),
+    )
+    slower = [] if result.comparison is None else failures(result.comparison)
     if args.out is not None:
         for path in write_results(args.out, result):
             print(path, file=sys.stderr)
-    if args.json:
-        print(json.dumps(result, indent=1))
-    else:
-        print(report(result))
-        if old is not None:
-            print(f"\n{table(result['comparison'])}")
+    print(json.dumps(to_json(result, SCHEMA), indent=1) if args.json else report(result))
     for line in slower:
         print(line, file=sys.stderr)
     return 1 if slower else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from retinart.cli.fields import add_json, add_out, describe_command, options_of, record_of
@@ -14,7 +14,7 @@ from retinart.cli.measuring import add_peers, add_runs, command_line, say_no_rep
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart curve`."""
-    from retinart.benchmarks.curve.run import CurveSettings
+    from retinart.benchmarks.curve.settings import CurveSettings
 
     describe_command(
         parser,
@@ -55,14 +55,16 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do it."""
     from retinart.benchmarks.curve.report import report, write_results
-    from retinart.benchmarks.curve.run import CurveSettings, measure_curve
+    from retinart.benchmarks.curve.run import SCHEMA, measure_curve
+    from retinart.benchmarks.curve.settings import CurveSettings
     from retinart.benchmarks.latency.report import why_no_report
+    from retinart.engine.common.typed_json import to_json
 
     settings = record_of(CurveSettings, args, peers=wanted_peers(args.peers))
     say_no_report(why_no_report())
-    result = measure_curve(args.checkpoints, args.out, settings)
-    result["command"] = command_line("curve", *args.checkpoints, **asdict(settings), out=args.out)
+    command = command_line("curve", *args.checkpoints, **asdict(settings), out=args.out)
+    result = replace(measure_curve(args.checkpoints, args.out, settings), command=command)
     for path in write_results(args.out, result):
         print(path, file=sys.stderr)
-    print(json.dumps(result, indent=1) if args.json else report(result))
+    print(json.dumps(to_json(result, SCHEMA), indent=1) if args.json else report(result))
     return 0

@@ -19,7 +19,7 @@ def add_runs(add: Callable[..., None]) -> None:
 
 def add_peers(add: Callable[..., None]) -> None:
     """Add what else is timed."""
-    from retinart.benchmarks.peers.find import NAMES
+    from retinart.benchmarks.peers.settings import NAMES
 
     add(
         "peers",
@@ -38,7 +38,7 @@ def add_peers(add: Callable[..., None]) -> None:
 
 def wanted_peers(given: list[str] | None) -> tuple[str, ...]:
     """The peers that `--peers` asks for; all of them when it names none."""
-    from retinart.benchmarks.peers.find import NAMES
+    from retinart.benchmarks.peers.settings import NAMES
 
     return NAMES if given == [] else tuple(given or ())
 

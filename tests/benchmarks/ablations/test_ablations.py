@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import retinart.benchmarks.ablations.__main__ as ablations
-from retinart.benchmarks.ablations.__main__ import AblationSettings, ablate, main
+from retinart.benchmarks.ablations import run as ablations
+from retinart.benchmarks.ablations.__main__ import main
 from retinart.benchmarks.ablations.loss_distribution import describe, loss_distribution
+from retinart.benchmarks.ablations.paper import (
+    BEST,
+    TABLES,
+    PaperTable,
+    Row,
+    Training,
+    anchors,
+    focal,
+    ohem,
+)
 from retinart.benchmarks.ablations.report import markdown, verdict, write_results
-from retinart.benchmarks.ablations.tables import BEST, TABLES, Row, Table, anchors, focal, ohem
+from retinart.benchmarks.ablations.run import AblationSettings, Budget, Cell, ablate, read_ablations
 from retinart.engine.errors import CheckFailed
 from retinart.engine.model.variant import Variant
+from retinart.train.data.drawing import SHAPES
 from retinart.train.data.scenes import make_scenes
 from retinart.train.data.settings import SceneSettings
 from retinart.train.model.checkpoint import save_checkpoint
@@ -25,11 +37,17 @@ from retinart.train.model.retinanet import build_retinanet
 from support import files_below
 
 SIZE = (64, 96)
+
+
+def row(cell: str, training: Training, paper: float | None = None) -> Row:
+    return Row(cells=(cell,), training=training, paper=paper)
+
+
 ALPHA, OHEM = (
-    Table(name=name, title=name, head=("x",), rows=rows)
+    PaperTable(name=name, title=name, head=("x",), rows=rows)
     for name, rows in (
-        ("alpha", (Row(cells=("1",), run=focal(0, 0.5), paper=30.2), Row(cells=("2",), run=BEST))),
-        ("ohem", (Row(cells=("3",), run=ohem(8, 0.5)), Row(cells=("4",), run=BEST, paper=36.0))),
+        ("alpha", (row("1", focal(0, 0.5), 30.2), row("2", BEST))),
+        ("ohem", (row("3", ohem(8, 0.5)), row("4", BEST, 36.0))),
     )
 )
 
@@ -67,14 +85,16 @@ class Trainer:
             folder / "last.pt",
             model=build_retinanet(variant),
             variant=variant,
-            classes="abcdef",
+            classes=SHAPES,
             training={},
         )
         return folder / "last.pt"
 
 
 def _settings(data: Path, out: Path, **more: Any) -> AblationSettings:
-    return AblationSettings(data=data, out=out, size=SIZE, epochs=1, **more)
+    seeds = more.pop("seeds", (0,))
+    budget = Budget(size=SIZE, epochs=1, **more)
+    return AblationSettings(data=data, out=out, budget=budget, seeds=seeds)
 
 
 def test_a_training_in_two_tables_is_made_once_and_a_second_call_makes_none(
@@ -94,7 +114,8 @@ def test_a_training_in_two_tables_is_made_once_and_a_second_call_makes_none(
     again = ablate(settings, (ALPHA, OHEM), train=trainer)
     assert len(trainer.seen) == 6
     assert again == first
-    assert set(first["runs"]["ohem-8-0.5"][0]["figures"]) >= {"AP", "AP50", "AP75"}
+    figures = first.cells["ohem-8-0.5"][0].figures
+    assert figures is not None and set(figures) >= {"AP", "AP50", "AP75"}
     ablate(_settings(data, tmp_path, lr=0.5), (OHEM,), train=trainer)
     assert len(trainer.seen) == 8  # another budget is another cell
     ablate(settings, (ALPHA, OHEM), train=trainer)
@@ -108,14 +129,13 @@ def test_a_stopped_run_goes_on_with_the_cell_that_it_was_in(data: Path, tmp_path
     trainer = Trainer()
     result = ablate(settings, (ALPHA, OHEM), train=trainer)
     assert [s.loss.cls_loss for s in trainer.seen] == ["ohem"]
-    assert len(result["runs"]) == 3
+    assert len(result.cells) == 3
 
 
 def test_a_run_that_diverges_is_a_result(data: Path, tmp_path: Path) -> None:
     settings = _settings(data, tmp_path)
     result = ablate(settings, (OHEM,), train=Trainer(fails="ohem"))
-    assert result["runs"]["ohem-8-0.5"][0]["diverged"] == "the loss is NaN."
-    result["command"] = "x"
+    assert result.cells["ohem-8-0.5"][0].diverged == "the loss is NaN."
     assert "| 3 | diverged | diverged | diverged | - |" in markdown(result, (OHEM,))
     trainer = Trainer()
     ablate(settings, (OHEM,), train=trainer)
@@ -134,12 +154,12 @@ def test_what_a_cell_changes_reaches_the_trainer(
     monkeypatch.setattr(ablations, "TrainSettings", Settings)
     trainer = Trainer()
     rows = (
-        Row(cells=("a",), run=anchors(2, 1)),
-        Row(cells=("b",), run=focal(2, 0.25, prior=0.5, suffix="-x")),
-        Row(cells=("c",), run=BEST),
+        Row(cells=("a",), training=anchors(2, 1)),
+        Row(cells=("b",), training=focal(2, 0.25, prior=0.5, suffix="-x")),
+        Row(cells=("c",), training=BEST),
     )
     ablate(
-        _settings(data, tmp_path), (Table(name="t", title="t", head=("x",), rows=rows),),
+        _settings(data, tmp_path), (PaperTable(name="t", title="t", head=("x",), rows=rows),),
         train=trainer,
     )  # fmt: skip
     first, second, third = (vars(s) for s in trainer.seen)
@@ -153,9 +173,9 @@ def test_what_a_cell_changes_reaches_the_trainer(
 def test_the_tables_are_the_papers() -> None:
     sizes = {table.name: len(table.rows) for table in TABLES}
     assert sizes == {"prior": 4, "alpha": 7, "gamma": 7, "anchors": 7, "ohem": 10}
-    runs = {row.run.name: row.run for table in TABLES for row in table.rows}
+    runs = {row.training.name: row.training for table in TABLES for row in table.rows}
     assert len(runs) == 31
-    assert all(row.run == runs[row.run.name] for table in TABLES for row in table.rows)
+    assert all(row.training == runs[row.training.name] for table in TABLES for row in table.rows)
     for run in runs.values():
         variant = Variant(source="x", backbone="tiny", num_classes=1, **run.overrides)
         assert json.dumps(run.to_json())
@@ -165,11 +185,13 @@ def test_the_tables_are_the_papers() -> None:
             assert variant.num_anchors == scales * ratios
 
 
-def test_the_results_are_written_and_say_who_is_ahead(data: Path, tmp_path: Path) -> None:
-    result = ablate(_settings(data, tmp_path / "runs"), (ALPHA, OHEM), train=Trainer())
-    result["command"] = "python -m it"
-    for name, ap in (("focal-g0-a0.5", 0.25), ("focal-g2-a0.25", 0.3), ("ohem-8-0.5", 0.4)):
-        result["runs"][name][0]["figures"]["AP"] = ap
+def test_the_results_are_written_with_who_is_ahead(data: Path, tmp_path: Path) -> None:
+    found = ablate(_settings(data, tmp_path / "runs"), (ALPHA, OHEM), train=Trainer())
+    cells: dict[str, tuple[Cell, ...]] = {
+        name: (replace(found.cells[name][0], figures={"AP": ap, "AP50": ap, "AP75": ap}),)
+        for name, ap in (("focal-g0-a0.5", 0.25), ("focal-g2-a0.25", 0.3), ("ohem-8-0.5", 0.4))
+    }
+    result = replace(found, cells=cells, command="python -m it")
     paths = write_results(tmp_path / "out", result, (ALPHA, OHEM))
     assert sorted(p.name for p in paths) == files_below(tmp_path / "out")
     assert {p.suffix for p in paths} == {".json", ".md", ".png"}
@@ -181,18 +203,26 @@ def test_the_results_are_written_and_say_who_is_ahead(data: Path, tmp_path: Path
         "The focal loss (AP 30.0) beats the best of this table: alpha, 1 (AP 25.0).",
         "The focal loss (AP 30.0) does not beat the best of this table: ohem, 3 (AP 40.0).",
     ]
-    assert json.loads((tmp_path / "out" / "ablations.json").read_text()) == result
+    assert read_ablations(tmp_path / "out" / "ablations.json") == result
+
+
+def test_the_committed_tables_are_what_their_json_gives() -> None:
+    results = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+    found = read_ablations(results / "ablations" / "ablations.json")
+    page = (results / "ablations.md").read_text().splitlines()
+    lines = [line for line in markdown(found, TABLES).splitlines() if line.startswith("|")]
+    assert len(lines) > 50 and set(lines) <= set(page)
 
 
 def test_the_distribution_of_known_losses() -> None:
     """Of 1000 losses one has half of the sum."""
     losses = np.array([1.0] * 999 + [999.0])
     found = describe(losses)
-    assert found["hardest"]["0.001"] == pytest.approx(0.5)
-    assert found["hardest"]["0.1"] == pytest.approx(0.5 + 99 / 1998, abs=1e-4)
-    assert found["curve"][0] == 0
-    assert found["curve"][100] == pytest.approx(500 / 1998, abs=1e-5)
-    assert found["curve"][-1] == 1
+    assert found.hardest["0.001"] == pytest.approx(0.5)
+    assert found.hardest["0.1"] == pytest.approx(0.5 + 99 / 1998, abs=1e-4)
+    assert found.curve[0] == 0
+    assert found.curve[100] == pytest.approx(500 / 1998, abs=1e-5)
+    assert found.curve[-1] == 1
 
 
 def test_the_distribution_of_a_model(data: Path, tmp_path: Path) -> None:
@@ -200,14 +230,14 @@ def test_the_distribution_of_a_model(data: Path, tmp_path: Path) -> None:
         runs, name = tmp_path, "x"
 
     found = loss_distribution(Trainer()(Settings), data / "test.json", data / "images", size=SIZE)
-    assert found["positive"]["anchors"] > 3
-    assert found["negative"]["anchors"] > found["positive"]["anchors"]
-    negative = found["negative"]["gammas"]
+    assert found.positive.anchors > 3
+    assert found.negative.anchors > found.positive.anchors
+    negative = found.negative.gammas
     assert list(negative) == ["0", "0.5", "1", "2"]
-    held = [gamma["hardest"]["0.1"] for gamma in negative.values()]
+    held = [losses.hardest["0.1"] for losses in negative.values()]
     assert held == sorted(held)
-    for curve in (gamma["curve"] for gamma in negative.values()):
-        assert len(curve) == len(found["x"])
+    for curve in (losses.curve for losses in negative.values()):
+        assert len(curve) == len(found.x)
         assert (np.diff(curve) >= 0).all()
         assert (np.diff(curve, 2) > -1e-5).all()  # ascending losses: a convex curve
 

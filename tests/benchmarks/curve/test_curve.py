@@ -8,16 +8,19 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import cv2
 import pytest
 
-from retinart.benchmarks.curve import run as curve_module
+from made_up import MACHINE, made_benchmark, model_times
 from retinart.benchmarks.curve.report import report, write_results
-from retinart.benchmarks.curve.run import fastest, is_pareto
+from retinart.benchmarks.curve.run import Curve, Point, fastest, is_pareto, read_curve
 from retinart.benchmarks.demo import shipped_checkpoint
+from retinart.benchmarks.latency import scales
+from retinart.benchmarks.latency.scales import Scale
 from retinart.benchmarks.peers import find as peers
+from retinart.benchmarks.timing.results import Percentiles
+from retinart.engine.errors import BadInput
 from retinart.engine.runtime.openvino_runner import has_bf16
 
 Command = Callable[..., CompletedProcess[str]]
@@ -37,18 +40,18 @@ def test_curve(
     )  # fmt: skip
     ran = retinart(*arguments, "128", "256")
     assert ran.returncode == 0, ran.stderr
-    curve = json.loads((out / "curve.json").read_text())
-    points = curve["points"]
-    assert [(p["imgsz"], p["precision"]) for p in points] == [
+    curve = read_curve(out / "curve.json")
+    points = curve.points
+    assert [(p.scale.imgsz, p.model.precision) for p in points] == [
         (128, "fp32"), (128, "int8"), (256, "fp32"), (256, "int8"),
     ]  # fmt: skip
-    assert points[2]["ap"] > points[0]["ap"] > 0.02  # it was trained at 256
-    assert abs(points[3]["ap"] - points[2]["ap"]) < 0.1
-    assert curve["taken_over"] == 0 and any(p["pareto"] for p in points)
+    assert points[2].ap > points[0].ap > 0.02  # it was trained at 256
+    assert abs(points[3].ap - points[2].ap) < 0.1
+    assert curve.taken_over == 0 and any(is_pareto(p, points) for p in points)
     assert "Fastest within 1 AP of the best: tiny" in ran.stdout
     with (out / "curve.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["ap"]) for row in rows] == [p["ap"] for p in points]
+    assert [float(row["ap"]) for row in rows] == [p.ap for p in points]
     _check_timings(curve, rows, ran.stdout)
     _check_page((out / "report.html").read_text())
     assert cv2.imread(str(out / "curve.png")) is not None
@@ -59,11 +62,11 @@ def test_curve(
     assert ran.returncode == 0, ran.stderr
     made = [line for line in ran.stderr.splitlines() if ".onnx" in line and "/" not in line]
     assert made == ["calibrate tiny-128.int8.onnx"]
-    again = json.loads((out / "curve.json").read_text())
-    assert again["taken_over"] == 4
-    assert [(p["ap"], p["ms"]) for p in again["points"]] == [(p["ap"], p["ms"]) for p in points[:2]]
+    again = read_curve(out / "curve.json")
+    assert again.taken_over == 4
+    assert [p.model for p in again.points] == [p.model for p in points[:2]]
 
-    monkeypatch.setattr(curve_module, "code_of_timing", lambda: "other code")
+    monkeypatch.setattr(scales, "code_hash", lambda parts: "other code")
     ran = retinart(*arguments, "128")
     made = [line for line in ran.stderr.splitlines() if ".onnx" in line and "/" not in line]
     assert made == ["time tiny-128.onnx"]
@@ -71,27 +74,25 @@ def test_curve(
     if has_bf16():
         ran = retinart(*arguments, "128", "--precisions", "fp32", "--compute", "bf16")
         assert ran.returncode == 0, ran.stderr
-        more = json.loads((out / "curve.json").read_text())
-        assert [p["precision"] for p in more["points"]] == ["bf16"]
-        assert more["taken_over"] == 1  # the file
-        assert 0 < abs(more["points"][0]["ap"] - points[0]["ap"]) < 0.05
+        more = read_curve(out / "curve.json")
+        assert [p.model.precision for p in more.points] == ["bf16"]
+        assert more.taken_over == 1  # the file
+        assert 0 < abs(more.points[0].ap - points[0].ap) < 0.05
 
 
-def _check_timings(curve: dict[str, Any], rows: list[dict[str, str]], stdout: str) -> None:
+def _check_timings(curve: Curve, rows: list[dict[str, str]], stdout: str) -> None:
     """Each checkpoint and scale keeps its whole benchmark; the table against peers is of them."""
-    assert [(t["checkpoint"], t["imgsz"]) for t in curve["timings"]] == [
-        ("tiny", 128), ("tiny", 256),
-    ]  # fmt: skip
-    models = [m for t in curve["timings"] for m in t["models"]]
-    assert [float(row["infer_p50_ms"]) for row in rows] == [m["ms"]["infer"]["p50"] for m in models]
-    for timing in curve["timings"]:
-        assert [p["peer"] for p in timing["peers"]] == ["ONNX Runtime"]
-        assert all(len(m["runs_ms"]["nms"]) == 2 for m in timing["models"])
+    assert [scale.name for scale in curve.timings] == ["tiny at 128", "tiny at 256"]
+    models = [point.model for point in curve.points]
+    assert [float(row["infer_p50_ms"]) for row in rows] == [m.ms["infer"].p50 for m in models]
+    for scale in curve.timings:
+        assert [p.peer for p in scale.benchmark.peers] == ["ONNX Runtime"]
+        assert all(len(m.runs_ms["nms"]) == 2 for m in scale.benchmark.models)
     assert "| checkpoint | precision | imgsz | ms p50 | ONNX Runtime |" in stdout
-    ratio = models[-1]["times_as_fast_as"]["ONNX Runtime"]
-    assert re.search(rf"tiny \| int8 \| 256 \| [0-9.]+ \| {ratio['value']:.2f} \(", stdout)
+    ratio = models[-1].times_as_fast_as["ONNX Runtime"]
+    assert re.search(rf"tiny \| int8 \| 256 \| [0-9.]+ \| {ratio.value:.2f} \(", stdout)
     assert stdout.count("Left out: torch-compile-fp16, as there is no GPU here.") == 1
-    assert f"he reference workload varied by {curve['noise']:.0%}" in stdout
+    assert f"he reference workload varied by {curve.noise:.0%}" in stdout
 
 
 def _check_page(page: str) -> None:
@@ -110,20 +111,31 @@ def _check_page(page: str) -> None:
     assert set(re.findall(r'(?:url\(|href=")#([^")]+)', page)) <= set(ids)
 
 
-def test_an_older_curve_is_still_read(tmp_path: Path) -> None:
-    """One of before single timings were kept."""
-    old = json.loads(Path("benchmarks/results/bccd/curve.json").read_text(encoding="utf-8"))
-    old.pop("timings", None)
-    for point in old["points"]:
-        point.pop("stages", None)
-    assert "Fastest within 1 AP of the best" in report(old)
-    written = write_results(tmp_path, old)
-    assert "<details" not in written[2].read_text()
+def test_the_committed_files_are_what_their_json_gives(tmp_path: Path) -> None:
+    results = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "bccd"
+    curve = read_curve(results / "curve.json")
+    for path in write_results(tmp_path, curve)[:2]:
+        assert path.read_bytes() == (results / path.name).read_bytes(), path.name
+    assert "Fastest within 1 AP of the best" in report(curve)
+
+
+def test_curves_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "curve.json"
+    for content, message in (
+        ({"points": []}, "has no schema number"),
+        ({"schema": 2}, "Upgrade retinart"),
+        ({"schema": 0}, "Run the curve again"),
+        ({"schema": 1, "images": "72"}, 'the field images has to be a whole number, and is "72"'),
+    ):
+        path.write_text(json.dumps({"machine": vars(MACHINE), **content}))
+        with pytest.raises(BadInput, match=message):
+            read_curve(path)
 
 
 def test_which_points_are_named() -> None:
-    def point(ms: float, ap: float) -> dict[str, Any]:
-        return {"ms": {"p50": ms}, "ap": ap}
+    def point(ms: float, ap: float) -> Point:
+        model = model_times(ms={"total": Percentiles.of([ms])}, ap=ap)
+        return Point(Scale(checkpoint="a", imgsz=1, benchmark=made_benchmark(model)), model)
 
     points = [point(1, 0.2), point(2, 0.3), point(3, 0.3), point(2, 0.1), point(2, 0.3)]
     assert [is_pareto(p, points) for p in points] == [True, True, False, False, True]

@@ -16,10 +16,10 @@ import pytest
 from fake_tensorrt import PLAN, FakeTensorRT, FakeTensorRTRTX, engine_info, engine_runner
 
 from recording_gpu import RecordingCuda
-from retinart.benchmarks.gpu import checks, judge, verify
+from retinart.benchmarks.gpu import checks, judge
 from retinart.benchmarks.gpu.bundle import load_detections, save_detections
 from retinart.benchmarks.gpu.judge import Bar
-from retinart.benchmarks.timing.isolated import Incomplete
+from retinart.benchmarks.timing.worker import Incomplete
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
@@ -196,15 +196,19 @@ def test_what_threads_and_memory_are_judged_by(
     assert caught.value.figures[judge.FAULTS] == ["1 results differ from one thread's, none shall"]
 
 
-def test_throughput_loads_once(doubles: Doubles, picture: Image) -> None:
+def test_throughput_loads_an_engine_once(doubles: Doubles, picture: Image) -> None:
+    """Each load may compile its kernels anew."""
     figures = checks.throughput(Path("e"), picture, seconds=0.01, batches=(1, 2))
-    assert list(figures) == ["batch 1", "batch 2"]
-    assert list(figures["batch 2"]) == [f"{n} contexts" for n in (1, 2, 3, 4)]
-    assert len(doubles.made) == 1 and verify.DEFAULTS["imgsz"][1] == [400, 500, 600, 700, 800]
-    seen = checks.load_and_run(Path("e"), picture)
-    plain = ["load s", "first run s", "later runs ms", "detections"]
-    kept = ["first run s, keeps kernels", "first run s, has kernels", "kernels KiB"]
-    assert list(seen) == plain + kept
+    assert set(figures) == {"batch 1", "batch 2"} and len(doubles.made) == 1
+    assert set(figures["batch 2"]) == {f"{n} contexts" for n in (1, 2, 3, 4)}
+
+
+def test_the_first_runs_are_timed_with_and_without_kept_kernels(
+    doubles: Doubles, picture: Image
+) -> None:
+    figures = checks.load_and_run(Path("e"), picture)
+    assert figures["detections"] > 0 and len(doubles.made) == 3
+    assert {"first run s", "first run s, keeps kernels", "first run s, has kernels"} <= set(figures)
 
 
 def test_why_an_engine_is_refused(tmp_path: Path, model_path: Path, monkeypatch: Any) -> None:
@@ -245,18 +249,3 @@ def test_the_warm_up_reaches_every_context(doubles: Doubles, picture: Image) -> 
         assert cuda.count("make graph") == 2  # a lane of which is run, captured and replayed
         assert cuda.count("execute") == 2
         assert cuda.count("launch") == 2 * 2 * 2
-
-
-def test_memory_is_that_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Memory(RecordingCuda):
-        def memory(self) -> tuple[int, int]:
-            self.check()  # the context is current
-            return 1 << 30, 3 << 30
-
-    monkeypatch.setattr(checks, "PyCuda", Memory)
-    much = np.ones(200 << 20, np.uint8)
-    with_it = checks._memory()
-    del much
-    without = checks._memory()
-    assert with_it["GPU MB"] == 2048
-    assert 150 < with_it["host MB"] - without["host MB"] < 250  # the peak would be the same

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import cv2
 import pytest
 
 from retinart.benchmarks.gpu import checks, models, see, verify
+from retinart.benchmarks.gpu.attempts import NO_TIME, Attempts
 from retinart.benchmarks.gpu.bundle import (
     Bundle,
     Item,
@@ -23,8 +22,7 @@ from retinart.benchmarks.gpu.bundle import (
 )
 from retinart.benchmarks.gpu.models import PRECISIONS
 from retinart.benchmarks.gpu.see import LIMITS
-from retinart.benchmarks.gpu.steps import NO_TIME, Steps
-from retinart.benchmarks.timing.isolated import Incomplete, Lost, Worker
+from retinart.benchmarks.timing.worker import Incomplete, Lost
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput
 from retinart.engine.tensorrt.api import installed
@@ -54,7 +52,7 @@ def test_it_runs_to_the_first_call_of_a_gpu(
     arguments, folder = prepared
     out = folder.parent.parent / "result.json"
     assert verify.main(arguments) == 3
-    results = json.loads(out.read_text())
+    results = json.loads(out.read_text())["steps"]
     states = {name: step["state"] for name, step in results.items()}
     assert states["environment"] == "done" and "FAILED" not in states.values()
     for precision in PRECISIONS:
@@ -68,7 +66,7 @@ def test_it_runs_to_the_first_call_of_a_gpu(
     assert "0 failed, 37 skipped" in said and "detections on 2 images" in said
 
     assert verify.main(arguments) == 3  # nothing is done twice
-    assert json.loads(out.read_text()) == results
+    assert json.loads(out.read_text())["steps"] == results
     again = capsys.readouterr().out
     assert "0 failed, 37 skipped" in again and "build" not in again and "reference" not in again
     assert verify.main([*arguments, "--num-images", "1"]) == 2
@@ -128,90 +126,58 @@ def test_what_is_missing_is_said(
     assert "not installed here: No module named 'onnx'" in capsys.readouterr().err
     assert verify.main(["--images", "x"]) == verify.main(["--run", str(tmp_path)]) == 2
     assert "bring all of its packs" in capsys.readouterr().err
-    worker = Worker(30)
-    steps = Steps(call=worker.call)
-    steps.run("later", partial(exec, "import a_module_that_is_not_there"))
-    worker.close()
-    assert steps.results["later"]["state"] == "skipped"
-    assert "a_module_that_is_not_there" in steps.results["later"]["result"]
 
 
-def test_a_step_that_fails_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
-    steps = Steps()
-    assert steps.run("good", lambda: {"ms": 1}) == {"ms": 1}
-    assert steps.run("bad", lambda: 1 / 0) is None
+def fail(error: BaseException) -> None:
+    raise error
+
+
+def test_how_a_step_went_is_kept_and_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = Attempts()
+    parts = {"no graph": {"ms": 1}, "graph": "CudaError: 900"}
+    for name, work, state, result in (
+        ("good", lambda: {"ms": 1}, "done", {"ms": 1}),
+        ("bad", lambda: 1 / 0, "FAILED", "ZeroDivisionError: division by zero"),
+        ("lost", partial(fail, Lost("it died")), "FAILED", "it died"),
+        ("in part", partial(fail, Incomplete(parts)), "FAILED", parts),
+        ("missing", partial(fail, ImportError("no pycuda")), "skipped", "no pycuda"),
+    ):
+        steps.run(name, work)
+        assert (steps.all[name].state, steps.all[name].result) == (state, result), name
     steps.skip("later", "no GPU")
-    assert [steps.count(s) for s in ("done", "FAILED", "skipped")] == [1, 1, 1]
+    assert [steps.count(s) for s in ("done", "FAILED", "skipped")] == [1, 3, 2]
     assert "FAILED" in (said := capsys.readouterr().out) and "ZeroDivisionError" in said
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-# Work whose graph failed; a worker's process cannot import this module, as tests are no package.
-incomplete_work = partial(
-    exec,
-    "from retinart.benchmarks.timing.isolated import Incomplete\n"
-    "raise Incomplete({'no graph': {'ms': 1}, 'graph': 'CudaError: 900'})",
-    {},
-)
-
-
-def test_results_are_written_after_every_step_and_a_later_run_goes_on(tmp_path: Path) -> None:
+def test_steps_are_written_as_they_end_and_a_later_run_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    first, ran = Steps(out), list[str]()
-    first.run("one", lambda: 1)
-    first.run("two", lambda: 2)
+    first, ran = Attempts(out), list[str]()
+    for name in ("one", "two"):
+        first.run(name, partial(str, name))
     first.run("three", lambda: 1 / 0)
-    first.run("part", incomplete_work)
     with pytest.raises(KeyboardInterrupt):
-        first.run("four", interrupt)
-    found = json.loads(out.read_text())
-    assert [found[k]["state"] for k in found] == ["done", "done", "FAILED", "FAILED"]
-    assert found["part"]["result"] == {"no graph": {"ms": 1}, "graph": "CudaError: 900"}
+        first.run("four", partial(fail, KeyboardInterrupt()))
+    found = json.loads(out.read_text())["steps"]
+    assert [found[k]["state"] for k in found] == ["done", "done", "FAILED"]
 
-    later = Steps(out, where="a GPU")
+    later = Attempts(out, on="a GPU")
     assert [later.over(n) for n in ("one", "three", "four")] == [True, True, False]
     for name in ("two", "three", "four"):
         later.run(name, partial(ran.append, name))
     assert ran == ["four"] and later.good("two") and not later.good("three")
-    assert later.results["four"]["on"] == "a GPU" and "on" not in later.results["two"]
-    Steps(out, retry=True).run("three", partial(ran.append, "three"))
+    assert (later.all["four"].on, later.all["two"].on) == ("a GPU", "")
+    Attempts(out, retry=True).run("three", partial(ran.append, "three"))
     assert ran == ["four", "three"]
-    later.same("of", {"checkpoint": 1, "code": 2})
-    later.same("of", {"code": 2, "checkpoint": 1})
+    later.same("of", {"checkpoint": "1", "code": "2"})
+    later.same("of", {"code": "2", "checkpoint": "1"})
     with pytest.raises(BadInput, match="is of another code"):
-        Steps(out).same("of", {"checkpoint": 1, "code": 3})
-    late = Steps(out, seconds=-1)
-    assert late.run("six", lambda: 6) is None
-    assert late.results["six"]["result"] == NO_TIME
+        Attempts(out).same("of", {"checkpoint": "1", "code": "3"})
+    late = Attempts(out, seconds=-1)
+    late.run("six", lambda: 6)
+    assert late.all["six"].result == NO_TIME
     out.write_text("[1]")
-    with pytest.raises(BadInput, match="no file of this script's"):
-        Steps(out)
-
-
-def test_a_worker_outlives_what_it_does() -> None:
-    worker = Worker(30)
-    try:
-        first = worker.call(os.getpid)
-        assert first == worker.call(os.getpid) != os.getpid()
-        with pytest.raises(Lost, match="its process died with exit code -11"):
-            worker.call(partial(os.kill, first, 11)) or worker.call(os.getpid)
-        with pytest.raises(Lost, match="ValueError: invalid literal"):
-            worker.call(partial(int, "x"))
-        assert worker.call(os.getpid) != first
-        with pytest.raises(Incomplete) as caught:
-            worker.call(incomplete_work)
-        assert caught.value.figures["graph"] == "CudaError: 900"
-    finally:
-        worker.close()
-    short = Worker(0.5)
-    with pytest.raises(Lost, match=r"stopped after 0\.5 s"):
-        short.call(partial(time.sleep, 60))
-    with pytest.raises(Lost, match=r"stopped after 0\.2 s"):
-        short.call(partial(time.sleep, 60), 0.2)
-    short.close()
+    with pytest.raises(BadInput, match="has no schema number"):
+        Attempts(out)
 
 
 def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
@@ -247,7 +213,7 @@ def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
         compile_mode="default",
         limit=None,
     )
-    steps = Steps(call=call)
+    steps = Attempts(call=call)
     see.see(Bundle(folder=tmp_path, of={}, images=("a.png",), items=tuple(items)), steps, settings)
     assert list(limits)[:4] == [
         f"{name} {n}.engine" for n in (0, 1) for name in ("validity", "load_and_run")
@@ -257,5 +223,5 @@ def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
         *(f"{name} 0.engine" for name in ("torch_compile", "throughput", "streams", "endurance")),
     ]
     assert limits["load_and_run 0.engine"] == 120 and limits["torch_compile 0.engine"] == 600
-    assert steps.results["detections, given at 800, int8"]["result"] == see.NOT_SEEN
-    assert steps.results["latency, resnet50 at 800, fp16"]["result"] == see.NOT_HERE
+    assert steps.all["detections, given at 800, int8"].result == see.NOT_SEEN
+    assert steps.all["latency, resnet50 at 800, fp16"].result == see.NOT_HERE

@@ -4,70 +4,58 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from made_up import PEER, made_benchmark, model_times
 from retinart.benchmarks.grid import __main__ as grid
 from retinart.benchmarks.grid import steps as grid_steps
+from retinart.benchmarks.grid.points import Grid, read_grid, the_peer
 from retinart.benchmarks.grid.report import report, write_results
-from retinart.benchmarks.grid.settings import PEER, GridSettings
-from retinart.benchmarks.latency.run import BenchmarkSettings
+from retinart.benchmarks.grid.steps import GridSettings, GridSteps
+from retinart.benchmarks.latency import scales
+from retinart.benchmarks.latency.scales import Scale
+from retinart.benchmarks.latency.settings import BenchmarkSettings
 from retinart.benchmarks.peers import torchvision_shim
 from retinart.benchmarks.timing import machine
+from retinart.benchmarks.timing.peaks import Peaks
+from retinart.benchmarks.timing.results import SCHEMA, Benchmark, LeftOut
+from retinart.benchmarks.timing.steps import Step, Steps
+from retinart.engine.common.typed_json import to_json
 from retinart.engine.detector import Detector
-from retinart.engine.errors import CheckFailed
+from retinart.engine.errors import BadInput, CheckFailed
 
 
-def timing(backbone: str, int8: float, peak: float) -> dict[str, Any]:
-    """What `benchmark` would say: torchvision 100 ms, FP32 50 ms, of which infer has 40."""
-
-    def row(total: float) -> dict[str, Any]:
-        stages = {"total": total, "decode": 1, "resize": 1, "copy": 0, "infer": total - 10,
-                  "nms": 8, "results": 1}  # fmt: skip
-        return {
-            "ms": {k: dict.fromkeys(("p50", "p90", "p99"), float(v)) for k, v in stages.items()},
-            "runs_ms": {"total": [total] * 4}, "input": [64, 96], "inputs": 1, "detections": 30.0,
-            "peak_mib": 200.0, "gmac": 2.0, "load_ms": 9.0, "first_ms": 9.0, "streams": 1,
-            "images_per_second": 1000 / total, "share_of_peak": 0.5, "imgsz": None,
-        }  # fmt: skip
-
-    def model(precision: str, ratio: float) -> dict[str, Any]:
-        interval = {"value": ratio, "low": ratio - 0.1, "high": ratio + 0.1}
-        return {**row(100 / ratio), "precision": precision, "model": f"{backbone} {precision}",
-                "times_as_fast_as_first": interval,
-                "times_as_fast_as": {PEER: interval}}  # fmt: skip
-
-    return {
-        "backbone": backbone, "imgsz": 400, "images": ["a.jpg"], "repeats": 4, "threads": 2,
-        "noise": 0.3, "gpu_peak_gops": None,
-        "peak_gops": {"fp32": peak, "int8": 4 * peak, "bf16": None},
-        "machine": {"cpu": "a CPU", "versions": {"openvino": "1"}},
-        "models": [model("fp32", 2.0), model("int8", int8)],
-        "peers": [{**row(100), "peer": PEER,
-                   "what": "torchvision's RetinaNet, eager mode"}],
-        "left_out": [],
-    }  # fmt: skip
+def timing(int8: float, peak: float) -> Benchmark:
+    """torchvision 100 ms, FP32 50 ms, of which infer has 40."""
+    models = (model_times(ratio=2.0), model_times(ratio=int8, precision="int8"))
+    return made_benchmark(*models, peak_gops=Peaks(fp32=peak, int8=4 * peak))
 
 
-def test_summary(tmp_path: Path) -> None:
-    result = grid.summary([timing("resnet50", 5.0, 150), timing("resnet101", 4.4, 200)])
-    first, _, _, last = result["points"]
-    assert result["peak_gops"] == {"fp32": 200, "int8": 800}  # the best of both
-    assert first["ms_at_peak"] == pytest.approx(20) and first["share_of_peak"] == pytest.approx(0.5)
-    assert first["ratio_at_peak"] == pytest.approx(100 / 30)  # 10 ms outside of infer stay
-    assert [p["reached"] for p in result["points"]] == [True, True, True, False]
-    assert last["backbone"] == "resnet101" and last["precision"] == "int8"
-    result["command"] = "python -m retinart.benchmarks.grid"
+def scale(name: str, benchmark: Benchmark) -> Scale:
+    return Scale(checkpoint=name, imgsz=400, benchmark=benchmark)
+
+
+def test_the_sums(tmp_path: Path) -> None:
+    timings = scale("resnet50", timing(5.0, 150)), scale("resnet101", timing(4.4, 200))
+    result = Grid(timings=timings, command="python -m retinart.benchmarks.grid")
+    first, _, _, last = result.points
+    assert result.peaks == Peaks(fp32=200, int8=800)  # the best of both
+    assert first.ms_at_peak == pytest.approx(20) and first.share_of_peak == pytest.approx(0.5)
+    assert first.ratio_at_peak == pytest.approx(100 / 30)  # 10 ms outside of infer stay
+    assert [p.reached for p in result.points] == [True, True, True, False]
+    assert last.scale.checkpoint == "resnet101" and last.model.precision == "int8"
     text = report(result)
     assert "INT8: 4.40 to 5.00 times as fast; below 4.5 at 1 of 2 points: resnet101 400." in text
     assert "FP32: 2.00 to 2.00 times as fast; at least 1.35 at all 2 points." in text
     assert text.count("BELOW") == 1 and "WARNING: the reference workload varied" in text
     written = write_results(tmp_path / "grid", result)
     assert [path.suffix for path in written] == [".md", ".json", ".csv", ".html"]
+    assert read_grid(written[1]) == result
     assert "4.40 (4.30 to 4.50) BELOW" in text
     with written[2].open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -78,27 +66,27 @@ def test_summary(tmp_path: Path) -> None:
     assert page.count("<details>") == 2 and page.count("<svg") == 1 + 2 * 2
 
 
-def test_a_grid_of_before_its_timings_were_kept(tmp_path: Path) -> None:
-    result = grid.summary([timing("resnet50", 5.0, 150)]) | {"command": "grid"}
-    del result["timings"]
-    assert "<details" not in write_results(tmp_path / "grid", result)[3].read_text()
-
-
 def test_bf16_has_its_own_limit_and_the_files_aim() -> None:
-    one = timing("resnet50", 5.0, 150)
-    one["peak_gops"]["bf16"] = 300
-    interval = {"value": 4.6, "low": 4.5, "high": 4.7}
-    both = one["models"][1] | {"precision": "int8+bf16", "times_as_fast_as": {PEER: interval}}
-    one["models"][1:1] = [one["models"][0] | {"precision": "bf16"}]
-    one["models"].append(both)
-    result = grid.summary([one])
-    fp32, bf16, int8, mixed = result["points"]
-    assert bf16["ms_at_peak"] == pytest.approx(fp32["ms_at_peak"] / 2)
-    assert mixed["ms_at_peak"] == int8["ms_at_peak"] and mixed["reached"]
-    result["command"] = "grid"
+    models = (
+        model_times(ratio=2.0), model_times(ratio=2.0, precision="bf16"),
+        model_times(ratio=5.0, precision="int8"), model_times(ratio=4.6, precision="int8+bf16"),
+    )  # fmt: skip
+    peaks = Peaks(fp32=150, int8=600, bf16=300)
+    result = Grid(timings=(scale("resnet50", made_benchmark(*models, peak_gops=peaks)),))
+    fp32, bf16, int8, mixed = result.points
+    assert bf16.ms_at_peak == pytest.approx(fp32.ms_at_peak / 2)
+    assert mixed.ms_at_peak == int8.ms_at_peak and mixed.reached
     text = report(result)
     assert "150 GFLOP/s in FP32, 300 in BF16, 600 GOP/s in INT8" in text
     assert "INT8+BF16: 4.60 to 4.60 times as fast; at least 4.5 at all 1 points." in text
+
+
+def test_the_committed_page_is_what_its_json_gives(tmp_path: Path) -> None:
+    results = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+    written = write_results(tmp_path / "paper_grid", read_grid(results / "paper_grid.json"))
+    for path in written[1:3]:
+        assert path.read_bytes() == (results / path.name).read_bytes(), path.name
+    assert written[0].read_text() in (results / "paper_grid.md").read_text()
 
 
 def test_prepare(
@@ -136,10 +124,14 @@ def test_what_was_timed_is_drawn_again(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The latest timing of each point, whatever code it was of, if its settings were these."""
-    old, new = timing("resnet50", 5.0, 150), timing("resnet50", 6.0, 150)
-    for one in (old, new):
-        one["models"][0]["file"] = "resnet50-400.onnx"
-    (tmp_path / "done.json").write_text(json.dumps({"key": "grid 1", "time a": old, "time b": new}))
+    steps = Steps(tmp_path / "done.json", job="grid")
+
+    def keep(name: str, benchmark: Benchmark, schema: int = SCHEMA) -> None:
+        result = json.loads(json.dumps(to_json(benchmark, schema)))
+        steps.put(f"time resnet50-400.onnx {name}", Step(state="done", seconds=1, result=result))
+
+    keep("a", timing(5.0, 150))
+    keep("b", timing(6.0, 150))
     arguments = ["--images", str(images), "--backbones", "resnet50", "--imgsz", "400",
                  "--num-images", "1", "--work", str(tmp_path), "--report-only",
                  "--repeats"]  # fmt: skip
@@ -148,44 +140,55 @@ def test_what_was_timed_is_drawn_again(
     assert "INT8: 6.00 to 6.00 times as fast" in text and "--report-only" not in text
     assert grid.main([*arguments, "5"]) == 2
     assert "no timing of resnet50 at 400 on 1 images with 5 repeats" in capsys.readouterr().err
+    keep("c", timing(7.0, 150), schema=SCHEMA - 1)
+    assert grid.main([*arguments, "4"]) == 2
+    said = capsys.readouterr().err
+    assert f"has schema {SCHEMA - 1}" in said and "Time it again" in said
 
 
 def test_which_timings_are_kept(
-    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, model_path: Path
 ) -> None:
     """Outside of a checkout too; none that lacks the peer, and none of other code."""
-    made: list[dict[str, Any]] = []
-    answers = [timing("resnet50", ratio, 150) for ratio in (4.0, 5.0, 6.0)]
-    answers[0]["peers"] = []
+    answers = [timing(ratio, 150) for ratio in (4.0, 5.0, 6.0)]
+    answers[0] = replace(answers[0], peers=())
+    made = list[Benchmark]()
 
-    def benchmark(models: list[Path], settings: BenchmarkSettings) -> dict[str, Any]:
+    def benchmark(models: list[Path], settings: BenchmarkSettings) -> Benchmark:
         assert settings.peers == ("torchvision",) and settings.num_images == 1
         made.append(answers[len(made)])
         return made[-1]
 
-    def steps() -> grid_steps.Grid:
-        return grid_steps.Grid(settings)
-
-    file = images / "a.onnx"
-    file.touch()
     monkeypatch.setattr(machine, "_commit", str)
-    monkeypatch.setattr(grid_steps, "benchmark", benchmark)
-    monkeypatch.setattr(grid_steps.Grid, "files", lambda *_: (file, file, file))
+    monkeypatch.setattr(scales, "benchmark", benchmark)
+    monkeypatch.setattr(scales, "find_peers", lambda *_: [LeftOut(name="a", why="b")])
+    monkeypatch.setattr(grid_steps.GridSteps, "files", lambda *_: (model_path,) * 3)
     settings = GridSettings(
         images=str(images), backbones=("resnet50",), imgsz=(400,), num_images=1, repeats=4,
-        threads=2, calibration_num=1, num_classes=4, work=tmp_path / "work", peers=tmp_path,
+        work=tmp_path / "work", peers=tmp_path,
     )  # fmt: skip
+
+    def found() -> Benchmark:
+        return GridSteps(settings).timing("resnet50", 400).benchmark
+
     with pytest.raises(CheckFailed, match="torchvision eager, which was not measured"):
-        steps().timing("resnet50", 400)
-    kept = [steps().timing("resnet50", 400) for _ in range(2)]
-    assert kept[0] == kept[1] == answers[1] and len(made) == 2
-    monkeypatch.setattr(grid_steps, "code_of_timing", lambda: "other code")
-    assert steps().timing("resnet50", 400) == answers[2]
+        found()
+    assert found() == found() == answers[1] and len(made) == 2
+    monkeypatch.setattr(scales, "code_hash", lambda parts: "other code")
+    assert found() == answers[2]
 
 
 def test_a_grid_without_its_peer_says_why() -> None:
-    one = timing("resnet50", 5.0, 150)
-    one["peers"] = []
-    one["left_out"] = [{"name": PEER, "why": "it does not run here: no memory"}]
+    left = LeftOut(name=PEER, why="it does not run here: no memory")
     with pytest.raises(CheckFailed, match="it does not run here: no memory"):
-        grid.summary([one])
+        the_peer(replace(timing(5.0, 150), peers=(), left_out=(left,)))
+
+
+def test_grids_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
+    result = Grid(timings=(scale("a", made_benchmark(model_times(ratio=2.0))),))
+    path = write_results(tmp_path / "grid", result)[1]
+    content = json.loads(path.read_text())
+    for change, message in (({"schema": 0}, "has schema 0"), ({"timings": 1}, "field timings has")):
+        path.write_text(json.dumps({**content, **change}))
+        with pytest.raises(BadInput, match=message):
+            read_grid(path)

@@ -21,13 +21,18 @@ import numpy as np
 import pytest
 import torch
 
+from made_up import interval, made_benchmark, model_times
 from retinart.benchmarks.grid.steps import random_checkpoint
 from retinart.benchmarks.latency import report as latency_report
 from retinart.benchmarks.latency import run as latency
 from retinart.benchmarks.latency import tables as latency_tables
+from retinart.benchmarks.latency.shares import count_work, with_shares
 from retinart.benchmarks.peers import find as peers
-from retinart.benchmarks.timing import limits, machine, turns
+from retinart.benchmarks.timing import machine
+from retinart.benchmarks.timing.peaks import Peaks
+from retinart.benchmarks.timing.results import Percentiles, read_benchmark
 from retinart.engine.cuda.devices import Gpu
+from retinart.engine.errors import BadInput
 from retinart.engine.model.info import read_info
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
@@ -94,19 +99,33 @@ def _check_files(out: Path, result: dict[str, Any]) -> None:
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It is said, with what to install, and the numbers are written all the same."""
+    """The numbers are written all the same, and the reason says what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert 'pip install "retinart[report]"' in latency_report.why_no_report()
-    times = dict.fromkeys(("p50", "p90", "p99"), 1.0)
-    model = {"model": "a.onnx", "input": [96, 128], "ms": dict.fromkeys(turns.STAGES, times)}
-    written = latency_report.write_results(tmp_path, {"models": [model], "peers": []})
+    result = made_benchmark(model_times())
+    written = latency_report.write_results(tmp_path, result)
     assert [path.name for path in written] == ["benchmark.json", "benchmark.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmark.csv", "benchmark.json"]
+    assert read_benchmark(written[0]) == result
+
+
+def test_benchmarks_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
+    path = latency_report.write_results(tmp_path, made_benchmark(model_times()))[0]
+    content = json.loads(path.read_text())
+    for change, message in (
+        ({"schema": 0}, "has schema 0, and this version reads schema 1"),
+        ({"schema": 2}, "Upgrade retinart"),
+        ({"noise": "low"}, 'the field noise has to be a number, and is "low"'),
+        ({"models": [{**content["models"][0], "sha256": 3}]}, "the field models[0].sha256 has to"),
+    ):
+        path.write_text(json.dumps({**content, **change}))
+        with pytest.raises(BadInput, match=re.escape(message)):
+            read_benchmark(path)
 
 
 def test_macs(model_path: Path) -> None:
     """The first convolution of `tiny` is 7x7 with stride 2; the count grows with the area."""
-    small, large = (limits.count_work(model_path, (96, w)) for w in (128, 256))
+    small, large = (count_work(model_path, (96, w)) for w in (128, 256))
     stem = 48 * 64 * 3 * 7 * 7  # a channel
     assert small.macs > 16 * stem
     assert large.macs == pytest.approx(2 * small.macs, rel=0.05)
@@ -117,28 +136,26 @@ def test_gpus_and_their_driver_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
     gpu = Gpu(index=0, name="NVIDIA X", compute_capability="9.0", cuda="13.0")
     monkeypatch.setattr(machine, "find_gpus", lambda: [gpu])
     found = machine.describe()
-    assert found["gpus"] == [{"name": "NVIDIA X", "compute_capability": "9.0", "cuda": "13.0"}]
-    assert found["driver"]
-    page = latency_report.environment({"machine": found, "command": "retinart benchmark"})
-    assert "name NVIDIA X, compute capability 9.0, cuda 13.0" in page
+    assert found.gpus == (gpu,) and found.driver
+    page = latency_report.environment("retinart benchmark", found)
+    assert "NVIDIA X, compute capability 9.0, CUDA 13.0" in page
     monkeypatch.setattr(machine, "find_gpus", list)
-    assert "gpus" not in machine.describe()
+    assert (machine.describe().gpus, machine.describe().driver) == ((), None)
 
 
 def test_shares() -> None:
     """A millisecond at a tenth of the peak; memory's share only where its limit is known."""
-    ms = {"infer": {"p50": 1.0}}
-    row = {"precision": "int8", "streams": 1, "gmac": 0.05, "gvalues": 0.25, "ms": ms}
-    cpu = limits.Peaks(fp32=250.0, int8=1000.0)
-    latency.add_shares(on_cpu := dict(row), cpu)
-    assert on_cpu["share_of_peak"] == pytest.approx(0.1) and on_cpu["share_of_bandwidth"] is None
-    gpu = limits.Peaks(fp32=250.0, int8=1000.0, fp16=500.0, bandwidth=1000.0)
-    latency.add_shares(half := {**row, "precision": "fp16"}, gpu)
-    assert half["share_of_peak"] == pytest.approx(0.2)
-    assert half["share_of_bandwidth"] == pytest.approx(0.5)  # 0.25 G numbers of two bytes
-    latency.add_shares(unknown := {**row, "gmac": None}, cpu)
-    assert unknown["share_of_peak"] is None
-    assert (cpu.of("fp16"), cpu.of("int8+fp16"), gpu.of("fp16")) == (250, 1000, 500)
+    ms = {"infer": Percentiles.of([1.0])}
+    row = model_times(precision="int8", gmac=0.05, gvalues=0.25, share_of_peak=None, ms=ms)
+    cpu = Peaks(fp32=250, int8=1000)
+    on_cpu = with_shares(row, cpu)
+    assert on_cpu.share_of_peak == pytest.approx(0.1) and on_cpu.share_of_bandwidth is None
+    gpu = Peaks(fp32=250, int8=1000, fp16=500, bandwidth=1000)
+    half = with_shares(replace(row, precision="fp16"), gpu)
+    assert half.share_of_peak == pytest.approx(0.2)
+    assert half.share_of_bandwidth == pytest.approx(0.5)  # 0.25 G numbers of two bytes
+    for unknown in (with_shares(replace(row, gmac=None), cpu), with_shares(row, None)):
+        assert unknown.share_of_peak is None
 
 
 def test_scales_batches_streams_and_accuracy(
@@ -249,31 +266,47 @@ def test_images_that_get_the_same_size(model_path: Path, tmp_path: Path) -> None
     assert [p.stem for p in peers.same_size(sorted(tmp_path.iterdir()), info)] == ["a"]
 
 
-def test_differences_that_cannot_be_told() -> None:
-    def model(name: str, low: float, high: float) -> dict[str, Any]:
-        ratio = {"value": (low + high) / 2, "low": low, "high": high}
-        return {"model": name, "times_as_fast_as_first": ratio, "times_as_fast_as": {}}
+def test_differences_that_are_too_small_to_tell() -> None:
+    def warnings(noise: float, *rows: tuple[str, float, float], runs: int = 6) -> list[str]:
+        models = [
+            model_times(n, times_as_fast_as_first=interval((a + b) / 2, (b - a) / 2),
+                        times_as_fast_as={})
+            for n, a, b in rows
+        ]  # fmt: skip
+        result = made_benchmark(*models, noise=noise, images=("1.jpg",), repeats=runs)
+        return latency_tables.warnings(result)
 
-    models = [model("a", 1, 1), model("b", 0.97, 1.05), model("c", 1.1, 1.2)]
-    runs: dict[str, Any] = {"images": ["1.jpg", "2.jpg"], "repeats": 3}
-    told = latency_tables.warnings({"noise": 0.02, "models": models, **runs})
+    told = warnings(0.02, ("a", 1, 1), ("b", 0.97, 1.05), ("c", 1.1, 1.2))
     assert told[0] == "The reference workload varied by 2%."
     assert [t.split(":")[1] for t in told[1:]] == [
         " no difference can be told between b and the first"
     ]
-    noisy = latency_tables.warnings({"noise": 0.4, "models": models[:1], **runs})
+    rows = (("a", 1, 1), ("d", 0.8, 0.9), ("e", 1.3, 1.36), ("f", 1.5, 1.7))
+    noisy = warnings(0.4, *rows)
     assert noisy[0].startswith("WARNING: the reference workload varied by 40%")
-    models = [model("a", 1, 1), model("d", 0.8, 0.9), model("e", 1.3, 1.36), model("f", 1.5, 1.7)]
-    noisy = latency_tables.warnings({"noise": 0.4, "models": models, **runs})
     assert [t.partition(", ")[0] for t in noisy[1:]] == [
         "WARNING: d is 0.85 (0.80 to 0.90) times as fast as the first",
         "WARNING: e is 1.33 (1.30 to 1.36) times as fast as the first",
     ]
     assert noisy[1].endswith("which is nearer to 1 than the noise of 40%.")
-    assert len(latency_tables.warnings({"noise": 0.1, "models": models, **runs})) == 1
-    runs["repeats"] = 2
-    (_, few) = latency_tables.warnings({"noise": 0.02, "models": models[:1], **runs})
+    assert len(warnings(0.1, *rows)) == 1
+    (_, few) = warnings(0.02, ("a", 1, 1), runs=4)
     assert few.startswith("WARNING: 4 runs are too few for a 95% interval")
+
+
+def test_a_row_that_cannot_run_here_is_left_out(
+    retinart: Command, model_path: Path, small_scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are measured; where no row is left, the reason is the error."""
+    monkeypatch.setattr(latency, "has_bf16", lambda: False)
+    arguments = ("benchmark", model_path, "--images", small_scenes, "--num-images", "1",
+                 "--repeats", "1", "--threads", "1", "--compute", "bf16")  # fmt: skip
+    ran = retinart(*arguments, "fp32")
+    assert ran.returncode == 0, ran.stderr
+    why = "Left out: model.onnx in bf16, as this CPU has no bf16 instructions."
+    assert ran.stdout.count(why) == 1 and "| model.onnx | fp32 |" in ran.stdout
+    ran = retinart(*arguments)
+    assert ran.returncode == 3 and "this CPU has no bf16 instructions" in ran.stderr
 
 
 def test_what_would_fail_later_fails_before_the_work(
@@ -281,7 +314,7 @@ def test_what_would_fail_later_fails_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Not even the machine's peaks are measured."""
-    monkeypatch.setattr(limits, "measure_peaks", lambda threads: pytest.fail("work was begun"))
+    monkeypatch.setattr(latency, "measure_peaks", lambda threads: pytest.fail("work was begun"))
     for more, message in (
         (("--annotations", tmp_path / "none.json"), "none.json"),
         (("--images", tmp_path / "none"), "none"),
@@ -305,10 +338,11 @@ def test_drawn_scenes_where_no_images_are_given(
     result = json.loads(ran.stdout)
     assert result["images"] == ["000000.jpg", "000001.jpg"] and not list(tmp_path.iterdir())
     assert result["what"].endswith("drawn scenes") and "--images" not in result["command"]
-    warned = [w for w in latency_tables.warnings(result) if "no real images were given" in w]
-    assert len(warned) == 1
-    result["drawn"] = False
-    assert not [w for w in latency_tables.warnings(result) if "real images" in w]
+    said = "WARNING: no real images were given"
+    assert result["drawn"] and said in " ".join(
+        latency_tables.warnings(made_benchmark(model_times(), drawn=True))
+    )
+    assert said not in " ".join(latency_tables.warnings(made_benchmark(model_times())))
 
 
 def test_bad_input(retinart: Command, model_path: Path, small_scenes: Path, tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from retinart.benchmarks.timing import steps
-from retinart.benchmarks.timing.steps import NETWORK, Steps, code_of_models, code_of_timing
+from retinart.benchmarks.timing import code
+from retinart.benchmarks.timing.code import GPU, MODELS, TIMING, code_hash
+from retinart.benchmarks.timing.steps import Steps
+from retinart.engine.errors import BadInput
 
-ROOT = Path(steps.__file__).resolve().parents[2]
+ROOT = Path(code.__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """A copy of the packages that a step's key is made of."""
+    """A copy of the packages that a step's inputs are made of."""
     for package in ("engine", "export", "calib", "train", "benchmarks"):
         without = shutil.ignore_patterns("results")
         shutil.copytree(ROOT / package, tmp_path / package, ignore=without)
@@ -27,31 +29,39 @@ def sources(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changed", "models", "timing"),
+    ("changed", "expected"),
     [
-        ("engine/runtime/winograd.py", True, False),
-        ("engine/tensorrt/resize.cu", True, False),
-        ("calib/placement.py", True, False),
-        ("export/graph.py", True, False),
-        ("train/model/retinanet.py", True, False),
-        ("benchmarks/timing/turns.py", False, True),
-        ("train/trainer.py", False, False),
-        ("engine/common/html_page.py", False, False),
-        ("benchmarks/curve/report.py", False, False),
+        ("engine/runtime/winograd.py", (True, False, True)),
+        ("engine/tensorrt/resize.cu", (True, False, True)),
+        ("calib/placement.py", (True, False, True)),
+        ("export/graph.py", (True, False, True)),
+        ("train/model/retinanet.py", (True, False, True)),
+        ("benchmarks/timing/entrants.py", (False, True, False)),
+        ("benchmarks/timing/worker.py", (False, True, True)),
+        ("benchmarks/latency/run.py", (False, True, False)),
+        ("benchmarks/gpu/checks.py", (False, False, True)),
+        ("train/trainer.py", (False, False, True)),
+        ("engine/common/html_page.py", (False, False, False)),
+        ("benchmarks/curve/report.py", (False, False, False)),
     ],
 )
-def test_which_code_counts(sources: Path, changed: str, models: bool, timing: bool) -> None:
-    before = code_of_models(sources), code_of_timing(sources)
+def test_which_code_counts(sources: Path, changed: str, expected: tuple[bool, ...]) -> None:
+    before = [code_hash(parts, sources) for parts in (MODELS, TIMING, GPU)]
     with (sources / changed).open("a", encoding="utf-8") as file:
         file.write("\n")
-    assert (code_of_models(sources) != before[0], code_of_timing(sources) != before[1]) == (
-        models, timing
-    )  # fmt: skip
+    after = [code_hash(parts, sources) for parts in (MODELS, TIMING, GPU)]
+    assert tuple(a != b for a, b in zip(after, before, strict=True)) == expected
+
+
+def test_every_part_is_there() -> None:
+    """A part that was moved away would silently count no more."""
+    assert all((ROOT / part).exists() for part in (*MODELS, *TIMING, *GPU, *code._DRAW))
 
 
 def test_exports_take_nothing_from_training_but_the_network() -> None:
-    """What lies outside of `NETWORK` is not hashed, so its changes would go unseen."""
-    paths = [path for name in ("export", "calib", NETWORK) for path in (ROOT / name).rglob("*.py")]
+    """Changes elsewhere in `train` would go unseen."""
+    folders = [part for part in MODELS if part != "engine"]
+    paths = [path for name in folders for path in (ROOT / name).rglob("*.py")]
     assert {name for path in paths for name in _from_training(path)} == {"model"}
 
 
@@ -61,19 +71,45 @@ def _from_training(path: Path) -> Iterator[str]:
             yield str(node.module).split(".")[2]
 
 
-def test_steps_of_other_code_are_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They stay in the file all the same, for whoever asks for everything that is kept."""
+def test_a_step_is_made_once_for_its_inputs(tmp_path: Path) -> None:
+    """Results of other inputs stay in the file."""
     path, numbers = tmp_path / "done.json", itertools.count(1)
 
-    def step() -> Steps:
-        found = Steps(path, key="a job")
-        found.once("time", Path("a.onnx"), {"repeats": 1}, lambda: next(numbers))
+    def step(**inputs: int) -> Steps:
+        found = Steps(path, job="a job")
+        found.once("time", "a.onnx", inputs, lambda: (next(numbers),))
         return found
 
-    assert (step().taken_over, step().taken_over) == (0, 1)
-    monkeypatch.setattr(steps, "code_of_models", lambda: "other code")
-    again = step()
-    assert again.taken_over == 0 and list(again.kept("time")) == [1, 2]
-    assert list(again.kept("export")) == [] and json.loads(path.read_text())["key"] == "a job"
+    assert (step(a=1).taken_over, step(a=1).taken_over) == (0, 1)
+    again = step(a=2)
+    assert again.taken_over == 0 and list(again.results("time", "a.onnx")) == [[1], [2]]
+    assert list(again.results("export", "a.onnx")) == []
+
+
+def test_a_file_is_made_again_when_it_has_changed(tmp_path: Path) -> None:
+    path, made = tmp_path / "a.onnx", list[int]()
+
+    def make() -> None:
+        made.append(1)
+        path.write_text("content")
+
+    for content in (None, None, "damaged", None):
+        if content:
+            path.write_text(content)
+        assert Steps(tmp_path / "done.json", job="a job").file("export", path, {}, make) == path
+    assert len(made) == 2 and path.read_text() == "content"
+
+
+def test_files_of_another_job_or_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "done.json"
+    Steps(path, job="curve").once("time", "a", {}, dict)
+    with pytest.raises(BadInput, match="is of the job curve, and this is grid"):
+        Steps(path, job="grid")
+    content = json.loads(path.read_text())
+    for schema, message in ((0, "has schema 0"), (99, "Upgrade retinart")):
+        path.write_text(json.dumps({**content, "schema": schema}))
+        with pytest.raises(BadInput, match=message):
+            Steps(path, job="curve")
+    path.write_text(json.dumps({"key": "curve 2", "time 1": {}}))
+    with pytest.raises(BadInput, match=r"has no schema number.*delete the file"):
+        Steps(path, job="curve")

@@ -9,7 +9,6 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from retinart.benchmarks.timing import limits
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import load_coco
@@ -128,12 +127,3 @@ def test_both_in_one_benchmark(retinart: Command, model_path: Path, small_scenes
         for m in rows
     ]
     assert shares[0] == pytest.approx(shares[1])
-
-
-def test_its_limit() -> None:
-    with_it = limits.Peaks(fp32=200.0, int8=800.0, bf16=400.0)
-    without = limits.Peaks(fp32=250.0, int8=700.0)
-    assert [with_it.of(p) for p in ("fp32", "bf16", "int8+bf16")] == [200, 400, 800]
-    assert without.of("bf16") == 250
-    assert limits.best(with_it, with_it) == with_it
-    assert limits.best(with_it, without) == limits.Peaks(fp32=250.0, int8=800.0)

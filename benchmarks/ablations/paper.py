@@ -1,6 +1,6 @@
 """What the ablations train, and the paper's figures beside it: Lin et al., Focal Loss, 2017.
 
-The paper's are COCO AP of RetinaNet-R50 at 600 pixels, and of R101 in the table of OHEM.
+The paper's figures are COCO AP of RetinaNet-R50 at 600 pixels, and of R101 in the table of OHEM.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _RATIOS = {1: (1.0,), 3: (0.5, 1.0, 2.0)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Training:
     """One training.
 
     Attributes:
@@ -33,21 +33,21 @@ class Run:
     prior: float = PRIOR
 
     def to_json(self) -> dict[str, Any]:
-        """What its weights depend on."""
+        """What the weights depend on."""
         return {"loss": asdict(self.loss), "overrides": dict(self.overrides), "prior": self.prior}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of a table: what is varied, the training, and the paper's AP (None: not in it)."""
+    """A row of a table: what is varied, the training, and the paper's AP where the paper has it."""
 
     cells: tuple[str, ...]
-    run: Run
+    training: Training
     paper: float | str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PaperTable:
     """A table of the paper.
 
     Attributes:
@@ -63,17 +63,17 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def focal(gamma: float, alpha: float, **more: Any) -> Run:
+def focal(gamma: float, alpha: float, **more: Any) -> Training:
     """A training with the focal loss."""
     suffix = more.pop("suffix", "")
     loss = LossSettings(gamma=gamma, alpha=alpha)
-    return Run(name=f"focal-g{gamma:g}-a{alpha:g}{suffix}", loss=loss, **more)
+    return Training(name=f"focal-g{gamma:g}-a{alpha:g}{suffix}", loss=loss, **more)
 
 
-def ohem(count: int, nms: float, *, one_to_three: bool = False) -> Run:
+def ohem(count: int, nms: float, *, one_to_three: bool = False) -> Training:
     """A training with online hard example mining."""
     kind = "ohem_1to3" if one_to_three else "ohem"
-    return Run(
+    return Training(
         name=f"{kind}-{count}-{nms:g}",
         loss=LossSettings(
             cls_loss="ohem_1to3" if one_to_three else "ohem", ohem_batch=count, ohem_nms=nms
@@ -81,12 +81,12 @@ def ohem(count: int, nms: float, *, one_to_three: bool = False) -> Run:
     )
 
 
-def anchors(scales: int, ratios: int) -> Run:
+def anchors(scales: int, ratios: int) -> Training:
     """A training with this many scales in an octave and aspect ratios."""
     if (scales, ratios) == (3, 3):
         return BEST
     sizes = tuple(tuple(side * 2 ** (i / scales) for i in range(scales)) for side in _BASE)
-    return Run(
+    return Training(
         name=f"anchors-{scales}x{ratios}",
         loss=BEST.loss,
         overrides={"anchor_sizes": sizes, "anchor_ratios": _RATIOS[ratios]},
@@ -94,7 +94,7 @@ def anchors(scales: int, ratios: int) -> Run:
 
 
 BEST = focal(2, 0.25)
-CE = Run(name="ce", loss=LossSettings(cls_loss="ce"))
+CE = Training(name="ce", loss=LossSettings(cls_loss="ce"))
 _CE_ALPHA = {0.1: 0.0, 0.25: 10.8, 0.5: 30.2, 0.75: 31.1, 0.9: 30.8, 0.99: 28.7, 0.999: 25.1}
 _FOCAL = (
     (0.0, 0.75, 31.1), (0.1, 0.75, 31.4), (0.2, 0.75, 31.9), (0.5, 0.5, 32.9),
@@ -109,66 +109,66 @@ _ONE_TO_THREE = {(128, 0.5): 31.1}
 _OHEM_ORDER = [(count, nms) for nms in (0.7, 0.5) for count in (128, 256, 512)]
 
 TABLES = (
-    Table(
+    PaperTable(
         name="prior",
         title="With and without the prior of 0.01 (section 4.1)",
         head=("loss", "prior"),
         rows=(
-            Row(cells=("CE", "0.01"), run=CE, paper=30.2),
+            Row(cells=("CE", "0.01"), training=CE, paper=30.2),
             Row(
                 cells=("CE", "0.5"),
-                run=Run(name="ce-no-prior", loss=CE.loss, prior=0.5),
+                training=Training(name="ce-no-prior", loss=CE.loss, prior=0.5),
                 paper="diverges",
             ),
-            Row(cells=("FL", "0.01"), run=BEST, paper=34.0),
-            Row(cells=("FL", "0.5"), run=focal(2, 0.25, prior=0.5, suffix="-no-prior")),
+            Row(cells=("FL", "0.01"), training=BEST, paper=34.0),
+            Row(cells=("FL", "0.5"), training=focal(2, 0.25, prior=0.5, suffix="-no-prior")),
         ),
     ),
-    Table(
+    PaperTable(
         name="alpha",
         title="Alpha-balanced cross entropy (table 1a)",
         head=("alpha",),
         rows=tuple(
-            Row(cells=(f"{alpha:g}",), run=focal(0, alpha), paper=ap)
+            Row(cells=(f"{alpha:g}",), training=focal(0, alpha), paper=ap)
             for alpha, ap in _CE_ALPHA.items()
         ),
     ),
-    Table(
+    PaperTable(
         name="gamma",
         title="Focal loss, with the paper's alpha for each gamma (table 1b)",
         head=("gamma", "alpha"),
         rows=tuple(
-            Row(cells=(f"{gamma:g}", f"{alpha:g}"), run=focal(gamma, alpha), paper=ap)
+            Row(cells=(f"{gamma:g}", f"{alpha:g}"), training=focal(gamma, alpha), paper=ap)
             for gamma, alpha, ap in _FOCAL
         ),
     ),
-    Table(
+    PaperTable(
         name="anchors",
         title="Anchors: scales in an octave x aspect ratios (table 1c)",
         head=("scales", "ratios"),
         rows=tuple(
-            Row(cells=(str(scales), str(ratios)), run=anchors(scales, ratios), paper=ap)
+            Row(cells=(str(scales), str(ratios)), training=anchors(scales, ratios), paper=ap)
             for (scales, ratios), ap in _ANCHORS.items()
         ),
     ),
-    Table(
+    PaperTable(
         name="ohem",
         title="Online hard example mining (table 1d)",
         head=("method", "batch", "NMS"),
         rows=(
             *(
-                Row(cells=("OHEM", str(n), f"{t:g}"), run=ohem(n, t), paper=_OHEM.get((n, t)))
+                Row(cells=("OHEM", str(n), f"{t:g}"), training=ohem(n, t), paper=_OHEM.get((n, t)))
                 for n, t in _OHEM_ORDER
             ),
             *(
                 Row(
                     cells=("OHEM 1:3", str(n), "0.5"),
-                    run=ohem(n, 0.5, one_to_three=True),
+                    training=ohem(n, 0.5, one_to_three=True),
                     paper=_ONE_TO_THREE.get((n, 0.5)),
                 )
                 for n in (128, 256, 512)
             ),
-            Row(cells=("FL", "-", "-"), run=BEST, paper=36.0),
+            Row(cells=("FL", "-", "-"), training=BEST, paper=36.0),
         ),
     ),
 )

@@ -1,0 +1,111 @@
+"""The grid's points: a backbone at one scale in one precision against the peer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from pathlib import Path
+
+from retinart.benchmarks.latency.scales import Scale
+from retinart.benchmarks.timing.peaks import Peaks
+from retinart.benchmarks.timing.results import Benchmark, ModelTimes, PeerTimes
+from retinart.benchmarks.timing.statistics import Estimate
+from retinart.engine.common.typed_json import read_json
+from retinart.engine.errors import CheckFailed
+
+SCHEMA = 1
+PEER = "torchvision eager"
+# the aim: times as fast as the peer, end to end
+REACH = {"fp32": 1.35, "bf16": 1.35, "int8": 4.5, "int8+bf16": 4.5}
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """A row of a scale's benchmark, the peer's row, and the best peaks of the grid."""
+
+    scale: Scale
+    model: ModelTimes
+    peer: PeerTimes
+    peaks: Peaks
+
+    @property
+    def ratio(self) -> Estimate:
+        """Times as fast as the peer."""
+        return self.model.times_as_fast_as[PEER]
+
+    @property
+    def reached(self) -> bool:
+        """The ratio is the aim or above."""
+        return self.ratio.value >= REACH[self.model.precision]
+
+    @property
+    def gmac(self) -> float:
+        """10^9 multiply-accumulates an image."""
+        assert self.model.gmac is not None  # the grid has no engines
+        return self.model.gmac
+
+    @property
+    def ms_at_peak(self) -> float:
+        """What infer would take at the machine's peak."""
+        return 2 * self.gmac / self.peaks.of(self.model.precision) * 1000
+
+    @property
+    def share_of_peak(self) -> float:
+        """Of the best peak of all timings, as a noisy moment can only lower one."""
+        return self.ms_at_peak / self.model.ms["infer"].p50
+
+    @property
+    def ratio_at_peak(self) -> float:
+        """What the ratio would be if infer reached the peak."""
+        ms = self.model.ms
+        return self.peer.ms["total"].p50 / (ms["total"].p50 - ms["infer"].p50 + self.ms_at_peak)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """All that the grid found: each backbone and scale, and the command that reproduces it."""
+
+    timings: tuple[Scale, ...]
+    command: str = ""
+
+    @property
+    def first(self) -> Benchmark:
+        """The first timing, whose images, settings and machine are those of all."""
+        return self.timings[0].benchmark
+
+    @property
+    def peaks(self) -> Peaks:
+        """The best of all timings."""
+        return reduce(or_, (scale.benchmark.peak_gops for scale in self.timings))
+
+    @property
+    def noise(self) -> float:
+        """The worst of all timings."""
+        return max(scale.benchmark.noise for scale in self.timings)
+
+    @property
+    def points(self) -> list[GridPoint]:
+        """Each backbone at each scale in each precision."""
+        return [
+            GridPoint(scale, model, the_peer(scale.benchmark), self.peaks)
+            for scale in self.timings
+            for model in scale.benchmark.models
+        ]
+
+
+def read_grid(path: Path) -> Grid:
+    """What the grid wrote as JSON; BadInput where that is of another version."""
+    return read_json(Grid, path, schema=SCHEMA, fix="Run the grid again with this version")
+
+
+def the_peer(benchmark: Benchmark) -> PeerTimes:
+    """The peer's row of a timing; CheckFailed with the reason where torchvision was left out."""
+    if [row.peer for row in benchmark.peers] != [PEER]:
+        why = "; ".join(f"{left.name}: {left.why}" for left in benchmark.left_out)
+        raise CheckFailed(
+            f"the grid is against {PEER}, which was not measured",
+            why=why or "the timing has no such row",
+            fix="Mend that and run the same command again",
+        )
+    return benchmark.peers[0]

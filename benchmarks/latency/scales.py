@@ -1,0 +1,108 @@
+"""Checkpoints at several scales: exports, INT8 files and timings, each a step that is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from retinart.benchmarks.latency.run import benchmark
+from retinart.benchmarks.latency.settings import BenchmarkSettings
+from retinart.benchmarks.peers.find import find_peers
+from retinart.benchmarks.timing import machine
+from retinart.benchmarks.timing.code import TIMING, code_hash, hash_of
+from retinart.benchmarks.timing.results import SCHEMA, Benchmark, LeftOut
+from retinart.benchmarks.timing.steps import Steps, code_of_models
+from retinart.calib.calibrate import calibrate
+from retinart.calib.observe import choose_images
+from retinart.calib.settings import CalibrationSettings
+from retinart.engine.common.files import sha256
+from retinart.engine.common.typed_json import from_json, to_json
+from retinart.engine.media.images import list_images
+from retinart.engine.model.info import read_info
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """A checkpoint by name, the shorter side of its files' images, and the files' benchmark."""
+
+    checkpoint: str
+    imgsz: int
+    benchmark: Benchmark
+
+    @property
+    def name(self) -> str:
+        """For headings."""
+        return f"{self.checkpoint} at {self.imgsz}"
+
+
+class ScaleSteps:
+    """Makes what a checkpoint at a scale needs.
+
+    Args:
+        steps: keep what is made.
+        folder: of the model files.
+        images, num: that INT8 files take their ranges from; None where there are no such files.
+    """
+
+    def __init__(self, steps: Steps, folder: Path, *, images: str | None, num: int) -> None:
+        self.steps, self._folder, self._images, self._num = steps, folder, images, num
+        self.code = code_of_models()
+
+    def fp32(self, checkpoint: Path, size: int) -> Path:
+        """The FP32 file for a shorter side."""
+        path = self._folder / f"{checkpoint.stem}-{size}.onnx"
+        settings = ExportSettings(imgsz=size, tensorrt=False)
+        inputs = {"checkpoint": sha256(checkpoint), "imgsz": size, **self.code}
+        make = partial(export_checkpoint, checkpoint, path, settings)
+        return self.steps.file("export", path, inputs, make)
+
+    def int8(self, fp32: Path) -> Path:
+        """The INT8 file of an FP32 file."""
+        path = fp32.with_suffix(".int8.onnx")
+        settings = CalibrationSettings(images=self._images, num=self._num)
+        images = choose_images(str(settings.images), settings.num, settings.seed)
+        inputs = {"fp32": sha256(fp32), "images": hash_of(images), **self.code}
+        return self.steps.file("calibrate", path, inputs, partial(calibrate, fp32, path, settings))
+
+    def time(
+        self,
+        checkpoint: Path,
+        size: int,
+        paths: Sequence[Path],
+        settings: BenchmarkSettings,
+        check: Callable[[Benchmark], object] = lambda found: None,
+    ) -> Scale:
+        """The benchmark of a checkpoint's files, which is not kept where `check` raises."""
+        # with peers all images count, because those are chosen that every peer resizes as we do
+        images = list_images(str(settings.images))
+        peers = find_peers(paths[0], read_info(paths[0]), settings.wanted_peers)
+        inputs = {
+            "models": [sha256(path) for path in paths],
+            "images": hash_of(images if peers else images[: settings.num_images]),
+            "peers": [[p.name, p.why if isinstance(p, LeftOut) else p.what] for p in peers],
+            "settings": [settings.compute, settings.num_images, settings.repeats, settings.threads],
+            "cpu": machine.describe().cpu, "timing": code_hash(TIMING), **self.code,
+        }  # fmt: skip
+
+        def make() -> dict[str, Any]:
+            found = benchmark(paths, settings)
+            check(found)
+            return to_json(found, SCHEMA)
+
+        return _scale(checkpoint, size, self.steps.once("time", paths[0].name, inputs, make))
+
+    def kept(self, checkpoint: Path, size: int) -> list[Scale]:
+        """All timings, whatever code they are of, the latest first; nothing is made."""
+        data = self.steps.results("time", f"{checkpoint.stem}-{size}.onnx")
+        return [_scale(checkpoint, size, each) for each in reversed(list(data))]
+
+
+def _scale(checkpoint: Path, size: int, data: object) -> Scale:
+    name, fix = f"a kept timing of {checkpoint.stem} at {size}", "Time it again"
+    found = from_json(Benchmark, data, name, schema=SCHEMA, fix=fix)
+    return Scale(checkpoint=checkpoint.stem, imgsz=size, benchmark=found)
