@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
@@ -23,7 +24,8 @@ from retinart.calib.calibrate import calibrate
 from retinart.calib.settings import CalibrationSettings
 from retinart.cli import main
 from retinart.engine.media.images import Image
-from retinart.export import build
+from retinart.engine.model.info import Thresholds
+from retinart.export import build, export
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
 from retinart.train.data.scenes import make_scenes
@@ -36,6 +38,7 @@ from support import make_picture, write_images, write_video
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RETINART_DATA", ROOT.parent / "shared"))
 CLASSES = ("disc", "square", "ring")
+CPUS = os.sched_getaffinity(0)  # before a worker restricts itself
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 
@@ -61,8 +64,16 @@ def pytest_configure() -> None:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
     if worker:
-        cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cpus[int(worker) % len(cpus)]})
+        os.sched_setaffinity(0, {sorted(CPUS)[int(worker) % len(CPUS)]})
+
+
+@pytest.fixture
+def every_cpu() -> Iterator[None]:
+    """For a test of threads: this process runs on all CPUs, also in a worker."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CPUS)
+    yield
+    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(autouse=True)
@@ -136,8 +147,12 @@ def noisy_checkpoint(once: Once) -> Path:
 
 
 def _export(once: Once, name: str, checkpoint: Path, settings: ExportSettings) -> Path:
+    """Export with a quarter of the usual candidates: NMS in the file takes the square of them."""
+
     def make(folder: Path) -> None:
-        export_checkpoint(checkpoint, folder / f"{name}.onnx", settings)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(export, "Thresholds", partial(Thresholds, nms_candidates=500))
+            export_checkpoint(checkpoint, folder / f"{name}.onnx", settings)
 
     return once(name, make) / f"{name}.onnx"
 

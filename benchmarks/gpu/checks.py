@@ -179,10 +179,10 @@ def streams(engine: Path, image: Image, frames: int = 500) -> Figures:
     return _with_graph(figures, why)
 
 
-def endurance(engine: Path, image: Image, frames: int) -> Figures:
-    """Memory of the process and of the GPU, after a start and after many frames."""
+def endurance(engine: Path, image: Image, frames: int, first: int = 200) -> Figures:
+    """Memory of the process and of the GPU, after the first frames and after many more."""
     with Detector(engine) as detect:
-        for _ in range(200):
+        for _ in range(first):
             detect(image)
         before = _memory()
         for _ in range(frames):

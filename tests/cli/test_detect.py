@@ -222,7 +222,7 @@ def test_ctrl_c_at_once(
     [
         (["--conf", "2"], "--conf is 2.0. Give a value from 0 to 1."),
         (["--iou", "-1"], "--iou is -1.0. Give a value from 0 to 1."),
-        (["--max-det", "0"], "--max-det is 0. Give a whole number from 1 to 2000."),
+        (["--max-det", "0"], "--max-det is 0. Give a whole number from 1 to 500."),
         (["--threads", "0"], "--threads is 0. Give a whole number"),
         (["--device", "FOO"], "for the device FOO: "),
         (["--runtime", "onnxruntime", "--iou", "0.9"], "cannot be made looser"),

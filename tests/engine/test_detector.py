@@ -77,7 +77,7 @@ def test_boxes_are_clipped_to_the_image_before_nms(
     """And not to the padded frame, which decides otherwise for some of these."""
     model, variant, _ = load_checkpoint(noisy_checkpoint)
     differs = False
-    with Detector(model_path, max_det=1000) as detector:
+    with Detector(model_path, max_det=500) as detector:
         for image in _pictures():
             batch, (resized,) = detector.info.resize.apply([image])
             to_image, to_frame = (
@@ -122,6 +122,7 @@ def test_an_empty_batch_and_a_tuple(detector: Detector, picture: Image) -> None:
     _same(detector(picture), found, _floor(found, detector))
 
 
+@pytest.mark.usefixtures("every_cpu")
 def test_eight_threads_on_one_detector(detector: Detector) -> None:
     images = [make_picture(i, 60 + 10 * i, 200 - 10 * i) for i in range(8)]
     # batches of different sizes at once, so that compiled models and requests are contended for
@@ -258,7 +259,7 @@ def test_stricter_thresholds_leave_the_best(model_path: Path, picture: Image) ->
 def test_looser_thresholds_on_openvino(model_path: Path, picture: Image) -> None:
     with Detector(model_path) as detector:
         default = detector(picture)
-    with Detector(model_path, conf=0.0, iou=0.9, max_det=1500) as detector:
+    with Detector(model_path, conf=0.0, iou=0.9, max_det=500) as detector:
         assert detector.info.thresholds.score_thresh == 0.05  # the file's stay known
         assert detector.thresholds.nms_thresh == 0.9
         assert len(detector(picture)) > 2 * len(default)
@@ -288,7 +289,7 @@ def test_onnx_runtime_refuses_what_the_file_cannot_give(
         ({"conf": 1.2}, r"`score_thresh` is 1\.2\. Give a value from 0 to 1"),
         ({"conf": float("nan")}, "`score_thresh` is nan"),
         ({"iou": -0.1}, r"`nms_thresh` is -0\.1"),
-        ({"max_det": 0}, r"`detections_per_img` is 0\. Give a whole number from 1 to 2000"),
+        ({"max_det": 0}, r"`detections_per_img` is 0\. Give a whole number from 1 to 500"),
         ({"max_det": 2.5}, r"`detections_per_img` is 2\.5\. Give a whole number"),
         ({"threads": 0}, r"`threads` is 0\. Give a whole number from 1 to 1024"),
         ({"threads": 10**5}, "`threads` is 100000"),

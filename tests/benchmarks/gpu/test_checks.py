@@ -178,9 +178,9 @@ def test_what_threads_and_memory_are_judged_by(
     assert checks.threads(Path("e"), [picture], 2)["differ"] == 0
     sizes = iter([100, 100, 100, 200])
     monkeypatch.setattr(checks, "_memory", lambda: {"host MB": next(sizes), "GPU MB": 5})
-    assert checks.endurance(Path("e"), picture, 1)["frames"] == 1
+    assert checks.endurance(Path("e"), picture, 1, first=3)["frames"] == 1
     with pytest.raises(Incomplete) as caught:
-        checks.endurance(Path("e"), picture, 1)
+        checks.endurance(Path("e"), picture, 1, first=3)
     assert caught.value.figures[judge.FAULTS] == [
         "host MB grew by 100, at most 16 is taken for noise"
     ]
