@@ -179,6 +179,22 @@ def tiny_path(once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def public_model(golden: ModuleType, once: Once) -> Callable[[str], Path]:
+    """A folder with one of golden.py's models: model.pth, and model.onnx, shorter side 192."""
+
+    def get(variant: str) -> Path:
+        def make(folder: Path) -> None:
+            checkpoint = folder / "model.pth"
+            torch.save(golden.load(variant), checkpoint)
+            settings = ExportSettings(imgsz=192, tensorrt=False)
+            export_checkpoint(checkpoint, folder / "model.onnx", settings)
+
+        return once(variant, make)
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def scenes(once: Once) -> Path:
     """Sixteen scenes like those that `tiny` was trained on: images/ and instances.json."""
     return once("scenes", lambda folder: make_scenes(folder / "scenes", num=16, seed=4)) / "scenes"

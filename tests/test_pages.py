@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support import ROOT, run_python
+from support import ROOT
 
 # made by the commands; used where git is missing
 NOT_SHIPPED = frozenset({".git", ".venv", "build", "dist", "runs"})
@@ -105,10 +106,12 @@ def commands_in(text: str) -> set[str]:
     }
 
 
-def test_commands_that_the_readme_names_exist() -> None:
+def test_commands_that_the_readme_names_exist(
+    retinart: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     unknown = {}
     for command in sorted(commands_in(readme())):
-        done = run_python("-m", "retinart", command, "--help")
+        done = retinart(command, "--help")
         if done.returncode:
             unknown[command] = done.stderr.strip()[-200:]
     assert not unknown, f"README.md names commands that do not exist: {unknown}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -13,24 +12,19 @@ from retinart.engine.detector import Detector
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import list_images, read_image
 from retinart.export.checkpoint import load_any
-from retinart.export.export import export_checkpoint
-from retinart.export.settings import ExportSettings
 from retinart.train.model.predict import normalize, postprocess
 
-COCO_IMAGES = 20
+COCO_IMAGES = 5
 
 
 @pytest.mark.parametrize(
     "variant", ["torchvision_retinanet_resnet50_fpn", "torchvision_retinanet_resnet50_fpn_v2"]
 )
 def test_the_same_detections(
-    variant: str, golden: ModuleType, shared: Callable[..., Path], tmp_path: Path
+    variant: str, public_model: Callable[[str], Path], shared: Callable[..., Path]
 ) -> None:
-    checkpoint = tmp_path / "model.pth"
-    torch.save(golden.load(variant), checkpoint)
-    settings = ExportSettings(imgsz=256, tensorrt=False)
-    path = export_checkpoint(checkpoint, tmp_path / "model.onnx", settings).path
-    loaded = load_any(checkpoint)
+    path = public_model(variant) / "model.onnx"
+    loaded = load_any(path.with_suffix(".pth"))
 
     paths = [shared("golden", "input.png")]
     paths += list_images(str(shared("data", "coco_val206", "images")))[:COCO_IMAGES]

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-import torch
 from onnx import TensorProto, helper
 
 from efficient_nms import efficient_nms
@@ -146,12 +144,9 @@ def test_a_low_threshold(noisy_checkpoint: Path, tmp_path: Path) -> None:
     assert (scores[~rows] == -32768).any()
 
 
-def test_a_public_model(golden: ModuleType, shared: Callable[..., Path], tmp_path: Path) -> None:
-    checkpoint = tmp_path / "model.pth"
-    torch.save(golden.load("torchvision_retinanet_resnet50_fpn"), checkpoint)
-    settings = ExportSettings(imgsz=256, tensorrt=False)
-    path = export_checkpoint(checkpoint, tmp_path / "model.onnx", settings).path
-    paths = list_images(str(shared("data", "coco_val206", "images")))[:5]
+def test_a_public_model(public_model: Callable[[str], Path], shared: Callable[..., Path]) -> None:
+    path = public_model("torchvision_retinanet_resnet50_fpn") / "model.onnx"
+    paths = list_images(str(shared("data", "coco_val206", "images")))[:3]
     images = [read_image(shared("golden", "input.png")), *map(read_image, paths)]
     frames, _ = read_info(path).resize.apply(images)
     assert compare(path, frames) > 20 * len(images)
