@@ -33,13 +33,12 @@ from retinart.train.data.settings import SceneSettings
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet
-from support import make_picture, write_images, write_video
+from support import Once, make_picture, write_images, write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RETINART_DATA", ROOT.parent / "shared"))
 CLASSES = ("disc", "square", "ring")
 CPUS = os.sched_getaffinity(0)  # before a worker restricts itself
-Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from retinart.engine.model.variant import Variant
 from retinart.export.sources import SOURCES, Source
 from retinart.train.model.retinanet import build_retinanet
 
+# Makes a folder of files, by name and filled by a function, once for all workers; see conftest.py.
+Once = Callable[[str, Callable[[Path], object]], Path]
 ROOT = Path(__file__).resolve().parent.parent
 
 

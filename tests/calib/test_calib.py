@@ -26,7 +26,6 @@ from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import read_info
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
-from retinart.export import tensorrt_rtx
 
 
 def test_weights_per_channel() -> None:
@@ -117,14 +116,6 @@ def test_int8_on_both_runtimes(model_path: Path, small_scenes: Path, tmp_path: P
         found, other = a(image), b(image)
     # an int8 rounding at .5 may fall either way, so the scores agree to a step and no better
     assert abs(float(found.confidence[:20].mean() - other.confidence[:20].mean())) < 0.02
-
-
-def test_tensorrt_rtx_builds_int8(model_path: Path, small_scenes: Path, tmp_path: Path) -> None:
-    if not tensorrt_rtx.available():
-        pytest.skip("TensorRT-RTX is not installed")
-    settings = CalibrationSettings(images=str(small_scenes), num=2, method="minmax")
-    report = calibrate(model_path, tmp_path / "model.onnx", settings)
-    assert tensorrt_rtx.check_build(report.path, read_info(report.path), max_batch=4).seconds > 0
 
 
 def test_an_interrupted_calibration_goes_on(

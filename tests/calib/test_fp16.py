@@ -21,7 +21,6 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import HEADS, NORMALIZED, read_info
-from retinart.export import tensorrt_rtx
 
 LARGE, NEXT = "backbone.layer1.0.conv1", "backbone.layer1.0.conv2"
 
@@ -89,15 +88,6 @@ def test_detects_alike(
             found = match(exact(read_image(path))[:20], half(read_image(path)))
             same, total = same + found.matched, total + 20
     assert same >= 0.9 * total
-
-
-@pytest.mark.parametrize("name", ["model_path", "dynamic_model_path", "int8_path"])
-def test_tensorrt_rtx_builds_it(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    if not tensorrt_rtx.available():
-        pytest.skip("TensorRT-RTX is not installed")
-    settings = ConvertSettings()
-    path = convert(request.getfixturevalue(name), tmp_path / "half.onnx", settings).path
-    assert tensorrt_rtx.check_build(path, read_info(path), max_batch=4).seconds > 0
 
 
 def test_what_would_overflow_stays_fp32(

@@ -190,26 +190,13 @@ def test_the_file_is_plain_onnx(model_path: Path) -> None:
     assert METADATA_KEY in {p.key for p in model.metadata_props}
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(
-    noisy_checkpoint: Path, model_path: Path, tmp_path: Path
-) -> None:
-    settings = ExportSettings(height=96, width=128, tensorrt=False)
-    again = export_checkpoint(noisy_checkpoint, tmp_path / "model.onnx", settings).path
-    assert again.read_bytes() == model_path.read_bytes()
-
-
-@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
-@pytest.mark.parametrize("backbone", ["tiny", "resnet18"])
-def test_tensorrt_rtx_builds(backbone: str, dynamic: bool, write: Any, tmp_path: Path) -> None:
-    """Parsed and built on the CPU by NVIDIA's own builder, for batch 1 and for 1 to 4."""
-    if not tensorrt_rtx.available():
-        pytest.skip("TensorRT-RTX is not installed")
-    variant = preset(backbone, 3)
-    settings = ExportSettings(imgsz=128, dynamic=dynamic, tensorrt=False)
-    report = export_checkpoint(write(variant), tmp_path / "model.onnx", settings)
-    for batch in (1, 4):
-        built = tensorrt_rtx.check_build(report.path, report.info, max_batch=batch)
-        assert built.plan_bytes > 1_000_000
+def test_the_same_checkpoint_gives_the_same_bytes(noisy_checkpoint: Path, tmp_path: Path) -> None:
+    settings = ExportSettings(height=64, width=64, tensorrt=False)
+    first, again = (
+        export_checkpoint(noisy_checkpoint, tmp_path / name, settings).path.read_bytes()
+        for name in ("a.onnx", "b.onnx")
+    )
+    assert first == again
 
 
 def test_tensorrt_rtx_refuses(model_path: Path, tmp_path: Path) -> None:
