@@ -26,7 +26,7 @@ from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import CANDIDATES, HEADS, Thresholds, read_info
 from retinart.engine.model.variant import Variant
 from retinart.engine.runtime.nms import clip_boxes, detect_from_candidates
-from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
+from retinart.engine.runtime.openvino_api import find_tensor, find_tensors, load_openvino
 from retinart.export import tensorrt_rtx
 from retinart.export.checkpoint import load_any
 from retinart.train.model.boxes import decode
@@ -394,7 +394,7 @@ def run_fed(path: Path, feeds: dict[str, Array], names: tuple[str, ...]) -> dict
         for target in find_tensor(model, name).get_target_inputs():
             target.replace_source_output(parameter.output(0))
         parameters.append(parameter)
-    cut_out = openvino.Model([find_tensor(model, n) for n in names], parameters, "cut")
+    cut_out = openvino.Model(find_tensors(model, names), parameters, "cut")
     compiled = core.compile_model(cut_out, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     result = compiled(dict(enumerate(feeds.values())))
     return {name: np.array(result[i]) for i, name in enumerate(names)}

@@ -14,7 +14,7 @@ from retinart.benchmarks.timing.peaks import Peaks
 from retinart.benchmarks.timing.results import ModelTimes
 from retinart.engine.common.files import sha256
 from retinart.engine.model.info import CANDIDATES, INPUT
-from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
+from retinart.engine.runtime.openvino_api import find_tensors, load_openvino
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
@@ -42,7 +42,7 @@ def count_work(model: Path, size: tuple[int, int]) -> Work:
     """
     openvino = load_openvino()
     whole = openvino.Core().read_model(model)
-    network = openvino.Model([find_tensor(whole, n) for n in CANDIDATES], whole.get_parameters())
+    network = openvino.Model(find_tensors(whole, CANDIDATES), whole.get_parameters())
     network.reshape({INPUT: [1, *size, 3]})
     macs = values = 0
     for op in network.get_ops():

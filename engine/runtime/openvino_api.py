@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from retinart.engine.errors import MissingDependency
@@ -31,10 +32,14 @@ def load_openvino() -> Any:
             del sys.modules[telemetry]
 
 
+def find_tensors(model: Any, names: Iterable[str]) -> list[Any]:
+    """The output ports of a graph that carry these tensors, in their order."""
+    ports = {
+        name: port for op in model.get_ops() for port in op.outputs() for name in port.get_names()
+    }
+    return [ports[name] for name in names]
+
+
 def find_tensor(model: Any, name: str) -> Any:
     """The output port of a graph that carries a tensor's name."""
-    for op in model.get_ops():
-        for port in op.outputs():
-            if name in port.get_names():
-                return port
-    raise RuntimeError(f"the graph has no tensor {name}")
+    return find_tensors(model, [name])[0]

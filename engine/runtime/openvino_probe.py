@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retinart.engine.media.images import Image
-from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
+from retinart.engine.runtime.openvino_api import find_tensors, load_openvino
 from retinart.engine.runtime.saturation import avoid_saturation
 
 
@@ -21,7 +21,7 @@ def tensor_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str
     openvino = load_openvino()
     core = openvino.Core()
     whole = core.read_model(path)
-    model = openvino.Model([find_tensor(whole, n) for n in names], whole.get_parameters(), "probe")
+    model = openvino.Model(find_tensors(whole, names), whole.get_parameters(), "probe")
     avoid_saturation(model, "CPU")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
@@ -43,8 +43,8 @@ def peak_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, 
     core = openvino.Core()
     whole = core.read_model(path)
     peaks = []
-    for name in names:
-        flat = ops.reshape(ops.abs(find_tensor(whole, name)), np.array([-1]), False)
+    for port in find_tensors(whole, names):
+        flat = ops.reshape(ops.abs(port), np.array([-1]), False)
         peaks.append(ops.reduce_max(flat, np.array([0]), False))
     model = openvino.Model(peaks, whole.get_parameters(), "peaks")
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

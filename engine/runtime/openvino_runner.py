@@ -18,7 +18,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
 from retinart.engine.runtime.nms import detect_from_candidates
-from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
+from retinart.engine.runtime.openvino_api import find_tensors, load_openvino
 from retinart.engine.runtime.options import OpenVINOOptions
 from retinart.engine.runtime.runner import Finish, Floats, Prepared, last_line
 from retinart.engine.runtime.saturation import avoid_saturation
@@ -150,7 +150,7 @@ class OpenVINORunner:
     def _cut(self, names: Sequence[str]) -> Any:
         """The graph up to these tensors, with the changes that this device runs it with."""
         whole = self._core.read_model(self._path)
-        ports = [find_tensor(whole, name) for name in names]
+        ports = find_tensors(whole, names)
         model = load_openvino().Model(ports, whole.get_parameters(), self.info.name)
         on_cpu = self._device == "CPU"
         if self._compute == "fp32" and on_cpu and self.info.precision == "fp32":

@@ -23,7 +23,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import CANDIDATES, read_info
 from retinart.engine.runtime import saturation
-from retinart.engine.runtime.openvino_api import find_tensor, load_openvino
+from retinart.engine.runtime.openvino_api import find_tensors, load_openvino
 from retinart.engine.runtime.openvino_probe import tensor_probe
 from retinart.engine.runtime.saturation import LARGEST, avoid_saturation, halved
 
@@ -84,7 +84,7 @@ def test_a_device_with_vnni_computes_the_file_as_it_is(
     frames, _ = info.resize.apply([read_image(picture)])
     core = openvino.Core()
     whole = core.read_model(int8_path)
-    model = openvino.Model([find_tensor(whole, n) for n in CANDIDATES], whole.get_parameters())
+    model = openvino.Model(find_tensors(whole, CANDIDATES), whole.get_parameters())
     plain = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({0: frames})
     found = tensor_probe(int8_path, CANDIDATES)(frames)
     for index, name in enumerate(CANDIDATES):
