@@ -7,7 +7,6 @@ import importlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,6 @@ from support import Once, make_picture, write_images, write_video
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RETINART_DATA", ROOT.parent / "shared"))
 CLASSES = ("disc", "square", "ring")
-CPUS = os.sched_getaffinity(0)  # before a worker restricts itself
 
 
 @pytest.fixture(scope="session")
@@ -55,34 +53,8 @@ def shared() -> Callable[..., Path]:
 
 
 def pytest_configure() -> None:
-    """Keep each worker of pytest-xdist on a CPU of its own, and the user's cache out of it.
-
-    Every runtime then starts one thread, and so do the processes that a test starts: the threads of
-    several workers would otherwise wait for each other.
-    """
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
-    if worker:
-        os.sched_setaffinity(0, {sorted(CPUS)[int(worker) % len(CPUS)]})
-
-
-@pytest.fixture
-def every_cpu() -> Iterator[None]:
-    """For a test of threads: this process runs on all CPUs, also in a worker."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, CPUS)
-    yield
-    os.sched_setaffinity(0, before)
-
-
-@pytest.fixture(autouse=True)
-def _no_self_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A detector leaves its self-test out, which takes half a second for each new file.
-
-    The tests of the self-test and those of the command line's processes have it.
-    """
-    if "self_test" not in request.path.parts:
-        monkeypatch.setattr("retinart.engine.detector.check_once", lambda *given, **more: "")
+    """Processes that a test starts have one thread of PyTorch, as this one: see `_one_thread`."""
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -122,7 +122,6 @@ def test_an_empty_batch_and_a_tuple(detector: Detector, picture: Image) -> None:
     _same(detector(picture), found, _floor(found, detector))
 
 
-@pytest.mark.usefixtures("every_cpu")
 def test_eight_threads_on_one_detector(detector: Detector) -> None:
     images = [make_picture(i, 60 + 10 * i, 200 - 10 * i) for i in range(8)]
     # batches of different sizes at once, so that compiled models and requests are contended for

@@ -350,7 +350,6 @@ def test_numbers_survive_jpeg() -> None:
         assert decoded is not None and number_of(np.asarray(decoded, np.uint8)) == number
 
 
-@pytest.mark.usefixtures("every_cpu")
 def test_throughput(model_path: Path, detector: Detector, tmp_path: Path) -> None:
     """Several frames are under way at once, and come out in order with what a call finds."""
     path = write_video(tmp_path / "v.avi", frames=20)

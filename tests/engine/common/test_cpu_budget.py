@@ -107,7 +107,6 @@ def test_the_text_names_the_limits() -> None:
     )
 
 
-@pytest.mark.usefixtures("every_cpu")
 def test_a_detector_keeps_to_the_budget(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO says how many threads it was given; an explicit number wins."""
     one = CpuBudget(machine=64, affinity=1, quota=None)
@@ -157,7 +156,6 @@ def test_a_real_quota(quota_of_half_a_cpu: Path) -> None:
     assert ran.stdout.startswith("1 ") and "grants the time of 0.5" in ran.stdout
 
 
-@pytest.mark.usefixtures("every_cpu")
 def test_a_real_affinity_mask() -> None:
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:

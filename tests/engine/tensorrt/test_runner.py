@@ -143,7 +143,6 @@ def test_collected_without_being_closed(model_path: Path) -> None:
     assert cuda.closed and not cuda.alive
 
 
-@pytest.mark.usefixtures("every_cpu")
 def test_eight_threads(model_path: Path) -> None:
     made = Made(model_path, contexts=3)
     batches = [frames(seed) for seed in range(6)]
