@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from retinart.calib.placement import place
 from retinart.calib.quantize import quantize
 from retinart.engine.errors import CheckFailed
 from retinart.engine.model.info import read_info
-from retinart.engine.model.variant import Variant
 from retinart.export import tensorrt_rtx
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
@@ -32,10 +32,12 @@ SIZES = {
     "fixed": ExportSettings(imgsz=64, tensorrt=False),
     "dynamic": ExportSettings(imgsz=64, dynamic=True, tensorrt=False),
 }
-VARIANTS = {"tiny": preset("tiny", 3)}
-for source in SOURCES:
-    small = {"backbone": "resnet18", "num_classes": 3, "fpn_channels": 64}
-    VARIANTS[source.name] = Variant(source=source.name, **small, **source.settings)
+VARIANTS = {"tiny": preset("tiny", 3)} | {
+    source.name: replace(
+        preset("resnet18", 3), source=source.name, fpn_channels=64, **source.settings
+    )
+    for source in SOURCES
+}
 
 
 @pytest.fixture
