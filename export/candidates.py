@@ -17,7 +17,7 @@ import numpy as np
 
 from retinart.engine.model.info import CANDIDATES
 from retinart.engine.model.variant import Variant
-from retinart.export.graph import GraphBuilder
+from retinart.export.graph import FLOAT, GraphBuilder
 from retinart.train.model.anchors import LEVEL_STRIDES, base_anchors, grid_sizes, level_strides
 
 
@@ -80,7 +80,7 @@ def emit_clip(graph: GraphBuilder, boxes: str, size: str, *, plus_one: bool) -> 
     """Boxes (..., 4) cut to the input; size is a (4,) float32 value W, H, W, H."""
     if plus_one:
         size = graph.op("Sub", size, graph.scalar(1))
-    return str(graph.op("Max", graph.op("Min", boxes, size), graph.scalar(0), name="clip"))
+    return graph.op("Max", graph.op("Min", boxes, size), graph.scalar(0), name="clip")
 
 
 def input_limits(graph: GraphBuilder, frames: str, size: tuple[int, int] | None) -> str:
@@ -89,7 +89,7 @@ def input_limits(graph: GraphBuilder, frames: str, size: tuple[int, int] | None)
         return graph.const([size[1], size[0]] * 2, np.float32)
     shape = graph.op("Shape", frames)
     limits = graph.op("Gather", shape, graph.ints(2, 1, 2, 1))
-    return str(graph.op("Cast", limits, to=1))
+    return graph.op("Cast", limits, to=FLOAT)
 
 
 def _fixed_grids(
@@ -128,7 +128,7 @@ def _dynamic_grids(
         if variant.anchor_strides == "fixed":
             stride = graph.const([LEVEL_STRIDES[level]] * 4, np.float32)
         else:  # image // grid: float32 holds these quotients exactly
-            grid = graph.op("Cast", graph.op("Gather", shape, graph.ints(3, 2, 3, 2)), to=1)
+            grid = graph.op("Cast", graph.op("Gather", shape, graph.ints(3, 2, 3, 2)), to=FLOAT)
             stride = graph.op("Floor", graph.op("Div", size, grid))
         a = variant.num_anchors
         k = min(topk, a * high[0] * high[1])
@@ -148,7 +148,7 @@ def _level(
     best = graph.op("ReduceMax", logits, graph.ints(2), keepdims=0)  # (N, Hi * Wi * A)
     if grid.count:  # so that k never exceeds the axis, whatever the input's size
         best = graph.op("Pad", best, graph.ints(0, 0, 0, grid.k), graph.scalar(-1e9))
-    _, index = graph.op("TopK", best, graph.ints(grid.k), outputs=2, axis=1)  # (N, k)
+    _, index = graph.ops("TopK", best, graph.ints(grid.k), outputs=2, axis=1)  # (N, k)
     real = ""
     if grid.count:
         real = graph.op("Less", index, grid.count)
@@ -177,7 +177,7 @@ def _anchors(graph: GraphBuilder, variant: Variant, level: int, grid: _Grid, ind
     count = graph.const(variant.num_anchors, np.int64)
     position, shape = _divmod(graph, index, count)
     y, x = (graph.op("Unsqueeze", v, graph.ints(2)) for v in _divmod(graph, position, grid.width))
-    center = graph.op("Cast", graph.op("Concat", x, y, x, y, axis=2), to=1)  # (N, k, 4)
+    center = graph.op("Cast", graph.op("Concat", x, y, x, y, axis=2), to=FLOAT)  # (N, k, 4)
     if variant.anchor_center:
         center = graph.op("Add", center, graph.scalar(variant.anchor_center))
     base = base_anchors(
@@ -188,7 +188,7 @@ def _anchors(graph: GraphBuilder, variant: Variant, level: int, grid: _Grid, ind
     )
     table = graph.const(base, np.float32, f"anchors/p{level + 3}")
     center = graph.op("Mul", center, grid.stride)
-    return str(graph.op("Add", center, graph.op("Gather", table, shape)))
+    return graph.op("Add", center, graph.op("Gather", table, shape))
 
 
 def _divmod(graph: GraphBuilder, value: str, divisor: str) -> tuple[str, str]:
@@ -214,13 +214,12 @@ def _decode(graph: GraphBuilder, variant: Variant, deltas: str, anchors: str) ->
     high = graph.op("Add", center, half)
     if variant.box_plus_one:
         high = graph.op("Sub", high, graph.scalar(1))
-    return str(graph.op("Concat", graph.op("Sub", center, half), high, axis=2))
+    return graph.op("Concat", graph.op("Sub", center, half), high, axis=2)
 
 
 def _halves(graph: GraphBuilder, value: str) -> tuple[str, str]:
     """Columns 0:2 and 2:4 of a (N, C, 4) value."""
     low, high = (
-        str(graph.op("Slice", value, graph.ints(i), graph.ints(i + 2), graph.ints(2)))
-        for i in (0, 2)
+        graph.op("Slice", value, graph.ints(i), graph.ints(i + 2), graph.ints(2)) for i in (0, 2)
     )
     return low, high

@@ -87,7 +87,7 @@ def _count(graph: GraphBuilder, scores: str, info: ModelInfo) -> str:
     """How many of the rows (N, M) are above the threshold, as (N, 1) int32."""
     least = graph.scalar(above(info.thresholds.score_thresh))
     is_one = graph.op("Cast", graph.op("GreaterOrEqual", scores, least), to=INT32)
-    return str(graph.op("ReduceSum", is_one, graph.ints(1), keepdims=1))
+    return graph.op("ReduceSum", is_one, graph.ints(1), keepdims=1)
 
 
 def plugin_attributes(info: ModelInfo) -> dict[str, float | int]:

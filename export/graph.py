@@ -24,19 +24,18 @@ class GraphBuilder:
         self._constants: dict[str, onnx.TensorProto] = {}
         self._used: dict[str, int] = {}
 
-    def op(
-        self,
-        op_type: str,
-        *inputs: str,
-        name: str = "",
-        outputs: int = 1,
-        **attributes: Any,
-    ) -> Any:
-        """Add a node and return its output's name, or a tuple of names when `outputs` > 1."""
+    def op(self, op_type: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """Add a node with one output, and return that output's name."""
         name = self._unique(name or f"{self.scope}{op_type}")
-        names = [name] if outputs == 1 else [f"{name}.{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(op_type, list(inputs), names, name=name, **attributes))
-        return names[0] if outputs == 1 else tuple(names)
+        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+        return name
+
+    def ops(self, op_type: str, *inputs: str, outputs: int, **attributes: Any) -> tuple[str, ...]:
+        """Add a node with several outputs, and return their names."""
+        name = self._unique(f"{self.scope}{op_type}")
+        names = tuple(f"{name}.{i}" for i in range(outputs))
+        self.nodes.append(helper.make_node(op_type, inputs, names, name=name, **attributes))
+        return names
 
     def rename(self, value: str, name: str) -> str:
         """Give a value a public name through an Identity node's output."""
@@ -66,7 +65,7 @@ class GraphBuilder:
 
     def reshape(self, value: str, *shape: int) -> str:
         """Reshape; 0 copies a dimension and -1 infers one."""
-        return str(self.op("Reshape", value, self.ints(*shape)))
+        return self.op("Reshape", value, self.ints(*shape))
 
     @property
     def initializers(self) -> list[onnx.TensorProto]:

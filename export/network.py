@@ -89,12 +89,10 @@ class _Emitter:
             case nn.GroupNorm():
                 return self._group_norm(module, x, target, name)
             case nn.ReLU():
-                return str(self.graph.op("Relu", x, name=name))
+                return self.graph.op("Relu", x, name=name)
             case nn.MaxPool2d(kernel_size=int(k), stride=int(s), padding=int(p), ceil_mode=False):
-                return str(
-                    self.graph.op(
-                        "MaxPool", x, name=name, kernel_shape=[k, k], strides=[s, s], pads=[p] * 4
-                    )
+                return self.graph.op(
+                    "MaxPool", x, name=name, kernel_shape=[k, k], strides=[s, s], pads=[p] * 4
                 )
         raise _unsupported(node)
 
@@ -104,18 +102,16 @@ class _Emitter:
         stack = list(node.meta.get("nn_module_stack", {}))
         name = ".".join([*stack[-1:], node.name.rstrip("_0123456789")])
         if node.target is F.relu:
-            return str(self.graph.op("Relu", x, name=name))
+            return self.graph.op("Relu", x, name=name)
         if node.target in (operator.add, torch.add):
-            return str(self.graph.op("Add", x, self.values[_first(node, 1)], name=name))
+            return self.graph.op("Add", x, self.values[_first(node, 1)], name=name)
         if node.target is F.interpolate and node.kwargs.get("mode") == "nearest":
             scale = node.kwargs["scale_factor"]
             assert isinstance(scale, float)
             scales = self.graph.const([1.0, 1.0, scale, scale], np.float32)
-            return str(
-                self.graph.op(
-                    "Resize", x, "", scales, name=name, mode="nearest",
-                    coordinate_transformation_mode="asymmetric", nearest_mode="floor",
-                )
+            return self.graph.op(
+                "Resize", x, "", scales, name=name, mode="nearest",
+                coordinate_transformation_mode="asymmetric", nearest_mode="floor",
             )  # fmt: skip
         raise _unsupported(node)
 
@@ -136,15 +132,13 @@ class _Emitter:
             weight = weight.flip(1)
         padding = conv.padding
         assert not isinstance(padding, str)
-        return str(
-            self.graph.op(
-                "Conv", x,
-                self.graph.const(weight.numpy(), np.float32, f"{target}.weight"),
-                # one a node, though levels share it: OpenVINO fuses a bias that has one reader
-                self.graph.const(bias.numpy(), np.float32, f"{name}.bias"),
-                name=name, kernel_shape=list(conv.kernel_size), strides=list(conv.stride),
-                pads=[*padding, *padding], dilations=list(conv.dilation), group=conv.groups,
-            )
+        return self.graph.op(
+            "Conv", x,
+            self.graph.const(weight.numpy(), np.float32, f"{target}.weight"),
+            # a bias for each node, though levels share it: OpenVINO fuses one that has one reader
+            self.graph.const(bias.numpy(), np.float32, f"{name}.bias"),
+            name=name, kernel_shape=list(conv.kernel_size), strides=list(conv.stride),
+            pads=[*padding, *padding], dilations=list(conv.dilation), group=conv.groups,
         )  # fmt: skip
 
     def _folds(self, conv: fx.Node, norm: fx.Node) -> bool:
@@ -169,7 +163,7 @@ class _Emitter:
             for kind, p in (("weight", norm.weight), ("bias", norm.bias))
         )
         y = graph.op("Mul", y, weight, name=f"{name}/scale")
-        return str(graph.op("Add", y, bias, name=name))
+        return graph.op("Add", y, bias, name=name)
 
 
 def _first(node: fx.Node, index: int = 0) -> fx.Node:

@@ -45,7 +45,7 @@ def emit_nms(
     graph.scope = "nms/"
     pairs = min(thresholds.nms_candidates, num_candidates * num_classes)
     flat = graph.reshape(scores, 0, -1)
-    score, index = graph.op("TopK", flat, graph.ints(pairs), outputs=2, axis=1)  # (N, P)
+    score, index = graph.ops("TopK", flat, graph.ints(pairs), outputs=2, axis=1)  # (N, P)
     classes = graph.const(num_classes, np.int64)
     row = graph.op("Div", index, classes)
     class_id = graph.op("Sub", index, graph.op("Mul", row, classes))
@@ -63,7 +63,7 @@ def emit_nms(
 
     limit = min(thresholds.detections_per_img, pairs)
     ranked = graph.op("Mul", score, keep)
-    best, order = graph.op("TopK", ranked, graph.ints(limit), outputs=2, axis=1)  # (N, limit)
+    best, order = graph.ops("TopK", ranked, graph.ints(limit), outputs=2, axis=1)  # (N, limit)
     found = graph.op("Greater", best, graph.scalar(0))
     mask = _float(graph, found)
     box = graph.op("Mul", _rows(graph, box, order), graph.op("Unsqueeze", mask, graph.ints(2)))
@@ -94,12 +94,12 @@ def _suppress(
 
     def length(low: str, high: str) -> str:
         value = graph.op("Sub", high, low)
-        return str(graph.op("Add", value, graph.scalar(1)) if plus_one else value)
+        return graph.op("Add", value, graph.scalar(1)) if plus_one else value
 
     def overlap(axis: int) -> str:
         low = graph.op("Max", corners[axis], rows[axis])
         high = graph.op("Min", corners[axis + 2], rows[axis + 2])
-        return str(graph.op("Max", length(low, high), graph.scalar(0)))
+        return graph.op("Max", length(low, high), graph.scalar(0))
 
     inter = graph.op("Mul", overlap(0), overlap(1))  # (N, P, P)
     area = graph.op("Mul", length(x1, x2), length(y1, y2))  # (N, P, 1)
@@ -128,8 +128,8 @@ def _rows(graph: GraphBuilder, boxes: str, index: str) -> str:
     """Boxes (N, P, 4) of the indices (N, P)."""
     wide = graph.op("Unsqueeze", index, graph.ints(2))
     wide = graph.op("Concat", wide, wide, wide, wide, axis=2)
-    return str(graph.op("GatherElements", boxes, wide, axis=1))
+    return graph.op("GatherElements", boxes, wide, axis=1)
 
 
 def _float(graph: GraphBuilder, value: str) -> str:
-    return str(graph.op("Cast", value, to=FLOAT))
+    return graph.op("Cast", value, to=FLOAT)

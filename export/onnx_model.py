@@ -90,6 +90,6 @@ def _normalize(graph: GraphBuilder, info: ModelInfo) -> str:
     )
     x = graph.op("Sub", x, graph.const(mean, np.float32, "normalize/mean"))
     x = graph.op("Mul", x, graph.const(1 / std, np.float32, "normalize/scale"))
-    x = graph.op("Transpose", x, name=NORMALIZED, perm=[0, 3, 1, 2])
+    normalized = graph.op("Transpose", x, name=NORMALIZED, perm=[0, 3, 1, 2])
     graph.scope = ""
-    return str(x)
+    return normalized
