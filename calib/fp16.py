@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from retinart.calib.network import network_nodes
 from retinart.engine.errors import BadInput
+from retinart.engine.model.onnx_file import with_graph
 
 LARGEST = 65504.0  # of IEEE half precision
 FP16_QDQ_OPSET = 19
@@ -43,10 +44,8 @@ def to_fp16(
     Raises:
         BadInput: the network is FP16 already, or its scales are none that FP16 holds.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    nodes = network_nodes(result)
-    constants = {i.name: i for i in result.graph.initializer}
+    nodes = network_nodes(model)
+    constants = {i.name: i for i in model.graph.initializer}
     if any(i.data_type == TensorProto.FLOAT16 for i in constants.values()):
         raise BadInput("the model is FP16 already", fix="Convert the FP32 file that it came from")
     opset = next(o.version for o in model.opset_import if o.domain == "")
@@ -64,7 +63,8 @@ def to_fp16(
                 if peak > LARGEST:
                     large[name] = peak
     writer = _Writer(model.graph, {n.output[0] for n in nodes}, large)
-    writer.write(result.graph)
+    writer.write()
+    result = with_graph(model, writer.nodes, writer.constants.values(), writer.inputs)
     onnx.checker.check_model(result, full_check=True)
     return result, {name: large[name] for name in sorted(large) if name in writer.kept}
 
@@ -76,10 +76,11 @@ class _Writer:
         self, graph: onnx.GraphProto, network: set[str], large: Mapping[str, float]
     ) -> None:
         self._graph, self._large = graph, large
-        self._constants = {i.name: i for i in graph.initializer}
-        self._made: dict[str, str] = {}  # by the name of a Cast's output or a half constant
-        self._nodes: list[onnx.NodeProto] = []
+        self.constants = {i.name: i for i in graph.initializer}
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs: dict[tuple[str, int], str] = {}
         self.kept: set[str] = set()  # what was too large
+        self._casts: set[str] = set()
         nodes = [n for n in graph.node if n.output[0] in network]
         self._integer = {n.output[0] for n in nodes if n.op_type in ("QuantizeLinear", "Shape")}
         self._half = {n.output[0] for n in nodes if self._computes_in_half(n)}
@@ -90,24 +91,17 @@ class _Writer:
             ):
                 self._half.add(node.output[0])
 
-    def write(self, graph: onnx.GraphProto) -> None:
-        """Replace a graph's nodes and constants."""
+    def write(self) -> None:
+        """Go through the graph's nodes, and put Casts in front of those that need them."""
         for node in self._graph.node:
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
             half = node.output[0] in self._half
             # of a Resize only the first input is a feature map; a Shape takes any type
             count = {"Resize": 1, "Shape": 0}.get(node.op_type, len(node.input))
-            for index in range(count):
-                copy.input[index] = self._typed(node.input[index], half)
+            for index, name in enumerate(node.input[:count]):
+                self.inputs[node.name, index] = self._typed(name, half)
             if half and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 self._check_scale(node.input[1])
-            self._nodes.append(copy)
-        used = {name for node in self._nodes for name in node.input}
-        constants = [i for i in self._constants.values() if i.name in used]
-        del graph.node[:], graph.initializer[:]
-        graph.node.extend(self._nodes)
-        graph.initializer.extend(constants)
+            self.nodes.append(node)
 
     def _computes_in_half(self, node: onnx.NodeProto) -> bool:
         """Whether an operation's numbers all fit; Q and DQ are none that computes."""
@@ -117,29 +111,29 @@ class _Writer:
 
     def _typed(self, name: str, half: bool) -> str:
         """The name under which a node that computes in half, or not, reads a value."""
-        constant = self._constants.get(name)
+        constant = self.constants.get(name)
         if constant is not None:
             is_float = constant.data_type == TensorProto.FLOAT
             return self._half_constant(constant) if half and is_float else name
         if name in self._integer or half == (name in self._half):
             return name
         cast = f"{name}/{'fp16' if half else 'fp32'}"
-        if cast not in self._made:
+        if cast not in self._casts:
             to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-            self._nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=to))
-            self._made[cast] = name
+            self.nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=to))
+            self._casts.add(cast)
         return cast
 
     def _half_constant(self, constant: onnx.TensorProto) -> str:
         name = f"{constant.name}/fp16"
-        if name not in self._constants:
+        if name not in self.constants:
             halves = numpy_helper.to_array(constant).astype(np.float16)
-            self._constants[name] = numpy_helper.from_array(halves, name)
+            self.constants[name] = numpy_helper.from_array(halves, name)
         return name
 
     def _check_scale(self, name: str) -> None:
         """A scale that changes would quantize otherwise than what was measured."""
-        scale = numpy_helper.to_array(self._constants[name])
+        scale = numpy_helper.to_array(self.constants[name])
         if (scale.astype(np.float16) != scale).any():
             raise BadInput(
                 f"the scale {name} is none that FP16 holds",

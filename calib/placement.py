@@ -1,18 +1,20 @@
 """Where Q/DQ pairs go, so that TensorRT and OpenVINO fuse them into INT8 convolutions.
 
 Rules, from NVIDIA's guidance on explicit quantization:
-- the input of every convolution of the network is quantized, its output is not;
-- at an addition only the skip input is, otherwise the convolution's fusion splits;
-- nothing is quantized in front of a Resize, nor are the raw outputs, the decoding and NMS;
-- the last convolutions of the heads are INT8 like the others, with float outputs: the class one is
-  a sixth of all arithmetic, and took two fifths of the time when it was float, the box one is a
-  hundredth of it and took a twenty-fifth;
-- the heads run once a level on tensors of their own, so each level gets its own ranges.
+- The input of every convolution of the network is quantized, its output is not.
+- Of an addition only the skip input is quantized. A Q/DQ pair at the other input would separate the
+  addition from the convolution that it is fused with.
+- Nothing is quantized in front of a Resize. The raw outputs, the decoding and NMS stay in float.
+- The last convolution of each head is INT8 with a float output. In float, the one for the classes
+  took two fifths of the time, for a sixth of the arithmetic; the one for the boxes took 4% for 1%.
+- The heads run once a level, each time on a tensor of its own, so each level gets its own ranges.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import onnx
 
@@ -20,32 +22,57 @@ from retinart.calib.network import layer_of, network_nodes
 from retinart.engine.errors import BadInput
 
 
+class Reader(NamedTuple):
+    """An input of a node that reads a quantized tensor."""
+
+    tensor: str
+    node: str
+    index: int
+    layer: str  # whose convolution needs it: the node's own, or the one an addition is fused with
+
+
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What to quantize, by names in the graph.
+    """What to quantize, by names in the graph and in its order.
 
     Attributes:
-        activations: each tensor with the (node, input index) pairs that read its quantized form.
+        readers: inputs of nodes that read a quantized tensor.
         convolutions: nodes whose weights are quantized.
     """
 
-    activations: dict[str, tuple[tuple[str, int], ...]]
+    readers: tuple[Reader, ...]
     convolutions: tuple[str, ...]
 
     @property
+    def activations(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """Each tensor with the (node, input index) pairs that read its quantized form."""
+        found: dict[str, tuple[tuple[str, int], ...]] = {}
+        for reader in self.readers:
+            found[reader.tensor] = (*found.get(reader.tensor, ()), (reader.node, reader.index))
+        return found
+
+    @property
     def layers(self) -> tuple[str, ...]:
-        """The modules that become INT8, in the graph's order; levels share those of the heads."""
+        """The modules that become INT8; all levels share the modules of the heads."""
         return tuple(dict.fromkeys(layer_of(name) for name in self.convolutions))
 
+    def without(self, layers: Collection[str]) -> Placement:
+        """The same with some layers in float, and with them the skips that they are added to."""
+        return Placement(
+            readers=tuple(r for r in self.readers if r.layer not in layers),
+            convolutions=tuple(c for c in self.convolutions if layer_of(c) not in layers),
+        )
 
-def place(model: onnx.ModelProto, *, keep_float: frozenset[str] = frozenset()) -> Placement:
+    def only(self, layer: str) -> Placement:
+        """The same with all layers but one in float."""
+        return self.without(set(self.layers) - {layer})
+
+
+def place(model: onnx.ModelProto) -> Placement:
     """Find the places in a graph that `retinart export` wrote.
 
-    Args:
-        keep_float: layers that are left alone, by name; a skip into one is left alone with it.
-
     Raises:
-        BadInput: the graph is quantized already or has no network that is known.
+        BadInput: the graph is quantized already, or `retinart export` did not write it.
     """
     nodes = network_nodes(model)
     if any(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in nodes):
@@ -55,32 +82,24 @@ def place(model: onnx.ModelProto, *, keep_float: frozenset[str] = frozenset()) -
         )
     producer = {output: n for n in nodes for output in n.output}
     constants = {i.name for i in model.graph.initializer}
-    readers: dict[str, list[tuple[str, int]]] = {}
-    convolutions = []
+    readers, convolutions = [], []
     for node in nodes:
         if node.op_type == "Conv":
-            if layer_of(node.name) not in keep_float:
-                readers.setdefault(node.input[0], []).append((node.name, 0))
-                convolutions.append(node.name)
+            readers.append(Reader(node.input[0], node.name, 0, layer_of(node.name)))
+            convolutions.append(node.name)
         elif node.op_type == "Add" and not constants.intersection(node.input):
-            index = _skip_input(node, producer, keep_float)
-            if index is not None:
-                readers.setdefault(node.input[index], []).append((node.name, index))
-    return Placement(
-        activations={name: tuple(where) for name, where in readers.items()},
-        convolutions=tuple(convolutions),
-    )
+            readers += _skip(node, producer)
+    return Placement(readers=tuple(readers), convolutions=tuple(convolutions))
 
 
-def _skip_input(
-    node: onnx.NodeProto, producer: dict[str, onnx.NodeProto], keep_float: frozenset[str]
-) -> int | None:
-    """Which input of an addition of two feature maps is the skip.
+def _skip(node: onnx.NodeProto, producer: dict[str, onnx.NodeProto]) -> list[Reader]:
+    """The skip input of an addition of two feature maps.
 
-    None where no INT8 convolution makes the other input, so that there is nothing to fuse with.
+    It is the other one than the input that a convolution makes. Where no convolution makes either,
+    there is nothing to fuse with, and nothing to quantize.
     """
     for main, skip in ((0, 1), (1, 0)):
         maker = producer.get(node.input[main])
         if maker is not None and maker.op_type == "Conv":
-            return None if layer_of(maker.name) in keep_float else skip
-    return None
+            return [Reader(node.input[skip], node.name, skip, layer_of(maker.name))]
+    return []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
+from onnx.helper import make_node
 
 from retinart.calib.placement import Placement
+from retinart.engine.model.onnx_file import with_graph
 from retinart.engine.runtime.saturation import halved
 
 QMAX = 127
@@ -31,72 +33,47 @@ def quantize(
             always zero.
         weight_bits: see `quantize_weights`.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
-    weights = {i.name: i for i in graph.initializer}
-    new_nodes: dict[str, list[onnx.NodeProto]] = {}  # behind the tensor that they quantize
-    rewired: dict[tuple[str, int], str] = {}
+    constants = {i.name: i for i in model.graph.initializer}
+    inputs: dict[tuple[str, int], str] = {}
 
     def constant(name: str, value: npt.NDArray[np.generic]) -> str:
-        graph.initializer.append(numpy_helper.from_array(value, name))
+        constants[name] = numpy_helper.from_array(value, name)
         return name
 
     zero = constant("quantize/zero_point", np.array(0, np.int8))
+    pairs: dict[str, list[onnx.NodeProto]] = {}  # Q and DQ, by the tensor that they follow
     for name, readers in placement.activations.items():
         scale = constant(f"{name}/scale", np.array(_scale(thresholds[name]), np.float32))
         quantized, back = f"{name}/quantized", f"{name}/dequantized"
-        new_nodes[name] = [
-            helper.make_node(
-                "QuantizeLinear", [name, scale, zero], [quantized], name=f"{name}/quantize"
-            ),
-            helper.make_node(
-                "DequantizeLinear", [quantized, scale, zero], [back], name=f"{name}/dequantize"
-            ),
+        pairs[name] = [
+            make_node("QuantizeLinear", [name, scale, zero], [quantized], f"{name}/quantize"),
+            make_node("DequantizeLinear", [quantized, scale, zero], [back], f"{name}/dequantize"),
         ]
-        rewired.update(dict.fromkeys(readers, back))
+        inputs.update(dict.fromkeys(readers, back))
 
+    nodes = []
     placed = frozenset(placement.convolutions)
-    weight_nodes: list[onnx.NodeProto] = []
-    replaced: set[str] = set()
-    for node in graph.node:
+    for node in model.graph.node:
         if node.name not in placed:
             continue
-        name = node.input[1]
-        if name not in replaced:
-            values = numpy_helper.to_array(weights[name])
-            integers, scales = quantize_weights(values, weight_bits)
-            constant(f"{name}/int8", integers)
-            constant(f"{name}/scale", scales)
-            constant(f"{name}/zero_point", np.zeros(len(scales), np.int8))
-            replaced.add(name)
-        output = f"{node.name}/weight"
-        weight_nodes.append(
-            helper.make_node(
-                "DequantizeLinear",
-                [f"{name}/int8", f"{name}/scale", f"{name}/zero_point"],
-                [output],
-                name=f"{output}/dequantize",
-                axis=0,
-            )
+        name, output = node.input[1], f"{node.name}/weight"
+        parts = [f"{name}/int8", f"{name}/scale", f"{name}/zero_point"]
+        if parts[0] not in constants:  # levels share the weights of the heads
+            weights = numpy_helper.to_array(constants[name])
+            integers, scales = quantize_weights(weights, weight_bits)
+            zeros = np.zeros(len(scales), np.int8)
+            for part, values in zip(parts, (integers, scales, zeros), strict=True):
+                constant(part, values)
+        nodes.append(
+            make_node("DequantizeLinear", parts, [output], name=f"{output}/dequantize", axis=0)
         )
-        rewired[node.name, 1] = output
+        inputs[node.name, 1] = output
 
-    nodes = list(weight_nodes)
-    nodes += [n for i in graph.input for n in new_nodes.get(i.name, [])]
-    for node in graph.node:
-        for index in range(len(node.input)):
-            if (node.name, index) in rewired:
-                node.input[index] = rewired[node.name, index]
+    nodes += [n for i in model.graph.input for n in pairs.get(i.name, [])]
+    for node in model.graph.node:
         nodes.append(node)
-        for output in node.output:
-            nodes += new_nodes.get(output, [])
-    used = {name for node in nodes for name in node.input}
-    kept = [i for i in graph.initializer if i.name in used]
-    nodes = [_copy(node) for node in nodes]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
+        nodes += [n for output in node.output for n in pairs.get(output, [])]
+    result = with_graph(model, nodes, constants.values(), inputs)
     onnx.checker.check_model(result, full_check=True)
     return result
 
@@ -130,9 +107,3 @@ def _scale(peak: float) -> float:
     if float(half) < step:  # NumPy would compare in FP16, where the two are equal
         half = np.nextafter(half, np.float16(np.inf))
     return float(half) if np.isfinite(half) else step
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy

@@ -24,6 +24,7 @@ import onnx
 from onnx import helper
 
 from retinart.engine.model.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo
+from retinart.engine.model.onnx_file import with_graph
 from retinart.export.candidates import input_limits
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
@@ -69,16 +70,8 @@ def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     for value, name in zip(found, OUTPUTS, strict=True):
         graph.rename(value, name)
 
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    kept = _ancestors(model.graph.node, set(CANDIDATES))
-    del result.graph.node[:]
-    result.graph.node.extend([*kept, *graph.nodes])
-    used = {name for node in result.graph.node for name in node.input}
-    held = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    have = {tensor.name for tensor in held}
-    del result.graph.initializer[:]
-    result.graph.initializer.extend([*held, *(t for t in graph.initializers if t.name not in have)])
+    nodes = [*_ancestors(model.graph.node, set(CANDIDATES)), *graph.nodes]
+    result = with_graph(model, nodes, [*model.graph.initializer, *graph.initializers])
     result.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     return result
 
