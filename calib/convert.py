@@ -12,11 +12,12 @@ from retinart.calib.fp16 import to_fp16
 from retinart.calib.network import network_sha256
 from retinart.calib.observe import choose_images, observe_peaks
 from retinart.calib.probed import probed
-from retinart.calib.record import CalibrationRecord, read_record
+from retinart.calib.record import read_record
 from retinart.calib.settings import ConvertSettings
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
-from retinart.engine.model.info import METADATA_KEY, ModelInfo, Precision, read_info
+from retinart.engine.model.info import ModelInfo, Precision, read_info
+from retinart.engine.model.onnx_file import check_onnx_name, write_onnx
 
 _CONVERTED: dict[Precision, Precision] = {"fp32": "fp16", "int8": "int8+fp16"}
 
@@ -48,8 +49,7 @@ def convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertRepo
     Raises:
         BadInput: the model is not ours or FP16 already, or the ranges are not of it.
     """
-    if output.suffix != ".onnx":
-        raise BadInput(f"the output {output} does not end in .onnx", fix="Name it model.fp16.onnx")
+    check_onnx_name(output, "model.fp16.onnx")
     info = read_info(model)
     if info.precision not in _CONVERTED:
         raise BadInput(f"{model} is {info.precision} already", fix="Convert the file it came from")
@@ -65,10 +65,8 @@ def convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertRepo
             "fp16": {"model_sha256": sha256(model), "ranges": source, "kept_fp32": kept},
         },
     )
-    described = probed(result, described)
-    onnx.helper.set_model_props(result, {METADATA_KEY: described.to_json()})
     with atomic_path(output) as temporary:
-        temporary.write_bytes(result.SerializeToString(deterministic=True))
+        write_onnx(result, probed(result, described), temporary)
     return ConvertReport(path=output, source=source, kept=kept)
 
 
@@ -77,8 +75,6 @@ def _peaks(
 ) -> tuple[dict[str, float], str]:
     """Largest magnitudes by tensor, and where they come from."""
     if settings.images is not None:
-        if settings.record is not None:
-            raise BadInput("images and a record are given", fix="Give one of them")
         images = choose_images(settings.images, settings.num, settings.seed)
         return observe_peaks(model, info, graph, images), f"{len(images)} images"
     path = settings.record or model.with_suffix(".json")
@@ -86,14 +82,10 @@ def _peaks(
         return {}, ""
     record = read_record(path)
     record.check(path, info, _source_network(info, graph))
-    return record.peaks, f"{path.name}, {_images(record)}"
+    return record.peaks, f"{path.name}, {record.images} images"
 
 
 def _source_network(info: ModelInfo, graph: onnx.ModelProto) -> str:
-    """Hash of the FP32 network that a file comes from: an INT8 file tells it."""
+    """Hash of the FP32 network that a file comes from; an INT8 file's metadata hold it."""
     calibration = info.provenance.get("calibration", {})
     return str(calibration.get("network_sha256") or network_sha256(graph))
-
-
-def _images(record: CalibrationRecord) -> str:
-    return f"{record.images} images"

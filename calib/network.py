@@ -1,11 +1,15 @@
 """The quantizable part of an exported graph: from the normalised image to the raw head outputs.
 
-What comes before it (normalisation) and after it (decoding, NMS) stays in FP32 whatever happens.
+Normalisation before it, and decoding and NMS after it, always stay in FP32.
 """
 
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import onnx
 
@@ -17,13 +21,13 @@ def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """The network's nodes, in the graph's order; Q/DQ pairs and weights' DQ are among them.
 
     Raises:
-        BadInput: the graph is none that `retinart export` wrote.
+        BadInput: `retinart export` did not write this graph.
     """
     producer = {output: n for n in model.graph.node for output in n.output}
     if NORMALIZED not in producer or any(name not in producer for name in HEADS):
         raise BadInput(
-            "the graph has no network that is known",
-            why=f"it lacks {NORMALIZED} or a raw head output",
+            "the graph holds no RetinaNet that retinart exported",
+            why=f"the tensor {NORMALIZED} or a raw head output is missing",
             fix="Export the model again with this retinart",
         )
     found: set[str] = set()
@@ -38,12 +42,12 @@ def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def layer_of(node: str) -> str:
-    """The module that a node runs: levels share the heads' modules, as `name@level`."""
+    """The module that a node runs. Levels share the modules of the heads, as `name@level`."""
     return node.split("@")[0]
 
 
 def network_sha256(model: onnx.ModelProto) -> str:
-    """Changes with any weight and any node of the network, and with nothing else in the file."""
+    """A hash of the network's weights and nodes, and of nothing else in the file."""
     digest = hashlib.sha256()
     nodes = network_nodes(model)
     for node in nodes:
@@ -53,3 +57,12 @@ def network_sha256(model: onnx.ModelProto) -> str:
         if initializer.name in used:
             digest.update(initializer.SerializeToString(deterministic=True))
     return digest.hexdigest()
+
+
+@contextmanager
+def as_file(model: onnx.ModelProto) -> Iterator[Path]:
+    """A temporary file that holds a model."""
+    with tempfile.TemporaryDirectory(prefix="retinart-") as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        yield path

@@ -2,30 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
 from retinart.calib.histogram import Histogram
 from retinart.calib.network import network_nodes
-from retinart.calib.resume import Saved
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.info import ModelInfo
 from retinart.engine.runtime.openvino_probe import peak_probe, tensor_probe
 
-SAVE_EVERY = 20  # images between two saved states
-PEAK_IMAGES = 16  # enough to see which tensors are anywhere near FP16's limit
+PEAK_IMAGES = 16  # enough to see which tensors come near FP16's limit
+_SHAPELESS = ("Shape", "QuantizeLinear", "DequantizeLinear", "Identity")
+
+
+@dataclass(kw_only=True)
+class Observation:
+    """What was seen so far.
+
+    Attributes:
+        histograms: of the tensors to quantize, over all images.
+        peaks: the largest magnitude of every float tensor of the network, over the first
+            PEAK_IMAGES images that could be read.
+        done: how many images were tried.
+        used: the images that could be read.
+        varied: whether one of them shows more than a single colour.
+        problem: why the last unreadable image was skipped, or "".
+    """
+
+    histograms: dict[str, Histogram]
+    peaks: dict[str, float] = field(default_factory=dict)
+    done: int = 0
+    used: list[str] = field(default_factory=list)
+    varied: bool = False
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        histograms = {name: h.to_dict() for name, h in self.histograms.items()}
+        return {**vars(self), "histograms": histograms}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Observation:
+        """What `to_dict` gave."""
+        histograms = {name: Histogram.from_dict(h) for name, h in data["histograms"].items()}
+        return cls(**{**data, "histograms": histograms})
+
+    def check(self) -> None:
+        """Refuse ranges that say nothing about real images.
+
+        Raises:
+            BadInput: no image could be read, or each shows a single colour.
+        """
+        if not self.used:
+            raise BadInput(
+                "none of the calibration images can be read",
+                why=self.problem,
+                fix="Give another folder of images, or copy them again",
+            )
+        if not self.varied:
+            raise BadInput(
+                "the calibration images show one colour each",
+                why="ranges taken from them would clip what real images excite",
+                fix="Use images like those that the model will see",
+            )
 
 
 def choose_images(source: str, num: int, seed: int) -> list[Path]:
-    """`num` images of a folder or a glob, drawn without order effects; fewer are an error.
+    """`num` images of a folder or a glob, drawn at random and then sorted.
 
     Raises:
-        BadInput: there are none, or fewer than asked for.
+        BadInput: there are none, or fewer than `num`.
     """
     if num < 1:
         raise BadInput(f"{num} images cannot calibrate a model", fix="Ask for at least 1")
@@ -40,82 +93,73 @@ def choose_images(source: str, num: int, seed: int) -> list[Path]:
 
 
 def observe(
-    model: Path, info: ModelInfo, tensors: Sequence[str], images: Sequence[Path], saved: Saved
-) -> tuple[dict[str, Histogram], list[Path]]:
-    """Histograms of tensors over images, resized as the runtime resizes them.
-
-    Memory does not grow with the number of images, and the state is saved now and then, so that a
-    run that was stopped goes on where it was.
+    model: Path,
+    info: ModelInfo,
+    graph: onnx.ModelProto,
+    images: Sequence[Path],
+    seen: Observation,
+    *,
+    read: Callable[[Path], Image] = read_image,
+) -> Iterator[None]:
+    """Add images to an observation, one with each step; memory does not grow with their number.
 
     Args:
-        tensors: names in the graph.
-        saved: where the state is kept.
-
-    Returns:
-        A histogram for each tensor, and the images that could be read.
-
-    Raises:
-        BadInput: none of the images can be read, or they show nothing but one colour each.
+        model: the FP32 file, and `graph` what is in it.
+        images: all of them; the first `seen.done` are passed over.
+        seen: what is added to.
+        read: decodes an image.
     """
-    histograms = {name: Histogram() for name in tensors}
-    done, varied, used, skipped = 0, False, list[str](), ""
-    if (state := saved.get("observed")) is not None:
-        histograms = {n: Histogram.from_dict(state["histograms"][n]) for n in tensors}
-        done, varied, used = state["done"], state["varied"], state["used"]
-
-    def save(count: int) -> None:
-        content = {name: h.to_dict() for name, h in histograms.items()}
-        state = {"histograms": content, "done": count, "varied": varied, "used": used}
-        saved.set("observed", state)
-
-    probe, progress = tensor_probe(model, tensors), Progress()
-    for count, path in enumerate(images[done:], done + 1):
+    left = images[seen.done :]
+    if not left:
+        return
+    probe, progress = tensor_probe(model, list(seen.histograms)), Progress()
+    peaks = _peak_probe(model, graph) if len(seen.used) < PEAK_IMAGES else None
+    for path in left:
+        seen.done += 1
         try:
-            image = read_image(path)
+            image = read(path)
         except BadInput as error:
-            skipped = f"{path.name}: {error.why or error.what}"
+            seen.problem = f"{path.name}: {error.why or error.what}"
             progress.line(f"skipped {path}: {error.why or error.what}")
         else:
-            varied = varied or bool(image.max() > image.min())
-            for name, values in probe(as_frames(info, image)).items():
-                histograms[name].add(values)
-            used.append(str(path))
-            progress.update(count, len(images), "images")
-        if count % SAVE_EVERY == 0 and count < len(images):
-            save(count)
-    if not used:
-        raise BadInput(
-            "none of the calibration images can be read",
-            why=skipped,
-            fix="Give another folder of images, or copy them again",
-        )
-    if not varied:
-        raise BadInput(
-            "the calibration images show one colour each",
-            why="ranges taken from them would clip whatever real images excite",
-            fix="Use images like those that the model will see",
-        )
-    if done < len(images):
-        save(len(images))
-    return histograms, [Path(p) for p in used]
+            frames = as_frames(info, image)
+            for name, values in probe(frames).items():
+                seen.histograms[name].add(values)
+            if peaks is not None:
+                _keep_larger(seen.peaks, peaks(frames))
+            seen.used.append(str(path))
+            seen.varied = seen.varied or bool(image.max() > image.min())
+            if len(seen.used) == PEAK_IMAGES:
+                peaks = None  # its memory is free again
+            progress.update(seen.done, len(images), "images")
+        yield
 
 
 def observe_peaks(
     model: Path, info: ModelInfo, graph: onnx.ModelProto, images: Sequence[Path]
 ) -> dict[str, float]:
     """The largest magnitude of every float tensor of the network over images that can be read."""
-    skip = {"Shape", "QuantizeLinear", "DequantizeLinear", "Identity"}
-    tensors = [n.output[0] for n in network_nodes(graph) if n.op_type not in skip]
-    probe, progress = peak_probe(model, tensors), Progress()
-    peaks = dict.fromkeys(tensors, 0.0)
+    probe, progress = _peak_probe(model, graph), Progress()
+    peaks: dict[str, float] = {}
     for count, path in enumerate(images, 1):
-        for name, peak in probe(as_frames(info, read_image(path))).items():
-            peaks[name] = max(peaks[name], peak)
+        _keep_larger(peaks, probe(as_frames(info, read_image(path))))
         progress.update(count, len(images), "images for the ranges of all tensors")
     return peaks
+
+
+def _keep_larger(peaks: dict[str, float], found: dict[str, float]) -> None:
+    """Keep the larger one of each two."""
+    for name, peak in found.items():
+        peaks[name] = max(peaks.get(name, 0.0), peak)
 
 
 def as_frames(info: ModelInfo, image: Image) -> Image:
     """(1, H, W, 3) uint8 BGR, as the runtime gives it to the network."""
     frames, _ = info.resize.apply([image])
     return frames
+
+
+def _peak_probe(model: Path, graph: onnx.ModelProto) -> Callable[[Image], dict[str, float]]:
+    return peak_probe(
+        model, [n.output[0] for n in network_nodes(graph) if n.op_type not in _SHAPELESS]
+    )

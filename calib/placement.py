@@ -27,7 +27,7 @@ class Reader(NamedTuple):
 
     tensor: str
     node: str
-    index: int
+    position: int  # of the input among the node's
     layer: str  # whose convolution needs it: the node's own, or the one an addition is fused with
 
 
@@ -48,7 +48,7 @@ class Placement:
         """Each tensor with the (node, input index) pairs that read its quantized form."""
         found: dict[str, tuple[tuple[str, int], ...]] = {}
         for reader in self.readers:
-            found[reader.tensor] = (*found.get(reader.tensor, ()), (reader.node, reader.index))
+            found[reader.tensor] = (*found.get(reader.tensor, ()), (reader.node, reader.position))
         return found
 
     @property
@@ -62,10 +62,6 @@ class Placement:
             readers=tuple(r for r in self.readers if r.layer not in layers),
             convolutions=tuple(c for c in self.convolutions if layer_of(c) not in layers),
         )
-
-    def only(self, layer: str) -> Placement:
-        """The same with all layers but one in float."""
-        return self.without(set(self.layers) - {layer})
 
 
 def place(model: onnx.ModelProto) -> Placement:

@@ -61,9 +61,9 @@ def quantize(
         if parts[0] not in constants:  # levels share the weights of the heads
             weights = numpy_helper.to_array(constants[name])
             integers, scales = quantize_weights(weights, weight_bits)
-            zeros = np.zeros(len(scales), np.int8)
-            for part, values in zip(parts, (integers, scales, zeros), strict=True):
-                constant(part, values)
+            constant(parts[0], integers)
+            constant(parts[1], scales)
+            constant(parts[2], np.zeros(len(scales), np.int8))
         nodes.append(
             make_node("DequantizeLinear", parts, [output], name=f"{output}/dequantize", axis=0)
         )

@@ -95,3 +95,7 @@ class ConvertSettings:
     num: int = 16
     seed: int = 0
     record: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.record is not None:
+            raise BadInput("`images` and `record` are both given", fix="Give one of them")

@@ -14,6 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from retinart.calib import calibrate as calibrating
+from retinart.calib import calibration
 from retinart.calib import sensitivity as looking
 from retinart.calib.quantize import quantize
 from retinart.calib.record import read_record
@@ -123,12 +124,12 @@ def test_an_interrupted_look_goes_on(
     monkeypatch.setattr(calibrating, "write_report", lambda path, *rest: path.touch())
     outputs = {"cls_logits": np.arange(4, dtype=np.float32)}
     monkeypatch.setattr(looking, "tensor_probe", lambda model, names: lambda batch: outputs)
-    monkeypatch.setattr(looking, "quantize", counted)
+    monkeypatch.setattr(calibration, "quantize", counted)
     assert retinart(*arguments).returncode == 130
     assert [p.name for p in tmp_path.iterdir()] == [".int8.calibrating.json"]
     assert retinart(*arguments).returncode == 0
     layers = len(read_record(tmp_path / "int8.json").sensitivity)
-    assert len(calls) == layers + 1  # the fifth, twice
+    assert len(calls) == layers + 2  # the fifth twice, and the whole file
     assert sorted(p.name for p in tmp_path.iterdir()) == ["int8.json", "int8.onnx", "report.html"]
 
 

@@ -1,0 +1,214 @@
+"""One calibration: a graph, where Q/DQ pairs go in it, its images, and what is known so far."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Collection
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from retinart.calib.accuracy import Accuracy, measure
+from retinart.calib.histogram import Histogram
+from retinart.calib.methods import threshold
+from retinart.calib.network import as_file, network_sha256
+from retinart.calib.observe import Observation, as_frames, choose_images, observe
+from retinart.calib.placement import place
+from retinart.calib.quantize import quantize
+from retinart.calib.record import CalibrationRecord, describe_input, read_record
+from retinart.calib.resume import Saved
+from retinart.calib.sensitivity import sensitivity
+from retinart.calib.settings import CalibrationSettings
+from retinart.engine.common.files import sha256
+from retinart.engine.common.progress import Progress
+from retinart.engine.errors import BadInput
+from retinart.engine.media.images import Image, read_image
+from retinart.engine.model.info import ModelInfo, read_info
+from retinart.engine.runtime.options import RuntimeChoice
+
+SAVE_EVERY = 20  # images between two saved states
+LOOKED_AT = 4  # images on which each layer is quantized alone
+
+
+class Calibration:
+    """What the steps of a calibration share, each thing made once.
+
+    Every result is saved in a hidden file beside the output as it comes, so that a job that was
+    stopped goes on. The steps themselves return plain values and do not know of that file.
+
+    Args:
+        model: FP32 file of `retinart export`.
+        output: the INT8 file to be; only its name is used here.
+        settings: what to do.
+
+    Attributes:
+        model, info, graph: the file, its metadata and its content.
+        placement: where Q/DQ pairs go when no layer stays in float.
+        images: the calibration images.
+
+    Raises:
+        BadInput: the model cannot be calibrated, or the images cannot be used.
+    """
+
+    def __init__(self, model: Path, output: Path, settings: CalibrationSettings) -> None:
+        self.model, self.settings = model, settings
+        self.info: ModelInfo = read_info(model)
+        self._annotated = settings.annotated
+        if self.info.precision != "fp32":
+            raise BadInput(
+                f"{model} is {self.info.precision} already",
+                fix="Calibrate the FP32 file that `retinart export` wrote",
+            )
+        self.graph: onnx.ModelProto = onnx.load(model)
+        _check_weights(self.graph)
+        self.placement = place(self.graph)
+        self.images: list[Path] = []
+        if settings.images is not None:
+            self.images = choose_images(settings.images, settings.num, settings.seed)
+        self._images_sha256 = _hash_of(self.images)
+        self._decoded: dict[Path, Image] = {}  # the images that several steps look at
+        self._saved = Saved(output.with_name(f".{output.stem}.calibrating.json"), key=self._key())
+
+    @cached_property
+    def record(self) -> CalibrationRecord:
+        """The ranges and thresholds, observed on the images or taken from an earlier record.
+
+        Raises:
+            BadInput: the images or the record cannot be used.
+            CheckFailed: an activation is NaN or infinite.
+        """
+        settings, network = self.settings, network_sha256(self.graph)
+        if settings.record is not None:
+            record = read_record(settings.record)
+            record.check(settings.record, self.info, network)
+            return dataclasses.replace(
+                record,
+                method=settings.method,
+                weight_bits=settings.weight_bits,
+                thresholds=self._thresholds(record.histograms),
+            )
+        seen = self._observation
+        peaks = {n: max(seen.peaks.get(n, 0.0), h.peak) for n, h in seen.histograms.items()}
+        return CalibrationRecord(
+            network_sha256=network,
+            preprocessing_sha256=self.info.preprocessing_sha256,
+            input=describe_input(self.info),
+            images_sha256=self._images_sha256,
+            images=len(seen.used),
+            num=settings.num,
+            seed=settings.seed,
+            histograms=seen.histograms,
+            peaks={**seen.peaks, **peaks},
+            method=settings.method,
+            weight_bits=settings.weight_bits,
+            thresholds=self._thresholds(seen.histograms),
+        )
+
+    def sensitivity(self) -> dict[str, float]:
+        """The error at the raw outputs when one layer alone is INT8, by layer, largest first."""
+        found: dict[str, float] = self._saved.get("sensitivity") or {}
+        layers, progress = self.placement.layers, Progress()
+        if left := [layer for layer in layers if layer not in found]:
+            used = self.images
+            if self.settings.record is None:
+                used = [Path(path) for path in self._observation.used]
+            batches = [as_frames(self.info, self._read(path)) for path in used[:LOOKED_AT]]
+            for layer, error in sensitivity(self.model, left, self._alone, batches):
+                found[layer] = error
+                self._saved.set("sensitivity", found)
+                progress.update(len(found), len(layers), "layers looked at alone")
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def int8(self, kept: Collection[str]) -> onnx.ModelProto:
+        """The graph in INT8, but for some layers that stay in float."""
+        return quantize(
+            self.graph,
+            self.placement.without(kept),
+            self.record.thresholds,
+            weight_bits=self.settings.weight_bits,
+        )
+
+    def accuracy(
+        self, name: str, make: Callable[[], onnx.ModelProto], runtime: RuntimeChoice = "auto"
+    ) -> Accuracy:
+        """What a graph reaches on the annotated images.
+
+        Args:
+            name: the result is kept under it, and not measured again.
+            make: gives the graph, with its metadata.
+
+        Raises:
+            BadInput: the annotated images cannot be used, or there are none.
+        """
+        if self._annotated is None:
+            raise BadInput("there are no annotated images", fix="Give `annotations`")
+        known = self._saved.get("accuracy") or {}
+        if name not in known:
+            with as_file(make()) as path:
+                found = measure(path, *self._annotated, runtime)
+            known[name] = dataclasses.asdict(found)
+            self._saved.set("accuracy", known)
+            Progress().line(f"AP {found.ap:.2f}: {name}")
+        return Accuracy(**known[name])
+
+    def finish(self) -> None:
+        """Remove what was saved, for the job is done."""
+        self._saved.remove()
+
+    @cached_property
+    def _observation(self) -> Observation:
+        saved = self._saved.get("observed")
+        seen = Observation(histograms={n: Histogram() for n in self.placement.activations})
+        if saved is not None:
+            seen = Observation.from_dict(saved)
+        steps = observe(self.model, self.info, self.graph, self.images, seen, read=self._read)
+        for _ in steps:
+            if seen.done % SAVE_EVERY == 0 or seen.done == len(self.images):
+                self._saved.set("observed", seen.to_dict())
+        seen.check()
+        return seen
+
+    def _thresholds(self, histograms: dict[str, Histogram]) -> dict[str, float]:
+        return {name: threshold(h, self.settings.method) for name, h in histograms.items()}
+
+    def _alone(self, layer: str) -> onnx.ModelProto:
+        return self.int8(set(self.placement.layers) - {layer})
+
+    def _read(self, path: Path) -> Image:
+        """An image; those that every step looks at are decoded once."""
+        image = self._decoded.get(path)
+        if image is None:
+            image = read_image(path)
+            if len(self._decoded) < LOOKED_AT:
+                self._decoded[path] = image
+        return image
+
+    def _key(self) -> str:
+        """Identifies the job: files and settings of the same content, in any folder."""
+        files = (self.model, self.settings.annotations, self.settings.record)
+        content = [self.info.preprocessing_sha256, self._images_sha256]
+        content += [str(path and sha256(path)) for path in files]
+        return json.dumps([*content, self.settings.method, self.settings.weight_bits])
+
+
+def _check_weights(graph: onnx.ModelProto) -> None:
+    for initializer in graph.graph.initializer:
+        if initializer.data_type != onnx.TensorProto.FLOAT:
+            continue
+        if not np.isfinite(numpy_helper.to_array(initializer)).all():
+            raise BadInput(
+                f"the weights {initializer.name} hold NaN or infinite values",
+                fix="Train or export the model again",
+            )
+
+
+def _hash_of(images: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in images:
+        digest.update(sha256(path).encode())
+    return digest.hexdigest()
