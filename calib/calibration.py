@@ -168,9 +168,10 @@ class Calibration:
             seen = Observation.from_dict(saved)
         steps = observe(self.model, self.info, self.graph, self.images, seen, read=self._read)
         for _ in steps:
-            if seen.done % SAVE_EVERY == 0 or seen.done == len(self.images):
+            if seen.done % SAVE_EVERY == 0 and seen.done < len(self.images):
                 self._saved.set("observed", seen.to_dict())
         seen.check()
+        self._saved.set("observed", seen.to_dict())
         return seen
 
     def _thresholds(self, histograms: dict[str, Histogram]) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""Pickles of NumPy arrays and plain containers, read without running anything that they ask for.
+"""Pickles of NumPy arrays and plain containers, read without running any code of theirs.
 
-Not even NumPy's own constructors are called on a pickle's behalf: they trust their arguments, and
-forged ones crash the process. Stand-ins written here take shapes, numeric types and bytes.
+A pickle may not even call NumPy's own constructors: they trust their arguments, and forged ones
+crash the process. The stand-ins below take shapes, numeric types and bytes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def load_arrays(data: bytes) -> Any:
     """The content of a pickle, arrays as NumPy arrays; text of Python 2 is read as latin1.
 
     Raises:
-        pickle.UnpicklingError: it wants anything but arrays of numbers, or is damaged.
+        pickle.UnpicklingError: it asks for more than arrays of numbers, or is damaged.
     """
     try:
         return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load())
     except (pickle.UnpicklingError, MemoryError):
         raise
-    except Exception as error:  # damaged pickles raise anything
+    except Exception as error:  # a damaged pickle may raise any exception
         raise pickle.UnpicklingError(f"it is damaged ({type(error).__name__}: {error})") from error
 
 
@@ -101,13 +101,13 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(
-                f"it wants to call {module}.{name}, and weights need no such thing"
+                f"it wants to call {module}.{name}, which weights do not need"
             )
         return _STAND_INS[module, name]
 
 
 def _plain(value: Any) -> Any:
-    """Stand-ins in dicts and lists replaced by what they hold."""
+    """The same with every stand-in replaced by its value."""
     if isinstance(value, _Array):
         return value.value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""An exported file to an engine: `model.engine`, and `model.engine.json` beside it."""
+"""From an exported file to an engine, `model.engine`, and its metadata, `model.engine.json`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from retinart.export.tensorrt_build import PlanSettings, Show, build_plan, profi
 
 _GIB = 1 << 30
 _CONVERT: dict[Precision, str] = {
-    "fp32": "Take the file that `retinart export` wrote",
+    "fp32": "Give the file that `retinart export` wrote",
     "fp16": "Make such a file with `retinart convert model.onnx`",
     "int8": "Make such a file with `retinart calibrate model.onnx --images DIR`",
     "int8+fp16": "Make such a file with `retinart convert model.int8.onnx`",
@@ -50,21 +50,21 @@ def build_engine(
     *,
     show: Show = lambda fraction, phase: None,
 ) -> BuildReport:
-    """Build an engine; both files appear when all went well, and neither when not.
+    """Build an engine. Both files appear when everything has gone well, and neither otherwise.
 
     Args:
         model: an ONNX file of retinart.
         output: where to write, such as model.engine.
         settings: how to build.
-        show: called with how far the build is, 0 to 1, and with what TensorRT is at.
+        show: called with the fraction that is done and the name of TensorRT's present phase.
 
     Raises:
-        BadInput: the file, or a setting that the runtime lacks.
-        MissingDependency: no runtime, or no GPU for TensorRT, which builds on the one it runs on.
+        BadInput: the file cannot be used, or the runtime lacks what a setting asks for.
+        MissingDependency: no runtime is installed, or TensorRT has no GPU to build on.
         CheckFailed: TensorRT refused the graph.
     """
     if not is_engine(output):
-        raise BadInput(f"the output {output} has no engine's suffix", fix="Name it model.engine")
+        raise BadInput(f"the output {output} does not end in .engine", fix="Name it model.engine")
     info = read_info(model)
     if settings.precision is not None and settings.precision != info.precision:
         raise BadInput(
@@ -88,14 +88,14 @@ def build_engine(
         timing_cache=cache,
     )
     with contextlib.ExitStack() as stack:
-        # first of all, so that what cannot be written is said before the work; the engine gets its
-        # name last, and if it does not, an older one has its own metadata again
+        # Open the outputs first, so that a bad path fails before the work. The plan is renamed
+        # last; on failure the older metadata is restored, since the older plan is still there.
         stack.enter_context(new_folder(output.parent))
         stack.enter_context(restored(engine_json(output)))
         temporary = stack.enter_context(atomic_path(output))
         beside = stack.enter_context(atomic_path(engine_json(output)))
         plan = build_plan(trt, runtime, data, plan_settings, name=model.name, show=show)
-        gpu = gpus[0] if runtime == "tensorrt" else None  # TensorRT-RTX builds for any from Ampere
+        gpu = gpus[0] if runtime == "tensorrt" else None  # TensorRT-RTX builds for many GPUs
         built = EngineInfo(
             model=info,
             runtime=runtime,
@@ -122,7 +122,7 @@ def choose_runtime(settings: BuildSettings, gpus: list[Gpu]) -> EngineRuntime:
     """The runtime to build for.
 
     Raises:
-        MissingDependency: none is installed, or there is no GPU for TensorRT.
+        MissingDependency: no runtime is installed, or TensorRT has no GPU to build on.
     """
     runtime = settings.runtime
     if runtime == "auto":
@@ -133,7 +133,7 @@ def choose_runtime(settings: BuildSettings, gpus: list[Gpu]) -> EngineRuntime:
         )
     if runtime == "tensorrt" and not gpus:
         raise MissingDependency(
-            "TensorRT builds an engine on the kind of GPU that will run it, and there is none here",
+            "TensorRT builds on the kind of GPU that will run the engine; this machine has none",
             fix="Build there; or set `runtime` to tensorrt-rtx, to check here that the file builds",
         )
     return runtime
@@ -142,33 +142,34 @@ def choose_runtime(settings: BuildSettings, gpus: list[Gpu]) -> EngineRuntime:
 def check_supported(
     trt: TensorRT, runtime: EngineRuntime, settings: BuildSettings, gpus: list[Gpu]
 ) -> None:
-    """Say what this runtime, version or GPU lacks before the build.
+    """Refuse settings that this runtime, version or GPU cannot build with.
 
     Raises:
-        BadInput: something that the settings want.
+        BadInput: naming the setting.
     """
     title = f"{TITLES[runtime]} {trt.__version__}"
     if runtime == "tensorrt":
         if int(trt.__version__.split(".")[0]) < 10:
             raise BadInput(
                 f"{title} is too old",
-                why="strongly typed networks of TensorRT 10 and newer are what is built",
+                why="retinart builds strongly typed networks, which TensorRT has since version 10",
                 fix='Install a newer one with `pip install "retinart[tensorrt]"`',
             )
         if settings.hardware_compatible and numbers(gpus[0].compute_capability) < AMPERE:
             raise BadInput(
                 f"{gpus[0].name} builds no engines that are `hardware_compatible`",
-                why=f"they are of Ampere and newer GPUs, and it has {gpus[0].compute_capability}",
+                why="that takes a GPU of compute capability 8.0 or higher, and it has "
+                f"{gpus[0].compute_capability}",
                 fix="Leave it out, or build on a newer GPU",
             )
         if settings.version_compatible and settings.nms == "plugin":
             raise BadInput(
                 "`version_compatible` and the plugin for `nms` exclude each other",
-                why="a version-compatible engine cannot count on the plugins of another version",
+                why="another version may lack the plugin",
                 fix="Set `nms` to native",
             )
         return
-    for wanted, flag, why in (
+    for wanted, setting, why in (
         (settings.version_compatible, "`version_compatible`", "it has no lean runtime"),
         (
             settings.hardware_compatible,
@@ -178,16 +179,16 @@ def check_supported(
         (settings.nms == "plugin", "plugin for `nms`", "it has no EfficientNMS_TRT"),
     ):
         if wanted:
-            raise BadInput(f"{title} takes no {flag}", why=why, fix="Leave it out")
+            raise BadInput(f"{title} takes no {setting}", why=why, fix="Leave it out")
 
 
 def choose_nms(
     trt: TensorRT, runtime: EngineRuntime, settings: BuildSettings
 ) -> tuple[Literal["native", "plugin"], list[str]]:
-    """The form of NMS, and what to say of it.
+    """The form of NMS, and a note on why.
 
     Raises:
-        BadInput: the plugin is wanted, and TensorRT has it no more.
+        BadInput: the settings ask for the plugin, and this TensorRT does not have it.
     """
     if settings.nms == "native":
         return "native", []
@@ -225,9 +226,10 @@ def rebuild_command(model: Path, output: Path, settings: BuildSettings) -> str:
 
 
 def write_cache(path: Path, data: bytes, built: EngineInfo, settings: BuildSettings) -> str:
-    """Keep a timing cache, with the time of each first build with it; says what it saved.
+    """Write a timing cache, and return a note on how much time it saved.
 
-    The cache stays TensorRT's own file; the times stand in `FILE.json` beside it.
+    The cache is TensorRT's own file. `FILE.json` beside it holds the seconds that the first build
+    of each model took.
     """
     beside = path.with_name(f"{path.name}.json")
     how = [
@@ -237,7 +239,7 @@ def write_cache(path: Path, data: bytes, built: EngineInfo, settings: BuildSetti
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(how).encode()).hexdigest()
     first: dict[str, float] = {}
-    with contextlib.suppress(OSError, ValueError):  # it only serves the saying
+    with contextlib.suppress(OSError, ValueError):  # it only serves the note
         first = json.loads(beside.read_text(encoding="utf-8"))
     known = key in first
     before = float(first.setdefault(key, built.build_seconds))
@@ -258,7 +260,7 @@ def _read_cache(runtime: EngineRuntime, settings: BuildSettings) -> tuple[bytes 
     if path is None:
         return None, ""
     if runtime == "tensorrt-rtx":
-        return None, f"{path} saved 0 s and is not written: TensorRT-RTX has no timings to keep"
+        return None, f"{path} saved 0 s and is not written: TensorRT-RTX takes no timings"
     try:
         return path.read_bytes(), ""
     except FileNotFoundError:

@@ -1,12 +1,12 @@
 """From raw head outputs to candidate boxes and scores, as ONNX nodes in float32.
 
     N  images      A  anchors at a position      K  classes      Hi, Wi  grid of a level
-    k  anchors kept of a level      C  anchors kept of all levels
+    k  anchors that a level passes on      C  the anchors of all levels together
 
-Of each level the k anchors with the highest class logit go on. That keeps every one of the level's
-best k (anchor, class) pairs, because an anchor that holds one has a maximum at least as high and
-there are at most k such anchors. So the sigmoid, the decoding and the gathering of logits touch
-k anchors and never all of them. NMS then takes the best `nms_candidates` pairs of all levels.
+Each level passes on the k anchors with the highest class logit. These hold the level's best k
+(anchor, class) pairs: at most k anchors hold such a pair, and the maximum of each of them is at
+least as high as the pair. So the sigmoid, the decoding and the gathering of logits touch k anchors
+instead of all. NMS then takes the best `nms_candidates` pairs of all levels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Grid:
     width: str
     stride: str  # (4,) float32: sx, sy, sx, sy
     k: int
-    count: str  # A * Hi * Wi where k may exceed it, else ""
+    count: str  # A * Hi * Wi where k may exceed it, or ""
 
 
 def emit_candidates(
@@ -45,11 +45,11 @@ def emit_candidates(
     """Add selection, anchors, decoding and clipping.
 
     Args:
-        frames: the input (N, H, W, 3); its shape is read when min_size and max_size differ.
+        frames: the input (N, H, W, 3); the graph reads its shape if min_size and max_size differ.
         logits: P3 to P7, (N, A * K, Hi, Wi) each.
         deltas: P3 to P7, (N, A * 4, Hi, Wi) each.
         min_size, max_size: (height, width) limits of the input.
-        topk: anchors kept of a level, at most.
+        topk: most anchors that a level passes on.
 
     Returns:
         Names of the boxes (N, C, 4) xyxy in pixels of the input and the scores (N, C, K) in 0 to 1.
@@ -77,7 +77,7 @@ def emit_candidates(
 
 
 def emit_clip(graph: GraphBuilder, boxes: str, size: str, *, plus_one: bool) -> str:
-    """Boxes (..., 4) cut to the input; size is a (4,) float32 value W, H, W, H."""
+    """Boxes (..., 4) clipped to the input; size is a (4,) float32 value W, H, W, H."""
     if plus_one:
         size = graph.op("Sub", size, graph.scalar(1))
     return graph.op("Max", graph.op("Min", boxes, size), graph.scalar(0), name="clip")
@@ -146,7 +146,7 @@ def _level(
     """Logits (N, k, K), deltas (N, k, 4) and anchors (N, k, 4) of the best k anchors of a level."""
     logits = _rows(graph, logits, variant.num_classes)
     best = graph.op("ReduceMax", logits, graph.ints(2), keepdims=0)  # (N, Hi * Wi * A)
-    if grid.count:  # so that k never exceeds the axis, whatever the input's size
+    if grid.count:  # so that k never exceeds the axis for any input size
         best = graph.op("Pad", best, graph.ints(0, 0, 0, grid.k), graph.scalar(-1e9))
     _, index = graph.ops("TopK", best, graph.ints(grid.k), outputs=2, axis=1)  # (N, k)
     real = ""
@@ -167,13 +167,13 @@ def _level(
 def _rows(graph: GraphBuilder, values: str, last: int) -> str:
     """A map (N, A * last, Hi, Wi) as rows (N, Hi * Wi * A, last), ordered (y, x, anchor).
 
-    Runtimes that keep maps channels-last, as OpenVINO does, get this transposition for nothing.
+    The transposition costs nothing in runtimes that keep maps channels-last, as OpenVINO does.
     """
     return graph.reshape(graph.op("Transpose", values, perm=[0, 2, 3, 1]), 0, -1, last)
 
 
 def _anchors(graph: GraphBuilder, variant: Variant, level: int, grid: _Grid, index: str) -> str:
-    """Anchors (N, k, 4) of row numbers (N, k), computed and not looked up in a table of all."""
+    """Anchors (N, k, 4) of row numbers (N, k), computed rather than looked up in a table."""
     count = graph.const(variant.num_anchors, np.int64)
     position, shape = _divmod(graph, index, count)
     y, x = (graph.op("Unsqueeze", v, graph.ints(2)) for v in _divmod(graph, position, grid.width))
@@ -192,7 +192,7 @@ def _anchors(graph: GraphBuilder, variant: Variant, level: int, grid: _Grid, ind
 
 
 def _divmod(graph: GraphBuilder, value: str, divisor: str) -> tuple[str, str]:
-    """Quotient and remainder of int64 values that are not negative."""
+    """Quotient and remainder of non-negative int64 values."""
     quotient = graph.op("Div", value, divisor)
     return quotient, graph.op("Sub", value, graph.op("Mul", quotient, divisor))
 

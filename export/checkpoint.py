@@ -1,4 +1,4 @@
-"""Any RetinaNet checkpoint as a model of ours: recognised from its keys, loaded whole or not."""
+"""Any RetinaNet checkpoint as a model of ours: recognised by its keys, loaded whole."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant, override
 from retinart.export.array_pickle import load_arrays
 from retinart.export.coco_names import default_names
-from retinart.export.sources import SOURCES, Source
-from retinart.export.wrappers import Told
+from retinart.export.file_settings import FileSettings
+from retinart.export.projects import PROJECTS, Project
 from retinart.train.model.checkpoint import FORMAT, from_content, read_torch_file
 from retinart.train.model.resnet import BACKBONES, BackboneSpec
 from retinart.train.model.retinanet import RetinaNet, build_retinanet
 
-# projects wrap the state dict under one of these
+# keys under which projects put the state dict
 WRAPPERS = ("model", "state_dict")
-# tensors of our model that tell a network's sizes
+# tensors of our model that show a network's sizes
 _SIZES = (
     "cls_head.output.weight",
     "box_head.output.weight",
@@ -41,7 +41,7 @@ class Loaded:
 
     Attributes:
         model: in evaluation mode, on the CPU.
-        variant: the project's conventions and the sizes found in the file.
+        variant: the project's conventions, and the sizes of the file's tensors.
         classes: K names.
     """
 
@@ -54,93 +54,93 @@ def load_any(path: Path, *, settings: Sequence[str] = ()) -> Loaded:
     """Read a checkpoint of ours, torchvision, detectron2, mmdetection or odtk.
 
     Args:
-        settings: fields of `Variant`, as "name=value", in which the file differs from what its
-            project does by default and which its tensors do not tell.
+        settings: fields of `Variant`, as "name=value", in which the file differs from its project's
+            defaults and which its tensors leave open.
 
     Raises:
-        BadInput: the file is missing, truncated, wants to run code, is of none of these projects,
-            or its keys or shapes are not what that project's RetinaNets have.
+        BadInput: the file is missing or truncated, wants to run code, or comes from none of these
+            projects; or its keys or shapes differ from those of the project's RetinaNets.
     """
     content = _read(path)
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         if settings:
-            raise BadInput(
-                f"{path} says all of its settings itself", fix="Leave them out for this file"
-            )
+            raise BadInput(f"{path} holds all of its settings", fix="Give none for this file")
         model, variant, classes = from_content(content, path)
         return Loaded(model=model, variant=variant, classes=tuple(classes))
     state = _state_dict(content, path)
-    source = recognise(state, path)
-    told = source.tells(content) if isinstance(content, Mapping) else Told()
-    return load_state_dict(state, source, path, told=told, settings=settings)
+    project = recognise(state, path)
+    found = FileSettings()
+    if isinstance(content, Mapping):
+        found = project.read_settings(content)
+    return load_state_dict(state, project, path, found=found, settings=settings)
 
 
-def recognise(state: Mapping[str, Tensor], path: Path) -> Source:
-    """The project whose keys these are.
+def recognise(state: Mapping[str, Tensor], path: Path) -> Project:
+    """The project that a state dict comes from.
 
     Raises:
-        BadInput: they are nobody's; the message says whose come nearest, and what they lack.
+        BadInput: no project fits; the message names the nearest one and what is missing.
     """
     keys = list(state)
-    for source in SOURCES:
-        if source.matches(keys):
-            return source
-    alike = {s.name: [key for key in keys if s.translate(key)] for s in SOURCES}
-    nearest = max(SOURCES, key=lambda s: len(alike[s.name]))
+    for project in PROJECTS:
+        if project.matches(keys):
+            return project
+    alike = {s.name: [key for key in keys if s.translate(key)] for s in PROJECTS}
+    nearest = max(PROJECTS, key=lambda s: len(alike[s.name]))
     known = alike[nearest.name]
-    why = f"its {len(keys)} tensors are called {_parts(keys)}, as in none of them"
+    why = f"its {len(keys)} tensors are called {_parts(keys)}, as in no known project"
     if known:
         other = [key for key in keys if nearest.translate(key) is None]
         lack = nearest.lacks(keys)
-        why = f"recognised as {nearest.name}'s are {len(known)} of its {len(keys)} tensors: "
+        why = f"{len(known)} of its {len(keys)} tensors are recognised as {nearest.name}'s: "
         why += _parts(known) + (f"; not recognised: {_parts(other)}" if other else "")
         why += f"; missing: {lack}" if lack else ""
     raise BadInput(
         f"{path} is not a RetinaNet checkpoint that retinart knows",
         why=why,
-        fix=f"Known are: retinart, {', '.join(s.name for s in SOURCES)}",
+        fix=f"Known are: retinart, {', '.join(s.name for s in PROJECTS)}",
     )
 
 
 def load_state_dict(
     state: Mapping[str, Tensor],
-    source: Source,
+    project: Project,
     path: Path,
     *,
-    told: Told | None = None,
+    found: FileSettings | None = None,
     settings: Sequence[str] = (),
 ) -> Loaded:
     """Build the model that the tensors fit and load them, all or nothing.
 
     Args:
-        told: what the file says besides its weights.
+        found: what the file says besides its weights.
         settings: see `load_any`.
 
     Raises:
         BadInput: see `load_any`.
     """
-    told = told or Told()
+    found = found or FileSettings()
     renamed: dict[str, Tensor] = {}
     theirs: dict[str, str] = {}
     unexpected = []
     for key, tensor in state.items():
-        name = source.translate(key)
+        name = project.translate(key)
         if name is None:
             unexpected.append(key)
         elif name:
             renamed[name], theirs[name] = tensor.float(), key
-    if lost := [source.original(name) for name in _SIZES if name not in renamed]:
-        raise _misfit(path, source, lost, unexpected, [])
+    if lost := [project.original(name) for name in _SIZES if name not in renamed]:
+        raise _misfit(path, project, lost, unexpected, [])
     if flat := [name for name in _SIZES if renamed[name].ndim != 4]:
         hint = "expected 4 dimensions (the other tensors' sizes follow from this one)"
         shapes = [f"{theirs[n]}: {_shape(renamed[n])}, {hint}" for n in flat]
-        raise _misfit(path, source, [], unexpected, shapes)
-    variant = override(_variant(renamed, source, path, told), settings)
+        raise _misfit(path, project, [], unexpected, shapes)
+    variant = override(_variant(renamed, project, path, found), settings)
     model = build_retinanet(variant)
     expected = {
         k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
     }
-    missing = [source.original(key) for key in expected if key not in renamed]
+    missing = [project.original(key) for key in expected if key not in renamed]
     unexpected += [theirs[name] for name in renamed if name not in expected]
     shapes = [
         f"{theirs[k]}: {_shape(renamed[k])}, expected {_shape(v)}"
@@ -148,9 +148,9 @@ def load_state_dict(
         if k in renamed and renamed[k].shape != v.shape
     ]
     if missing or unexpected or shapes:
-        raise _misfit(path, source, missing, unexpected, shapes)
+        raise _misfit(path, project, missing, unexpected, shapes)
     model.load_state_dict(renamed, strict=False)
-    names = told.classes or ()
+    names = found.classes or ()
     classes = names if len(names) == variant.num_classes else default_names(variant.num_classes)
     return Loaded(model=model.eval(), variant=variant, classes=classes)
 
@@ -169,7 +169,7 @@ def _read(path: Path) -> Any:
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The dict of tensors in a file's content, whichever wrapper is round it."""
+    """The dict of tensors in a file's content, taken out of its wrapper."""
     whole = content
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -193,12 +193,14 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     )
 
 
-def _variant(state: Mapping[str, Tensor], source: Source, path: Path, told: Told) -> Variant:
+def _variant(
+    state: Mapping[str, Tensor], project: Project, path: Path, found: FileSettings
+) -> Variant:
     """The project's settings with the sizes that the tensors have."""
     outputs, coordinates = (state[f"{head}_head.output.weight"].shape[0] for head in ("cls", "box"))
-    fields = {**source.settings, **told.settings}
+    fields = {**project.settings, **found.fields}
     variant = Variant(
-        source=source.name,
+        source=project.name,
         backbone=_backbone(state),
         num_classes=1,
         fpn_channels=state["fpn.lateral.0.weight"].shape[0],
@@ -209,8 +211,8 @@ def _variant(state: Mapping[str, Tensor], source: Source, path: Path, told: Told
     if coordinates != 4 * anchors or outputs % anchors:
         raise BadInput(
             f"{path} has {coordinates} box outputs and {outputs} class outputs at a position",
-            why=f"{source.name} has {anchors} anchors with 4 box outputs each, and a file of "
-            "weights does not say the sizes and ratios of others",
+            why=f"{project.name} has {anchors} anchors with 4 box outputs each, and weights do not "
+            "show the sizes and ratios of other anchors",
             fix="Train or convert with the project's default anchors",
         )
     return replace(variant, num_classes=outputs // anchors)
@@ -227,7 +229,7 @@ def _backbone(state: Mapping[str, Tensor]) -> str:
         if (spec.depths, spec.bottleneck, _conv2_shape(spec)) == (depths, bottleneck, shape):
             return name
     raise BadInput(
-        f"the checkpoint's backbone is none that retinart knows: blocks {depths}, "
+        f"retinart does not know the checkpoint's backbone: blocks {depths}, "
         f"{'bottleneck' if bottleneck else 'basic'}, second convolution {shape}",
         fix=f"Known are: {', '.join(BACKBONES)}",
     )
@@ -241,9 +243,9 @@ def _conv2_shape(spec: BackboneSpec) -> tuple[int, int]:
 
 
 def _misfit(
-    path: Path, source: Source, missing: list[str], unexpected: list[str], shapes: list[str]
+    path: Path, project: Project, missing: list[str], unexpected: list[str], shapes: list[str]
 ) -> BadInput:
-    """The error that lists every key that is missing, not expected or of another shape."""
+    """The error that lists every key that is missing, unexpected or of another shape."""
 
     def near(key: str, others: list[str], where: str) -> str:
         found = difflib.get_close_matches(key, others, n=1, cutoff=0.6)
@@ -253,7 +255,7 @@ def _misfit(
     lines += [f"  unexpected  {key}{near(key, missing, 'expected')}" for key in unexpected]
     lines += [f"  misshapen   {text}" for text in shapes]
     return BadInput(
-        f"{path} looks like {source.name}, but its tensors do not fit",
+        f"{path} looks like {project.name}, but its tensors do not fit",
         why="\n".join([f"{len(lines)} differ:", *lines]),
         fix="Nothing was loaded. Export from the file that the project itself saved",
     )

@@ -1,17 +1,18 @@
-"""The TensorRT plugin EfficientNMS_TRT in the place of the file's own NMS.
+"""The TensorRT plugin EfficientNMS_TRT in place of the file's own NMS.
 
-The file is cut at its candidates, which are decoded, clamped and cut down per level already, and
-the plugin does the rest in one kernel. It compares with ">=" where RetinaNets compare with ">", so
-each threshold goes in as the next larger float32; and it counts areas without "+1", so that where a
-model counts them with it, far corners go in one larger and come out one smaller. What the plugin
-does stands in its README and source (plugin/efficientNMSPlugin in github.com/NVIDIA/TensorRT).
+The file is cut at its candidates, which are already decoded and selected per level. The plugin does
+the rest in one kernel. Its README and source say how (plugin/efficientNMSPlugin in
+github.com/NVIDIA/TensorRT). It differs from a RetinaNet's NMS in these points:
 
-Below a threshold of 0.007 the plugin also counts, as detections of score -32768, what does not pass
-it, so there the count is taken from the scores.
-
-One difference is left: the plugin takes the best 5000 pairs, on GPUs of few registers 2000, where
-the file takes `nms_candidates` (2000), so it may add detections where more pass the threshold and
-NMS leaves fewer than it may.
+- It compares with ">=" where RetinaNets compare with ">". So each threshold goes in as the next
+  larger float32.
+- It computes areas without "+1". For a model that computes them with it, far corners go in one
+  larger and come out one smaller.
+- Below a threshold of 0.007 it also counts pairs that do not pass, as detections of score -32768.
+  There the count is taken from the scores.
+- It takes the best 5000 pairs (2000 on GPUs with few registers), where the file takes
+  `nms_candidates`, 2000. This difference stays: where more pairs pass the threshold and NMS leaves
+  fewer than `detections_per_img`, the plugin may give more detections.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
 PLUGIN = "EfficientNMS_TRT"
 PLUGIN_VERSION = "1"
-_DOMAIN = "TRT"  # any: TensorRT's parser looks at the name
+_DOMAIN = "TRT"  # any will do: TensorRT's parser looks at the name alone
 _PREFIX = "efficient_nms/"
-_DENSE = 0.007  # below this threshold the plugin sorts all pairs, and counts those below it too
+_DENSE = 0.007  # below this threshold the plugin sorts all pairs, and counts all of them
 
 
 def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     """A copy of an exported model with the plugin's node after the candidates.
 
-    Its inputs and outputs keep their names and types; of the outputs only the first
-    `num_detections` rows mean anything.
+    Inputs and outputs keep their names and types. Only the first `num_detections` rows of the
+    outputs have a meaning.
     """
     graph = GraphBuilder()
     graph.scope = _PREFIX
-    # whatever the network's precision is: boxes in FP16 are coarse above 1024 pixels
+    # in FP32 for any precision of the network: boxes in FP16 are coarse above 1024 pixels
     boxes, scores = (graph.op("Cast", name, to=FLOAT) for name in CANDIDATES)
     if info.variant.box_plus_one:
         far = graph.const([0, 0, 1, 1], np.float32)
@@ -84,7 +85,7 @@ def _count(graph: GraphBuilder, scores: str, info: ModelInfo) -> str:
 
 
 def plugin_attributes(info: ModelInfo) -> dict[str, float | int]:
-    """What the plugin is told: scores are in 0 to 1 already, boxes are corners, no background."""
+    """The plugin's attributes: scores are in 0 to 1, boxes are corners, no class is background."""
     return {
         "score_threshold": above(info.thresholds.score_thresh),
         "iou_threshold": above(info.thresholds.nms_thresh),
@@ -97,12 +98,12 @@ def plugin_attributes(info: ModelInfo) -> dict[str, float | int]:
 
 
 def above(threshold: float) -> float:
-    """The t for which "x >= t" is what "x > threshold" is, for every float32 x."""
+    """The t for which "x >= t" equals "x > threshold" for every float32 x."""
     return float(np.nextafter(np.float32(threshold), np.float32(np.inf)))
 
 
 def _ancestors(nodes: Iterable[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
-    """The nodes that these values need, in their order."""
+    """The nodes that compute these values, in the graph's order."""
     needed, kept = set(wanted), []
     for node in reversed(list(nodes)):
         if needed.intersection(node.output):

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, list_images, read_image
-from retinart.engine.model.info import METADATA_KEY, ModelInfo, Thresholds
+from retinart.engine.model.info import ModelInfo, Thresholds
+from retinart.engine.model.onnx_file import check_onnx_name, write_onnx
 from retinart.engine.model.resize import PAPER_RATIO, ResizeRule, round_up
 from retinart.engine.model.variant import Variant
 from retinart.engine.self_test.write import with_probe
@@ -51,15 +49,15 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
 
     Args:
         checkpoint: a file of retinart, torchvision, detectron2, mmdetection or odtk.
-        output: where to write; it appears only when every check has passed.
+        output: where to write. The checks run on the file under a temporary name; it gets its own
+            when all have passed.
         settings: what to export.
 
     Raises:
         BadInput: the checkpoint, a size or the class names are not usable.
         CheckFailed: the file differs from PyTorch, or TensorRT-RTX refuses it.
     """
-    if output.suffix != ".onnx":
-        raise BadInput(f"the output {output} does not end in .onnx", fix="Name it model.onnx")
+    check_onnx_name(output, "model.onnx")
     loaded = load_any(checkpoint, settings=settings.variant)
     classes = loaded.classes if settings.classes is None else settings.classes
     if len(classes) != loaded.variant.num_classes:
@@ -68,6 +66,7 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
             fix="Give one name a line, in the order of the model's outputs",
         )
     rule, smallest, largest = input_size(loaded.variant, settings)
+    batches = _batches(settings.images, rule, smallest)
     info = ModelInfo(
         name=output.stem,
         classes=classes,
@@ -76,97 +75,83 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
         resize=rule,
         min_size=smallest,
         max_size=largest,
-        thresholds=_thresholds(loaded.variant, settings),
+        thresholds=Thresholds(detections_per_img=loaded.variant.detections_per_img).with_changes(
+            conf=settings.conf, iou=settings.iou, max_det=settings.max_det
+        ),
         provenance={
             "checkpoint": checkpoint.name,
             "checkpoint_sha256": sha256(checkpoint),
             "versions": {name: version(name) for name in ("retinart", "torch", "onnx")},
+            "compared": {"images": sum(len(frames) for frames in batches)},
         },
     )
-    model = build_onnx(loaded.model, info)
+    info.provenance["preprocessing_sha256"] = info.preprocessing_sha256
+    onnx_model = build_onnx(loaded.model, info)
+    info = with_probe(info, onnx_model.SerializeToString(deterministic=True))
     with atomic_path(output) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-        parity = check_parity(loaded.model, info, temporary, _batches(settings.images, info))
-        compared = {"images": parity.images, "detections": parity.detections.matched}
-        info = dataclasses.replace(
-            info,
-            provenance={
-                **info.provenance,
-                "preprocessing_sha256": info.preprocessing_sha256,
-                "compared": compared,
-            },
-        )
-        info = with_probe(info, temporary.read_bytes())
-        onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
+        write_onnx(onnx_model, info, temporary)
+        parity = check_parity(loaded.model, info, temporary, batches)
         built = None
         if settings.tensorrt and tensorrt_rtx.available():
             built = tensorrt_rtx.check_build(temporary, info, max_batch=4)
     return ExportReport(path=output, info=info, parity=parity, tensorrt=built)
 
 
-def _thresholds(variant: Variant, settings: ExportSettings) -> Thresholds:
-    wanted: dict[str, Any] = {
-        "score_thresh": settings.conf,
-        "nms_thresh": settings.iou,
-        "detections_per_img": settings.max_det,
-    }
-    usual = Thresholds(detections_per_img=variant.detections_per_img)
-    return dataclasses.replace(usual, **{k: v for k, v in wanted.items() if v is not None})
-
-
 def input_size(
     variant: Variant, settings: ExportSettings
 ) -> tuple[ResizeRule, tuple[int, int], tuple[int, int]]:
-    """The resize rule, and the smallest and the largest (height, width) of the input."""
+    """The resize rule, and the smallest and the largest (height, width) of the input.
+
+    Raises:
+        BadInput: the model cannot take the fixed size that the settings name.
+    """
     multiple = math.lcm(32, variant.pad_multiple)
-    imgsz, size = settings.imgsz, (settings.height, settings.width)
-    canvas: tuple[int, int] | None = None
-    if size[0] is not None and size[1] is not None:
-        canvas = (round_up(size[0], multiple), round_up(size[1], multiple))
-        if canvas != size:
-            raise BadInput(
-                f"an input of {size[0]}x{size[1]} is not possible",
-                why=f"this model's sides are multiples of {multiple}",
-                fix=f"Set `height` to {canvas[0]} and `width` to {canvas[1]}",
-            )
-    short = imgsz
-    if canvas is None:
-        short = imgsz or DEFAULT_IMGSZ
-    longest = None
-    if settings.dynamic and short is not None:
+
+    def rule(
+        short: int | None, *, longest: int | None = None, canvas: tuple[int, int] | None = None
+    ) -> ResizeRule:
+        return ResizeRule(
+            short_side=short,
+            max_size=longest,
+            canvas=canvas,
+            pad_multiple=multiple,
+            pad_value=variant.pad_value,
+        )
+
+    short = settings.imgsz or DEFAULT_IMGSZ
+    if settings.dynamic:
         longest = int(short * PAPER_RATIO)
-    elif canvas is None and short is not None:
-        wide = round_up(math.ceil(short * DEFAULT_ASPECT), multiple)
-        canvas = (round_up(short, multiple), wide)
-    rule = ResizeRule(
-        short_side=short,
-        max_size=longest,
-        canvas=canvas,
-        pad_multiple=multiple,
-        pad_value=variant.pad_value,
-    )
-    if canvas is not None:
-        return rule, canvas, canvas
-    assert longest is not None
-    return rule, (multiple, multiple), (round_up(longest, multiple),) * 2
+        largest = round_up(longest, multiple)
+        return rule(short, longest=longest), (multiple, multiple), (largest, largest)
+    if settings.height is None or settings.width is None:
+        wide = math.ceil(short * DEFAULT_ASPECT)
+        canvas = (round_up(short, multiple), round_up(wide, multiple))
+        return rule(short, canvas=canvas), canvas, canvas
+    size = (settings.height, settings.width)
+    canvas = (round_up(size[0], multiple), round_up(size[1], multiple))
+    if canvas != size:
+        raise BadInput(
+            f"an input of {size[0]}x{size[1]} is not possible",
+            why=f"this model's sides are multiples of {multiple}",
+            fix=f"Set `height` to {canvas[0]} and `width` to {canvas[1]}",
+        )
+    return rule(settings.imgsz, canvas=canvas), canvas, canvas
 
 
-def _batches(source: str | None, info: ModelInfo) -> list[Image]:
+def _batches(source: str | None, rule: ResizeRule, smallest: tuple[int, int]) -> list[Image]:
     """Frames to compare on: the user's images, or synthetic ones of several shapes."""
     if source is not None:
         images = [read_image(path) for path in list_images(source)[:4]]
-        together = [images] if info.resize.canvas else [[image] for image in images]
-    elif info.resize.canvas is not None:
-        height, width = info.resize.canvas
-        together = [[_picture(height, width, seed=1), _picture(width, height, seed=2)]]
-    else:  # wide, tall, and the smallest, whose levels hold fewer anchors than are kept
-        side = info.resize.short_side or info.max_size[0]
-        shapes = ((side, side * 3 // 2), (side * 3 // 2, side))
-        together = [[_picture(h, w, seed=h), _picture(h, w, seed=w)] for h, w in shapes]
-        smallest = np.stack([_picture(*info.min_size, seed=3)])
-        return [*(info.resize.apply(images)[0] for images in together), smallest]
-    return [info.resize.apply(images)[0] for images in together]
+        together = [images] if rule.canvas else [[image] for image in images]
+        return [rule.apply(images)[0] for images in together]
+    if rule.canvas is not None:
+        height, width = rule.canvas
+        return [rule.apply([_picture(height, width, seed=1), _picture(width, height, seed=2)])[0]]
+    # wide, tall, and the smallest, whose levels hold fewer anchors than are kept
+    side = rule.short_side or DEFAULT_IMGSZ
+    shapes = ((side, side * 3 // 2), (side * 3 // 2, side))
+    together = [[_picture(h, w, seed=h), _picture(h, w, seed=w)] for h, w in shapes]
+    return [*(rule.apply(images)[0] for images in together), _picture(*smallest, seed=3)[None]]
 
 
 def _picture(height: int, width: int, *, seed: int) -> Image:

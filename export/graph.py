@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: values are names, and every node's name can be read by people."""
+"""A small writer of ONNX graphs. A value is a name, and every node has a name for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 19  # the first in which Q/DQ takes FP16; TensorRT 10 and 11 read it
+OPSET = 19  # the first whose Q/DQ takes FP16; TensorRT 10 and 11 read it
 IR_VERSION = 9
 
 
@@ -43,7 +43,7 @@ class GraphBuilder:
         return name
 
     def const(self, value: npt.ArrayLike, dtype: npt.DTypeLike, name: str = "") -> str:
-        """Add a constant; unnamed ones of equal content are stored once."""
+        """Add a constant. Unnamed constants of equal content are stored once."""
         array = np.asarray(value, dtype)
         if not name:
             label = "_".join(str(v) for v in array.ravel()) if array.size <= 4 else "table"
@@ -78,7 +78,6 @@ class GraphBuilder:
         inputs: Sequence[tuple[str, int, Sequence[int | str]]],
         outputs: Sequence[tuple[str, int, Sequence[int | str]]],
         name: str,
-        metadata: dict[str, str],
         producer_version: str,
     ) -> onnx.ModelProto:
         """The finished model; inputs and outputs are (name, TensorProto type, shape)."""
@@ -89,15 +88,13 @@ class GraphBuilder:
             [helper.make_tensor_value_info(*o) for o in outputs],
             initializer=self.initializers,
         )
-        model = helper.make_model(
+        return helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="retinart",
             producer_version=producer_version,
         )
-        helper.set_model_props(model, metadata)
-        return model
 
     def _unique(self, name: str) -> str:
         count = self._used.get(name, 0)

@@ -1,9 +1,9 @@
 """The network part: a PyTorch module, traced with torch.fx, becomes ONNX nodes one to one.
 
-Tracing keeps the module's own names, so that a quantization report or a profile speaks of
-`backbone.layer1.0.conv1` and not of `Conv_17`. Batch norms are folded into the convolution
-before them. Any module made of the operations in `_Emitter` exports; another raises an error that
-names it.
+Tracing keeps the module's own names, so a quantization report or a profile names
+`backbone.layer1.0.conv1` and not `Conv_17`. Each batch norm is folded into the convolution before
+it. Any module made of the operations in `_Emitter` can be exported; another operation raises an
+error that names it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def emit_network(
     Args:
         model: in evaluation mode, taking one tensor (N, 3, H, W).
         value: name of the input value.
-        flip_input_channels: the value's channels are in the reverse of the order that the first
-            convolution expects; its weights are turned round, which costs nothing at run time.
+        flip_input_channels: the value's channels come in the reverse of the order that the first
+            convolution expects. Its weights are flipped, which costs nothing at run time.
 
     Returns:
-        What the module returns, with names in the place of tensors.
+        What the module returns, with names in place of tensors.
 
     Raises:
-        BadInput: the module is in training mode or uses an operation that has no form here.
+        BadInput: the module is in training mode, or uses an operation that cannot be exported.
     """
     if model.training:
         raise BadInput("the model is in training mode", fix="Call model.eval() before exporting")
@@ -48,7 +48,7 @@ class _Emitter:
         self.graph, self.traced, self.flip = graph, traced, flip
         self.values: dict[fx.Node, Any] = {}
         self.modules = dict(traced.named_modules())
-        self.uses: dict[str, int] = {}  # of modules that several levels share
+        self.uses: dict[str, int] = {}  # how often each module ran: levels share the heads
 
     def run(self, value: str) -> Any:
         for node in self.traced.graph.nodes:
@@ -98,7 +98,7 @@ class _Emitter:
 
     def _function(self, node: fx.Node) -> str:
         x = self.values[_first(node)]
-        # the module that it stands in, such as backbone.layer1.0.add
+        # named after the module that calls it, such as backbone.layer1.0.add
         stack = list(node.meta.get("nn_module_stack", {}))
         name = ".".join([*stack[-1:], node.name.rstrip("_0123456789")])
         if node.target is F.relu:
@@ -150,7 +150,7 @@ class _Emitter:
         )
 
     def _group_norm(self, norm: nn.GroupNorm, x: str, target: str, name: str) -> str:
-        """Instance norm over groups: the form that every opset and runtime has."""
+        """Instance norm over groups, a form that every opset and runtime has."""
         groups, graph = norm.num_groups, self.graph
         ones = graph.const(np.ones(groups), np.float32)
         zeros = graph.const(np.zeros(groups), np.float32)
@@ -175,6 +175,6 @@ def _first(node: fx.Node, index: int = 0) -> fx.Node:
 
 def _unsupported(node: fx.Node) -> BadInput:
     return BadInput(
-        f"the model's operation {node.format_node()} has no form in export/network.py",
-        fix="Use the operations of train/model/retinanet.py, or add the operation there",
+        f"the model's operation {node.format_node()} cannot be exported",
+        fix="Use the operations of train/model/retinanet.py, or add it to export/network.py",
     )

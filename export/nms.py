@@ -2,11 +2,12 @@
 
     N  images      C  candidate anchors      K  classes      P  pairs that enter      M  detections
 
-Greedy NMS keeps a candidate when no better one that is itself kept overlaps it. With candidates in
-descending score and `suppress[i, j] = 1` when i < j, the class is the same and the IoU is above the
-threshold, the kept set is the only solution of keep = (keep . suppress == 0). Iterating that from
-"all are kept" settles at least one more rank of the longest chain of suppressions a step, so after
-as many steps as the chain is long it is the greedy result itself (Zheng et al. 2020, Cluster-NMS).
+Greedy NMS keeps a candidate unless a better one that is itself kept overlaps it. Sort the
+candidates by falling score, and let `suppress[i, j] = 1` if i < j, the class is the same and the
+IoU is above the threshold. Then the kept set is the only solution of keep = (keep . suppress == 0).
+Iterate that, beginning with all candidates kept: each step settles at least one more rank of the
+longest chain of suppressions. After as many steps as the chain is long, what is left is what greedy
+NMS keeps (Zheng et al. 2020, Cluster-NMS).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 from retinart.engine.model.info import OUTPUTS, Thresholds
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
-# Crowds of 2000 clustered candidates settle in at most 13 steps; only a chain of more than STEPS
-# boxes, each overlapping the next and none the one after, in falling order of score, would not.
+# Crowds of 2000 clustered candidates settle in at most 13 steps. A chain needs more than STEPS only
+# if it has more than STEPS boxes in falling order of score, each of which overlaps the next alone.
 STEPS = 24
 
 
@@ -38,9 +39,9 @@ def emit_nms(
         boxes: (N, C, 4) float32 xyxy.
         scores: (N, C, K) float32 in 0 to 1.
         num_classes, num_candidates: K and C.
-        thresholds: what counts as a detection.
+        thresholds: to build in.
         plus_one: areas count inclusive pixels.
-        clip_to: a (4,) value W, H, W, H that boxes are clipped to afterwards, or "".
+        clip_to: a (4,) value W, H, W, H to clip the boxes to afterwards, or "".
     """
     graph.scope = "nms/"
     pairs = min(thresholds.nms_candidates, num_candidates * num_classes)
@@ -76,7 +77,7 @@ def emit_nms(
     values = [graph.op("Cast", count, to=INT32), box, best, label]
     missing = thresholds.detections_per_img - limit
     for name, value in zip(OUTPUTS, values, strict=True):
-        if missing and name != OUTPUTS[0]:  # fewer pairs than detections: fill up with nothing
+        if missing and name != OUTPUTS[0]:  # fewer pairs than detections: fill up with zeros
             pads = [0, 0, 0, missing] if name != OUTPUTS[1] else [0, 0, 0, 0, missing, 0]
             value = graph.op("Pad", value, graph.ints(*pads))
         graph.rename(value, name)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import numpy as np
 import onnx
 
-from retinart.engine.model.info import HEADS, INPUT, METADATA_KEY, NORMALIZED, OUTPUTS, ModelInfo
+from retinart.engine.model.info import HEADS, INPUT, NORMALIZED, OUTPUTS, ModelInfo
 from retinart.export.candidates import emit_candidates, input_limits
 from retinart.export.graph import FLOAT, INT32, UINT8, GraphBuilder
 from retinart.export.network import emit_network
@@ -21,7 +21,7 @@ def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
 
     Args:
         model: in evaluation mode.
-        info: input sizes, variant and thresholds to build in; stored as metadata.
+        info: input sizes, variant and thresholds to build in.
     """
     variant, thresholds = info.variant, info.thresholds
     graph = GraphBuilder()
@@ -68,7 +68,6 @@ def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
             (OUTPUTS[3], INT32, ["batch", m]),
         ],
         name=info.name,
-        metadata={METADATA_KEY: info.to_json()},
         producer_version=version("retinart"),
     )
     onnx.checker.check_model(result, full_check=True)
@@ -76,7 +75,7 @@ def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
 
 
 def num_candidates(info: ModelInfo) -> int:
-    """C, the anchors of all levels that enter NMS."""
+    """C, the number of anchors of all levels that enter NMS."""
     a, topk = info.variant.num_anchors, info.thresholds.topk_candidates
     return sum(min(topk, a * h * w) for h, w in grid_sizes(*info.max_size))
 

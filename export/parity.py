@@ -1,4 +1,4 @@
-"""Does the exported file compute what PyTorch computes? Checked before the file gets its name."""
+"""Check that an exported file computes what PyTorch computes, before the file gets its name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from retinart.engine.runtime.openvino_probe import tensor_probe
 from retinart.train.model.predict import normalize, postprocess
 from retinart.train.model.retinanet import HeadOutputs, RetinaNet
 
-TOLERANCE = 1e-3  # of logits and deltas; grows with values above 10, as float32's own step does
-COMPARED = 100  # detections an image, found by lowering the score threshold
+TOLERANCE = 1e-3  # of logits and deltas; grows with values above 10, as float32's spacing does
+COMPARED = 100  # detections of an image; the score threshold is lowered until there are as many
 _FIX = "No file was written. Please report this with the checkpoint's source"
 
 
@@ -30,10 +30,10 @@ class ParityReport:
     """What was compared, over all images.
 
     Attributes:
-        images: how many, run as one batch.
-        head_diff: largest difference of a raw logit or delta, relative to TOLERANCE's scale.
+        images: how many.
+        head_diff: largest difference of a raw logit or delta, on the scale of TOLERANCE.
         detections: PyTorch against the file's candidates with NMS in NumPy.
-        native: the same candidates' NMS in NumPy against the NMS that is written in the file.
+        native: NMS in NumPy against the file's own NMS, on the file's candidates.
     """
 
     images: int
@@ -54,7 +54,8 @@ def check_parity(
         batches: frames (N, H, W, 3) uint8 BGR, of sizes that the file takes.
 
     Raises:
-        CheckFailed: raw outputs, detections or the two forms of NMS differ, or are not numbers.
+        CheckFailed: raw outputs, detections or the two forms of NMS differ, or a raw output is NaN
+            or infinite.
     """
     probe = tensor_probe(path, (*HEADS, *CANDIDATES, *OUTPUTS))
     worst, detections, native = 0.0, _empty(), _empty()
@@ -72,9 +73,9 @@ def check_parity(
     )
     for what, result in (
         ("the exported file's detections differ from PyTorch's", detections),
-        ("the NMS written in the file differs from greedy NMS", native),
+        ("the file's own NMS differs from greedy NMS", native),
     ):
-        # a float's last bit at the IoU threshold may turn one decision in a hundred images
+        # at the IoU threshold a float's last bit decides; it may turn one decision in 100 images
         if result.missing + result.extra > 0.01 * max(result.matched, 1):
             raise CheckFailed(
                 what,
@@ -82,7 +83,7 @@ def check_parity(
                 fix=_FIX,
             )
     if not detections.matched:
-        raise CheckFailed("there was nothing to compare", why="no image gave a candidate", fix=_FIX)
+        raise CheckFailed("nothing could be compared", why="no image gave a candidate", fix=_FIX)
     return report
 
 
@@ -112,7 +113,7 @@ def _compare(
 
 
 def _head_diff(outputs: HeadOutputs, tensors: dict[str, npt.NDArray[np.float32]]) -> float:
-    """Largest difference of a raw output, in units in which TOLERANCE is the limit.
+    """Largest difference of a raw output, on the scale on which TOLERANCE is the limit.
 
     Raises:
         CheckFailed: it is above the limit, or an output is NaN or infinite.
@@ -131,21 +132,21 @@ def _head_diff(outputs: HeadOutputs, tensors: dict[str, npt.NDArray[np.float32]]
     if worst > TOLERANCE:
         raise CheckFailed(
             f"the exported network's raw outputs differ from PyTorch's by {worst:.1e}",
-            why=f"{TOLERANCE:.0e} is allowed",
+            why=f"the limit is {TOLERANCE:.0e}",
             fix=_FIX,
         )
     return worst
 
 
 def _low_threshold(scores: npt.NDArray[np.float32], thresholds: Thresholds) -> Thresholds:
-    """Thresholds under which there is something to compare, whatever the image shows."""
+    """The same with a score so low that any image gives something to compare."""
     flat = scores.ravel()
     score = float(np.partition(flat, -COMPARED)[-COMPARED]) if flat.size > COMPARED else 0.0
     return dataclasses.replace(thresholds, score_thresh=min(thresholds.score_thresh, score))
 
 
 def _floor(found: Detections, thresholds: Thresholds) -> float:
-    """The score at which a list ends: the threshold, or the last one's when the list is full."""
+    """The score at which a list ends: the threshold, or the last score of a full list."""
     if len(found) < thresholds.detections_per_img:
         return thresholds.score_thresh
     return float(found.confidence[-1])

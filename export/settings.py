@@ -1,4 +1,4 @@
-"""What an export and a build of an engine can be told."""
+"""Settings of an export, and of the build of an engine."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ class ExportSettings:
     """What to export.
 
     Attributes:
-        imgsz: length of the image's shorter side; None for DEFAULT_IMGSZ, or with a fixed input for
-            as large as fits. Alone, the input is 4:3 and holds it.
-        height, width: a fixed input of this size instead, both or neither.
+        imgsz: length that an image's shorter side is resized to. Without a height and a width, the
+            input is 4:3 and its shorter side has this length, or DEFAULT_IMGSZ for None.
+        height, width: a fixed input of this size; give both or neither. Without an imgsz, an image
+            fills it as far as its aspect allows.
         dynamic: the input's height and width follow each image.
-        conf, iou: score and NMS thresholds to build in; None for those of `Thresholds`.
-        max_det: detections an image to build in, at most; None for the project's own.
-        classes: names in place of the checkpoint's.
-        images: folder, file or glob to compare PyTorch with the file on; None for synthetic ones.
-        variant: fields of `Variant` as "name=value", which the checkpoint's tensors do not tell.
+        conf, iou: score and NMS thresholds to build in; None for the defaults of `Thresholds`.
+        max_det: most detections of an image; None for the number that the project keeps.
+        classes: names that replace the checkpoint's.
+        images: folder, file or glob of images on which the file is compared with PyTorch; None for
+            synthetic ones.
+        variant: fields of `Variant` as "name=value", for what the checkpoint's tensors leave open.
         tensorrt: build the graph with TensorRT-RTX where that is installed.
     """
 
@@ -63,14 +65,15 @@ class BuildSettings:
     """How to build.
 
     Attributes:
-        runtime: whose engine; "auto" takes TensorRT where it and a GPU are, else TensorRT-RTX.
+        runtime: the runtime that the engine is for. "auto" takes TensorRT if it is installed and
+            there is a GPU, or else TensorRT-RTX.
         batch: smallest, optimal and largest.
-        precision: what the file's must be; None takes any. It is never changed here.
-        timing_cache: a file that is read, and written again with what this build found out.
-        workspace: GiB that a layer may use for itself.
+        precision: the precision that the file must have; None takes any. A build never changes it.
+        timing_cache: a file to read, and to write again with the timings of this build.
+        workspace: GiB of GPU memory that a layer may use.
         optimization_level: 0 to 5.
         version_compatible, hardware_compatible: see `EngineInfo`.
-        nms: "auto" takes the plugin where TensorRT has it, else the file's own.
+        nms: "auto" takes the plugin where TensorRT has it, and else the file's own NMS.
     """
 
     runtime: Literal["auto"] | EngineRuntime = "auto"

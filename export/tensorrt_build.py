@@ -1,7 +1,7 @@
 """ONNX bytes to a TensorRT plan: one builder for TensorRT 10, TensorRT 11 and TensorRT-RTX.
 
-Networks are strongly typed: precision stands in the file, as types and as Q/DQ pairs, which is the
-only way that TensorRT 11 has. TF32 is turned off, as a file that says FP32 shall be computed in it.
+Networks are strongly typed: the file holds the precision, as types and as Q/DQ pairs. TensorRT 11
+knows no other way. TF32 is turned off, because a file in FP32 shall be computed in FP32.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class PlanSettings:
 
     Attributes:
         profile: smallest, optimal and largest (N, H, W, 3) of the frames.
-        workspace: bytes of GPU memory that a layer may use for itself; None for TensorRT's choice.
+        workspace: bytes of GPU memory that a layer may use; None for TensorRT's choice.
         optimization_level: 0 to 5; None for TensorRT's choice.
-        version_compatible: for later versions too, up to the next major one.
-        hardware_compatible: for any GPU from Ampere on.
-        timing_cache: what `Plan.timing_cache` was earlier; b"" to begin one, None for none.
+        version_compatible: later versions can run it too, up to the next major one.
+        hardware_compatible: any GPU from Ampere on can run it.
+        timing_cache: an earlier `Plan.timing_cache`; b"" to begin one, None for none.
     """
 
     profile: Profile
@@ -64,7 +64,7 @@ class Plan:
     Attributes:
         data: the plan.
         seconds: parsing and building.
-        timing_cache: with what this build added; None if none was wanted.
+        timing_cache: with the timings of this build; None if the settings had none.
     """
 
     data: bytes = field(repr=False)
@@ -89,22 +89,22 @@ def build_plan(
     name: str = "the model",
     show: Show = lambda fraction, phase: None,
 ) -> Plan:
-    """Parse and build. Ctrl-C stops it between two of TensorRT's steps.
+    """Parse a file and build it. Ctrl-C stops it between two of TensorRT's steps.
 
     Args:
         trt: the module of the runtime.
         model: a serialized ONNX file.
-        name: how to call the file in errors.
-        show: called with how far the build is, 0 to 1, and with what TensorRT is at.
+        name: the file's name in errors.
+        show: called with the fraction that is done and the name of TensorRT's present phase.
 
     Raises:
-        CheckFailed: the parser or the builder refused the graph; the message has their words.
-        BadInput: the timing cache is of another GPU or version.
+        CheckFailed: the parser or the builder refused the graph; the message quotes them.
+        BadInput: the timing cache was made on another GPU or by another version.
         KeyboardInterrupt: Ctrl-C.
     """
     stop = threading.Event()
     monitor = _progress_monitor(trt, show, stop)
-    # in a thread of its own, as a KeyboardInterrupt inside of a callback would end the process
+    # in a thread of its own: a KeyboardInterrupt inside a callback would end the process
     return _interruptible(lambda: _build(trt, runtime, model, settings, name, monitor), stop)
 
 
@@ -140,14 +140,14 @@ def _build(
             raise BadInput(
                 "the timing cache cannot be used",
                 why=f"it was made on another GPU, or by another version than {trt.__version__}",
-                fix="Name another `timing_cache`, or delete this one",
+                fix="Give another file as `timing_cache`, or delete this one",
             )
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise CheckFailed(
             f"{title} parses {name} but cannot build it",
             why=last_words(log),
-            fix=f"Give it more memory (`workspace`), or free some of the GPU's. {_REPORT}",
+            fix=f"Raise `workspace`, or free memory of the GPU. {_REPORT}",
         )
     kept = None
     if settings.timing_cache is not None:
@@ -161,7 +161,7 @@ def _configure(
 ) -> None:
     config.clear_flag(trt.BuilderFlag.TF32)
     if runtime == "tensorrt-rtx" and hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
-        # else it may allocate at run time, and then no CUDA graph can be captured
+        # without it the engine may allocate at run time, and then no CUDA graph can be captured
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if settings.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
@@ -174,7 +174,7 @@ def _configure(
 
 
 def _problems(parser: OnnxParser) -> list[str]:
-    """What the parser says, with the nodes it says it of."""
+    """The parser's errors, each with its node."""
     lines = []
     for i in range(parser.num_errors):
         problem = parser.get_error(i)
@@ -184,7 +184,7 @@ def _problems(parser: OnnxParser) -> list[str]:
 
 
 def _interruptible(work: Callable[[], T], stop: threading.Event) -> T:
-    """Do `work` in another thread; on Ctrl-C set `stop`, wait for the end of it, and raise."""
+    """Do `work` in another thread. On Ctrl-C set `stop`, wait until `work` ends, and raise."""
     with ThreadPoolExecutor(1, "build") as pool:
         future = pool.submit(work)
         try:
@@ -195,7 +195,7 @@ def _interruptible(work: Callable[[], T], stop: threading.Event) -> T:
 
 
 def _progress_monitor(trt: TensorRT, show: Show, stop: threading.Event) -> Any:
-    """A monitor that turns TensorRT's nested phases into one fraction, and stops when told to."""
+    """A monitor that shows TensorRT's nested phases as one fraction, and ends them on `stop`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]  # found at run time
         def __init__(self) -> None:
@@ -221,29 +221,29 @@ def _progress_monitor(trt: TensorRT, show: Show, stop: threading.Event) -> Any:
 
 
 class Phases:
-    """How far a build is: each phase is one step of its parent, which steps on when it is over."""
+    """How far a build is. A phase is one step of its parent; when it ends, the parent steps on."""
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, steps done
         self._furthest = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins."""
+        """Begin a phase."""
         self._open[name] = (parent, max(1, steps), 0)
 
     def done(self, name: str, steps: int) -> None:
-        """So many of its steps are done."""
+        """Note how many of a phase's steps are done."""
         if name in self._open:
             parent, total, _ = self._open[name]
             self._open[name] = (parent, total, min(steps, total))
 
     def finish(self, name: str) -> None:
-        """A phase is over."""
+        """End a phase."""
         self._open.pop(name, None)
 
     @property
     def fraction(self) -> float:
-        """0 to 1, and never less than it was."""
+        """0 to 1; it never falls."""
         parts = [self._of(name) for name, (parent, _, _) in self._open.items() if not parent]
         self._furthest = max([self._furthest, *parts])
         return self._furthest

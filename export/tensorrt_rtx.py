@@ -1,7 +1,7 @@
-"""Does TensorRT's own parser and builder take the file? TensorRT-RTX answers without a GPU.
+"""Check that TensorRT's parser and builder take a file. TensorRT-RTX does that without a GPU.
 
-It builds ahead of time on the CPU, so a graph that TensorRT would refuse is found where the file is
-made and not where it is deployed. Nothing is run here.
+It builds ahead of time on the CPU. So a graph that TensorRT would refuse is found on the machine
+that makes the file, and not on the one that runs it. Nothing is run here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def check_build(path: Path, info: ModelInfo, *, max_batch: int = 1) -> BuildRepo
 
     Raises:
         MissingDependency: TensorRT-RTX is not installed.
-        CheckFailed: the parser or the builder refused the graph; the message has their words.
+        CheckFailed: the parser or the builder refused the graph; the message quotes them.
     """
     trt = load_tensorrt("tensorrt-rtx")
     settings = PlanSettings(profile=profile_for(info, (1, 1, max_batch)))

@@ -17,7 +17,7 @@ from torch import Tensor
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
 from retinart.engine.model.variant import Variant
-from retinart.export.sources import SOURCES, Source
+from retinart.export.projects import PROJECTS, Project
 from retinart.train.model.retinanet import build_retinanet
 
 # Makes a folder of files, by name and filled by a function, once for all workers; see conftest.py.
@@ -69,9 +69,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def named(name: str) -> Source:
+def named(name: str) -> Project:
     """The record of a project whose checkpoints are read."""
-    return next(source for source in SOURCES if source.name == name)
+    return next(source for source in PROJECTS if source.name == name)
 
 
 def project_state(

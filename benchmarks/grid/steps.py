@@ -17,12 +17,12 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.variant import Variant
 from retinart.export.export import input_size
+from retinart.export.projects import PROJECTS
 from retinart.export.settings import ExportSettings
-from retinart.export.sources import SOURCES
 from retinart.train.model.predict import normalize
 from retinart.train.model.retinanet import RetinaNet, build_retinanet
 
-SOURCE = next(s for s in SOURCES if s.name == "torchvision retinanet_resnet50_fpn")
+SOURCE = next(s for s in PROJECTS if s.name == "torchvision retinanet_resnet50_fpn")
 CANDIDATES = 1000  # (anchor, class) pairs above the threshold in the image that scores are set on
 THRESHOLD = 0.05
 

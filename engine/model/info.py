@@ -59,8 +59,9 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name in ("score_thresh", "nms_thresh"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(f"`{name}` is {getattr(self, name)}", fix="Give a value from 0 to 1")
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise BadInput(f"`{name}` is {value}", fix="Give a value from 0 to 1")
         for name, limit in (
             ("topk_candidates", 3840),  # TensorRT's limit of TopK
             ("nms_candidates", 3840),
@@ -70,6 +71,14 @@ class Thresholds:
             whole = isinstance(value, Integral)
             if not whole or not 1 <= value <= limit:
                 raise BadInput(f"`{name}` is {value}", fix=f"Give a whole number from 1 to {limit}")
+
+    def with_changes(
+        self, *, conf: float | None, iou: float | None, max_det: int | None
+    ) -> Thresholds:
+        """The same with another score, IoU or number of detections; None changes nothing."""
+        given = {"score_thresh": conf, "nms_thresh": iou, "detections_per_img": max_det}
+        changes: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)

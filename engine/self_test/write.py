@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from retinart.engine.errors import CheckFailed
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, HEADS, INPUT, ModelInfo
 from retinart.engine.model.onnx_metadata import graph_sha256, with_outputs
@@ -73,6 +76,9 @@ def make_probe(
         info: its metadata.
         referee: gives the tensors of the file for frames.
         coarser: the same with INT8 weights of one bit less; None for a float file.
+
+    Raises:
+        CheckFailed: a raw output is NaN or infinite.
     """
     size = probe_size(info)
     best: Probe | None = None
@@ -80,6 +86,7 @@ def make_probe(
         picture = probe_picture(seed, size)
         frames, (way_back,) = info.resize.apply([picture])
         tensors = referee((*HEADS, *CANDIDATES), frames)
+        _check_finite(tensors)
         found = Probe(
             seed=seed,
             size=size,
@@ -103,3 +110,13 @@ def make_probe(
         frames, _ = info.resize.apply([probe_picture(best.seed, size)])
         best = dataclasses.replace(best, rounding=noise(best, coarser(HEADS, frames)))
     return best
+
+
+def _check_finite(tensors: Mapping[str, Floats]) -> None:
+    for name in HEADS:
+        if not np.isfinite(tensors[name]).all():
+            raise CheckFailed(
+                f"the raw output {name} is NaN or infinite",
+                why="the weights hold NaN, or their values are far out of range",
+                fix="No file was written. Check the checkpoint",
+            )

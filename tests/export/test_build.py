@@ -197,11 +197,11 @@ def test_what_is_missing(model_path: Path, tmp_path: Path, monkeypatch: pytest.M
     def run(name: str = "a.engine", **settings: Any) -> None:
         build_engine(model_path, tmp_path / name, BuildSettings(**settings))
 
-    with pytest.raises(BadInput, match="has no engine's suffix"):
+    with pytest.raises(BadInput, match="does not end in .engine"):
         run("a.onnx")
     monkeypatch.setattr(build, "find_gpus", list)
     monkeypatch.setattr(build, "installed", lambda runtime: runtime == "tensorrt")
-    with pytest.raises(MissingDependency, match="kind of GPU that will run it"):
+    with pytest.raises(MissingDependency, match="kind of GPU that will run the engine"):
         run(runtime="tensorrt")
     with pytest.raises(MissingDependency, match=r"pip install .*tensorrt-rtx"):
         run()

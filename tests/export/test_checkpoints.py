@@ -19,7 +19,7 @@ from retinart.engine.errors import BadInput
 from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint import load_any, recognise
 from retinart.export.coco_names import COCO_80, COCO_91, default_names
-from retinart.export.sources import SOURCES
+from retinart.export.projects import PROJECTS
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from support import named, torchvision_state
 
@@ -45,7 +45,7 @@ def test_every_golden_file_is_one_project_s(shared: Callable[..., Path]) -> None
     }
     for variant, name in want.items():
         keys = list(json.loads(shared("golden", variant, "state_dict.json").read_text()))
-        matching = [source for source in SOURCES if source.matches(keys)]
+        matching = [source for source in PROJECTS if source.matches(keys)]
         assert [source.name for source in matching] == [name]
         ours = [matching[0].translate(key) for key in keys]
         assert None not in ours
@@ -100,7 +100,7 @@ def test_all_that_does_not_fit_is_listed(save: Callable[[Any], Path]) -> None:
 
 def test_other_sizes_are_named(save: Callable[[Any], Path]) -> None:
     fewer = save({k: v for k, v in torchvision_state().items() if "body.layer1.1." not in k})
-    with pytest.raises(BadInput, match="backbone is none that retinart knows"):
+    with pytest.raises(BadInput, match="retinart does not know the checkpoint's backbone"):
         load_any(fewer)
     for name, outputs in (("regression_head.bbox_reg", 24), ("classification_head.cls_logits", 46)):
         other = {f"head.{name}.weight": torch.zeros(outputs, 32, 3, 3)}
@@ -277,5 +277,5 @@ def test_settings_that_make_no_sense(
 
 
 def test_own_checkpoints_say_all_themselves(noisy_checkpoint: Path) -> None:
-    with pytest.raises(BadInput, match="says all of its settings itself"):
+    with pytest.raises(BadInput, match="holds all of its settings"):
         load_any(noisy_checkpoint, settings=["bn_eps=0"])

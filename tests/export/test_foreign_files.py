@@ -15,7 +15,7 @@ import torch
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import octave_sizes
 from retinart.export.checkpoint import load_any
-from retinart.export.sources import SOURCES
+from retinart.export.projects import PROJECTS
 from support import named, project_state
 
 ONE = torch.zeros(1)
@@ -32,18 +32,18 @@ def keys(*names: str) -> dict[str, Any]:
     [
         (
             {"model": keys("model.0.conv.weight", "model.24.m.0.weight")},
-            "its 2 tensors are called model.0, model.24, as in none of them",
+            "its 2 tensors are called model.0, model.24, as in no known project",
         ),
         (
             {f"backbone.body.{k}": v for k, v in STAGES.items()}
             | keys("rpn.head.cls_logits.weight", "roi_heads.box_predictor.cls_score.weight"),
-            f"recognised as {V1} (before 0.13)'s are 4 of its 6 tensors: backbone.body; "
+            f"4 of its 6 tensors are recognised as {V1} (before 0.13)'s: backbone.body; "
             "not recognised: rpn.head, roi_heads.box_predictor; "
             "missing: head.classification_head.cls_logits.weight",
         ),
         (
             keys("backbone.features.0.weight", "head.classification_head.module_list.0.weight"),
-            "as in none of them",
+            "as in no known project",
         ),
         (
             {
@@ -51,12 +51,12 @@ def keys(*names: str) -> dict[str, Any]:
                     "backbone.bottom_up.stem.conv1.weight", "roi_heads.box_head.fc1.weight"
                 )
             },
-            "recognised as detectron2's are 1 of its 2 tensors: backbone.bottom_up; not "
+            "1 of its 2 tensors are recognised as detectron2's: backbone.bottom_up; not "
             "recognised: roi_heads.box_head; missing: head.cls_score.weight",
         ),
         (
             {"meta": {}, "state_dict": keys("neck.lateral_convs.0.conv.weight", "bbox_head.gfl")},
-            "recognised as mmdetection's are 1 of its 2 tensors: neck.lateral_convs; not "
+            "1 of its 2 tensors are recognised as mmdetection's: neck.lateral_convs; not "
             "recognised: bbox_head.gfl; missing: bbox_head.retina_cls.weight",
         ),
         (
@@ -113,17 +113,17 @@ def test_other_kinds_of_files_are_named(tmp_path: Path) -> None:
             load_any(path)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize("source", PROJECTS, ids=lambda source: source.name)
 def test_keys_can_be_turned_back(source: Any) -> None:
     """Every key of a model of this source is of this source, and of no other."""
     state = project_state(source.name, "resnet50")
-    assert [s for s in SOURCES if s.matches(list(state))] == [source]
+    assert [s for s in PROJECTS if s.matches(list(state))] == [source]
     assert [source.original(str(source.translate(key))) for key in state] == list(state)
 
 
 def test_keys_of_torchvision_before_0_13_can_be_turned_back(shared: Callable[..., Path]) -> None:
     file = shared("golden", "torchvision_retinanet_resnet50_fpn", "legacy_keys.json")
-    theirs, source = list(json.loads(file.read_text())), SOURCES[0]
+    theirs, source = list(json.loads(file.read_text())), PROJECTS[0]
     assert [source.original(str(source.translate(key))) for key in theirs] == theirs
 
 

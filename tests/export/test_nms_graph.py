@@ -59,7 +59,6 @@ def nms_model(thresholds: Thresholds, *, plus_one: bool) -> onnxruntime.Inferenc
             (OUTPUTS[3], TensorProto.INT32, ["batch", m]),
         ],
         name="nms",
-        metadata={},
         producer_version="0",
     )
     onnx.checker.check_model(model, full_check=True)
@@ -143,7 +142,6 @@ def test_fewer_pairs_than_detections(tmp_path: Path) -> None:
         ],
         outputs=[(name, kind, None) for name, kind in zip(OUTPUTS, (6, 1, 1, 6), strict=True)],  # type: ignore[misc]
         name="nms",
-        metadata={},
         producer_version="0",
     )
     session = onnxruntime.InferenceSession(

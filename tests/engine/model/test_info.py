@@ -250,7 +250,7 @@ def test_counts_within_what_tensorrt_takes(name: str, limit: int) -> None:
     for value in bad:
         with pytest.raises(BadInput) as raised:
             Thresholds(**{name: value})
-        assert str(raised.value) == (f"`{name}` is {value}. Give a whole number from 1 to {limit}.")
+        assert str(raised.value) == f"`{name}` is {value}. Give a whole number from 1 to {limit}."
     good: list[Any] = [limit, np.int64(limit)]
     for value in good:
         assert getattr(Thresholds(**{name: value}), name) == limit

@@ -1,4 +1,4 @@
-"""What a checkpoint says besides its weights: settings and class names, per project."""
+"""What a checkpoint says besides its weights: settings and class names. One function a project."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from retinart.train.model.anchors import LEVEL_STRIDES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What stands beside the weights.
+class FileSettings:
+    """What a file says besides its weights.
 
     Attributes:
-        settings: fields of `Variant` in which the file differs from its project's defaults.
+        fields: those of `Variant` in which the file differs from its project's defaults.
         classes: class names, or None.
     """
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
 
 
-def nothing(content: Mapping[str, Any]) -> Told:
-    """For projects that write weights alone."""
-    return Told()
+def none(content: Mapping[str, Any]) -> FileSettings:
+    """For projects whose files hold weights alone."""
+    return FileSettings()
 
 
-def odtk(content: Mapping[str, Any]) -> Told:
+def odtk(content: Mapping[str, Any]) -> FileSettings:
     """Anchors: `ratios`, and `scales` in strides of each level.
 
     Raises:
@@ -46,29 +46,29 @@ def odtk(content: Mapping[str, Any]) -> Told:
         )
     ratios, scales = _numbers(content.get("ratios")), _numbers(content.get("scales"))
     if not ratios or not scales:
-        return Told()
+        return FileSettings()
     sizes = tuple(tuple(scale * stride for scale in scales) for stride in LEVEL_STRIDES)
-    return Told(settings={"anchor_ratios": ratios, "anchor_sizes": sizes})
+    return FileSettings(fields={"anchor_ratios": ratios, "anchor_sizes": sizes})
 
 
-def detectron2(content: Mapping[str, Any]) -> Told:
+def detectron2(content: Mapping[str, Any]) -> FileSettings:
     """Mean and standard deviation, where a file holds the buffers `pixel_mean` and `pixel_std`."""
     state = content.get("model", content)
     if not isinstance(state, Mapping):
-        return Told()
+        return FileSettings()
     found = {
         field: tuple(round(float(v), 4) for v in np.asarray(state[key]).ravel())
         for field, key in (("mean", "pixel_mean"), ("std", "pixel_std"))
         if isinstance(state.get(key), np.ndarray | Tensor)
     }
-    return Told(settings=found if [len(v) for v in found.values()] == [3, 3] else {})
+    return FileSettings(fields=found if [len(v) for v in found.values()] == [3, 3] else {})
 
 
-def mmdetection(content: Mapping[str, Any]) -> Told:
+def mmdetection(content: Mapping[str, Any]) -> FileSettings:
     """Class names, and from the configuration's text the input's colours and the style."""
     meta = content.get("meta")
     if not isinstance(meta, Mapping):
-        return Told()
+        return FileSettings()
     dataset = meta.get("dataset_meta")
     names = meta.get("CLASSES")
     if isinstance(dataset, Mapping):
@@ -77,11 +77,11 @@ def mmdetection(content: Mapping[str, Any]) -> Told:
     if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
         classes = tuple(names)
     text = meta.get("cfg", meta.get("config"))
-    return Told(settings=_colours(text) if isinstance(text, str) else {}, classes=classes)
+    return FileSettings(fields=_colours(text) if isinstance(text, str) else {}, classes=classes)
 
 
 def _colours(config: str) -> dict[str, Any]:
-    """Fields of `Variant` that a configuration's text tells; none unless it tells all of them."""
+    """Fields of `Variant` in a configuration's text; none unless it holds all of them."""
     mean, std = (re.search(rf"\b{name}\s*=\s*\[([^\]]*)\]", config) for name in ("mean", "std"))
     rgb = re.search(r"\b(?:bgr_)?to_rgb\s*=\s*(True|False)", config)
     style = re.search(r"\bstyle\s*=\s*['\"](pytorch|caffe)['\"]", config)
