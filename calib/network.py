@@ -26,7 +26,7 @@ def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     producer = {output: n for n in model.graph.node for output in n.output}
     if NORMALIZED not in producer or any(name not in producer for name in HEADS):
         raise BadInput(
-            "the graph holds no RetinaNet that retinart exported",
+            "`retinart export` did not write this graph",
             why=f"the tensor {NORMALIZED} or a raw head output is missing",
             fix="Export the model again with this retinart",
         )

@@ -64,7 +64,10 @@ def build_engine(
         CheckFailed: TensorRT refused the graph.
     """
     if not is_engine(output):
-        raise BadInput(f"the output {output} does not end in .engine", fix="Name it model.engine")
+        raise BadInput(
+            f"the output {output} does not end in .engine, .plan or .trt",
+            fix="Name it model.engine",
+        )
     info = read_info(model)
     if settings.precision is not None and settings.precision != info.precision:
         raise BadInput(

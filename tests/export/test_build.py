@@ -197,7 +197,7 @@ def test_what_is_missing(model_path: Path, tmp_path: Path, monkeypatch: pytest.M
     def run(name: str = "a.engine", **settings: Any) -> None:
         build_engine(model_path, tmp_path / name, BuildSettings(**settings))
 
-    with pytest.raises(BadInput, match="does not end in .engine"):
+    with pytest.raises(BadInput, match="does not end in"):
         run("a.onnx")
     monkeypatch.setattr(build, "find_gpus", list)
     monkeypatch.setattr(build, "installed", lambda runtime: runtime == "tensorrt")
