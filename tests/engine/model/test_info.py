@@ -186,7 +186,11 @@ def _set(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         "[]",
         "3",
         "[" * 100_000,
-        *(lambda d, k=k: d.pop(k) for k in json.loads(_info().to_json()) if k != "provenance"),
+        *(
+            lambda d, k=k: d.pop(k)
+            for k in json.loads(_info().to_json())
+            if k not in ("provenance", "probe")
+        ),
         _set("schema", "1"),
         _set("schema", None),
         _set("classes", 3),
