@@ -1,4 +1,4 @@
-"""One command from a file to the same file with its float part in FP16."""
+"""From a file to the same file with its float part in FP16."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ConvertReport:
 
     Attributes:
         path: the file.
-        source: where the ranges came from, for people; "" when there were none.
-        kept: the largest magnitude of each tensor that stayed FP32 because it would overflow.
+        source: where the ranges came from, for people; "" if there were none.
+        kept: the largest magnitude of each tensor that stays FP32 because it would overflow.
     """
 
     path: Path
@@ -40,14 +40,14 @@ class ConvertReport:
 def convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertReport:
     """Write a model with its network's float part in FP16.
 
-    Normalisation, decoding and NMS stay FP32, and so does what would overflow by the ranges seen.
+    Normalisation, decoding and NMS stay FP32, and so do tensors whose ranges would overflow.
 
     Args:
         model: a file of `retinart export` or `retinart calibrate`.
-        output: where to write; it appears only when all has gone well.
+        output: where to write; it appears only when everything has gone well.
 
     Raises:
-        BadInput: the model is not ours or FP16 already, or the ranges are not of it.
+        BadInput: the model is not ours or FP16 already, or the ranges belong to another model.
     """
     check_onnx_name(output, "model.fp16.onnx")
     info = read_info(model)

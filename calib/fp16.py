@@ -1,7 +1,7 @@
-"""FP16 as types in the graph: the network in half precision, all around it in FP32.
+"""FP16 as types in the graph: the network in half precision, the rest in FP32.
 
-TensorRT runs a strongly typed network as it is written, so precision is a matter of the file. What
-a half cannot hold (magnitudes above 65504) stays FP32, with a Cast on each side.
+TensorRT runs a strongly typed network as it is written, so the file decides the precision. A tensor
+with magnitudes above 65504, which FP16 cannot hold, stays FP32 with a Cast on each side.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from retinart.engine.model.onnx_file import with_graph
 
 LARGEST = 65504.0  # of IEEE half precision
 FP16_QDQ_OPSET = 19
-MARGIN = 2.0  # images to come may excite a tensor more than those that were looked at
-# What sums over a whole map would overflow first; Identity names the raw outputs, which are FP32.
+MARGIN = 2.0  # other images may give larger magnitudes than the observed ones
+# Sums over a whole map overflow first. Identity names the raw outputs, which stay FP32.
 _NEVER_HALF = frozenset(
     {"InstanceNormalization", "Identity", "Shape", "QuantizeLinear", "DequantizeLinear"}
 )
@@ -31,18 +31,18 @@ def to_fp16(
     """A copy of a model whose network computes in FP16.
 
     Precondition: a file of `retinart export` or `retinart calibrate`, FP32 where it is not INT8.
-    Postcondition: input, normalisation, raw outputs and all behind them have the types that they
-    had; every float tensor of the network is FP16, but for those that are named in the result.
+    Postcondition: input, normalisation, raw outputs and everything after them keep their types.
+    Every float tensor of the network is FP16, except the returned ones.
 
     Args:
-        peaks: the largest magnitude that was seen of each tensor, by name; a tensor that is not
-            named is taken to fit.
+        peaks: the largest magnitude that was seen of each tensor, by name. A tensor without one is
+            assumed to fit.
 
     Returns:
         The model, and the magnitude of each tensor that does not fit and so stays FP32.
 
     Raises:
-        BadInput: the network is FP16 already, or its scales are none that FP16 holds.
+        BadInput: the network is FP16 already, or FP16 cannot hold one of its scales exactly.
     """
     nodes = network_nodes(model)
     constants = {i.name: i for i in model.graph.initializer}
@@ -51,8 +51,8 @@ def to_fp16(
     opset = next(o.version for o in model.opset_import if o.domain == "")
     if opset < FP16_QDQ_OPSET and any(n.op_type == "QuantizeLinear" for n in nodes):
         raise BadInput(
-            f"the INT8 file is of opset {opset}, in which Q/DQ takes no FP16",
-            why="it comes from an older retinart",
+            f"the INT8 file has opset {opset}, whose Q/DQ does not take FP16",
+            why="an older retinart wrote it",
             fix="Export and calibrate again",
         )
     large = {name: peak for name, peak in peaks.items() if peak * MARGIN > LARGEST}
@@ -79,13 +79,13 @@ class _Writer:
         self.constants = {i.name: i for i in graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.inputs: dict[tuple[str, int], str] = {}
-        self.kept: set[str] = set()  # what was too large
+        self.kept: set[str] = set()  # tensors that are too large
         self._casts: set[str] = set()
         nodes = [n for n in graph.node if n.output[0] in network]
         self._integer = {n.output[0] for n in nodes if n.op_type in ("QuantizeLinear", "Shape")}
         self._half = {n.output[0] for n in nodes if self._computes_in_half(n)}
         read_in_half = {name for n in nodes if n.output[0] in self._half for name in n.input}
-        for node in nodes:  # a Q has the type of what it reads, a DQ of what reads it
+        for node in nodes:  # a Q has the type of its input, a DQ the type of its readers
             if (node.op_type == "QuantizeLinear" and node.input[0] in self._half) or (
                 node.op_type == "DequantizeLinear" and node.output[0] in read_in_half
             ):
@@ -95,7 +95,7 @@ class _Writer:
         """Go through the graph's nodes, and put Casts in front of those that need them."""
         for node in self._graph.node:
             half = node.output[0] in self._half
-            # of a Resize only the first input is a feature map; a Shape takes any type
+            # only the first input of a Resize is a feature map; a Shape takes any type
             count = {"Resize": 1, "Shape": 0}.get(node.op_type, len(node.input))
             for index, name in enumerate(node.input[:count]):
                 self.inputs[node.name, index] = self._typed(name, half)
@@ -104,13 +104,13 @@ class _Writer:
             self.nodes.append(node)
 
     def _computes_in_half(self, node: onnx.NodeProto) -> bool:
-        """Whether an operation's numbers all fit; Q and DQ are none that computes."""
+        """Whether all of an operation's numbers fit. Q and DQ do not compute."""
         too_large = {*node.input, node.output[0]} & self._large.keys()
         self.kept |= too_large
         return not too_large and node.op_type not in _NEVER_HALF
 
     def _typed(self, name: str, half: bool) -> str:
-        """The name under which a node that computes in half, or not, reads a value."""
+        """The name of a value in the type that a node reads: FP16 if it computes in half."""
         constant = self.constants.get(name)
         if constant is not None:
             is_float = constant.data_type == TensorProto.FLOAT
@@ -132,11 +132,11 @@ class _Writer:
         return name
 
     def _check_scale(self, name: str) -> None:
-        """A scale that changes would quantize otherwise than what was measured."""
+        """Refuse a scale that FP16 would change: the file would quantize differently."""
         scale = numpy_helper.to_array(self.constants[name])
         if (scale.astype(np.float16) != scale).any():
             raise BadInput(
-                f"the scale {name} is none that FP16 holds",
-                why="the file was calibrated by an older retinart",
+                f"FP16 cannot hold the scale {name}",
+                why="an older retinart calibrated the file",
                 fix="Calibrate again",
             )

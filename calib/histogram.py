@@ -13,10 +13,10 @@ BINS = 2048
 
 
 class Histogram:
-    """Counts of |x| in equal bins from 0 to `upper`, which doubles whenever a value lies beyond it.
+    """Counts of |x| in equal bins from 0 to `upper`, which doubles when a value lies beyond it.
 
-    Exact zeros are counted apart: every quantization maps them onto themselves, and behind a ReLU
-    they are so many that they would drown what the choice of a range is about.
+    Exact zeros are counted apart. Every quantization keeps them, and after a ReLU there are so many
+    that they would outweigh the values that the choice of a range is about.
 
     Attributes:
         counts: (BINS,) values in each bin.
@@ -43,7 +43,7 @@ class Histogram:
             raise CheckFailed(
                 "an activation is NaN or infinite",
                 why="the weights hold NaN or are far out of range",
-                fix="Check the model in float first: retinart detect, retinart eval",
+                fix="Run the FP32 file first, with `retinart detect`",
             )
         nonzero = int(np.count_nonzero(magnitudes))
         self.zeros += magnitudes.size - nonzero

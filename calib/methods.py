@@ -1,4 +1,4 @@
-"""From a histogram to the magnitude that becomes 127: clipping weighed against rounding."""
+"""From a histogram to the magnitude that becomes 127, weighing clipping against rounding."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from retinart.calib.settings import Method
 
 LEVELS = 128  # magnitudes that a symmetric int8 has: 0 to 127
 PERCENTILE = 99.99
-TRIALS = 100  # thresholds that mse weighs
+TRIALS = 100  # thresholds that mse tries
 
 
 def threshold(histogram: Histogram, method: Method) -> float:
-    """The magnitude that becomes 127; larger ones are clipped. 0 when only zeros were seen."""
+    """The magnitude that becomes 127; larger ones are clipped. 0 if only zeros were seen."""
     if histogram.peak == 0.0:
         return 0.0
     rules: dict[Method, Callable[[Histogram], float]] = {
@@ -28,7 +28,7 @@ def threshold(histogram: Histogram, method: Method) -> float:
 
 
 def percentile(histogram: Histogram, percent: float = PERCENTILE) -> float:
-    """The magnitude below which this share of the values that are not zero lies."""
+    """The magnitude below which this share of the nonzero values lies."""
     cumulative = np.cumsum(histogram.counts)
     wanted = cumulative[-1] * percent / 100
     index = int(np.searchsorted(cumulative, wanted))
@@ -36,7 +36,7 @@ def percentile(histogram: Histogram, percent: float = PERCENTILE) -> float:
 
 
 def mse(histogram: Histogram) -> float:
-    """The threshold with the least mean squared error of quantizing the histogram's values."""
+    """The threshold that quantizes the histogram's values with the least mean squared error."""
     centers, weights = histogram.centers, histogram.counts
     trial = histogram.peak * np.arange(1, TRIALS + 1)[:, None] / TRIALS  # (T, 1)
     scale = trial / (LEVELS - 1)
@@ -48,9 +48,9 @@ def mse(histogram: Histogram) -> float:
 def entropy(histogram: Histogram) -> float:
     """The threshold that loses least information, by TensorRT's published rule (Migacz, GTC 2017).
 
-    For every number i of bins from 128 on: P is the histogram's first i bins, what lies beyond
-    counted in the last; Q is the same i bins merged to 128 levels, each level's count spread
-    evenly over those of its bins that are not empty. The i with the smallest KL(P || Q) wins.
+    For every number i of bins from 128 on, P is the histogram's first i bins, with all values
+    beyond them counted in the last. Q is the same i bins merged to 128 levels, with each level's
+    count spread evenly over its bins that are not empty. The i with the smallest KL(P || Q) wins.
     """
     counts = histogram.counts.astype(np.float64)
     beyond = counts.sum() - np.cumsum(counts)
@@ -80,12 +80,12 @@ def _merged(
 def _divergence(
     p: np.ndarray[tuple[int], np.dtype[np.float64]], q: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> float:
-    """KL(P || Q) of two histograms; infinite where P has something that Q calls impossible."""
+    """KL(P || Q) of two histograms; infinite if Q is empty."""
     if not q.sum():
         return np.inf
     p, q = p / p.sum(), q / q.sum()
     some = p > 0
     if (q[some] == 0).any():
-        # an empty last bin takes in all that lies beyond: as published, a small probability
+        # P's last bin counts what lies beyond, and may be empty in Q: as published, a small value
         q = np.maximum(q, 1e-10)
     return float((p[some] * np.log(p[some] / q[some])).sum())

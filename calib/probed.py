@@ -15,7 +15,7 @@ def probed(model: onnx.ModelProto, info: ModelInfo) -> ModelInfo:
 
     Args:
         model: as it will be written; its own metadata does not matter.
-        info: what it will say of itself.
+        info: its metadata to be.
     """
     coarser = one_bit_less(model) if info.precision.startswith("int8") else None
     return with_probe(

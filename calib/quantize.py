@@ -24,13 +24,12 @@ def quantize(
 ) -> onnx.ModelProto:
     """A copy of a model with INT8 convolutions.
 
-    Precondition: `placement` is of this graph, and `thresholds` names each of its activations.
-    Postcondition: every placed convolution reads a DequantizeLinear at its data and its weights;
-    biases stay float; all zero points are 0.
+    Precondition: `placement` was made from this graph, and `thresholds` names each activation.
+    Postcondition: the data and the weights of every placed convolution come from a
+    DequantizeLinear. Biases stay float, and all zero points are 0.
 
     Args:
-        thresholds: the magnitude that becomes 127, for each activation; 0 for a tensor that is
-            always zero.
+        thresholds: the magnitude that becomes 127, for each activation; 0 for a tensor of zeros.
         weight_bits: see `quantize_weights`.
     """
     constants = {i.name: i for i in model.graph.initializer}
@@ -84,8 +83,9 @@ def quantize_weights(
     """Integers (O, ...) and scales (O,) of weights (O, ...), symmetric for each output channel.
 
     Args:
-        bits: 8 for integers up to 127, or 7 for those up to 64, which no CPU's sums overflow. They
-            are what OpenVINO's runner makes of 8 bits where it has to; see `saturation`.
+        bits: 8 for integers up to 127, or 7 for integers up to 64, which overflow no CPU's sums.
+            OpenVINO's runner halves 8-bit integers to the same ones where it must; see
+            `saturation`.
     """
     peaks = np.abs(weights).reshape(len(weights), -1).max(axis=1)
     scales = np.array([_scale(float(p)) for p in peaks], np.float32)
@@ -96,10 +96,10 @@ def quantize_weights(
 
 
 def _scale(peak: float) -> float:
-    """Step of a symmetric int8 whose 127 is `peak`, or a little more: a value that FP16 holds.
+    """Step of a symmetric int8 whose 127 is `peak` or a little more.
 
-    So the same file quantizes alike whether its float part is FP32 or FP16. Any step will do for
-    a tensor of zeros.
+    FP16 can hold it, so a file quantizes in the same way whether its float part is FP32 or FP16.
+    For a tensor of zeros any step will do.
     """
     step = peak / QMAX if peak > 0 else 1.0
     with np.errstate(over="ignore"):

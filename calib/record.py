@@ -1,4 +1,4 @@
-"""The calibration record: the ranges that an INT8 file was made from, and where they came from."""
+"""The calibration record: the ranges that an INT8 file was made from, and their origin."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class CalibrationRecord:
     """Ranges, and what they are valid for.
 
     Attributes:
-        network_sha256: of the FP32 network's nodes and weights.
-        preprocessing_sha256: of all that decides which numbers an image becomes.
-        input: height and width of the network's input, or the limits between which they vary.
-        images_sha256: of the images' contents, in order.
+        network_sha256: hash of the FP32 network's nodes and weights.
+        preprocessing_sha256: hash of everything that turns an image into numbers.
+        input: height and width of the network's input, or their limits.
+        images_sha256: hash of the images' contents, in order.
         images: how many were used.
-        num, seed: how many were asked for, and how they were drawn.
+        num, seed: how many were asked for, and the seed that drew them.
         histograms: of the activations that can be quantized, by tensor.
         peaks: the largest magnitude of every float tensor of the network.
-        method: that chose the thresholds of the INT8 file.
-        weight_bits: of the INT8 file's weights, 8 or 7.
+        method: the method that chose the thresholds.
+        weight_bits: bits of the INT8 file's weights, 8 or 7.
         thresholds: the magnitude that becomes 127, by tensor.
-        kept_float: layers that were left in float.
-        sensitivity: error at the raw outputs when one layer alone is INT8, where it was measured.
-        accuracy: AP of the files, where it was measured.
+        kept_float: layers that stay in float.
+        sensitivity: error at the raw outputs when one layer alone is INT8; empty if not measured.
+        accuracy: AP of the files by precision; empty if not measured.
     """
 
     network_sha256: str
@@ -54,25 +54,25 @@ class CalibrationRecord:
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
 
     def check(self, path: Path, info: ModelInfo, network_sha256: str) -> None:
-        """Refuse ranges that were not taken from this network with these inputs.
+        """Refuse the record for a model that its ranges were not taken from.
 
         Args:
-            path: where the record was read from, for the message.
-            info: of the model that the ranges are wanted for.
-            network_sha256: of that model.
+            path: the record's file, for the message.
+            info: the model's metadata.
+            network_sha256: the model's hash.
 
         Raises:
-            BadInput: the reason.
+            BadInput: with the reason.
         """
-        what = f"the record {path} is not of {info.name}"
+        what = f"the record {path} does not fit {info.name}"
         if self.network_sha256 != network_sha256:
-            why = "it was taken from a network with other weights or layers: ranges would be wrong"
+            why = "it was taken from a network with other weights or layers"
             raise BadInput(what, why=why, fix=_AGAIN)
         if self.input != describe_input(info):
-            why = f"its ranges are of input {self.input}, and the model's is {describe_input(info)}"
+            why = f"its input is {self.input}, and the model's is {describe_input(info)}"
             raise BadInput(what, why=why, fix=_AGAIN)
         if self.preprocessing_sha256 != info.preprocessing_sha256:
-            raise BadInput(what, why="images were resized or normalised otherwise", fix=_AGAIN)
+            raise BadInput(what, why="images were resized or normalised differently", fix=_AGAIN)
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -87,13 +87,13 @@ def read_record(path: Path) -> CalibrationRecord:
     """Read a record that `retinart calibrate` wrote.
 
     Raises:
-        BadInput: it is missing, damaged or of another version.
+        BadInput: it is missing or damaged, or another version wrote it.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         schema = data.pop("schema")
         if schema != SCHEMA:
-            raise ValueError(f"its version is {schema}, and {SCHEMA} is known here")
+            raise ValueError(f"its version is {schema}, and this retinart reads {SCHEMA}")
         data["histograms"] = {n: Histogram.from_dict(h) for n, h in data["histograms"].items()}
         data["accuracy"] = {name: Accuracy(**a) for name, a in data["accuracy"].items()}
         data["kept_float"] = tuple(data["kept_float"])

@@ -1,4 +1,4 @@
-"""What an interrupted job has done so far, in one hidden JSON file beside its output."""
+"""The results of a job so far, in one hidden JSON file beside its output."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from retinart.engine.common.files import atomic_path
 
 
 class Saved:
-    """Results by name, written as they come, so that a job that was stopped goes on.
+    """Results by name, written as they come, so that a job that was stopped can go on.
 
     Args:
-        path: the file; it need not be there.
-        key: identifies the job. What another job left in the file is not taken up.
+        path: the file, which need not exist.
+        key: identifies the job. Results of another job in the file are ignored.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -27,19 +27,19 @@ class Saved:
                 self._content = content
 
     def get(self, name: str) -> Any:
-        """What was saved under a name, in JSON's types, or None."""
+        """The value that was saved under a name, in JSON's types, or None."""
         return self._content.get(name)
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Every name with what was saved under it, the oldest first."""
+        """Every name with its value, the oldest first."""
         return ((name, value) for name, value in self._content.items() if name != "key")
 
     def set(self, name: str, value: Any) -> None:
-        """Keep a value of JSON's types, on disk as well."""
+        """Save a value of JSON's types, on disk as well."""
         self._content[name] = value
         with atomic_path(self._path) as temporary:
             temporary.write_text(json.dumps(self._content), encoding="utf-8")
 
     def remove(self) -> None:
-        """The job is done: nothing is left behind."""
+        """Remove the file: the job is done."""
         self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a calibration and a conversion can be told."""
+"""Settings of a calibration and of a conversion."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class CalibrationSettings:
     """How to calibrate.
 
     Attributes:
-        images: folder, file or glob to take ranges from; None with a record.
-        num, seed: how many of them, and which.
+        images: folder, file or glob of images to take ranges from; None with a record.
+        num, seed: how many of them, and the seed that draws them.
         method: how thresholds are chosen, see `retinart.calib.methods`.
         weight_bits: 8, or 7 for a file that gives the same numbers on CPUs with and without VNNI.
-        record: take the ranges from this record instead.
-        annotations: COCO instances, to measure AP on.
-        eval_images: their image folder; None when it is `images`.
-        max_drop: AP points that may be lost; the fewest layers stay in float that keep it.
+        record: an earlier calibration's record to take the ranges from.
+        annotations: COCO instances to measure AP on.
+        eval_images: their image folder; None if it is `images`.
+        max_drop: AP points that may be lost; as few layers as possible stay in float for it.
         keep_float: layers to leave in float, as patterns such as "backbone.layer1.*".
-        report: HTML file that shows ranges, sensitivities and accuracy; None for none.
+        report: HTML file to write, with ranges, sensitivities and accuracy; None for no file.
     """
 
     images: str | None = None
@@ -67,7 +67,11 @@ class CalibrationSettings:
 
     @property
     def annotated(self) -> tuple[Path, Path] | None:
-        """The annotations' file and image folder."""
+        """The annotations' file and image folder, or None without annotations.
+
+        Raises:
+            BadInput: one of them does not exist.
+        """
         if self.annotations is None:
             return None
         if not self.annotations.is_file():
@@ -85,10 +89,10 @@ class ConvertSettings:
     """How to convert.
 
     Attributes:
-        images: folder, file or glob to take ranges from; None for none.
-        num, seed: how many of them, and which.
-        record: calibration record to take ranges from. None takes the one beside the model, if
-            there is one and no images are given.
+        images: folder, file or glob of images to take ranges from.
+        num, seed: how many of them, and the seed that draws them.
+        record: calibration record to take ranges from. Without one, and without images, the record
+            beside the model is used if there is one.
     """
 
     images: str | None = None

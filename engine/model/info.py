@@ -1,7 +1,7 @@
 """What a model file says about itself: one JSON object under one key of the ONNX metadata.
 
-The ONNX file is read here with a few lines of protobuf wire format rather than through a library,
-so that `retinart inspect` and every check before a runtime is touched need nothing installed.
+A few lines that read protobuf's wire format do without a library. So `retinart inspect` needs no
+package, and neither does any check that comes before a runtime is loaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from retinart.engine.model.variant import Variant
 METADATA_KEY = "retinart"
 SCHEMA = 1
 
-# Of the network's layers. An INT8 file has a float part: FP32, or FP16 in "int8+fp16".
+# Precision of the network's layers. An INT8 file has a float part: FP32, or FP16 in "int8+fp16".
 Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
 Compute = Literal["fp32", "fp32-direct", "bf16"]
 COMPUTE: tuple[Compute, ...] = ("fp32", "fp32-direct", "bf16")
@@ -33,7 +33,7 @@ OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_c
 NORMALIZED = "normalized"
 # Raw outputs of the network, P3 to P7: (N, A * K, Hi, Wi) and (N, A * 4, Hi, Wi).
 HEADS = tuple(f"{kind}_p{level}" for kind in ("logits", "deltas") for level in range(3, 8))
-# Where the network ends and NMS begins: a runtime may cut here and do NMS in its own best way.
+# Where the network ends and NMS begins: a runtime may cut here and do NMS in the way it does best.
 CANDIDATES = ("candidate_boxes", "candidate_scores")
 
 REEXPORT = "Make the file again with `retinart export CHECKPOINT -o model.onnx`"
@@ -46,9 +46,9 @@ class Thresholds:
     Attributes:
         score_thresh: candidates must score higher than this.
         nms_thresh: of two boxes of a class with an IoU above this, the better one stays.
-        detections_per_img: at most this many detections an image, M.
-        topk_candidates: anchors that each level contributes at most.
-        nms_candidates: (anchor, class) pairs of all levels that enter NMS at most.
+        detections_per_img: most detections of an image, M.
+        topk_candidates: most anchors that a level contributes.
+        nms_candidates: most (anchor, class) pairs that enter NMS, over all levels.
     """
 
     score_thresh: float = 0.05
@@ -83,17 +83,17 @@ class Thresholds:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """Everything that a runtime, a user or a later step must know of an exported model.
+    """Everything that a runtime, a user or a later step must know about an exported model.
 
     Attributes:
-        name: what the model calls itself, for people.
+        name: the model's name, for people.
         classes: the K class names; `class_id` indexes them.
         precision: of the network's layers.
         variant: see `Variant`.
-        resize: how images become frames. Its canvas is the input's (height, width), or None when
-            those are dynamic.
-        min_size, max_size: smallest and largest (height, width) that the input takes.
-        thresholds: built into the graph's NMS.
+        resize: how images become frames. Its canvas is the input's (height, width), or None if
+            these are dynamic.
+        min_size, max_size: smallest and largest (height, width) of the input.
+        thresholds: the ones in the graph's NMS.
         provenance: hashes, versions and settings that the file was made from.
         probe: what the network answers to a picture; None in files of earlier versions.
     """
@@ -126,7 +126,7 @@ class ModelInfo:
         """The same with images resized to another shorter side, within the file's sizes.
 
         Raises:
-            BadInput: the input has a fixed size, or none as large or as small as this.
+            BadInput: the input has a fixed size, or its sizes do not reach as far.
         """
         rule = self.resize
         if rule.short_side is None or rule.max_size is None or rule.canvas is not None:
@@ -139,15 +139,15 @@ class ModelInfo:
         low, high = min(self.min_size), max(self.max_size)
         if not low <= imgsz or round_up(longest, rule.pad_multiple) > high:
             raise BadInput(
-                f"{self.name} cannot take images of a shorter side of {imgsz}",
-                why=f"its sides are {low} to {high}, and the longer one may have {longest}",
+                f"{self.name} cannot take images with a shorter side of {imgsz}",
+                why=f"its sides are {low} to {high}, and the longer one may need {longest}",
                 fix=f"Export it with `retinart export --dynamic --imgsz {imgsz}`",
             )
         return replace(self, resize=replace(rule, short_side=imgsz, max_size=longest))
 
     @property
     def preprocessing_sha256(self) -> str:
-        """Changes with anything that decides which numbers enter the network for an image."""
+        """A hash of everything that turns an image into the network's input."""
         v = self.variant
         content = [asdict(self.resize), v.mean, v.std, v.channel_order]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -199,7 +199,7 @@ def read_info(path: str | Path) -> ModelInfo:
     """The metadata of an ONNX file that `retinart export` wrote, without loading the model.
 
     Raises:
-        BadInput: no file, not an ONNX file, truncated, or without our metadata.
+        BadInput: the file is missing, truncated or not ONNX, or has no metadata of retinart.
     """
     path = Path(path)
     if not path.is_file():
@@ -211,7 +211,7 @@ def read_info(path: str | Path) -> ModelInfo:
         raise BadInput(
             f"cannot read the model {path}",
             why=error.strerror or str(error),
-            fix="Check that you may read it, and that its disk is there",
+            fix="Check its permissions, and that its disk is mounted",
         ) from error
     except (EOFError, ValueError) as error:
         raise BadInput(
@@ -220,15 +220,15 @@ def read_info(path: str | Path) -> ModelInfo:
     if METADATA_KEY not in metadata:
         raise BadInput(
             f"{path} carries no metadata of retinart",
-            why="it is not known which input, classes and thresholds it has, and guessing them "
-            "gives wrong detections silently",
+            why="its input, classes and thresholds are unknown, and guessing them would give wrong "
+            "detections silently",
             fix=REEXPORT,
         )
     return ModelInfo.from_json(metadata[METADATA_KEY], str(path))
 
 
 def computed_in(precision: Precision, compute: Compute) -> str:
-    """What a file's layers are computed in where float ones are computed in this type."""
+    """The types that a file's layers are computed in, if float layers are computed in `compute`."""
     if compute == "fp32-direct" and precision == "fp32":
         return compute
     if compute != "bf16":

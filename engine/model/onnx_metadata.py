@@ -1,4 +1,4 @@
-"""The metadata of an ONNX file, by a few lines that read protobuf's wire format."""
+"""The metadata of an ONNX file, read with a few lines for protobuf's wire format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 def metadata_props(file: BinaryIO, size: int) -> Iterator[tuple[str, str]]:
-    """Pairs of `metadata_props` (field 14 of ModelProto); other fields are skipped, not read."""
+    """Pairs of `metadata_props` (field 14 of ModelProto); other fields are skipped unread."""
     fields = set()
     while file.tell() < size:
         number, value = _field(file, size, wanted=14)
@@ -29,11 +29,11 @@ def _entry(data: bytes) -> tuple[str, str]:
 
 
 def _field(file: BinaryIO, size: int, wanted: int | None) -> tuple[int, bytes]:
-    """Next field's number, and its bytes if it is length-delimited and wanted (None: always)."""
+    """The next field's number, and its bytes if it has a length and is wanted (None: always)."""
     tag = _varint(file)
     number, kind = tag >> 3, tag & 7
     if kind not in (0, 1, 2, 5) or number == 0:
-        raise ValueError("its bytes are no protobuf message")
+        raise ValueError("its bytes are not a protobuf message")
     if kind == 0:
         _varint(file)
         return number, b""
@@ -57,7 +57,7 @@ def _varint(file: BinaryIO) -> int:
             return result
         shift += 7
         if shift > 63:
-            raise ValueError("its bytes are no protobuf message")
+            raise ValueError("its bytes are not a protobuf message")
 
 
 def graph_sha256(file: BinaryIO, size: int) -> str:

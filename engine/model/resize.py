@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retinart.engine.media.images import Image
     from retinart.engine.model.resized import Resized
 
-PAPER_RATIO = 1333 / 800  # longest side over the shorter one's length
+PAPER_RATIO = 1333 / 800  # limit of the longer side over the length of the shorter one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,10 @@ class ResizeRule:
     """How images are brought to the network's size.
 
     Attributes:
-        short_side: length that the shorter side gets; None fills the canvas.
-        max_size: the longer side's limit when there is no canvas.
-        canvas: (height, width) that every image is padded to; None pads each image (or batch)
-            only to the next multiple of `pad_multiple`.
+        short_side: length that the shorter side gets; None makes an image as large as fits.
+        max_size: limit of the longer side when there is no canvas.
+        canvas: (height, width) that every image is padded to. None pads each batch to the next
+            multiple of `pad_multiple`.
         pad_multiple: heights and widths are multiples of this.
         pad_value: BGR colour of the padding.
     """
@@ -66,8 +66,8 @@ class ResizeRule:
             images: each (H, W, 3) uint8 BGR.
 
         Returns:
-            The batch (N, height, width, 3) uint8 BGR, and for each image a `Resized` whose frame
-            is its view of the batch.
+            The batch (N, height, width, 3) uint8 BGR, and a `Resized` for each image, whose frame
+            is a view into the batch.
         """
         import cv2
         import numpy as np
@@ -79,7 +79,7 @@ class ResizeRule:
         batch = np.empty((len(images), height, width, 3), np.uint8)
         resized = []
         for image, (h, w), frame in zip(images, sizes, batch, strict=True):
-            if (h, w) == (height, width):  # no padding: straight into place
+            if (h, w) == (height, width):  # without padding: straight into place
                 cv2.resize(image, (w, h), dst=frame, interpolation=cv2.INTER_LINEAR)
             else:
                 frame[:h, :w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)

@@ -1,9 +1,9 @@
 """What distinguishes one RetinaNet from another, as one frozen record.
 
 Projects that publish RetinaNets differ silently: in P6's source, anchors, normalisation, box
-coding and more. Every such difference is a field here; the model, the exporter and the runtime
-read the fields and never ask which project a checkpoint came from. The record travels in the
-metadata of an exported file and `retinart inspect` prints it.
+coding and more. Every such difference is a field here. The model, the exporter and the runtime
+read the fields, and never ask which project a checkpoint came from. An exported file holds the
+record in its metadata, and `retinart inspect` prints it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Variant:
     """Everything in which RetinaNets differ. Units are pixels of the network input.
 
     Attributes:
-        source: which project's conventions these are (for people; no code branches on it).
+        source: the project whose conventions these are, for people; no code branches on it.
         backbone: a name from `retinart.train.model.resnet.BACKBONES`.
         num_classes: logits per anchor, K.
         backbone_norm_groups: groups of the backbone's GroupNorm; 0 for batch norms.
@@ -42,24 +42,25 @@ class Variant:
         head_norm_groups: groups of the heads' GroupNorm; 0 for heads without a norm.
         p6_from: "c5" or "p5", the map that P6 is made from.
         p7_relu: whether P6 passes a ReLU on its way to P7.
-        stride_in_1x1: a bottleneck's stride is in its first 1x1 convolution (MSRA), not its 3x3.
+        stride_in_1x1: a bottleneck has its stride in the first 1x1 convolution (MSRA), not the 3x3.
         bn_eps: epsilon of the backbone's batch norms.
         mean, std: per channel in `channel_order`, on the 0 to 255 scale.
         channel_order: the order in which the first convolution sees the channels.
         pad_multiple: the input's height and width are multiples of this.
-        anchor_sizes: one tuple a level, P3 to P7; square root of the area.
+        anchor_sizes: a tuple for each level, P3 to P7; square roots of areas.
         anchor_ratios: height over width.
-        anchor_order: which of ratio and size varies slowest among an anchor's A shapes.
+        anchor_order: which of ratio and size varies slowest among the A shapes of a position.
         anchor_rounding: corners of the base anchors are rounded to integers (half to even).
         anchor_center: offset of the first centre in strides: 0.0 or 0.5.
-        anchor_strides: "fixed" 8 to 128, or "image//grid" as torchvision has it.
+        anchor_strides: "fixed" for 8 to 128, or "image//grid" as in torchvision.
         box_clamp: upper bound of dw and dh before the exponential; None for no bound.
-        box_clamp_below: dw and dh are bounded from below too, by -box_clamp.
+        box_clamp_below: dw and dh also have the lower bound -box_clamp.
         box_plus_one: widths are x2 - x1 + 1, the legacy convention.
         clip_before_nms: boxes are clipped before NMS rather than after it.
-        clip_to: what boxes are clipped to: "image", the part of the input that the image covers, or
-            "input", which is that and the padding.
-        detections_per_img: what the project keeps of an image; `retinart export --max-det` decides.
+        clip_to: boxes are clipped to the "image", the part of the input that the image covers, or
+            to the whole "input" with its padding.
+        detections_per_img: how many detections of an image the project keeps; an export may change
+            it.
     """
 
     source: str
@@ -114,12 +115,12 @@ class Variant:
             )
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
             raise BadInput(
-                f"the model's mean {self.mean} or std {self.std} is no colour's",
-                fix="Set three numbers for each, those of std above zero",
+                f"the model's mean {self.mean} or std {self.std} does not fit three channels",
+                fix="Set three numbers for each; the numbers of std must be above zero",
             )
         if len(self.anchor_sizes) != 5 or len({len(level) for level in self.anchor_sizes}) != 1:
             raise BadInput(
-                "the model's anchor_sizes are not one tuple of equal length a level",
+                "the model's anchor_sizes are not five tuples of equal length",
                 fix="Set five lists of equal length, such as [32,40,50] for P3",
             )
 
@@ -129,7 +130,7 @@ class Variant:
         return len(self.anchor_sizes[0]) * len(self.anchor_ratios)
 
     def clip_size(self, frame: tuple[int, int], image: tuple[int, int]) -> tuple[int, int]:
-        """What boxes are clipped to: the frame, or the part of it that the image covers."""
+        """The size that boxes are clipped to: the frame's, or that of the image in it."""
         return frame if self.clip_to == "input" else image
 
     @property
@@ -139,7 +140,7 @@ class Variant:
 
     @property
     def pad_value(self) -> tuple[int, int, int]:
-        """The BGR colour nearest to what normalises to zero, that frames are padded with."""
+        """The BGR colour of the padding: the nearest one to zero after normalisation."""
         blue, green, red = (round(v) for v in self.mean_bgr)
         return blue, green, red
 
@@ -154,12 +155,12 @@ class Variant:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Variant:
-        """The record that `to_dict` wrote. Raises BadInput on fields that this version lacks."""
+        """The record that `to_dict` wrote. Raises BadInput for fields that this version lacks."""
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - known):
             raise BadInput(
                 f"the model's variant has the unknown fields {', '.join(unknown)}",
-                why="it was written by a newer version",
+                why="a newer version wrote it",
                 fix="Upgrade retinart or export the model again",
             )
         try:
@@ -168,7 +169,7 @@ class Variant:
             raise BadInput(
                 "the model's variant record is incomplete",
                 why=str(error),
-                fix="Copy the file again, or make it again",
+                fix="Copy or make the file again",
             ) from error
 
 
@@ -179,13 +180,13 @@ _CHOICES = {
     "anchor_strides": ("fixed", "image//grid"),
     "clip_to": ("image", "input"),
 }
-# what a checkpoint's tensors say themselves, and so is not for a user to set
+# a checkpoint's tensors decide these, so a user cannot set them
 _IN_TENSORS = (
     "source", "backbone", "num_classes", "fpn_channels", "head_convs", "backbone_norm_groups",
 )  # fmt: skip
 
 
-# what a training may choose besides
+# a training may choose these besides
 _TRAINED = ("fpn_channels", "head_convs", "head_norm_groups")
 
 
@@ -193,13 +194,13 @@ def override(variant: Variant, assignments: Sequence[str]) -> Variant:
     """A variant with fields set by text, such as "bn_eps=0" or "std=1,1,1".
 
     Raises:
-        BadInput: no such field, or a value of another kind than the field's.
+        BadInput: there is no such field, or the value is of another kind than the field's.
     """
     return replace(variant, **_parse(variant, assignments, _IN_TENSORS))
 
 
 def parse_fields(variant: Variant, assignments: Sequence[str]) -> dict[str, Any]:
-    """Fields of a model yet to be trained, set by text; its width and depth are among them.
+    """Fields of a model before its training, set by text; width and depth are among them.
 
     Raises:
         BadInput: as `override`.
@@ -214,8 +215,8 @@ def _parse(variant: Variant, assignments: Sequence[str], fixed: tuple[str, ...])
         name, _, text = assignment.partition("=")
         if name not in kinds:
             raise BadInput(
-                f"{assignment!r} sets no field of the model that can be set",
-                fix=f"Fields: {', '.join(kinds)}; what they mean stands in engine/model/variant.py",
+                f"{assignment!r} does not set a field of the model",
+                fix=f"Fields: {', '.join(kinds)}; engine/model/variant.py explains them",
             )
         changes[name] = _parsed(text, kinds[name], assignment)
     return changes

@@ -161,7 +161,7 @@ def test_bad_input(
     old = onnx.load(int8_path)
     old.opset_import[0].version = 17
     onnx.save(old, tmp_path / "old.onnx")
-    fails("of opset 17, in which Q/DQ takes no FP16", tmp_path / "old.onnx")
+    fails("has opset 17, whose Q/DQ does not take FP16", tmp_path / "old.onnx")
     half = convert(model_path, tmp_path / "half.onnx", ConvertSettings()).path
     fails("is fp16 already", half)
     with pytest.raises(BadInput, match="does not end in"):

@@ -93,12 +93,12 @@ def test_other_weights_sizes_and_preprocessing_are_refused(
     cases = {
         tmp_path / "weights.onnx": "other weights or layers",
         dynamic_model_path: "other weights or layers",  # its graph computes other shapes
-        larger: "its ranges are of input 96x128, and the model's is 96x160",
-        with_info(model_path, tmp_path / "mean.onnx", variant=variant): "normalised otherwise",
+        larger: "its input is 96x128, and the model's is 96x160",
+        with_info(model_path, tmp_path / "mean.onnx", variant=variant): "normalised differently",
     }
     for model, reason in cases.items():
         if model == dynamic_model_path:
-            reason = "is not of dynamic"
+            reason = "does not fit dynamic"
         ran = retinart("calibrate", model, "--record", record, "-o", tmp_path / "o" / "int8.onnx")
         assert ran.returncode == 2 and reason in ran.stderr, ran.stderr
         assert "Calibrate on --images" in ran.stderr

@@ -105,8 +105,8 @@ def test_an_onnx_of_somebody_else(
     ran = retinart(command, foreign, *more[command])
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        f"retinart: {foreign} carries no metadata of retinart: it is not known which input, "
-        "classes and thresholds it has, and guessing them gives wrong detections silently. "
+        f"retinart: {foreign} carries no metadata of retinart: its input, classes and "
+        "thresholds are unknown, and guessing them would give wrong detections silently. "
         "Make the file again with `retinart export CHECKPOINT -o model.onnx`.\n"
     )
     assert not (tmp_path / "out").exists()

@@ -260,11 +260,11 @@ def test_what_tensors_do_not_tell_can_be_set(save: Callable[[Any], Path]) -> Non
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("colour=red", "sets no field of the model that can be set. Fields: head_norm_groups"),
-        ("num_classes=3", "sets no field"),
+        ("colour=red", "does not set a field of the model. Fields: head_norm_groups"),
+        ("num_classes=3", "does not set a field"),
         ("bn_eps=small", "has a value of another kind than 1e-05"),
         ("stride_in_1x1=1", "has a value of another kind than False"),
-        ("std=1,1", "is no colour's"),
+        ("std=1,1", "does not fit three channels"),
         ("channel_order=gbr", "channel_order is 'gbr'. Set rgb or bgr"),
     ],
 )

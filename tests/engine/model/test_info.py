@@ -99,11 +99,11 @@ def test_missing_and_a_folder(tmp_path: Path) -> None:
     ("content", "why"),
     [
         (b"", r"it has no graph"),
-        (b"hello, this is no model at all\n" * 20, r"truncated|no protobuf message|no graph"),
-        (b"\0" * 4096, "no protobuf message"),
-        (b"\xff" * 4096, "no protobuf message"),
-        (b"PK\x03\x04" + b"\0" * 100, "no protobuf message|truncated|no graph"),
-        (bytes(range(256)) * 40, "no protobuf message|truncated|no graph"),
+        (b"hello, this is no model at all\n" * 20, r"truncated|not a protobuf message|no graph"),
+        (b"\0" * 4096, "not a protobuf message"),
+        (b"\xff" * 4096, "not a protobuf message"),
+        (b"PK\x03\x04" + b"\0" * 100, "not a protobuf message|truncated|no graph"),
+        (bytes(range(256)) * 40, "not a protobuf message|truncated|no graph"),
     ],
 )
 def test_what_is_no_onnx_file(tmp_path: Path, content: bytes, why: str) -> None:
@@ -150,8 +150,8 @@ def test_no_metadata_of_ours(tmp_path: Path, metadata: dict[str, str]) -> None:
     with pytest.raises(BadInput) as raised:
         read_info(path)
     assert str(raised.value) == (
-        f"{path} carries no metadata of retinart: it is not known which input, classes and "
-        "thresholds it has, and guessing them gives wrong detections silently. "
+        f"{path} carries no metadata of retinart: its input, classes and thresholds are "
+        "unknown, and guessing them would give wrong detections silently. "
         "Make the file again with `retinart export CHECKPOINT -o model.onnx`."
     )
 
@@ -169,7 +169,7 @@ def test_a_newer_schema(tmp_path: Path) -> None:
 def test_a_newer_variant() -> None:
     data = json.loads(_info().to_json())
     data["variant"]["rotated"] = True
-    with pytest.raises(BadInput, match=r"fields rotated: it was written by a newer vers"):
+    with pytest.raises(BadInput, match=r"fields rotated: a newer version wrote it"):
         ModelInfo.from_json(json.dumps(data), "m.onnx")
 
 
