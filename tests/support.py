@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -18,7 +19,10 @@ from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
 from retinart.engine.model.variant import Variant
 from retinart.export.projects import PROJECTS, Project
+from retinart.train import trainer
+from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.retinanet import build_retinanet
+from retinart.train.settings import TrainSettings
 
 # Makes a folder of files, by name and filled by a function, once for all workers; see conftest.py.
 Once = Callable[[str, Callable[[Path], object]], Path]
@@ -108,3 +112,17 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=300,
         check=False,
     )
+
+
+def train_and_stop(settings: TrainSettings, after_epoch: int = 1) -> None:
+    """A run that ends as if it were killed, once `last.pt` of that epoch is written."""
+
+    def save(path: Path, **content: Any) -> None:
+        save_checkpoint(path, **content)
+        if path.name == "last.pt" and len(content["resume"]["rows"]) == after_epoch:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "save_checkpoint", save)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(settings)

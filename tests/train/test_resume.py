@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
 import retinart.engine.common.progress as progress
-import retinart.train.trainer as trainer
 from retinart.engine.errors import BadInput
 from retinart.train.model.checkpoint import load_checkpoint, load_resume_state, save_checkpoint
 from retinart.train.model.presets import preset
@@ -22,6 +20,7 @@ from retinart.train.run_folder import read_settings
 from retinart.train.settings import TrainSettings
 from retinart.train.trainer import train
 from retinart.train.validate import Validation
+from support import train_and_stop
 
 SIZE = (64, 64)
 
@@ -38,24 +37,9 @@ def settings(tiny_scenes: Path, tmp_path: Path) -> Iterator[TrainSettings]:
     torch.set_num_threads(threads)
 
 
-def _stop(settings: TrainSettings, after_epoch: int = 1) -> None:
-    """A run that ends as if it were killed, once that epoch's files are written."""
-    original = trainer._Run._after_epoch
-
-    def stopped(self: trainer._Run, epoch: int, *args: Any) -> None:
-        original(self, epoch, *args)
-        if epoch == after_epoch:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer._Run, "_after_epoch", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            train(settings)
-
-
 def test_a_run_does_not_go_on_with_other_images(settings: TrainSettings) -> None:
     """Which images a step sees depends on all that are there."""
-    _stop(settings)
+    train_and_stop(settings)
     paths = sorted(settings.images.iterdir())
     whole = paths[0].read_bytes()
     paths[0].write_bytes(b"damaged")
@@ -74,7 +58,7 @@ def test_a_run_does_not_go_on_with_other_images(settings: TrainSettings) -> None
 def test_a_run_does_not_go_on_with_more_images(settings: TrainSettings) -> None:
     path = min(settings.images.iterdir())
     path.rename(path.with_suffix(".away"))
-    _stop(replace(settings, batch_size=3))
+    train_and_stop(replace(settings, batch_size=3))
     path.with_suffix(".away").rename(path)
     with pytest.raises(BadInput, match="0 of its 3 images went away and 1 came"):
         train(read_settings(settings.folder), resume=True)
@@ -82,7 +66,7 @@ def test_a_run_does_not_go_on_with_more_images(settings: TrainSettings) -> None:
 
 def test_an_older_checkpoint_goes_on(settings: TrainSettings) -> None:
     """Those of the first versions name no images."""
-    _stop(settings)
+    train_and_stop(settings)
     last = settings.folder / "last.pt"
     content = torch.load(last, weights_only=True)
     content["resume"].pop("image_ids", None)
@@ -94,7 +78,7 @@ def test_an_older_checkpoint_goes_on(settings: TrainSettings) -> None:
 def test_a_run_killed_before_its_pictures_draws_them_when_it_goes_on(
     settings: TrainSettings,
 ) -> None:
-    _stop(replace(settings, epochs=1))
+    train_and_stop(replace(settings, epochs=1))
     pictures = [settings.folder / name for name in ("curves.png", "predictions.jpg")]
     assert (settings.folder / "last.pt").exists()
     assert not any(path.exists() for path in pictures)
@@ -118,7 +102,7 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(
         key: getattr(settings, key).relative_to(tmp_path)
         for key in ("annotations", "images", "runs")
     }
-    _stop(replace(settings, weights=Path("begun.pt"), **near))
+    train_and_stop(replace(settings, weights=Path("begun.pt"), **near))
     begun.unlink()
     monkeypatch.chdir(tmp_path.parent)
     path = train(read_settings(settings.folder), resume=True)
@@ -134,7 +118,7 @@ def test_the_best_stays_when_ap_falls(
     validated = replace(
         settings, epochs=3, val_annotations=settings.annotations, val_images=settings.images
     )
-    _stop(validated, after_epoch=2)
+    train_and_stop(validated, after_epoch=2)
     train(read_settings(settings.folder), resume=True)
     epochs = {
         name: torch.load(settings.folder / name, weights_only=True)["training"]["last_epoch"]
@@ -145,7 +129,7 @@ def test_the_best_stays_when_ap_falls(
 
 
 def test_tensorboards_events_are_of_every_epoch(settings: TrainSettings) -> None:
-    _stop(settings)
+    train_and_stop(settings)
     train(read_settings(settings.folder), resume=True)
     files = list(settings.folder.glob("events.out.tfevents.*"))
     assert len(files) == 2  # one a process
@@ -168,6 +152,6 @@ def test_a_run_that_goes_on_says_where(
 ) -> None:
     begun: list[int] = []
     monkeypatch.setattr(progress.Progress, "begin", lambda _, done: begun.append(done))
-    _stop(settings)
+    train_and_stop(settings)
     train(read_settings(settings.folder), resume=True)
     assert begun == [0, 1]

@@ -16,7 +16,6 @@ from typing import Literal
 import pytest
 import torch
 
-import retinart.train.trainer as trainer
 from retinart.engine.errors import BadInput
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
@@ -29,6 +28,7 @@ from retinart.train.model.retinanet import build_retinanet
 from retinart.train.run_folder import read_settings
 from retinart.train.settings import TrainSettings
 from retinart.train.trainer import train
+from support import train_and_stop
 
 SIZE = (64, 96)
 CLASSES = ("disc", "square", "triangle", "star", "ring", "cross")
@@ -85,25 +85,17 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses(
         load_checkpoint(settings.runs / n / "last.pt")[0].state_dict() for n in ("whole", "killed")
     ]
     assert all(torch.equal(a, states[1][key]) for key, a in states[0].items())
-    with pytest.raises(BadInput, match=r"is finished.*--weights FILE"):
+    with pytest.raises(BadInput, match=r"is finished.*`weights`"):
         train(read_settings(folder), resume=True)
 
 
 def test_a_run_does_not_go_on_with_other_annotations(
-    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: TrainSettings, tmp_path: Path
 ) -> None:
     path = tmp_path / "instances.json"
     path.write_bytes(settings.annotations.read_bytes())
     stopped = replace(settings, annotations=path)
-    original = trainer._Run._after_epoch
-
-    def once(self: trainer._Run, *args: object) -> None:
-        original(self, *args)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer._Run, "_after_epoch", once)
-    with pytest.raises(KeyboardInterrupt):
-        train(stopped)
+    train_and_stop(stopped)
     path.write_text(path.read_text() + " ")
     with pytest.raises(BadInput, match="is not the file that the run began with"):
         train(read_settings(stopped.folder), resume=True)

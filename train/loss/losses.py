@@ -1,6 +1,6 @@
 """Losses of a dense detector, element by element and stable at any logit.
 
-These are the formulas; `focal_loss_sum` is what training sums them with.
+These are the formulas. Training sums the focal loss with `focal_loss_sum`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """Focal loss -alpha_t (1 - p_t)^gamma log(p_t) (Lin et al. 2017, equation 5).
 
-    Both factors come from log-sigmoids, so that nothing overflows, cancels or gets an infinite
-    gradient, at logits of +-100 and beyond. With gamma 0 it is alpha-balanced cross entropy.
+    Both factors come from log-sigmoids, so nothing overflows, cancels or gets an infinite gradient
+    at logits of +-100 and beyond. With gamma 0 it is alpha-balanced cross entropy, and with alpha
+    None besides it is plain cross entropy.
 
     Args:
         logits: (...) any float type.
         targets: (...) 0 or 1, of the logits' shape.
-        alpha: weight of the positives, 1 - alpha being the negatives'; None for no weights.
+        alpha: weight of the positives; the negatives have 1 - alpha. None for no weights.
         gamma: focusing parameter, 0 or more.
 
     Returns:
@@ -36,11 +37,6 @@ def sigmoid_focal_loss(
     if alpha is not None:
         loss = loss * torch.where(targets > 0, alpha, 1 - alpha)
     return loss
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy of a sigmoid, -log(p_t): the focal loss without weights and focusing."""
-    return sigmoid_focal_loss(logits, targets, alpha=None, gamma=0.0)
 
 
 def smooth_l1(predictions: Tensor, targets: Tensor, *, beta: float = 1.0 / 9) -> Tensor:

@@ -18,7 +18,6 @@ from retinart.train.loss.criterion import (
     detection_loss,
     mean_over_processes,
 )
-from retinart.train.loss.losses import cross_entropy
 from retinart.train.loss.matcher import BACKGROUND, IGNORED, match
 from retinart.train.loss.ohem import hardest
 from retinart.train.loss.settings import LossSettings
@@ -233,7 +232,7 @@ def _mined(**more: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     image, anchor = (labels >= 0).nonzero(as_tuple=True)
     targets[image, anchor, labels[image, anchor]] = 1
     return (
-        cross_entropy(logits, targets).sum(dim=2),
+        F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=2),
         labels,
         hardest(logits, labels, ANCHORS, **more),
     )
