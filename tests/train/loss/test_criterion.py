@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from retinart.engine.errors import BadInput
 from retinart.train.data.batches import Objects
