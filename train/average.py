@@ -14,8 +14,8 @@ class Average:
     """An average of a model's weights and batch statistics, the decay rising at first.
 
     Args:
-        model: what is averaged; its first weights are the first average.
-        decay: share of the old average that an update keeps, in the end; 0 follows the model.
+        model: the model to average; its first weights are the first average.
+        decay: share of the old average that an update keeps in the long run; 0 follows the model.
 
     Attributes:
         model: the averaged model, in evaluation mode.
@@ -29,7 +29,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the model's present state in."""
+        """Add the model's present state to the average."""
         self.updates += 1
         keep = min(self._decay, self.updates / (self.updates + 10))
         ours, theirs = self.model.state_dict(), model.state_dict()

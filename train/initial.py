@@ -1,4 +1,4 @@
-"""The weights that a training starts from: fresh ones, a backbone's, or a whole detector's."""
+"""The first weights of a training: fresh ones, a backbone's, or a whole detector's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Start:
     Attributes:
         model: on the CPU.
         variant: its record.
-        notes: a line each on what was taken from files.
+        notes: a line for each file that weights came from.
     """
 
     model: RetinaNet
@@ -40,10 +40,10 @@ def start(settings: TrainSettings, classes: Sequence[str]) -> Start:
     """The model that the settings ask for, with its first weights.
 
     Args:
-        classes: of the dataset; a name for each of the K classes.
+        classes: the dataset's; a name for each of the K classes.
 
     Raises:
-        BadInput: unknown names, or a file whose weights do not fit.
+        BadInput: a name is unknown, or the weights of a file do not fit.
     """
     if settings.weights is not None:
         return _from_detector(settings, settings.weights, classes)
@@ -61,7 +61,7 @@ def start(settings: TrainSettings, classes: Sequence[str]) -> Start:
 
 
 def empty_start(variant: Variant) -> Start:
-    """A model for the weights of a stopped run: no file but its checkpoint is read."""
+    """A model for the weights of a stopped run. It needs no file but the run's checkpoint."""
     return Start(model=build_retinanet(variant), variant=variant)
 
 
@@ -80,9 +80,9 @@ def replace_fields(variant: Variant, overrides: Mapping[str, Any]) -> Variant:
 def widen_head_init(model: RetinaNet) -> None:
     """Give the heads' hidden convolutions He et al.'s (2015) spread instead of the paper's 0.01.
 
-    0.01 suits 256 channels and weights from ImageNet; narrower heads would pass on hardly any
+    0.01 suits 256 channels and weights from ImageNet. Narrower heads would pass on hardly any
     signal, and a training from scratch would spend its first epochs on that. The output
-    convolutions keep theirs, and with it the prior.
+    convolutions keep their weights, and so the prior.
     """
     for head in (model.cls_head, model.box_head):
         for conv in head.convs:
@@ -90,18 +90,18 @@ def widen_head_init(model: RetinaNet) -> None:
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> str:
-    """Put ImageNet weights into a backbone, as torchvision's files name them.
+    """Put ImageNet weights under torchvision's names into a backbone.
 
     Args:
-        backbone: the detector's; its classifier `fc` is not part of it.
-        path: a torch file with a state_dict, or one under "state_dict" or "model".
+        backbone: the detector's, which has no classifier `fc`.
+        path: a torch file with a state_dict, or with one under "state_dict" or "model".
 
     Returns:
-        A line on what was taken.
+        A line that says how much was loaded.
 
     Raises:
-        BadInput: the file cannot be read safely, or a weight is missing, unknown or misshapen;
-            nothing is loaded then.
+        BadInput: the file cannot be read safely, or a weight is missing, unknown or misshapen. Then
+            nothing is loaded.
     """
     content = read_torch_file(path)
     for key in ("state_dict", "model"):
@@ -123,7 +123,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> str:
         if not key.endswith("num_batches_tracked") or key in state
     }
     misfits = [_missing(key, state) for key in wanted if key not in state]
-    misfits += [f"{key} is not known" for key in state if key not in wanted]
+    misfits += [f"{key} is unknown" for key in state if key not in wanted]
     misfits += [
         f"{key} is {tuple(state[key].shape)}, not {tuple(value.shape)}"
         for key, value in wanted.items()
@@ -142,7 +142,7 @@ def load_backbone(backbone: nn.Module, path: Path) -> str:
 
 
 def freeze_batch_norms(model: nn.Module) -> None:
-    """Keep batch norms as they are: constant factors that neither learn nor follow the batch."""
+    """Keep batch norms constant: they neither learn nor follow the batch."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):  # SyncBatchNorm too
             module.eval().requires_grad_(False)
@@ -154,11 +154,11 @@ def _missing(key: str, state: Mapping[str, Any]) -> str:
 
 
 def _from_detector(settings: TrainSettings, path: Path, classes: Sequence[str]) -> Start:
-    """A trained detector; the class head's rows of classes that it does not know are fresh."""
+    """A trained detector. Classes that it does not know get fresh rows in the class head."""
     for name, given in (("model", settings.model), ("overrides", settings.overrides)):
         if given:
             raise BadInput(
-                f"the {name} is that of {path}", fix=f"Give no {name} when you give weights"
+                f"{path} has a {name} of its own", fix=f"Give no `{name}` when you give `weights`"
             )
     if settings.backbone_weights is not None:
         raise BadInput(
@@ -168,7 +168,7 @@ def _from_detector(settings: TrainSettings, path: Path, classes: Sequence[str]) 
     if settings.norm == "group" and not old.backbone_norm_groups:
         raise BadInput(f"{path} has batch norms", fix="Set `norm` to batch or frozen")
     if settings.norm == "frozen" and old.backbone_norm_groups:
-        raise BadInput(f"{path} has group norms: none can be frozen", fix="Set `norm` to group")
+        raise BadInput(f"{path} has group norms, not batch norms", fix="Set `norm` to group")
     variant = replace(old, num_classes=len(classes))
     model = build_retinanet(variant, prior=settings.prior)
     state = trained.state_dict()
@@ -183,7 +183,7 @@ def _from_detector(settings: TrainSettings, path: Path, classes: Sequence[str]) 
             rows[:, new] = theirs[:, was]
         state[f"cls_head.output.{key}"] = rows.reshape(value.shape)
     model.load_state_dict(state)
-    note = f"weights of {path.name}: {len(same)} of {len(classes)} classes are known to it"
+    note = f"weights of {path.name}: it knows {len(same)} of {len(classes)} classes"
     return Start(model=model, variant=variant, notes=(note,))
 
 

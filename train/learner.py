@@ -1,4 +1,4 @@
-"""What learns: the model, its optimizer and its average, one step at a time."""
+"""The part of a run that learns: model, optimizer and average, one step at a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Diverged(Exception):
-    """A loss or a gradient is NaN or infinite; its text says which."""
+    """A loss or a gradient is NaN or infinite; the text says which."""
 
 
 class Learner:
@@ -59,7 +59,7 @@ class Learner:
         self._anchors = _anchors(self._variant, device)
 
     def state(self) -> dict[str, Any]:
-        """What a stopped run needs besides the averaged weights."""
+        """The state that a stopped run needs besides the averaged weights."""
         return {
             "model": self.net.state_dict(),
             "updates": self.average.updates,
@@ -68,7 +68,7 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`, with the averaged weights as its "average"."""
+        """Go on from a `state` to which the averaged weights were added as "average"."""
         self.net.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.updates = state["updates"]
@@ -82,8 +82,8 @@ class Learner:
             Class loss and box loss over all processes.
 
         Raises:
-            Diverged: one of them, or the gradient, is NaN or infinite; the weights stay. In fp16
-                such gradients are skipped until the loss's scale has fallen below 1.
+            Diverged: a loss or the gradient is NaN or infinite; the weights stay as they were. In
+                fp16 such gradients are skipped until the loss's scale has fallen below 1.
         """
         settings, device, parts = self._settings, self._ranks.device, self._settings.accumulate
         self._model.train()
@@ -117,11 +117,11 @@ class Learner:
         self._scaler.unscale_(self._optimizer)
         limit = settings.max_grad_norm or math.inf
         length = nn.utils.clip_grad_norm_(trainable(self.net), limit)
-        # gradients, and so these losses, are averaged over the processes
+        # DDP averages gradients over the processes, so the losses are averaged too
         values: list[float] = (self._ranks.sum(total) / self._ranks.count).tolist()
         if not math.isfinite(sum(values)):
             raise Diverged("loss")
-        # a scaler skips such a step and halves its scale, which mends an overflow but no NaN
+        # a scaler skips such a step and halves its scale; that mends an overflow, but not a NaN
         if not math.isfinite(length.item()) and (
             not self._scaler.is_enabled() or self._scaler.get_scale() < 1
         ):
@@ -132,7 +132,7 @@ class Learner:
         return values
 
     def _normalizer(self, objects: list[Objects], anchors: Tensor) -> Normalizer:
-        """What divides the losses: counts over the whole step, of which a part holds not all."""
+        """The divisor of the losses: a count over the whole step, also for a part of it."""
         if self._settings.accumulate == 1:
             return mean_over_processes
         positives = len(assign(objects, anchors, self._settings.loss).image)
@@ -141,7 +141,7 @@ class Learner:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings ask for, over all weights that learn."""
+    """The optimizer of the settings, over all weights that learn."""
     decay, weights = settings.weight_decay, trainable(model)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(
@@ -156,7 +156,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
 
 
 def _anchors(variant: Variant, device: torch.device) -> Callable[[tuple[int, int]], Tensor]:
-    """Anchors (A, 4) of a frame's (height, width), made once for each size."""
+    """A function from a frame's (height, width) to its anchors (A, 4), made once for each size."""
     known: dict[tuple[int, int], Tensor] = {}
 
     def of(size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""One process or many: what `torchrun` starts, behind the few operations that training needs."""
+"""One process or several started by `torchrun`, behind the few operations that training needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-# the others wait while the first one measures AP
+# the other processes wait while the first one measures AP
 _PATIENCE = timedelta(hours=6)
 
 
@@ -22,9 +22,9 @@ class Ranks:
     """The processes that share each step.
 
     Attributes:
-        rank: this one, from 0.
+        rank: number of this process, from 0.
         count: how many there are.
-        device: this one's.
+        device: this process's.
     """
 
     rank: int = 0
@@ -33,7 +33,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and says something."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Ranks:
         return value
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has, by rank."""
+        """The values of all processes, by rank."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -57,22 +57,22 @@ class Ranks:
         return items[self.rank :: self.count]
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             dist.barrier()
 
 
 def process_count() -> int:
-    """How many processes `torchrun` started; 1 without it."""
+    """The number of processes that `torchrun` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def open_ranks(device: str) -> Iterator[Ranks]:
-    """The processes of this run, joined and left again.
+    """Join the processes of this run, and leave them at the end.
 
     Args:
-        device: "cuda" takes a GPU for each local process; anything else is taken as it is.
+        device: "cuda" gives each local process a GPU of its own; others are taken as they are.
     """
     count = process_count()
     if count == 1:

@@ -1,4 +1,4 @@
-"""The folder of a run: settings, results, curves and pictures, each written whole or not at all."""
+"""The folder of a run: settings, results, curves and pictures. Each file is written whole."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ COLUMNS = (
 )  # fmt: skip
 Row = dict[str, float | None]
 _PICTURES = 6
-_CONFIDENCE = 0.3  # from which on a sample prediction is drawn
+_CONFIDENCE = 0.3  # of the weakest prediction that is drawn
 
 
 class RunFolder:
-    """What a run leaves, besides its checkpoints.
+    """The files of a run besides its checkpoints.
 
     Args:
-        path: the folder; made if it is not there.
+        path: the folder; made if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class RunFolder:
         self._board: Any = None
 
     def describe(self, settings: TrainSettings, device: torch.device) -> None:
-        """Write `config.json`, which a run that goes on reads, and `environment.json`."""
+        """Write `config.json`, which a resumed run reads, and `environment.json`."""
         write_json(self.path / "config.json", settings.absolute().to_json())
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         environment = {
@@ -61,7 +61,7 @@ class RunFolder:
         write_json(self.path / "environment.json", environment)
 
     def open_board(self, step: int) -> str | None:
-        """Start TensorBoard's file, from a step on. Returns why there is none, or None."""
+        """Start TensorBoard's file at a step. Returns why that cannot be done, or None."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -82,7 +82,7 @@ class RunFolder:
             self._board.flush()
 
     def draw_curves(self, rows: Sequence[Row]) -> str | None:
-        """Write `curves.png`: loss, AP and learning rate. Returns why there is none, or None."""
+        """Write `curves.png`: loss, AP, learning rate. Returns why that cannot be done, or None."""
         try:
             module = load_matplotlib()
         except MissingDependency:
@@ -102,7 +102,7 @@ class RunFolder:
         return None
 
     def draw_samples(self, detector: TorchDetector, dataset: CocoDataset) -> None:
-        """Write `predictions.jpg`: images of a dataset with what the model finds in them."""
+        """Write `predictions.jpg`: images of a dataset with the model's detections."""
         clock, tiles = StageClock(), []
         for item in dataset.images[:_PICTURES]:
             try:
@@ -131,10 +131,10 @@ class RunFolder:
 
 
 def read_settings(folder: Path) -> TrainSettings:
-    """The settings of a run that was started in a folder.
+    """The settings of the run in a folder.
 
     Raises:
-        BadInput: no run was, or its file is damaged.
+        BadInput: the folder holds no run, or its file is damaged.
     """
     path = folder / "config.json"
     try:
@@ -155,7 +155,7 @@ def read_settings(folder: Path) -> TrainSettings:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """A JSON file under its final name once it is whole."""
+    """Write a JSON file, which gets its final name once it is whole."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

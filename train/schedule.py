@@ -20,9 +20,9 @@ def learning_rate(
 
     Args:
         step: from 0 to `steps` - 1.
-        warmup_steps: at most half of the run is taken for them.
-        schedule: "cosine" ends at 0 (Loshchilov and Hutter 2017); "step" takes a tenth from each
-            milestone on, as the paper does at 2/3 and 8/9 of its 90k steps.
+        warmup_steps: steps of the warm-up, which takes half of the run at most.
+        schedule: "cosine" ends at 0 (Loshchilov and Hutter 2017). "step" divides the rate by ten at
+            each milestone, as the paper does at 2/3 and 8/9 of its 90k steps.
         milestones: shares of `steps`.
     """
     warmup = min(warmup_steps, steps // 2)

@@ -1,4 +1,4 @@
-"""The settings of a training run: one frozen record, checked before anything starts."""
+"""The settings of a training run: one frozen record that checks itself."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ class TrainSettings:
 
     Attributes:
         annotations, images: a COCO instances file and its image folder.
-        check_images: decode every image before the training, and leave out those that cannot be.
-        val_annotations, val_images: those that AP is measured on; without them there is no
-            `best.pt`.
+        check_images: decode every image before the training, and leave out the unreadable ones.
+        val_annotations, val_images: the same for measuring AP; without them no `best.pt` is
+            written.
         eval_every: epochs between two measurements of AP.
         name: the run's folder below `runs`.
-        model: a name that `preset` knows; None takes that of `weights`, or else DEFAULT_MODEL.
+        model: a name that `preset` knows; None for the model of `weights`, or else DEFAULT_MODEL.
         overrides: fields of `Variant` that differ from the preset's, such as `anchor_sizes`.
-        prior: initial probability of every class (Lin et al. 2017, section 4.1); 0.5 is a bias of
-            0, that is none.
-        norm: the backbone's: "batch" as usual, "frozen" batch norms that keep what `weights` or
-            `backbone_weights` hold, or "group".
+        prior: initial probability of every class (Lin et al. 2017, section 4.1); 0.5 gives a bias
+            of 0.
+        norm: the backbone's norms: "batch", "group", or "frozen" for batch norms that stay as
+            `weights` or `backbone_weights` hold them.
         backbone_weights: a file of ImageNet weights under torchvision's names.
-        weights: a checkpoint of ours to start from; classes of other names start afresh.
+        weights: a checkpoint of ours to start from; classes that it does not name start afresh.
         size: (height, width) of the network input in pixels, multiples of 32.
         multiscale: range of factors of `size`, drawn for every step, rounded to multiples of 32.
-        aspect_batches: images taller than wide get batches and an input of their own, turned.
-        epochs: how long.
-        batch_size: images a step, over all processes.
-        accumulate: parts that a process takes its share of a step in, one after another, to save
-            memory; losses and gradients are those of the whole.
-        optimizer: "sgd" with momentum, the paper's, or "adamw", which learns faster from scratch.
+        aspect_batches: images taller than wide get batches of their own, with a turned input.
+        epochs: how many.
+        batch_size: images of a step, over all processes.
+        accumulate: how many parts a process splits its share of a step into, to save memory. The
+            losses and gradients stay the same.
+        optimizer: "sgd" with momentum, as the paper, or "adamw", which learns faster from scratch.
         lr: highest learning rate, reached after `warmup_steps`.
-        schedule: "cosine" to 0, or "step": a tenth from each of `milestones` on.
+        schedule: "cosine" to 0, or "step", which divides the rate by ten at each of `milestones`.
         milestones: shares of the run.
         weight_decay: None for 1e-4 with SGD and 0.05 with AdamW.
-        max_grad_norm: gradients longer than this are shortened to it; 0 for no limit.
-        ema_decay: the saved weights are a moving average of this decay; 0 for the last weights.
+        max_grad_norm: limit of the gradient's norm; 0 for no limit.
+        ema_decay: decay of the moving average of weights that is saved; 0 saves the last weights.
         seed: of the weights, the order of images and their augmentation.
         workers: threads that load images.
-        threads: of PyTorch; None leaves its own choice.
-        device: "cpu", "cuda", ...; with several processes, "cuda" is one GPU each.
+        threads: threads of PyTorch; None leaves the number to PyTorch.
+        device: "cpu", "cuda", ...; "cuda" gives each of several processes a GPU of its own.
         precision: of the network's forward and backward pass; weights and losses stay float32.
-        loss, augmentation: see there.
+        loss, augmentation: see `LossSettings` and `Augmentation`.
 
     Raises:
-        BadInput: what cannot be trained with.
+        BadInput: a setting cannot be trained with.
     """
 
     annotations: Path
@@ -176,7 +176,7 @@ class TrainSettings:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrainSettings:
-        """The record that `to_json` wrote. Raises BadInput when it is another version's."""
+        """The record that `to_json` wrote. Raises BadInput if another version wrote it."""
         names = {f.name for f in fields(cls)}
         if unknown := sorted(set(data) - names):
             raise BadInput(

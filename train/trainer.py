@@ -33,20 +33,20 @@ from retinart.train.validate import TorchDetector, Validation
 def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -> Path:
     """Train a model. Progress and the data's problems go to stderr.
 
-    Writes into `runs/name`, each file under a temporary name that is renamed: `last.pt` after every
-    epoch, with all that a stopped run needs to go on, `best.pt` where AP is the best so far,
-    `results.csv`, `curves.png`, `predictions.jpg`, TensorBoard's events, `config.json` and
-    `environment.json`. Started by `torchrun`, the processes share each step.
+    The files go into `runs/name`, each under a temporary name that is then renamed. `last.pt` is
+    written after every epoch, with the state that a stopped run needs, and `best.pt` when AP is the
+    best so far. Besides there are `results.csv`, `curves.png`, `predictions.jpg`, TensorBoard's
+    events, `config.json` and `environment.json`. Processes started by `torchrun` share each step.
 
     Args:
-        command: the command line that asked for it, kept in the checkpoint.
-        resume: go on with the run that stands there, from its last whole epoch.
+        command: the command line, to keep in the checkpoint.
+        resume: go on with the run in this folder, from its last whole epoch.
 
     Returns:
         The path of `last.pt`.
 
     Raises:
-        BadInput: unusable data or settings, or a run of this name exists.
+        BadInput: the data or the settings cannot be used, or a run of this name exists.
         CheckFailed: the loss became NaN or infinite.
     """
     _check_start(settings, process_count())
@@ -74,7 +74,7 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
 
 
 class _Run:
-    """One process of a run: what `go` and its steps share."""
+    """One process of a run: the state that `go` and its steps share."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class _Run:
         }
 
     def _after_epoch(self, epoch: int, row: Row, folder: RunFolder) -> None:
-        """Measure AP, write the files, say a line; the first process alone does this."""
+        """Measure AP, write the files and print a line; only the first process does this."""
         settings, last = self.settings, epoch == self.settings.epochs
         ap = ""
         if self.validation and (last or epoch % settings.eval_every == 0):
@@ -212,7 +212,7 @@ class _Run:
         )
 
     def _finish(self, folder: RunFolder) -> None:
-        """Draw the pictures; only then `last.pt` no longer holds what a stopped run needs."""
+        """Draw the pictures, then write `last.pt` without the state that a stopped run needs."""
         shown = self.dataset
         if self.validation:
             shown = load_coco(self.validation.annotations, self.validation.images)
@@ -222,7 +222,7 @@ class _Run:
         folder.draw_samples(detector, shown)
         self.say([folder.draw_curves(self.rows)])
         if not self.validation:
-            self.say(["no best.pt: there was nothing to measure AP on"])
+            self.say(["no best.pt: no images to measure AP on were given"])
         self._save(folder.path / "last.pt")
 
     def _save(self, path: Path, resume: Mapping[str, Any] | None = None) -> None:
@@ -250,7 +250,7 @@ class _Run:
         }
 
     def _state(self) -> dict[str, Any]:
-        """What a stopped run needs besides the averaged weights."""
+        """The state that a stopped run needs besides the averaged weights."""
         return {
             "annotations_sha256": self.digest,
             "image_ids": [image.image_id for image in self.dataset.images],
@@ -260,7 +260,7 @@ class _Run:
         }
 
     def _diverged(self, what: str, step: int, batch: Batch, lr: float) -> CheckFailed:
-        """Keep the state at the failure, and say which images were in it."""
+        """Save the state at the failure, and name the images of the batch."""
         paths = [p.name for part in self.ranks.gather(batch.paths) for p in part]
         folder = self.settings.folder
         if self.ranks.first:
@@ -279,7 +279,7 @@ class _Run:
         )
 
     def say(self, lines: Sequence[str | None]) -> None:
-        """Lines on stderr, by the first process."""
+        """Print lines on stderr, in the first process."""
         for line in lines:
             if line and self.ranks.first:
                 self.progress.line(line)
@@ -302,7 +302,7 @@ def _check_parts(settings: TrainSettings, variant: Variant, images: int, ranks: 
     if each == 1 and small and alone and learns:
         raise BadInput(
             "one image of 32x32 pixels gives batch norms nothing to learn from",
-            why="the last stage is a single pixel, whose variance is nothing",
+            why="the last stage is a single pixel, whose variance is 0",
             fix="Give a larger `height`, a larger `batch_size`, or set `norm` to group",
         )
 
@@ -310,7 +310,7 @@ def _check_parts(settings: TrainSettings, variant: Variant, images: int, ranks: 
 def _check_same_data(
     state: Mapping[str, Any], settings: TrainSettings, dataset: CocoDataset, digest: str
 ) -> None:
-    """Refuse to go on with other data than a run began with: its order would be another one."""
+    """Refuse to go on with other data than the run began with: the order would differ."""
     what = f"cannot go on with {settings.folder}"
     if state["annotations_sha256"] != digest:
         raise BadInput(
@@ -333,7 +333,7 @@ def _check_same_data(
 def _validation(
     settings: TrainSettings, rule: ResizeRule, classes: tuple[str, ...]
 ) -> tuple[Validation | None, list[str]]:
-    """What AP is measured on, and lines on it; what would stop that stops the training now."""
+    """The images to measure AP on, and lines about them. Bad ones stop the training now."""
     if settings.val_annotations is None or settings.val_images is None:
         return None, []
     lines = check_evaluation(classes, settings.val_annotations, settings.val_images)

@@ -1,4 +1,4 @@
-"""AP of a model while it trains: the same evaluation as `retinart eval`, in PyTorch."""
+"""AP of a model in training: the same evaluation as `retinart eval`, in PyTorch."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TorchDetector:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What AP is measured on.
+    """The images that AP is measured on.
 
     Attributes:
         annotations, images: a COCO instances file and its image folder.

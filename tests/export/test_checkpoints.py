@@ -184,8 +184,8 @@ def test_recognition_takes_no_partial_match() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": None}, "'version' is missing or no int"),
-        ({"state_dict": 3}, "'state_dict' is missing or no dict"),
+        ({"version": None}, "'version' is missing or not of type int"),
+        ({"state_dict": 3}, "'state_dict' is missing or not of type dict"),
         ({"classes": ["a"]}, "names 1 classes and its model has 3"),
         ({"variant": {"source": "x"}}, "variant record is incomplete"),
         ({"variant": {"num_classes": -1}}, "num_classes is -1. Set a whole number, 1 to"),

@@ -109,7 +109,7 @@ def test_other_kinds_of_files_are_named(tmp_path: Path) -> None:
         (tensors, "a safetensors file"),
         (model, "an ONNX model"),
     ):
-        with pytest.raises(BadInput, match=f"is no checkpoint but {kind}"):
+        with pytest.raises(BadInput, match=f"is {kind}, not a checkpoint"):
             load_any(path)
 
 

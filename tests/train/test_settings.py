@@ -111,5 +111,5 @@ def test_group_norms_cannot_be_frozen(tmp_path: Path) -> None:
     path = tmp_path / "old.pt"
     model = build_retinanet(variant)
     save_checkpoint(path, model=model, variant=variant, classes=["x"], training={})
-    with pytest.raises(BadInput, match=r"old\.pt has group norms: none can be frozen"):
+    with pytest.raises(BadInput, match=r"old\.pt has group norms, not batch norms"):
         start(replace(SETTINGS, weights=path, norm="frozen"), ["x"])

@@ -200,7 +200,7 @@ def test_a_detector_of_other_classes_is_a_start(settings: TrainSettings, tmp_pat
     save_checkpoint(path, model=old, variant=variant, classes=["ring", "?", "disc"], training={})
     begun = start(replace(settings, weights=path), CLASSES)
     assert begun.variant.num_classes == 6
-    assert begun.notes == ("weights of old.pt: 2 of 6 classes are known to it",)
+    assert begun.notes == ("weights of old.pt: it knows 2 of 6 classes",)
     bias = begun.model.cls_head.output.bias
     assert bias is not None
     rows = bias.view(9, 6)
@@ -209,7 +209,7 @@ def test_a_detector_of_other_classes_is_a_start(settings: TrainSettings, tmp_pat
     assert rows[:, 1].tolist() == pytest.approx([-4.595] * 9, abs=1e-3)  # the prior
     assert torch.equal(begun.model.fpn.p7.weight, old.fpn.p7.weight)
     for change, message in (
-        ({"model": "tiny"}, "the model is that of"),
+        ({"model": "tiny"}, "has a model of its own"),
         ({"backbone_weights": path}, "has a backbone"),
         ({"norm": "group"}, "has batch norms"),
     ):
@@ -238,7 +238,7 @@ def test_backbone_weights_under_torchvisions_names(tmp_path: Path) -> None:
         load_backbone(backbone, path)
     for part in (
         "layer1.0.conv1.weight is missing (nearest: layer1.0.conv_1.weight)",
-        "layer1.0.conv_1.weight is not known", "conv1.weight is (64, 1, 7, 7), not (64, 3, 7, 7)",
+        "layer1.0.conv_1.weight is unknown", "conv1.weight is (64, 1, 7, 7), not (64, 3, 7, 7)",
     ):  # fmt: skip
         assert part in str(error.value)
     assert torch.equal(backbone.get_parameter("conv1.weight"), before)

@@ -49,21 +49,21 @@ class _Sample(NamedTuple):
 
 
 class Batches:
-    """All batches of a training run, by step: what step i sees depends on the seed and i alone.
+    """All batches of a training run, by step. The batch of step i depends on the seed and i alone.
 
     Args:
-        dataset: images in any sizes.
-        rule: with a canvas, which all images are brought to.
-        batch_size: N, over all processes; the images that do not fill a batch are left out of an
+        dataset: images of any sizes.
+        rule: with a canvas that all images are fitted to.
+        batch_size: N, over all processes. Images that do not fill a batch are left out of the
             epoch.
         seed: of the order and of the augmentation.
         augmentation: how images vary.
         multiscale: range of factors of the canvas, drawn for each step.
-        aspect_batches: images taller than wide get batches of their own, and the canvas turned.
-        share: a process's part of a batch, of the list of all.
+        aspect_batches: images taller than wide get batches of their own, with a turned canvas.
+        share: takes a process's part of a batch from the list of all.
 
     Attributes:
-        note: why tall images get no batches of their own though they should, or "".
+        note: why tall images get no batches of their own despite `aspect_batches`, or "".
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Batches:
                 plan += list(group[:full].reshape(-1, self._batch_size))
             if tall.any() and not tall.all():
                 plan = [plan[i] for i in rng.permutation(len(plan))]
-            self._plan = (epoch, plan)  # threads may both do this: the same comes out
+            self._plan = (epoch, plan)  # two threads may do this at once, with the same result
         return plan
 
     def _canvas(
@@ -158,7 +158,7 @@ class Batches:
                 f"{image.path} is turned against its annotations, as by EXIF",
                 fix="Check the images before the training, with `check_images`: it leaves such out",
             )
-        # the file counts, should it and the annotations not agree on the size
+        # if the file and the annotations disagree about the size, the file counts
         ratio = np.array([pixels.shape[1] / image.width, pixels.shape[0] / image.height] * 2)
         sample = _Sample(pixels, (image.boxes * ratio).astype(np.float32), image.crowd)
         for axis, probability in ((1, settings.flip), (0, settings.flip_vertical)):
@@ -178,17 +178,18 @@ class Batches:
 
 
 def is_turned(image: CocoImage, height: int, width: int) -> bool:
-    """Whether a file's size is the annotated one turned, so that nothing says where its boxes are.
+    """Whether a file has the annotated height and width the other way round.
 
-    Programs that annotate may or may not turn a picture as its EXIF entry asks, and say not how.
+    Then nothing says where its boxes are: a program for annotation may or may not turn a picture as
+    its EXIF entry asks, and does not write down which.
     """
     return height != width and (height, width) == (image.width, image.height)
 
 
 def prefetch(batches: Batches, steps: range, *, workers: int) -> Generator[Batch, None, None]:
-    """The batches of `steps` in order, made ahead by threads (OpenCV works without the GIL).
+    """The batches of `steps` in order, made ahead by threads; OpenCV works without the GIL.
 
-    An error in a thread is raised here, as it is.
+    An error in a thread is raised here unchanged.
     """
     if workers < 1:
         for step in steps:
@@ -210,7 +211,7 @@ def prefetch(batches: Batches, steps: range, *, workers: int) -> Generator[Batch
 
 
 def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
-    """Images fitted into one canvas, padded with the colour that normalises to about zero."""
+    """The rule that fits images into one canvas, padded with a colour that normalises to zero."""
     return ResizeRule(
         short_side=None,
         max_size=None,
@@ -221,7 +222,7 @@ def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
 
 
 def _mirror(sample: _Sample, axis: int) -> _Sample:
-    """Left for right along axis 1, top for bottom along axis 0."""
+    """The sample flipped left to right along axis 1, or top to bottom along axis 0."""
     length = sample.image.shape[axis]
     low, high = (0, 2) if axis == 1 else (1, 3)
     boxes = sample.boxes.copy()
@@ -230,7 +231,7 @@ def _mirror(sample: _Sample, axis: int) -> _Sample:
 
 
 def _cut(sample: _Sample, zoom: float, rng: np.random.Generator, min_visible: float) -> _Sample:
-    """A window of 1 / zoom of each side; objects outside of it become empty crowds."""
+    """A window of 1 / zoom of each side; objects outside it become empty crowds."""
     height, width = sample.image.shape[:2]
     h, w = max(1, round(height / zoom)), max(1, round(width / zoom))
     y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
@@ -243,7 +244,7 @@ def _cut(sample: _Sample, zoom: float, rng: np.random.Generator, min_visible: fl
 def _place(
     sample: _Sample, zoom: float, rule: ResizeRule, rng: np.random.Generator
 ) -> tuple[Image, npt.NDArray[np.float32]]:
-    """The image on the canvas, smaller by `zoom` and then anywhere on it; boxes (M, 4) there."""
+    """The image on the canvas, anywhere on it if `zoom` made it smaller; its boxes (M, 4)."""
     if rule.canvas is None:
         raise ValueError("training needs a rule with a canvas")
     height, width = rule.canvas

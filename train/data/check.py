@@ -1,7 +1,7 @@
-"""Errors of a dataset, found before training rather than in the middle of it.
+"""Find the errors of a dataset before a training rather than in the middle of it.
 
-`load_coco` checks the annotations against each other and the folder; here every image is opened,
-and boxes are compared within each image.
+`load_coco` checks the annotations against each other and against the folder. This module opens
+every image, and compares the boxes of each.
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ from retinart.engine.evaluation.matching import box_iou
 from retinart.engine.media.images import read_image
 from retinart.train.data.batches import is_turned
 
-NEARLY = 0.9  # IoU of two boxes of a class from which on one object was probably boxed twice
+NEARLY = 0.9  # IoU from which on two boxes of a class are probably the same object
 
 
 def load_checked(
     annotations: Path, images: Path, *, workers: int = 2, open_images: bool = True
 ) -> CocoDataset:
-    """A dataset to train on: `load_coco`, and all that can be found by looking closer.
+    """A dataset to train on: `load_coco`, with its images opened and its boxes compared.
 
     Args:
         annotations, images: see `load_coco`.
         workers: threads that open images.
-        open_images: decode every image, which takes as long as an epoch's loading.
+        open_images: decode every image, which takes as long as loading an epoch.
 
     Returns:
-        The dataset without the images that cannot be read or are turned against their boxes, with
+        The dataset without images that cannot be read or are turned against their boxes. It lists
         every problem in `problems`.
 
     Raises:
-        BadInput: nothing can be learned from it: see `load_coco`; or no image can be read, or no
-            object is left.
+        BadInput: see `load_coco`; or no image can be read, or no object is left.
     """
     dataset = load_coco(annotations, images)
     found = Problems(dataset.problems)
@@ -57,8 +56,8 @@ def load_checked(
         )
     if all(image.crowd.all() for image in dataset.images):
         raise BadInput(
-            f"there is no object to learn in {annotations}",
-            why="; ".join(str(p) for p in dataset.problems) or "it has no boxes but crowds'",
+            f"{annotations} holds no object to learn",
+            why="; ".join(str(p) for p in dataset.problems) or "all of its boxes are crowds",
             fix="Check that it is the right file, and its boxes, which are x, y, width and height",
         )
     return dataset
@@ -82,7 +81,7 @@ def _count_classes(dataset: CocoDataset, found: Problems) -> None:
 
 
 def _pairs(image: CocoImage) -> Iterator[tuple[str, str, int]]:
-    """Kind, effect and first object of each pair of boxes that are nearly one."""
+    """Kind, effect and first object of each pair of boxes that nearly coincide."""
     single = np.flatnonzero(~image.crowd)
     boxes = image.boxes[single]
     if len(boxes) < 2:
@@ -96,12 +95,12 @@ def _pairs(image: CocoImage) -> Iterator[tuple[str, str, int]]:
             else:
                 yield "boxes with two classes", "kept, the first is learned", int(single[i])
         elif same_class:
-            kind = f"pairs of nearly one box (IoU from {NEARLY} on)"
+            kind = f"pairs of boxes that nearly coincide (IoU from {NEARLY} on)"
             yield kind, "both kept", int(single[i])
 
 
 def _readable(images: Sequence[CocoImage], workers: int, found: Problems) -> Iterator[CocoImage]:
-    """The images that can be used, in order; of the others, and of sizes, `found` is told."""
+    """The images that can be used, in order. Problems are added to `found`."""
     progress = Progress()
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for done, (image, size) in enumerate(zip(images, pool.map(_size, images), strict=True), 1):

@@ -165,7 +165,7 @@ def noise(rng: np.random.Generator, size: tuple[int, int], *, cell: float) -> Fl
 
 
 def background(rng: np.random.Generator, size: tuple[int, int]) -> Image:
-    """A textured background with clutter that is no object, (H, W, 3) uint8 BGR."""
+    """A textured background with clutter, (H, W, 3) uint8 BGR."""
     height, width = size
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     texture = np.zeros(size, np.float32)
@@ -198,7 +198,7 @@ def to_image(canvas: Floats) -> Image:
 
 
 def finish(rng: np.random.Generator, canvas: Floats) -> Image:
-    """What a camera adds: blur, noise and exposure. (H, W, 3) float32 to uint8 BGR."""
+    """Blur, noise and exposure, as of a camera. (H, W, 3) float32 to uint8 BGR."""
     if (sigma := float(rng.uniform(0, 1.2))) > 0.3:
         canvas = cv2.GaussianBlur(canvas, (0, 0), sigma).astype(np.float32)
     canvas = canvas * np.float32(rng.uniform(0.8, 1.15))

@@ -1,4 +1,4 @@
-"""What a dataset holds, and how well a model's anchors fit its boxes.
+"""A report on a dataset: its content, and how well a model's anchors fit its boxes.
 
 M  boxes of all images
 """
@@ -19,7 +19,7 @@ from retinart.train.data.batches import training_rule
 from retinart.train.model.anchors import base_anchors, grid_sizes, level_strides
 
 Floats = npt.NDArray[np.float32]
-COVERED = 0.5  # IoU from which on an anchor learns a box
+COVERED = 0.5  # IoU with an anchor from which on the anchor learns a box
 _BOUNDS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 _PERCENTS = (0, 5, 25, 50, 75, 95, 100)
 
@@ -27,11 +27,12 @@ _PERCENTS = (0, 5, 25, 50, 75, 95, 100)
 def describe(dataset: CocoDataset, variant: Variant, size: tuple[int, int]) -> dict[str, Any]:
     """Counts by class, sizes, and the anchors' coverage, in plain JSON types.
 
-    Crowds are counted as such and are in no other figure. Sides are square roots of areas.
+    Crowds are counted on their own, and left out of all other figures. Sides are square roots of
+    areas.
 
     Args:
         dataset: with at least one object.
-        variant: whose anchors are tried.
+        variant: the model whose anchors are tried.
         size: (height, width) of the network input.
     """
     images = dataset.images
@@ -74,10 +75,10 @@ def describe(dataset: CocoDataset, variant: Variant, size: tuple[int, int]) -> d
 
 
 def best_anchor_iou(boxes: Floats, variant: Variant, size: tuple[int, int]) -> Floats:
-    """The IoU of each box with the anchor that fits it best, among all of an input's.
+    """The IoU of each box with the anchor that fits it best, among all anchors of an input.
 
-    For an anchor's shape the best position is the one nearest to the box, in x and in y, so that
-    only one anchor of each shape is looked at.
+    The best position of an anchor's shape is the one nearest to the box in x and in y, so one
+    anchor of each shape is enough.
 
     Args:
         boxes: (M, 4) xyxy in pixels of the network input.
@@ -144,7 +145,7 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def _at_input(dataset: CocoDataset, variant: Variant, size: tuple[int, int]) -> Sequence[Floats]:
-    """The boxes of each image but crowds', (m, 4) xyxy in pixels of the network input."""
+    """The boxes of each image without crowds, (m, 4) xyxy in pixels of the network input."""
     rule = training_rule(variant, size)
     found = []
     for image in dataset.images:

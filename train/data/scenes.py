@@ -1,7 +1,7 @@
 """Generated scenes: pictures and videos with true boxes, for the demo, for tests and for `tiny`.
 
-Scene i of a seed is the same whatever the number of scenes, on every machine with the same
-NumPy and OpenCV.
+Scene i of a seed is the same for any number of scenes, and on every machine with the same NumPy and
+OpenCV.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from retinart.train.data.drawing import (
 from retinart.train.data.settings import SceneSettings
 
 CLASSES = SHAPES
-_RECIPE = 1  # raise it whenever the same seed gives other scenes
+_RECIPE = 1  # raise it when a change makes a seed give other scenes
 _VIDEO = 2**32 - 1  # in the place of a scene's index
 # of a video: frames a second, objects, and their smallest and largest radius in pixels
 _FPS = 25.0
@@ -55,13 +55,13 @@ class Truth(NamedTuple):
 
 
 def render_scene(rng: np.random.Generator, settings: SceneSettings) -> tuple[Image, Truth]:
-    """One scene: (H, W, 3) uint8 BGR, and what is on it."""
+    """One scene: (H, W, 3) uint8 BGR, and its objects."""
     image = background(rng, settings.size)
     count = int(rng.integers(0, settings.max_objects + 1))
     things = [random_object(rng, image, radius=settings.radius) for _ in range(count)]
     stamps = [stamp(thing, settings.size) for thing in things]
     pairs = [(t, s) for t, s in zip(things, stamps, strict=True) if s is not None]
-    while True:  # leave out what is hidden; that uncovers others, so look again
+    while True:  # leave out hidden objects; that uncovers others, so look again
         owner = _owners([s for _, s in pairs], settings.size)
         seen = _visible_pixels(owner, len(pairs))
         kept = [
@@ -82,8 +82,8 @@ def render_scene(rng: np.random.Generator, settings: SceneSettings) -> tuple[Ima
 def make_scenes(out: Path, *, num: int, seed: int, settings: SceneSettings = _USUAL) -> Path:
     """Write scenes as `out/images/*.jpg` with a COCO file `out/instances.json`.
 
-    All is written under a temporary name and renamed at the end. A folder that already holds
-    just these scenes is left as it is.
+    The folder is written under a temporary name and renamed at the end. A folder that already holds
+    exactly these scenes is left as it is.
 
     Args:
         num: how many scenes.

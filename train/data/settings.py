@@ -1,4 +1,4 @@
-"""What images to train on can be told: how they vary, and what generated scenes look like."""
+"""Settings of the images to train on: how they vary, and how generated scenes look."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Augmentation:
     """How training images vary.
 
     Attributes:
-        flip: probability of a mirror image, left for right.
-        flip_vertical: probability of one upside down, for pictures that have no upside.
+        flip: probability of a flip left to right.
+        flip_vertical: probability of a flip upside down, for pictures without an upside.
         color: strength of the jitter of brightness, contrast and the channels' gains; 0 for none.
-        scale: range of the zoom, 1 being the whole image fitted to the canvas; below 1 it is
-            smaller and lies anywhere, above 1 a part is cut out.
-        min_visible: an object of which a cut leaves less than this share is ignored, as crowds are.
+        scale: range of the zoom. At 1 the whole image fills the canvas, below 1 it is smaller and
+            lies anywhere, above 1 a part is cut out.
+        min_visible: an object is ignored, as a crowd is, if a cut leaves less than this share.
 
     Raises:
-        BadInput: a number that no training can have.
+        BadInput: a number is out of its range.
     """
 
     flip: float = 0.5
@@ -52,13 +52,13 @@ NO_AUGMENTATION = Augmentation(flip=0.0, color=0.0, scale=(1.0, 1.0))
 
 @dataclass(frozen=True, kw_only=True)
 class SceneSettings:
-    """What scenes look like. Lengths are in pixels.
+    """How scenes look. Lengths are in pixels.
 
     Attributes:
         size: (height, width).
         max_objects: a scene holds 0 to this many objects.
         radius: smallest and largest radius of an object, drawn log-uniformly.
-        min_visible: an object of which less than this share can be seen is left out.
+        min_visible: an object is left out if less than this share of it can be seen.
     """
 
     size: tuple[int, int] = (256, 320)

@@ -33,12 +33,12 @@ class Losses(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """What is minimised."""
+        """The sum that is minimised."""
         return self.cls + self.box
 
 
 class Assignment(NamedTuple):
-    """What each anchor shall learn."""
+    """The class and the box that each anchor shall learn."""
 
     labels: Tensor  # (N, A) int64: class, BACKGROUND or IGNORED
     image: Tensor  # (P,) int64
@@ -57,16 +57,16 @@ def detection_loss(
 ) -> Losses:
     """The class loss over all anchors that are not ignored, the box loss over the positive ones.
 
-    Both are computed in float32, whatever the outputs are.
+    Both are computed in float32 for outputs of any type.
 
     Args:
         outputs: the model's raw outputs for N images.
-        objects: what is on each of them.
+        objects: the objects of each image.
         anchors: (A, 4) xyxy in pixels of the network input, in the order of the outputs.
         num_classes: K.
-        normalizer: from a count, a float32 scalar, what sums are divided by: the positives, and
-            with OHEM the anchors taken too, in this order. None for this process's own, at least
-            1; `mean_over_processes` is the one for DDP.
+        normalizer: makes of a count, a float32 scalar, the divisor of a sum. It is called with the
+            number of positives, and with OHEM then with the number of anchors taken. None divides
+            by this process's count, at least 1; `mean_over_processes` is for DDP.
 
     Returns:
         Sums over the batch, divided.
@@ -129,8 +129,8 @@ def assign(objects: Sequence[Objects], anchors: Tensor, settings: LossSettings) 
 def mean_over_processes(count: Tensor) -> Tensor:
     """A normalizer for DDP: the count of all processes, at least 1, over their number.
 
-    DDP averages gradients over processes, so that with this divisor they are those of one process
-    that has the whole batch. Without a process group it is the local count.
+    DDP averages gradients over processes. With this divisor they equal the gradients of one process
+    with the whole batch. Without a process group it is the local count.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return _at_least_one(count)

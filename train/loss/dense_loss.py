@@ -1,8 +1,8 @@
 """Focal loss of all anchors at once: no tensor of targets, and one pass over the logits.
 
-Nearly all of a dense detector's targets are 0. So every logit is taken for a background's first,
-and the few others are mended. The gradient is computed beside the loss, from the same exponentials,
-and is all that is kept until the backward pass.
+Nearly all targets of a dense detector are 0. So every logit is first computed as background, and
+the few others are then replaced. The gradient is computed beside the loss from the same
+exponentials, and nothing else is kept until the backward pass.
 
 R  anchors of all images       K  classes
 """
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from retinart.train.loss.matcher import IGNORED
 
-_IN_CACHE = 1 << 17  # logits that a CPU's cache holds with what is computed from them
+_IN_CACHE = 1 << 17  # logits that fit a CPU's cache together with the values computed from them
 
 
 def focal_loss_sum(
@@ -26,8 +26,8 @@ def focal_loss_sum(
 ) -> Tensor:
     """The sum of `sigmoid_focal_loss` over anchors and classes.
 
-    Stable at any finite logit. What is half precision is computed in float32. It can be
-    differentiated once.
+    Stable at any finite logit. Half precision is computed in float32. The sum can be differentiated
+    once.
 
     Args:
         logits: (..., K).

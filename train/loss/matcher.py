@@ -27,13 +27,13 @@ def match(
 
     Args:
         boxes: (M, 4) xyxy.
-        crowd: (M,) bool; a crowd's box is never assigned, and anchors of which at least
-            `fg_iou_thresh` of the area lies in one are ignored rather than background.
+        crowd: (M,) bool; a crowd's box is never assigned. Anchors that lie in one with at least
+            `fg_iou_thresh` of their area are ignored rather than background.
         anchors: (N, 4) xyxy.
         fg_iou_thresh: from this IoU on an anchor learns its best box.
         bg_iou_thresh: below this IoU it is background; the band between is ignored.
-        allow_low_quality_matches: the anchors nearest to a box learn their best box whatever
-            the IoU, so that a box that no anchor fits is learned too.
+        allow_low_quality_matches: the anchors nearest to a box learn their best box at any IoU, so
+            a box that no anchor fits is learned too.
 
     Returns:
         (N,) int64: an index into `boxes`, `BACKGROUND` or `IGNORED`.

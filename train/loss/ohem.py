@@ -25,20 +25,20 @@ def hardest(
     nms_thresh: float,
     one_to_three: bool = False,
 ) -> Tensor:
-    """Labels of which only those of each image's hardest anchors are left, the rest ignored.
+    """Labels with all anchors ignored except the hardest of each image.
 
-    An anchor's hardness is its cross entropy summed over the classes. Anchors are taken from the
-    hardest on, and one that overlaps a taken one by more than `nms_thresh` is passed over.
+    An anchor's hardness is its cross entropy summed over the classes. Anchors are taken in falling
+    order of hardness, and an anchor that overlaps a taken one by more than `nms_thresh` is skipped.
 
     Args:
         logits: (N, A, K).
         labels: (N, A) int64: class, `BACKGROUND` or `IGNORED`.
         anchors: (A, 4) xyxy.
-        count: how many to take of each image, at most.
+        count: most anchors to take of an image.
         nms_thresh: IoU.
-        one_to_three: take up to a quarter of `count` of the positives, and three times as many
-            negatives as that gave (Liu et al. 2016). NMS then runs among either by itself, so that
-            no background suppresses an object.
+        one_to_three: take positives up to a quarter of `count`, and three times as many negatives
+            as that gave (Liu et al. 2016). NMS then runs in each group on its own, so background
+            cannot suppress an object.
 
     Returns:
         (N, A) int64.
@@ -57,7 +57,7 @@ def hardest(
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """(N, A): of all classes of an anchor together."""
+    """(N, A): the sum over all classes of an anchor."""
     loss = F.softplus(logits.float()).sum(dim=-1)
     image, anchor = (labels >= 0).nonzero(as_tuple=True)
     loss[image, anchor] -= logits[image, anchor, labels[image, anchor]].float()
@@ -65,7 +65,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _take(scores: Tensor, anchors: Tensor, limit: Tensor, nms_thresh: float) -> Tensor:
-    """Greedy NMS in all images at once, ended when an image has its `limit` (N,): (N, A) bool."""
+    """Greedy NMS in all images at once, until each has its `limit` (N,): (N, A) bool."""
     taken = torch.zeros_like(scores, dtype=torch.bool)
     if not scores.numel():
         return taken

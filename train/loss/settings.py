@@ -1,4 +1,4 @@
-"""What a training loss can be told."""
+"""Settings of the training loss."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class LossSettings:
     """Settings of the loss.
 
     Attributes:
-        cls_loss: "focal" over all anchors; "ce", cross entropy over all anchors, without weights;
-            "ohem", cross entropy over each image's hardest anchors, and "ohem_1to3", over three
-            negatives for each positive of them.
+        cls_loss: "focal" over all anchors; "ce", cross entropy over all anchors without weights;
+            "ohem", cross entropy over each image's hardest anchors; or "ohem_1to3", the same with
+            three negatives for each positive.
         alpha: weight of positives in "focal"; None for no weights.
         gamma: focusing parameter of "focal"; 0 makes it alpha-balanced cross entropy.
-        ohem_batch: anchors that are taken of each image.
+        ohem_batch: anchors that OHEM takes of each image.
         ohem_nms: IoU above which a hard anchor suppresses others.
         box_loss: "smooth_l1" or "l1" of the coded boxes, or "giou" of the boxes.
         beta: of `smooth_l1`.
@@ -30,7 +30,7 @@ class LossSettings:
         fg_iou_thresh, bg_iou_thresh, allow_low_quality_matches: see `match`.
 
     Raises:
-        BadInput: a number or a word that no training can have.
+        BadInput: a number is out of its range, or a name is unknown.
     """
 
     cls_loss: ClassLoss = "focal"

@@ -1,4 +1,4 @@
-"""Anchors: one pure function of their settings (Ren et al. 2015; Lin et al. 2017, section 4).
+"""Anchors as a pure function of their settings (Ren et al. 2015; Lin et al. 2017, section 4).
 
 A  anchors at a position       Hi, Wi  grid of a level       N  all anchors, sum of A * Hi * Wi
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_IN_CACHE = 1 << 16  # pairs of boxes that a CPU's cache holds with what is computed from them
+_IN_CACHE = 1 << 16  # pairs of boxes that fit a CPU's cache with the values computed from them
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def decode(
     clamp_below: bool = False,
     plus_one: bool = False,
 ) -> Tensor:
-    """Boxes from deltas: the inverse of `encode`, with the bounds on dw and dh that variants have.
+    """Boxes from deltas: the inverse of `encode`, with a variant's bounds on dw and dh.
 
     Args:
         deltas, anchors: (..., 4).
@@ -55,7 +55,7 @@ def decode(
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of every pair: (M, 4) and (N, 4) xyxy to (M, N) in 0 to 1.
 
-    On a CPU it goes through `b` in pieces that stay in the cache.
+    On a CPU it takes `b` in pieces that stay in the cache.
     """
     step = len(b) if b.is_cuda else _IN_CACHE // max(1, len(a))
     parts = torch.split(b, max(1, step))

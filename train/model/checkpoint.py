@@ -1,4 +1,4 @@
-"""The project's own checkpoint: weights, variant and class names, read without pickled code."""
+"""The project's own checkpoint: weights, variant and class names, without pickled code."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def save_checkpoint(
     Args:
         model: its weights are stored on the CPU in their own types.
         classes: a name for each of the K classes.
-        training: plain JSON types that say how the weights came about.
-        resume: what a stopped training needs to go on, in types that `weights_only` admits.
+        training: how the weights came about, in plain JSON types.
+        resume: the state that a stopped training needs, in types that `weights_only` admits.
     """
     state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
     content = {
@@ -61,7 +61,7 @@ def read_torch_file(path: Path) -> Any:
     if not path.is_file():
         raise BadInput(f"there is no checkpoint at {path}", fix="Check the path")
     if kind := _other_kind(path):
-        raise BadInput(f"{path} is no checkpoint but {kind[0]}", fix=kind[1])
+        raise BadInput(f"{path} is {kind[0]}, not a checkpoint", fix=kind[1])
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -71,7 +71,7 @@ def read_torch_file(path: Path) -> Any:
             fix="A checkpoint may hold tensors, numbers, strings, lists and dicts only; if you "
             "trust it, load it yourself and save its state_dict alone",
         ) from error
-    except Exception as error:  # unpickling bytes that are no pickle raises anything
+    except Exception as error:  # bytes that are not a pickle may raise any exception
         raise BadInput(
             f"cannot read the checkpoint {path}",
             why=f"it is truncated or not a torch file ({_first_line(error)})",
@@ -80,7 +80,7 @@ def read_torch_file(path: Path) -> Any:
 
 
 def _other_kind(path: Path) -> tuple[str, str] | None:
-    """What a file is that people may take for a checkpoint, and what to do with it."""
+    """The kind of a file that people may take for a checkpoint, and what to do with it."""
     with path.open("rb") as file:
         head = file.read(9)
     if path.suffix == ".onnx":
@@ -102,8 +102,7 @@ def _other_kind(path: Path) -> tuple[str, str] | None:
 
 
 def load_resume_state(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `resume`, the checkpoint's weights as "average", and its
-    model's record as "variant".
+    """The `resume` state of a checkpoint, with its weights as "average" and its variant.
 
     Raises:
         BadInput: the file cannot be read, or its run is finished.
@@ -122,7 +121,7 @@ def load_checkpoint(path: Path) -> tuple[RetinaNet, Variant, list[str]]:
     """A model in evaluation mode from a file that `save_checkpoint` wrote.
 
     Raises:
-        BadInput: it is no such file, or of a newer version.
+        BadInput: it is not such a file, or a newer version wrote it.
     """
     return from_content(_read_own(path), path)
 
@@ -139,11 +138,11 @@ def _read_own(path: Path) -> dict[str, Any]:
 
 
 def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Variant, list[str]]:
-    """The same for a content that has been read already."""
+    """A model in evaluation mode from a checkpoint's content, see `load_checkpoint`."""
     version = content.get("version")
     if isinstance(version, int) and version > VERSION:
         raise BadInput(
-            f"{path} is of checkpoint version {version}",
+            f"{path} has checkpoint version {version}",
             why=f"this retinart reads versions up to {VERSION}",
             fix="Upgrade retinart",
         )
@@ -152,7 +151,7 @@ def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Var
         if not isinstance(content.get(key), kind):
             raise BadInput(
                 f"the checkpoint {path} is damaged",
-                why=f"its {key!r} is missing or no {kind.__name__}",
+                why=f"its {key!r} is missing or not of type {kind.__name__}",
                 fix="Copy it again from where it was written",
             )
     variant = Variant.from_dict(content["variant"])

@@ -21,7 +21,7 @@ from retinart.train.model.retinanet import HeadOutputs, RetinaNet, flatten_level
 
 
 def normalize(frames: Tensor, variant: Variant) -> Tensor:
-    """Frames as the first convolution sees them.
+    """Frames as the input of the first convolution.
 
     Args:
         frames: (N, H, W, 3) uint8 BGR.
@@ -72,8 +72,8 @@ def postprocess(
         outputs: of the network for frames of frame_size.
         variant: anchors and box coding.
         frame_size: (height, width) of the padded network input.
-        thresholds: what counts as a detection.
-        sizes: (height, width) of the part of each frame that its image covers; by default all.
+        thresholds: for scores, NMS and the number of detections.
+        sizes: (height, width) of the part of each frame that its image covers; None for all of it.
 
     Returns:
         Detections in pixels of the network input.

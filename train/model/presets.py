@@ -10,9 +10,9 @@ from retinart.train.model.resnet import BACKBONES
 def preset(name: str, num_classes: int) -> Variant:
     """A variant by the name of its backbone.
 
-    `tiny` is for CPUs and demos: narrow, with GroupNorm in its heads, because it is trained from
-    scratch, and anchors that start at 16 pixels. The others are the
-    paper's: a pyramid of 256 channels, heads of four convolutions, anchors from 32 pixels on.
+    `tiny` is for CPUs and demos. It is narrow, its anchors start at 16 pixels, and its heads have
+    GroupNorm, because it is trained from scratch. The others are the paper's: a pyramid of 256
+    channels, heads of four convolutions, anchors from 32 pixels on.
 
     Raises:
         BadInput: there is no such backbone.

@@ -98,10 +98,10 @@ class ResNet(nn.Module):
     """Stem and four stages; module names are torchvision's.
 
     Args:
-        spec: which backbone.
-        stride_in_1x1: where a bottleneck strides (see `Variant`).
+        spec: the backbone's settings.
+        stride_in_1x1: see `Variant`.
         bn_eps: epsilon of the batch norms.
-        norm_groups: groups of GroupNorms in their place; 0 for none.
+        norm_groups: groups of the GroupNorms that replace batch norms; 0 for batch norms.
     """
 
     def __init__(

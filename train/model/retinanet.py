@@ -67,7 +67,7 @@ class Head(nn.Module):
     Args:
         channels: of the pyramid maps.
         convs: how many convolutions come before the output one.
-        norm_groups: groups of the GroupNorm behind each; 0 for none (they then have a bias).
+        norm_groups: groups of the GroupNorm after each convolution; 0 for a bias instead.
         out_channels: A * K or A * 4.
         prior: initial probability of every output (for the class head), or None.
     """

@@ -61,7 +61,7 @@ def _box(bbox: list[float], label: int = 1, **more: Any) -> dict[str, Any]:
         ([_box(GOOD, 2)], "1 boxes with two classes (kept, the first is learned): cell in a.png"),
         (
             [_box([10, 20, 50, 41])],
-            "1 pairs of nearly one box (IoU from 0.9 on) (both kept): cell in a.png",
+            "1 pairs of boxes that nearly coincide (IoU from 0.9 on) (both kept): cell in a.png",
         ),
         ([_box([10, 20, 50, 41], 2)], None),
         ([_box([10, 20, 50, 60])], None),
@@ -135,7 +135,9 @@ def test_what_cannot_be_learned_stops(tmp_path: Path) -> None:
     for box in document["annotations"]:
         box["iscrowd"] = 1
     annotations.write_text(json.dumps(document))
-    with pytest.raises(BadInput, match=r"no object to learn .*classes without objects.*Check that"):
+    with pytest.raises(
+        BadInput, match=r"no object to learn: .*classes without objects.*Check that"
+    ):
         load_checked(annotations, images)
     for path in images.iterdir():
         path.write_bytes(b"")
