@@ -155,7 +155,7 @@ def test_bad_input(
         assert (ran.returncode, ran.stdout) == (2, "") and message in ran.stderr
         assert not out.parent.exists()
 
-    fails("not of dynamic", dynamic_model_path, "--record", record)
+    fails("does not fit dynamic", dynamic_model_path, "--record", record)
     fails("is not a calibration record", model_path, "--record", tmp_path / "absent.json")
     fails("Give one of them", model_path, "--record", record, "--images", tmp_path)
     old = onnx.load(int8_path)
