@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retinart.calib.accuracy import Accuracy
 from retinart.calib.histogram import Histogram
-from retinart.engine.common.files import atomic_path
+from retinart.engine.common.files import atomic_json
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo
 
@@ -76,11 +76,10 @@ class CalibrationRecord:
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
-        with atomic_path(path) as temporary:
-            content = {"schema": SCHEMA, **vars(self)}
-            content["accuracy"] = {name: asdict(a) for name, a in self.accuracy.items()}
-            content["histograms"] = {n: h.to_dict() for n, h in self.histograms.items()}
-            temporary.write_text(json.dumps(content), encoding="utf-8")
+        content = {"schema": SCHEMA, **vars(self)}
+        content["accuracy"] = {name: asdict(a) for name, a in self.accuracy.items()}
+        content["histograms"] = {n: h.to_dict() for n, h in self.histograms.items()}
+        atomic_json(path, content)
 
 
 def read_record(path: Path) -> CalibrationRecord:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.common.files import atomic_path
+from retinart.engine.common.files import atomic_json
 
 
 class Saved:
@@ -37,8 +37,7 @@ class Saved:
     def set(self, name: str, value: Any) -> None:
         """Save a value of JSON's types, on disk as well."""
         self._content[name] = value
-        with atomic_path(self._path) as temporary:
-            temporary.write_text(json.dumps(self._content), encoding="utf-8")
+        atomic_json(self._path, self._content)
 
     def remove(self) -> None:
         """Remove the file: the job is done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 from retinart.engine.common.cpu_budget import cpu_budget
 from retinart.engine.common.timing import StageClock
@@ -123,14 +123,7 @@ class Detector:
         of_file = self.info
         if imgsz is not None:
             self.info = self.info.at_imgsz(imgsz)
-        wanted: dict[str, Any] = {
-            "score_thresh": conf,
-            "nms_thresh": iou,
-            "detections_per_img": max_det,
-        }
-        self.thresholds = dataclasses.replace(
-            self.info.thresholds, **{k: v for k, v in wanted.items() if v is not None}
-        )
+        self.thresholds = self.info.thresholds.with_changes(conf=conf, iou=iou, max_det=max_det)
         if threads is None:
             threads = cpu_budget().threads
         self.precision = computed_in(self.info.precision, compute)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from retinart.engine.common.files import atomic_path, make_folder
+from retinart.engine.common.files import atomic_json, atomic_path, make_folder
 from retinart.engine.common.html_page import COLORS, load_matplotlib
 from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import BadInput, MissingDependency
@@ -46,7 +46,7 @@ class RunFolder:
 
     def describe(self, settings: TrainSettings, device: torch.device) -> None:
         """Write `config.json`, which a resumed run reads, and `environment.json`."""
-        write_json(self.path / "config.json", settings.absolute().to_json())
+        atomic_json(self.path / "config.json", settings.absolute().to_json(), indent=2)
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         environment = {
             "python": platform.python_version(),
@@ -58,7 +58,7 @@ class RunFolder:
             "threads": torch.get_num_threads(),
             "gpu": gpu,
         }
-        write_json(self.path / "environment.json", environment)
+        atomic_json(self.path / "environment.json", environment, indent=2)
 
     def open_board(self, step: int) -> str | None:
         """Start TensorBoard's file at a step. Returns why that cannot be done, or None."""
@@ -152,12 +152,6 @@ def read_settings(folder: Path) -> TrainSettings:
     return dataclasses.replace(
         TrainSettings.from_json(content), runs=folder.parent, name=folder.name
     )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, which gets its final name once it is whole."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _cell(value: float | None) -> str:
