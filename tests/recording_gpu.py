@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from retinart.engine.cuda.api import Bytes, CudaError
-from retinart.engine.tensorrt.gpu_resize import KERNEL, resize_like_gpu
+from retinart.engine.media.images import Image
+from retinart.engine.tensorrt.gpu_resize import KERNEL
 
 
 class RecordingCuda:
@@ -193,3 +194,25 @@ class RecordingStream:
         assert array.flags.c_contiguous
         held = [data for kind, data in list(self.cuda.alive.values()) if kind == "host memory"]
         assert any(np.shares_memory(array, data) for data in held), "not page-locked, or freed"
+
+
+def resize_like_gpu(image: Image, size: tuple[int, int]) -> Image:
+    """The kernel's arithmetic: an image (H, W, 3) at a (height, width), without padding."""
+    one, half = np.float32(1), np.float32(0.5)
+    at, after, part = [], [], []
+    for target, source in zip(size, image.shape[:2], strict=True):
+        scale = np.float32(source / target)
+        s = (np.arange(target, dtype=np.float32) + half) * scale - half
+        s = np.minimum(np.maximum(s, np.float32(0)), np.float32(source - 1))
+        first = np.floor(s).astype(np.intp)
+        at.append(first)
+        after.append(np.minimum(first + 1, source - 1))
+        part.append(s - first.astype(np.float32))
+    fy, fx = part[0][:, None, None], part[1][None, :, None]
+    pixels = image.astype(np.float32)
+    top, bottom = (
+        pixels[rows][:, at[1]] * (one - fx) + pixels[rows][:, after[1]] * fx
+        for rows in (at[0], after[0])
+    )
+    values = top * (one - fy) + bottom * fy + half
+    return np.asarray(values.astype(np.uint8), np.uint8)

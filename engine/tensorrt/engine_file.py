@@ -6,6 +6,7 @@ it stands in the JSON. Everything that can be wrong is found here, before a runt
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from retinart.engine.common.files import sha256
 from retinart.engine.cuda.devices import Gpu
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo
@@ -122,13 +122,14 @@ def check_plan(path: Path, info: EngineInfo) -> bytes:
     Raises:
         BadInput: they are not.
     """
-    if sha256(path) != info.plan_sha256:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != info.plan_sha256:
         raise BadInput(
             f"{path} is not the engine that {engine_json(path).name} describes",
             why="their hashes differ: one of the two was replaced or damaged",
             fix=f"Copy both files together, or build again: {info.rebuild}",
         )
-    return path.read_bytes()
+    return data
 
 
 def check_version(path: Path, info: EngineInfo, version: str) -> None:

@@ -1,8 +1,8 @@
 """Resizing on the GPU, for large frames: images go there as they are, and a kernel makes the batch.
 
 It is an option of the engine runtime. The kernel (`resize.cu`) computes in float32 where OpenCV
-computes with 11 bits, so the two differ by one grey level at most; a test holds that of the
-kernel's arithmetic, which `resize_like_gpu` repeats in NumPy.
+computes with 11 bits, so the two differ by one grey level at most. A test checks that on the
+kernel's arithmetic, repeated in NumPy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BLOCK = (32, 8)
 
 
 def plan_resize(rule: ResizeRule, images: Sequence[Image]) -> list[Resized]:
-    """The way back of each image, whose `frame` is empty: the GPU has it."""
+    """Each image's way back. Its `frame` is empty, since the GPU makes that."""
     nothing: Image = np.empty((0, 0, 3), np.uint8)
     return [
         Resized(frame=nothing, size=rule.fit(height, width), source_size=(height, width))
@@ -42,11 +42,11 @@ class GpuResize:
 
     Args:
         cuda: the GPU.
-        stream: whose work this becomes; the last batch on it must be done when one is enqueued.
+        stream: where the work goes; its last batch must be done before one is enqueued.
         rule: gives the padding's colour.
 
     Raises:
-        MissingDependency: the kernel cannot be compiled for want of a compiler.
+        MissingDependency: there is no compiler for the kernel.
     """
 
     def __init__(self, cuda: Cuda, stream: Stream, rule: ResizeRule) -> None:
@@ -59,7 +59,7 @@ class GpuResize:
         self, images: Sequence[Image], resized: Sequence[Resized], shape: FrameShape, address: int
     ) -> None:
         """Make a batch of `shape` at `address`, once the stream gets there."""
-        device, host = self._room(sum(image.size for image in images))
+        device, host = self._memory(sum(image.size for image in images))
         _, height, width, channels = shape
         grid = (-(-width // _BLOCK[0]), -(-height // _BLOCK[1]))
         offset, frame = 0, address
@@ -77,39 +77,17 @@ class GpuResize:
             offset += image.size
             frame += height * width * channels
 
-    def close(self) -> None:
+    def free(self) -> None:
         """Free the memory."""
         for memory in (self._device, self._host):
             if memory is not None:
                 memory.free()
         self._device = self._host = None
 
-    def _room(self, nbytes: int) -> tuple[DeviceMemory, HostMemory]:
-        """Memory for so many bytes on either side; it grows by half at least."""
+    def _memory(self, nbytes: int) -> tuple[DeviceMemory, HostMemory]:
+        """Memory for so many bytes on either side; when it grows, then by half at least."""
         if self._device is None or self._host is None or self._device.nbytes < nbytes:
             size = nbytes if self._device is None else max(nbytes, self._device.nbytes * 3 // 2)
-            self.close()
+            self.free()
             self._device, self._host = self._cuda.device_memory(size), self._cuda.host_memory(size)
         return self._device, self._host
-
-
-def resize_like_gpu(image: Image, size: tuple[int, int]) -> Image:
-    """What the kernel makes of an image (H, W, 3) for a (height, width), without the padding."""
-    one, half = np.float32(1), np.float32(0.5)
-    at, after, part = [], [], []
-    for target, source in zip(size, image.shape[:2], strict=True):
-        scale = np.float32(source / target)
-        s = (np.arange(target, dtype=np.float32) + half) * scale - half
-        s = np.minimum(np.maximum(s, np.float32(0)), np.float32(source - 1))
-        first = np.floor(s).astype(np.intp)
-        at.append(first)
-        after.append(np.minimum(first + 1, source - 1))
-        part.append(s - first.astype(np.float32))
-    fy, fx = part[0][:, None, None], part[1][None, :, None]
-    pixels = image.astype(np.float32)
-    top, bottom = (
-        pixels[rows][:, at[1]] * (one - fx) + pixels[rows][:, after[1]] * fx
-        for rows in (at[0], after[0])
-    )
-    values = top * (one - fy) + bottom * fy + half
-    return np.asarray(values.astype(np.uint8), np.uint8)

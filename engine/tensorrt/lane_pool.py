@@ -1,40 +1,36 @@
-"""Which lane does what: the idle ones, and the batches that are under way on the others."""
+"""Which lane does what: the idle lanes, and the batches that are under way on the others."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from retinart.engine.cuda.api import Cuda
 from retinart.engine.errors import BadInput
-from retinart.engine.tensorrt.lane import Lane, Outputs
+from retinart.engine.tensorrt.lane import Lane
+from retinart.engine.tensorrt.plan import Outputs
 
 
 class LanePool:
     """Lanes, each idle, in a thread's hands, or with a batch under way.
 
-    Whoever needs a lane when none is idle ends the batch that has been under way longest, and its
-    outputs are kept for whoever asks. So no lane is lost with a batch that nobody waits for, and
-    nobody waits for a lane that only he could free.
+    A thread that finds no idle lane ends the batch that has been under way longest, and keeps that
+    batch's outputs for the thread that asks for them. So an abandoned batch cannot leak a lane, and
+    one thread cannot deadlock on its own batches.
 
     Args:
         cuda: the GPU.
-        lanes: filled before `open`.
+        lanes: all of them, idle.
     """
 
-    def __init__(self, cuda: Cuda, lanes: list[Lane]) -> None:
-        self._cuda, self._lanes = cuda, lanes
-        self._idle: list[Lane] = []
-        self._under_way: dict[Lane, Pending] = {}  # the longest under way first
-        self._closed = True
+    def __init__(self, cuda: Cuda, lanes: Sequence[Lane]) -> None:
+        self._cuda, self._lanes = cuda, len(lanes)
+        self._idle = list(lanes)
+        self._under_way: dict[Lane, InFlight] = {}  # the longest under way first
+        self._closed = False
         self._change = threading.Condition()
 
-    def open(self) -> None:
-        """All lanes are there now."""
-        with self._change:
-            self._idle, self._closed = list(self._lanes), False
-
-    def start(self, work: Callable[[Lane], None]) -> Pending:
+    def start(self, work: Callable[[Lane], None]) -> InFlight:
         """Have `work` enqueue a batch on a lane; the context is current for it."""
         lane = self.take()
         try:
@@ -48,12 +44,16 @@ class LanePool:
                 self.give(lane)
             raise
         with self._change:
-            pending = self._under_way[lane] = Pending(lambda: self._finish(lane))
+            batch = self._under_way[lane] = InFlight(lambda: self._finish(lane))
             self._change.notify_all()
-            return pending
+            return batch
 
     def take(self) -> Lane:
-        """A lane that is idle now, for `give` to take back."""
+        """A lane that is idle now, for `give` to take back.
+
+        Raises:
+            BadInput: the pool is closed.
+        """
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._idle or self._under_way or self._closed)
@@ -65,28 +65,27 @@ class LanePool:
             longest.end()
 
     def give(self, lane: Lane) -> None:
-        """A lane is idle again."""
+        """Take back a lane, which is idle again."""
         with self._change:
             self._under_way.pop(lane, None)
             self._idle.append(lane)
             self._change.notify_all()
 
-    def close(self) -> list[Lane]:
-        """No more lanes from here on; waits until all are back, and returns them."""
+    def close(self) -> None:
+        """Refuse further batches, end those under way, and wait until every lane is idle."""
         with self._change:
-            opened, self._closed = not self._closed, True
+            self._closed = True
             self._change.notify_all()
-        while opened:
+        while True:
             with self._change:
                 self._change.wait_for(lambda: self._under_way or self._all_idle())
                 if self._all_idle():
-                    break
+                    return
                 longest = next(iter(self._under_way.values()))
             longest.end()
-        return list(self._lanes)
 
     def _all_idle(self) -> bool:
-        return len(self._idle) == len(self._lanes)
+        return len(self._idle) == self._lanes
 
     def _finish(self, lane: Lane) -> Outputs:
         try:
@@ -96,8 +95,8 @@ class LanePool:
             self.give(lane)
 
 
-class Pending:
-    """A batch under way. Any thread may end it."""
+class InFlight:
+    """A batch under way on a lane. Any thread may end it."""
 
     def __init__(self, finish: Callable[[], Outputs]) -> None:
         self._finish: Callable[[], Outputs] | None = finish
@@ -106,17 +105,17 @@ class Pending:
         self._lock = threading.Lock()
 
     def end(self) -> None:
-        """Wait for it and keep what it gives, if nobody did."""
+        """Wait for the batch and keep its outputs or its error, unless that was done before."""
         with self._lock:
             if self._finish is not None:
                 finish, self._finish = self._finish, None
                 try:
                     self._outputs = finish()
-                except Exception as error:  # for whoever wants the outputs
+                except Exception as error:  # `outputs` raises it
                     self._error = error
 
     def outputs(self) -> Outputs:
-        """Wait for it.
+        """Wait for the batch.
 
         Raises:
             Exception: what went wrong on the GPU.

@@ -1,117 +1,189 @@
-"""A plan in TensorRT's hands: runtime, engine, and how TensorRT-RTX makes contexts of it."""
+"""A plan in TensorRT's hands: it makes the execution contexts that lanes run."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import traceback
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retinart.engine.common.files import atomic_path, new_folder
 from retinart.engine.errors import BadInput, RetinartError
-from retinart.engine.model.info import INPUT
+from retinart.engine.model.info import INPUT, OUTPUTS
 from retinart.engine.tensorrt.api import (
     TITLES,
+    Flag,
     ICudaEngine,
+    IExecutionContext,
+    IRuntimeCache,
+    IRuntimeConfig,
+    Runtime,
     TensorRT,
     last_words,
     problems_log,
     started,
 )
 from retinart.engine.tensorrt.engine_file import EngineInfo
-from retinart.engine.tensorrt.lane import output_tensors
+
+# num_detections (N, 1), detection_boxes (N, M, 4), detection_scores and detection_classes (N, M)
+Outputs = tuple[
+    npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int32]
+]
 
 
-class LoadedEngine:
-    """What has to outlive the lanes, in the order in which each needs those before it.
+def output_tensors(n: int, limit: int) -> list[tuple[str, type, tuple[int, ...]]]:
+    """Name, type and shape of each output, for N images of at most M detections."""
+    shapes = ((n, 1), (n, limit, 4), (n, limit), (n, limit))
+    return list(zip(OUTPUTS, (np.int32, np.float32, np.float32, np.int32), shapes, strict=True))
+
+
+class Plan:
+    """An engine that TensorRT has loaded. Use it inside of `cuda.current()`.
+
+    Each of its parts needs those before it: the runtime, the engine, with TensorRT-RTX the cache of
+    compiled kernels, and what contexts are made with. So `close` lets go of the last part first.
 
     Args:
-        kernels: the file for what TensorRT-RTX compiles, or None.
-    """
+        trt: the runtime's module.
+        data: the engine's bytes.
+        info: its metadata.
+        kernels: the file for the kernels that TensorRT-RTX compiles, or None.
 
-    log: Any = None
-    runtime: Any = None
-    engine: Any = None
-    cache: Any = None  # TensorRT-RTX's compiled kernels; a configuration only points at it
-    config: Any = None
-
-    def __init__(self, kernels: Path | None) -> None:
-        self._kernels, self._read = kernels, b""
-
-    def make_cache(self) -> None:
-        """The cache, with what is in the file; what is of another GPU or version it refuses."""
-        self.cache = self.config.create_runtime_cache()
-        if self._kernels is not None and self._kernels.is_file():
-            with contextlib.suppress(OSError):  # it only saves time
-                self._read = self._kernels.read_bytes()
-                self.cache.deserialize(self._read)
-
-    def keep_cache(self) -> None:
-        """Write the file again if kernels were compiled since."""
-        if self._kernels is None or self.cache is None:
-            return
-        with contextlib.suppress(OSError, RuntimeError, RetinartError):  # it only saves time
-            kept = bytes(memoryview(self.cache.serialize()))
-            if kept != self._read:
-                with new_folder(self._kernels.parent), atomic_path(self._kernels) as temporary:
-                    temporary.write_bytes(kept)
-
-    def free(self) -> None:
-        """Let go of it, the last first."""
-        self.config = None
-        self.cache = None
-        self.engine = None
-        self.runtime = None
-        self.log = None
-
-
-def load(trt: TensorRT, plan: bytes, info: EngineInfo, loaded: LoadedEngine) -> None:
-    """Fill `loaded` as far as it goes, also where it ends in an error.
+    Attributes:
+        largest: (N, H, W, 3) of the profile.
+        limit: M, the detections an image that the engine gives.
+        scratch_bytes: device memory that a context needs while it runs.
 
     Raises:
         RetinartError: TensorRT does not start, or refuses the plan.
-        BadInput: the plan is no detector's.
+        BadInput: the plan is not a detector's.
     """
-    loaded.log = problems_log(trt)
-    if info.runtime == "tensorrt":
-        trt.init_libnvinfer_plugins(None, "")
-    loaded.runtime = started(TITLES[info.runtime], loaded.log, trt.Runtime)
-    if info.version_compatible:  # such a plan brings code of its own version along
-        loaded.runtime.engine_host_code_allowed = True
-    loaded.engine = loaded.runtime.deserialize_cuda_engine(plan)
-    if loaded.engine is None:
-        raise RetinartError(
-            f"{info.runtime} cannot load the engine",
-            why=last_words(loaded.log),
-            fix=f"Build it again here: {info.rebuild}",
-        )
-    _check_tensors(trt, loaded.engine, info)
-    if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
-        _make_config(trt, loaded)
 
+    def __init__(
+        self, trt: TensorRT, data: bytes, info: EngineInfo, *, kernels: Path | None = None
+    ) -> None:
+        self._trt, self._info, self._kernels = trt, info, kernels
+        self._log = problems_log(trt)
+        self.largest, self.limit = info.profile[2], info.model.thresholds.detections_per_img
+        self._cache: IRuntimeCache | None = None
+        self._read = b""  # from the file of kernels
+        self._parts = ExitStack()
+        try:
+            if info.runtime == "tensorrt":
+                trt.init_libnvinfer_plugins(None, "")
+            self._runtime: Runtime = started(TITLES[info.runtime], self._log, trt.Runtime)
+            self._parts.callback(delattr, self, "_runtime")
+            if info.version_compatible:  # such a plan brings code of its own version along
+                self._runtime.engine_host_code_allowed = True
+            self._engine = self._deserialized(data)
+            self._parts.callback(delattr, self, "_engine")
+            self._check_tensors()
+            self.scratch_bytes = int(self._engine.device_memory_size_v2)
+            rtx = hasattr(trt, "DynamicShapesKernelSpecializationStrategy")
+            user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            self._made_with: IRuntimeConfig | Flag = self._rtx_config() if rtx else user_managed
+            self._parts.callback(delattr, self, "_made_with")
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they hold parts as well
+            self.close()
+            raise
 
-def _check_tensors(trt: TensorRT, engine: ICudaEngine, info: EngineInfo) -> None:
-    """See that the tensors are those that lanes make memory for."""
-    limit = info.model.thresholds.detections_per_img
-    wanted = {name: (np.dtype(kind).name, shape) for name, kind, shape in output_tensors(1, limit)}
-    wanted[INPUT] = ("uint8", (1, *info.profile[2][1:]))
-    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    here = {}
-    for name in names:
-        kind, shape = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name, [1]
-        _, most = wanted.get(name, ("", ()))
-        sizes = tuple(engine.get_tensor_shape(name))[1:]
-        for size, expected in itertools.zip_longest(sizes, most[1:]):
-            shape.append(expected if size == -1 else size)  # -1: it is open until a batch is there
-        here[name] = (kind, tuple(shape))
-    if here != wanted:
-        raise BadInput(
-            f"the engine's tensors are {_tensors(here)}",
-            why=f"a detector's are {_tensors(wanted)}",
-            fix=f"Build it again: {info.rebuild}",
+    def new_context(self) -> IExecutionContext:
+        """An execution context, which must be gone before the plan is closed.
+
+        Raises:
+            RetinartError: TensorRT cannot make one.
+        """
+        context = self._engine.create_execution_context(self._made_with)
+        if context is None:
+            raise self.error("TensorRT cannot make an execution context")
+        return context
+
+    def error(self, what: str) -> RetinartError:
+        """An error with the last words of TensorRT's log."""
+        fix = "Take a smaller batch or fewer contexts if memory ran out, or build the engine again"
+        return RetinartError(what, why=last_words(self._log), fix=fix)
+
+    def close(self) -> None:
+        """Write the file of kernels again if some were compiled since, and free everything."""
+        self._keep_kernels()
+        self._parts.close()
+
+    def _deserialized(self, data: bytes) -> ICudaEngine:
+        engine = self._runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            raise RetinartError(
+                f"{self._info.runtime} cannot load the engine",
+                why=last_words(self._log),
+                fix=f"Build it again here: {self._info.rebuild}",
+            )
+        return engine
+
+    def _check_tensors(self) -> None:
+        """Check that the tensors are those that lanes make memory for."""
+        engine, kinds = self._engine, self._trt.nptype
+        wanted = {
+            name: (np.dtype(kind).name, shape)
+            for name, kind, shape in output_tensors(1, self.limit)
+        }
+        wanted[INPUT] = ("uint8", (1, *self.largest[1:]))
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        here = {}
+        for name in names:
+            kind, shape = np.dtype(kinds(engine.get_tensor_dtype(name))).name, [1]
+            _, most = wanted.get(name, ("", ()))
+            sizes = tuple(engine.get_tensor_shape(name))[1:]
+            for size, expected in itertools.zip_longest(sizes, most[1:]):
+                shape.append(expected if size == -1 else size)  # -1: open until a batch is there
+            here[name] = (kind, tuple(shape))
+        if here != wanted:
+            raise BadInput(
+                f"the engine's tensors are {_tensors(here)}",
+                why=f"a detector's are {_tensors(wanted)}",
+                fix=f"Build it again: {self._info.rebuild}",
+            )
+
+    def _rtx_config(self) -> IRuntimeConfig:
+        """How TensorRT-RTX makes the contexts of all lanes.
+
+        It compiles kernels for a shape when it first sees that shape. "Eager" has it compile within
+        the first run rather than beside the later ones, which could then not be captured. All
+        contexts share one cache, so each kernel is compiled once.
+        """
+        trt, config = self._trt, self._engine.create_runtime_config()
+        self._cache = config.create_runtime_cache()  # the configuration only points at it
+        self._parts.callback(setattr, self, "_cache", None)
+        self._read_kernels(self._cache)
+        config.set_execution_context_allocation_strategy(
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED
         )
+        config.dynamic_shapes_kernel_specialization_strategy = (
+            trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
+        if not config.set_runtime_cache(self._cache):
+            self._cache = None  # every context then compiles for itself
+        return config
+
+    def _read_kernels(self, cache: IRuntimeCache) -> None:
+        """Fill the cache from the file; it refuses kernels of another GPU or version."""
+        if self._kernels is not None and self._kernels.is_file():
+            with contextlib.suppress(OSError):  # the file only saves time
+                self._read = self._kernels.read_bytes()
+                cache.deserialize(self._read)
+
+    def _keep_kernels(self) -> None:
+        if self._kernels is None or self._cache is None:
+            return
+        with contextlib.suppress(OSError, RuntimeError, RetinartError):  # it only saves time
+            memory = self._cache.serialize()
+            compiled = bytes(memoryview(memory))  # type: ignore[arg-type]  # it has the protocol
+            if compiled != self._read:
+                with new_folder(self._kernels.parent), atomic_path(self._kernels) as temporary:
+                    temporary.write_bytes(compiled)
 
 
 def _tensors(found: dict[str, tuple[str, tuple[int, ...]]]) -> str:
@@ -119,21 +191,3 @@ def _tensors(found: dict[str, tuple[str, tuple[int, ...]]]) -> str:
         f"{name} ({'x'.join(map(str, ('N', *shape[1:])))} {kind})"
         for name, (kind, shape) in sorted(found.items())
     )
-
-
-def _make_config(trt: TensorRT, loaded: LoadedEngine) -> None:
-    """How TensorRT-RTX shall make contexts, which all lanes share.
-
-    It compiles for a shape when it sees that. "Eager" has it do so in the first run, and not beside
-    those that follow, which could not be captured; with one cache it is done once for all contexts.
-    """
-    loaded.config = config = loaded.engine.create_runtime_config()
-    loaded.make_cache()
-    config.set_execution_context_allocation_strategy(
-        trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    )
-    config.dynamic_shapes_kernel_specialization_strategy = (
-        trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    )
-    if not config.set_runtime_cache(loaded.cache):
-        loaded.cache = None  # every context then compiles for itself

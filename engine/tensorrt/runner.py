@@ -1,51 +1,46 @@
 """Engines on a GPU: the runner for files that `retinart build` wrote.
 
-    N  frames      H, W  the network's size      M  detections of a frame
+    N  images      H, W  the network's size      M  detections of an image
 
-A few lanes (stream, memory, contexts) stand ready, so that threads run at once, and so that one
-thread can start a batch before it waits for the last one: while the GPU works on that, the next is
-copied. Streams of frames do so, and so does what is more than the profile's largest batch.
+The story in four files: a `Plan` is the loaded engine, a `Lane` is a stream with memory and
+contexts that runs one batch at a time, a `LanePool` knows which lanes are idle, and the runner here
+cuts images into batches that the engine's profile takes.
+
+A few lanes stand ready, so that several threads can run at once, and so that one thread can start a
+batch before it waits for the last one: while the GPU works on that, the next is copied. Streams of
+frames do so, and so do more images than the profile's largest batch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-import traceback
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from retinart.engine.common.timing import StageClock
-from retinart.engine.cuda.api import Cuda, CudaError, Event
+from retinart.engine.cuda.api import Cuda, CudaError
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import Thresholds
-from retinart.engine.model.resized import Resized
 from retinart.engine.runtime.options import EngineOptions
 from retinart.engine.runtime.runner import Finish, Prepared, check_stricter, from_outputs
 from retinart.engine.tensorrt.api import TensorRT, load_tensorrt
 from retinart.engine.tensorrt.engine_file import (
     EngineInfo,
-    FrameShape,
     check_gpu,
     check_plan,
     check_version,
 )
-from retinart.engine.tensorrt.gpu_resize import GpuResize, batch_shape, plan_resize
+from retinart.engine.tensorrt.gpu_resize import batch_shape, plan_resize
 from retinart.engine.tensorrt.lane import Lane
-from retinart.engine.tensorrt.lane_pool import LanePool, Pending
-from retinart.engine.tensorrt.plan import LoadedEngine, load
-
-# One for the process: what a context does when it is made or first run can wait for the whole GPU,
-# which breaks another thread's capture, of whatever runner.
-_alone = threading.Lock()
+from retinart.engine.tensorrt.lane_pool import InFlight, LanePool
+from retinart.engine.tensorrt.plan import Plan
 
 
 def load_engine(
@@ -64,20 +59,20 @@ def load_engine(
         MissingDependency: no GPU, no TensorRT or no pycuda.
     """
     check_stricter(thresholds, info.model.thresholds)
-    plan = check_plan(path, info)
+    data = check_plan(path, info)
     trt = load_tensorrt(info.runtime)
     check_version(path, info, trt.__version__)
     check_gpu(path, info, find_gpus(), options.gpu)
     from retinart.engine.cuda.pycuda_driver import PyCuda  # needs the driver
 
-    return TensorRTRunner(plan, info, thresholds, options, trt=trt, cuda=PyCuda(options.gpu))
+    return TensorRTRunner(data, info, thresholds, options, trt=trt, cuda=PyCuda(options.gpu))
 
 
 class TensorRTRunner:
     """A plan on a GPU. See `load_engine`, which checks first that it can run.
 
     Args:
-        plan: the engine's bytes.
+        data: the engine's bytes.
         info: its metadata.
         thresholds, options: see `load_engine`.
         trt: the runtime's module.
@@ -86,7 +81,7 @@ class TensorRTRunner:
 
     def __init__(
         self,
-        plan: bytes,
+        data: bytes,
         info: EngineInfo,
         thresholds: Thresholds,
         options: EngineOptions,
@@ -97,39 +92,29 @@ class TensorRTRunner:
         self.name: str = info.runtime
         self.info, self.max_in_flight = info.model, options.contexts
         self.identity: tuple[str, ...] = (info.runtime, info.version, f"cuda:{options.gpu}")
-        self._engine, self.thresholds, self._cuda = info, thresholds, cuda
+        self._profile, self._rebuild = info.profile, info.rebuild
+        self.thresholds, self._cuda, self._gpu_resize = thresholds, cuda, options.gpu_resize
         folder = options.cache_dir
         kernels = folder and folder / f"{info.plan_sha256[:16]}.tensorrt-rtx"
-        self._gpu_resize = options.gpu_resize
-        loaded, lanes = LoadedEngine(kernels), list[Lane]()
-        resizers: dict[Lane, GpuResize] = {}
-        self._lanes, self._pool, self._resizers = lanes, LanePool(cuda, lanes), resizers
-        # runs once: at close, or when this is collected, or when the process ends
-        self._release = weakref.finalize(self, _release, cuda, self._pool, resizers, loaded)
+        parts = ExitStack()  # freed in reverse: the pool, the lanes, the plan, and last the context
+        parts.callback(cuda.close)
+        # Runs once: at `close`, or when this is collected, or when the process ends.
+        self._release = weakref.finalize(self, parts.close)
         try:
             with cuda.current():
-                load(trt, plan, info, loaded)
+                plan = Plan(trt, data, info, kernels=kernels)
+                parts.callback(_close, cuda, plan)
+                self._lanes: list[Lane] = []
                 for _ in range(options.contexts):
-                    lane = Lane(
-                        trt,
-                        cuda,
-                        loaded.engine,
-                        config=loaded.config,
-                        largest=info.profile[2],
-                        limit=info.model.thresholds.detections_per_img,
-                        graphs=options.graphs,
-                        alone=_alone,
-                        log=loaded.log,
-                    )
-                    lanes.append(lane)
-                    if options.gpu_resize:
-                        resizers[lane] = GpuResize(cuda, lane.stream, info.model.resize)
-        except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # they hold what is to be freed
+                    rule = self.info.resize if options.gpu_resize else None
+                    self._lanes.append(Lane(cuda, plan, graphs=options.graphs, resize=rule))
+                    parts.callback(_close, cuda, self._lanes[-1])
+                self._pool = LanePool(cuda, self._lanes)
+                parts.callback(self._pool.close)
+        except BaseException:
             with contextlib.suppress(CudaError):  # the first error is the one to tell
                 self._release()
             raise
-        self._pool.open()
 
     def prepare(self, images: Sequence[Image]) -> Prepared:
         """See `Runner`."""
@@ -137,33 +122,36 @@ class TensorRTRunner:
         if not self._gpu_resize:
             frames, resized = rule.apply(images)
             return Prepared(partial(self.start, frames), resized)
-        planned, works = plan_resize(rule, images), []
+        planned, works = plan_resize(rule, images), list[Callable[[Lane], None]]()
         for part in self._parts(len(images)):
             shape = batch_shape(rule, planned[part])
             self._check(shape)
-            works.append(partial(self._enqueue, images[part], planned[part], shape))
-        return Prepared(partial(self._start, works), planned)
+            work = partial(
+                Lane.start_resizing, images=images[part], resized=planned[part], shape=shape
+            )
+            works.append(work)
+        return Prepared(partial(self._start, works, ()), planned)
 
     def start(self, frames: Image, clock: StageClock) -> Finish:
         """Start a batch (N, H, W, 3) uint8 BGR at the network's size."""
-        parts = [frames[part] for part in self._parts(len(frames))]
-        for batch in parts:
-            self._check(batch.shape)
-        copies: list[float] = []
-        works = [partial(_copy_and_start, frames=b, seconds=copies) for b in parts]
-        return self._start(works, clock, copies)
+        works, copies = list[Callable[[Lane], None]](), list[float]()
+        for part in self._parts(len(frames)):
+            self._check(frames[part].shape)
+            works.append(partial(_load_and_start, frames=frames[part], seconds=copies))
+        return self._start(works, copies, clock)
 
     def device_ms(self, frames: Image) -> float:
         """Milliseconds by the GPU's own clock from one batch's upload to its download's end."""
         lane = self._pool.take()
         try:
             with self._cuda.current():
-                begin = list[Event]()
-                lane.start(frames, lambda: begin.append(lane.stream.record()))
+                lane.load(frames)
+                begin = lane.stream.record()
+                lane.start()
                 end = lane.stream.record()
                 lane.finish()
-                ms = end.ms_since(begin.pop())
-                del end  # pycuda lets go of them with their objects, in their context
+                ms = end.ms_since(begin)
+                del begin, end  # pycuda frees them with their objects, which takes the context
                 return ms
         finally:
             self._pool.give(lane)
@@ -177,79 +165,52 @@ class TensorRTRunner:
         """See `Runner`. A plan keeps no tensor but its outputs."""
 
     def close(self) -> None:
-        """See `Runner`. Batches that are under way are waited for."""
+        """See `Runner`. It waits for batches that are under way."""
         self._release()
 
-    def _enqueue(
-        self, images: Sequence[Image], resized: Sequence[Resized], shape: FrameShape, lane: Lane
-    ) -> None:
-        self._resizers[lane].enqueue(images, resized, shape, lane.frames.address)
-        lane.start_on_gpu(shape)
-
     def _start(
-        self,
-        works: Sequence[Callable[[Lane], None]],
-        clock: StageClock,
-        copies: Sequence[float] = (),
+        self, works: Sequence[Callable[[Lane], None]], copies: Sequence[float], clock: StageClock
     ) -> Finish:
         begin = time.perf_counter()
-        pending = [self._pool.start(work) for work in works]
-        return partial(self._finish, pending, clock, begin, copies)
+        batches = [self._pool.start(work) for work in works]
+        return partial(self._finish, batches, copies, clock, begin)
 
     def _finish(
-        self,
-        pending: Sequence[Pending],
-        clock: StageClock,
-        begin: float,
-        copies: Sequence[float],
+        self, batches: Sequence[InFlight], copies: Sequence[float], clock: StageClock, begin: float
     ) -> list[Detections]:
-        found = [d for p in pending for d in from_outputs(*p.outputs(), self.thresholds)]
+        found = [d for batch in batches for d in from_outputs(*batch.outputs(), self.thresholds)]
         if copies:
             clock.add("copy", sum(copies))
         clock.add("infer", time.perf_counter() - begin - sum(copies))
         return found
 
     def _parts(self, n: int) -> list[slice]:
-        """Batches that the profile takes: as large as can be."""
-        largest = self._engine.profile[2][0]
+        """Slices of N images: batches as large as the profile takes."""
+        largest = self._profile[2][0]
         return [slice(i, i + largest) for i in range(0, n, largest)]
 
     def _check(self, shape: tuple[int, ...]) -> None:
-        low, _, high = self._engine.profile
+        low, _, high = self._profile
         if not all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
             raise BadInput(
                 f"a batch of {_text(shape)} is outside of the engine's profile",
                 why=f"it takes {_text(low)} to {_text(high)} (images, height, width, channels)",
-                fix=f"Build it with another profile: {self._engine.rebuild}",
+                fix=f"Build it with another profile: {self._rebuild}",
             )
 
 
-def _copy_and_start(lane: Lane, frames: Image, seconds: list[float]) -> None:
-    """Start a batch on a lane, and add how long it took into page-locked memory."""
+def _load_and_start(lane: Lane, frames: Image, seconds: list[float]) -> None:
+    """Start a batch on a lane, and note how long the copy into page-locked memory took."""
     begin = time.perf_counter()
-    lane.start(frames, lambda: seconds.append(time.perf_counter() - begin))
+    lane.load(frames)
+    seconds.append(time.perf_counter() - begin)
+    lane.start()
 
 
-def _release(
-    cuda: Cuda,
-    pool: LanePool,
-    resizers: dict[Lane, GpuResize],
-    loaded: LoadedEngine,
-) -> None:
-    """Free what a runner holds: lanes, then the engine, the runtime, and last the context."""
-    lanes = pool.close()
-    try:
-        with cuda.current():
-            for lane in lanes:
-                if lane in resizers:
-                    with contextlib.suppress(CudaError):  # one that stays: free what can be
-                        resizers.pop(lane).close()
-                lane.close()
-            loaded.keep_cache()
-            loaded.free()
-    finally:
-        cuda.close()
+def _close(cuda: Cuda, part: Plan | Lane) -> None:
+    with cuda.current():
+        part.close()
 
 
-def _text(shape: Iterable[int] | FrameShape) -> str:
-    return "x".join(str(int(np.int64(s))) for s in shape)
+def _text(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))

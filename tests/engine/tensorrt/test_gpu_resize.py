@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recording_gpu import resize_like_gpu
 from retinart.engine.media.images import Image
 from retinart.engine.model.resize import ResizeRule
-from retinart.engine.tensorrt.gpu_resize import SOURCE, batch_shape, plan_resize, resize_like_gpu
+from retinart.engine.tensorrt.gpu_resize import SOURCE, batch_shape, plan_resize
 
 PAD = (104, 116, 124)
 # (image, canvas): down, up, by two exactly, one row, much larger, much smaller, odd

@@ -22,7 +22,7 @@ from fake_tensorrt import (
     run,
 )
 
-from recording_gpu import RecordingCuda, RecordingStream
+from recording_gpu import RecordingCuda, RecordingStream, resize_like_gpu
 from retinart.benchmarks.gpu.judge import same
 from retinart.engine.common.timing import StageClock
 from retinart.engine.cuda.api import CudaError
@@ -30,7 +30,6 @@ from retinart.engine.errors import BadInput, RetinartError
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import Thresholds
 from retinart.engine.runtime.options import EngineOptions
-from retinart.engine.tensorrt.gpu_resize import resize_like_gpu
 from retinart.engine.tensorrt.lane import SHAPES
 from support import make_picture
 
@@ -170,7 +169,8 @@ def test_a_lane_that_is_given_back_at_work(made: Made) -> None:
     """An error between a start and its end leaves work on the stream; close waits for it."""
     lane = made.runner._pool.take()
     with made.cuda.current():
-        lane.start(frames(0))
+        lane.load(frames(0))
+        lane.start()
     made.runner._pool.give(lane)
     made.runner.close()
     assert made.cuda.closed and "wait" in made.cuda.log
