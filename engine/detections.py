@@ -1,4 +1,4 @@
-"""The one result object."""
+"""The result of detection in one image."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy.typing as npt
 from retinart.engine.errors import BadInput
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no one answer to ==
+@dataclass(frozen=True, kw_only=True, eq=False)  # == of arrays gives an array
 class Detections:
-    """What was found in one image, best first. Field names are supervision's.
+    """The detections in one image, best first. The field names are those of supervision.
 
     Attributes:
         xyxy: (M, 4) float32 corners x1, y1, x2, y2 in pixels of the image.
         confidence: (M,) float32 scores from 0 to 1, descending.
         class_id: (M,) int32 indices into the model's class names.
-        tracker_id: (M,) int32 of the object through a video, -1 while a tracker is not sure of it;
-            None when nothing tracks.
+        tracker_id: (M,) int32 ids of objects through a video, -1 while the tracker is not sure;
+            None without a tracker.
     """
 
     xyxy: npt.NDArray[np.float32]
@@ -50,10 +50,10 @@ class Detections:
     def __getitem__(
         self, index: int | npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice
     ) -> Detections:
-        """The detections that a position, a mask, an index array or a slice picks.
+        """The detections at a position, a mask, an index array or a slice.
 
         Raises:
-            IndexError: there is none at that position.
+            IndexError: the position is out of range.
         """
         picked: Any = [index] if isinstance(index, int | np.integer) else index
         return Detections(

@@ -81,13 +81,13 @@ class Detector:
             threads. A single call then takes longer, and so the frames of live sources get older.
         contexts: batches that an engine can have under way at once.
         graphs: capture an engine's work in CUDA graphs.
-        gpu_resize: resize on the GPU, which is for large frames; engines only.
+        gpu_resize: resize on the GPU, for engines; it pays off for large frames.
         check: run the file's self-test, once for each file, runtime, device and version on a
             machine, and refuse a file that is computed wrongly here.
 
     Attributes:
         info: the model's metadata.
-        thresholds: those in force.
+        thresholds: what counts as a detection, as it is in force.
         precision: of the network's layers as they are computed: the file's, or with `compute` such
             as "bf16" or "int8+bf16".
         checked: what the self-test found, one line; "" without a check.
@@ -218,13 +218,13 @@ class Detector:
         """Detect on one image or on a batch.
 
         Args:
-            images: (H, W, 3) uint8 BGR, or a sequence of such of any sizes. Grey, BGRA and uint16
-                images are converted.
+            images: (H, W, 3) uint8 BGR, or a sequence of such images of any sizes. Grey, BGRA and
+                uint16 images are converted.
             clock: gets the times of the stages resize, copy, infer, nms and results.
 
         Returns:
-            Detections in pixels of each image, one object an image. Boxes are clipped to the image,
-            and those that lie outside of it are left out.
+            Detections in pixels of each image, one object an image. Boxes are clipped to the image;
+            a box that lies outside of it is left out.
 
         Raises:
             BadInput: an image of another type or shape.
@@ -240,8 +240,8 @@ class Detector:
     ) -> Iterator[tuple[Frame, Detections]]:
         """The frames of one source or several with their detections.
 
-        Of videos and images every frame comes, in order; of a webcam or a stream always the newest,
-        so that the age of what comes does not grow. The stages run in threads, which end with the
+        Videos and images give every frame, in order. A webcam or a network stream gives the newest
+        frame, so the age of frames does not grow. The stages run in threads, which end with the
         iteration. The rate over files is highest for a detector with `throughput=True`. That is a
         choice for the user, since the model is compiled for it, and single calls then take longer.
 

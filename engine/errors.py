@@ -1,4 +1,4 @@
-"""The one family of errors that users see: each says what is wrong, why, and what to do."""
+"""The errors that users see: each says what is wrong, why, and what to do."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class RetinartError(Exception):
 
 
 class CheckFailed(RetinartError):
-    """A comparison that must hold did not: parity, accuracy, a budget."""
+    """A comparison that must hold failed: parity, accuracy, a budget."""
 
     exit_code = 1
 
 
 class BadInput(RetinartError):
-    """A file, an image, a flag or an array is not what was asked for."""
+    """A file, an image, a flag or an array cannot be used."""
 
     exit_code = 2
 
 
 class MissingDependency(RetinartError):
-    """Something that this job needs is not installed on this machine."""
+    """This machine lacks something that the job needs."""
 
     exit_code = 3
 

@@ -107,8 +107,8 @@ class Stream:
         behind = max(1, before)
         # Of a live source, it is better to choose a frame late than to start it early.
         in_flight = runner.max_in_flight if before else 1
-        # Not timed here: sources time decoding themselves, as waiting for a camera is no work,
-        # and "infer" spans two threads.
+        # Sources time decoding themselves (waiting does not count); infer spans two stages and is
+        # timed in `_finish`.
         self._pipeline = (
             Pipeline("decode", self.sources, capacity=before)
             .then("resize", self._timed("resize", self._resize), capacity=before)

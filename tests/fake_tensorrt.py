@@ -1,4 +1,4 @@
-"""A double of TensorRT's runtime on the double of CUDA of `recording_gpu.py`. It is no GPU.
+"""A double of TensorRT's runtime, on the double of CUDA in `recording_gpu.py`.
 
 `FakeTensorRT` has the few names of TensorRT's module that the runtime uses. Its engine runs an ONNX
 file in ONNX Runtime, on that memory.

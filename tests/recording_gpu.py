@@ -1,9 +1,9 @@
-"""A double of CUDA that records and checks how it is used. It is no GPU.
+"""A double of CUDA that records and checks how it is used, without a GPU.
 
-`RecordingCuda` has the methods of `engine.cuda.api.Cuda`. Its memory is NumPy's, and what is
-put on a stream runs only when somebody waits for it, as late as a GPU may: whoever reads too early,
-or overwrites what is still to be copied, gets wrong detections. It fails at once on memory that is
-freed or unknown, on freeing twice, and on any use on a thread where the context is not current.
+`RecordingCuda` has the methods of `engine.cuda.api.Cuda`. Its memory is NumPy's. Work on a stream
+runs only when a thread waits for it, as late as on a GPU: code that reads too early, or overwrites
+what is still to be copied, gets wrong detections. It fails at once on memory that is freed or
+unknown, on freeing twice, and on any use on a thread where the context is not current.
 """
 
 from __future__ import annotations

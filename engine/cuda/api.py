@@ -1,8 +1,7 @@
 """What the engine runtime needs of CUDA, in a few methods, so that any binding can be behind it.
 
-`engine/cuda/pycuda_driver.py` is the one there is. Memory is bytes; whoever asks for memory, a
-stream, a graph or a kernel frees it. All of it, but `current` and `close`, is called inside of
-`current`.
+`engine/cuda/pycuda_driver.py` is the only one so far. Memory is bytes. The caller frees the memory,
+streams and graphs that it asks for. Call everything but `current` and `close` inside of `current`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class DeviceMemory(Protocol):
 
 
 class HostMemory(Protocol):
-    """Page-locked memory on the host, as an array (nbytes,) uint8, which is gone with `free`."""
+    """Page-locked memory on the host: an array (nbytes,) uint8, which is invalid after `free`."""
 
     array: Bytes
 
@@ -37,7 +36,7 @@ class HostMemory(Protocol):
 
 
 class Graph(Protocol):
-    """Work that was captured, to be launched again and again on the stream that it was made on."""
+    """Captured work. It can be launched any number of times, on the stream that it was made on."""
 
     def launch(self) -> None: ...
     def free(self) -> None: ...
@@ -63,9 +62,9 @@ class Kernel(Protocol):
 
 
 class Stream(Protocol):
-    """A queue of work. What was enqueued may run at any time until `synchronize` returns.
+    """A queue of work. Enqueued work may run at any time until `synchronize` returns.
 
-    It neither waits for the legacy stream nor makes that wait.
+    The stream does not wait for the legacy stream, and the legacy stream does not wait for it.
     """
 
     handle: int
@@ -77,10 +76,10 @@ class Stream(Protocol):
         """Copy from the GPU to page-locked memory; the array must live until it is done."""
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
-        """A graph of what `enqueue` puts on this stream; it is not run.
+        """A graph of the work that `enqueue` puts on this stream. The work does not run.
 
         Raises:
-            CudaError: something in it cannot be captured; the stream can be used again.
+            CudaError: some of the work cannot be captured. The stream can still be used.
         """
 
     def record(self) -> Event: ...
@@ -92,7 +91,7 @@ class Cuda(Protocol):
     """One GPU, through its primary context, which PyTorch and the CUDA runtime share."""
 
     def current(self) -> AbstractContextManager[None]:
-        """Make the context current on this thread for a while; can be nested."""
+        """Make the context current on this thread inside a `with` block; blocks can be nested."""
 
     def device_memory(self, nbytes: int) -> DeviceMemory: ...
     def host_memory(self, nbytes: int) -> HostMemory: ...
@@ -105,7 +104,7 @@ class Cuda(Protocol):
         """
 
     def close(self) -> None:
-        """The end of this use, after everything else is freed; the context may stay."""
+        """End this use, after everything else is freed. The context itself may stay."""
 
 
 class CudaError(RetinartError):

@@ -1,7 +1,7 @@
-"""Which GPU is here, asked of NVIDIA's driver itself, before anything else of NVIDIA's is touched.
+"""Which GPUs this machine has, asked of NVIDIA's driver before any other library of NVIDIA's.
 
-A TensorRT runtime on a machine without a GPU may end the process, so this comes first. It needs
-nothing but the driver's library, through ctypes; the calls are those of cuda.h.
+A TensorRT runtime on a machine without a GPU may end the process, so this check comes first. It
+needs only the driver's library, through ctypes. The calls are declared in cuda.h.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Gpu:
 
 
 def find_gpus(driver: str = DRIVER) -> list[Gpu]:
-    """The GPUs of this machine; none where there is no driver, or none that works."""
+    """The GPUs of this machine; an empty list without a driver that works."""
     try:
         library = ctypes.CDLL(driver)
         for name, types in SIGNATURES.items():

@@ -1,7 +1,7 @@
-"""CUDA graphs through the driver's library: pycuda has none. The calls are those of cuda.h.
+"""CUDA graphs through the driver's library, since pycuda has none. cuda.h declares the calls.
 
-Handles (CUstream, CUgraph, CUgraphExec) are pointers. The library is the one that pycuda has
-loaded, and works in the context that is current on the thread.
+Handles (CUstream, CUgraph, CUgraphExec) are pointers. pycuda has loaded the same library, which
+works in the context that is current on the thread.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Driver:
         """See `retinart.engine.cuda.api.Stream.capture`."""
         graph, executable = c_void_p(), c_void_p()
         collects = gc.isenabled()
-        gc.disable()  # what it frees of CUDA's on this thread would break the capture
+        gc.disable()  # freeing an object of CUDA on this thread would break the capture
         try:
             self.call("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)
             try:

@@ -1,7 +1,7 @@
-"""CUDA through pycuda. See `retinart.engine.cuda.api`, whose protocols these classes have.
+"""CUDA through pycuda. These classes implement the protocols of `retinart.engine.cuda.api`.
 
-Nothing is made at import: no `pycuda.autoinit`. pycuda is looked up in its driver documentation
-(documen.tician.de/pycuda/driver.html) and its wrapper's source, version 2026.1.
+The import makes nothing: `pycuda.autoinit` is not used. The calls follow pycuda's documentation
+(documen.tician.de/pycuda/driver.html) and the source of its wrapper, version 2026.1.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _ADVICE = {
     "Memory": "Take a smaller batch or fewer contexts, or end what else uses the GPU's memory",
     "Compile": "Install the nvcc of this GPU's CUDA version, or resize on the CPU",
 }
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: waits for no work on the legacy stream, nor it for ours
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: independent of work on the legacy stream
 
 
 class PyCuda:
     """The primary context of a GPU.
 
-    It is retained once a process and never let go of: pycuda's `detach` pushes it on the thread and
-    releases it, but does not pop it, and on other threads than the first it does neither.
+    A process retains it once and never releases it. pycuda's `detach` pushes the context on the
+    thread and releases it without popping it; on any thread but the first it does neither.
 
     Args:
         index: the driver's number of the GPU.
@@ -46,7 +46,7 @@ class PyCuda:
             raise MissingDependency.package(
                 "pycuda", "tensorrt", "Running TensorRT engines"
             ) from error
-        except ImportError as error:  # it is there, libcuda or a library of its own is not
+        except ImportError as error:  # pycuda is installed; libcuda or a library of its own is not
             raise MissingDependency(
                 "pycuda cannot be loaded",
                 why=str(error),
@@ -84,12 +84,12 @@ class PyCuda:
             return _Stream(self._pycuda, self._driver)
 
     def kernel(self, source: str, name: str) -> Kernel:
-        """See `Cuda`. pycuda calls nvcc, and keeps what it compiled for the next start."""
+        """See `Cuda`. pycuda calls nvcc, and keeps the compiled kernel for the next start."""
         from pycuda import compiler
 
         try:
             with _errors(self._pycuda):
-                # no fused multiply-add: what is rounded is then what NumPy rounds
+                # without fused multiply-add the kernel rounds as NumPy does
                 module = compiler.SourceModule(source, options=["-fmad=false"], no_extern_c=True)
                 return _Kernel(self._pycuda, module.get_function(name))
         except OSError as error:  # nvcc was not found
@@ -105,7 +105,7 @@ class PyCuda:
             return int(free), int(total)
 
     def close(self) -> None:
-        """Nothing to let go of: the context stays."""
+        """See `Cuda`. The context stays."""
 
 
 _retaining = threading.Lock()
@@ -113,17 +113,17 @@ _retaining = threading.Lock()
 
 @functools.cache
 def _primary_context(pycuda: Any, index: int) -> Any:
-    """The context of a GPU; asked for with `_retaining` held, so that it is made once."""
+    """The context of a GPU. Callers hold `_retaining`, so it is made once."""
     pycuda.init()
     return pycuda.Device(index).retain_primary_context()
 
 
 @contextmanager
 def _errors(pycuda: Any) -> Iterator[None]:
-    """pycuda's errors, out of memory among them, are CudaError."""
+    """Raise pycuda's errors, out of memory included, as CudaError."""
     try:
         yield
-    except pycuda.Error as error:  # the base of all
+    except pycuda.Error as error:  # the base of all its errors
         fix = next((fix for name, fix in _ADVICE.items() if name in type(error).__name__), "")
         raise CudaError(f"CUDA failed: {type(error).__name__}: {error}", fix=fix) from error
 

@@ -2,8 +2,8 @@
 
     C  candidate anchors      K  classes      M  detections
 
-It gives the same detections as the graph's own matrix form (`retinart.export.nms`), which is also
-what keeps either of them honest in the tests.
+It gives the same detections as the graph's own matrix form (`retinart.export.nms`). Tests compare
+the two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from retinart.engine.model.info import Thresholds
 
 Floats = npt.NDArray[np.float32]
 
-_CHUNK = 128  # candidates that are compared at once; the rest never are when these fill the limit
+_CHUNK = 128  # candidates compared at once; once the limit is full, the rest need no comparison
 
 
 def detect_from_candidates(
@@ -34,7 +34,7 @@ def detect_from_candidates(
         scores: (C, K) in 0 to 1.
         thresholds: what counts as a detection.
         plus_one: areas count inclusive pixels.
-        clip_to: (height, width) in the boxes' pixels that they are cut to before NMS, or None.
+        clip_to: (height, width) to clip boxes to before NMS, in their pixels; or None.
 
     Returns:
         At most `detections_per_img` detections in the boxes' pixels, best first.
@@ -56,7 +56,7 @@ def detect_from_candidates(
 
 
 def clip_boxes(boxes: Floats, size: tuple[int, int], *, plus_one: bool = False) -> Floats:
-    """Boxes (..., 4) xyxy cut to (height, width); corners are inclusive when `plus_one`."""
+    """Boxes (..., 4) xyxy clipped to (height, width); corners are inclusive when `plus_one`."""
     edge = np.array([size[1], size[0]] * 2, np.float32) - np.float32(plus_one)
     return np.asarray(np.clip(boxes, 0, edge), np.float32)
 
@@ -73,15 +73,15 @@ def greedy_nms(
 
     Args:
         boxes: (P, 4) xyxy in descending score.
-        labels: (P,) classes; boxes of different classes never suppress each other.
-        nms_thresh: a box goes when its IoU with a kept one is above this.
+        labels: (P,) classes; a box suppresses only boxes of its own class.
+        nms_thresh: a box is dropped when its IoU with a kept one is above this.
     """
     suppresses = _Suppression(boxes, labels, nms_thresh, plus_one)
     keep = np.empty(0, np.intp)
     for begin in range(0, len(boxes), _CHUNK):
         chunk = np.arange(begin, min(begin + _CHUNK, len(boxes)))
         chunk = chunk[~suppresses(keep, chunk).any(axis=0)]
-        inside = np.triu(suppresses(chunk, chunk), 1)  # a box has a say about worse ones
+        inside = np.triu(suppresses(chunk, chunk), 1)  # a box suppresses only worse ones
         alive = np.ones(len(chunk), np.bool_)
         for i in np.flatnonzero(inside.any(axis=1)):
             if alive[i]:
@@ -93,7 +93,7 @@ def greedy_nms(
 
 
 class _Suppression:
-    """Whether boxes would suppress others; see `greedy_nms`."""
+    """Whether boxes suppress others; see `greedy_nms`."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class _Suppression:
     def __call__(
         self, better: npt.NDArray[np.intp], worse: npt.NDArray[np.intp]
     ) -> npt.NDArray[np.bool_]:
-        """(B, W) bool: whether each of B better boxes would suppress each of W worse ones."""
+        """(B, W) bool: whether each of B better boxes suppresses each of W worse ones."""
         a, b = better[:, None], worse
         inter = self._overlap(self._left, self._right, a, b)
         inter *= self._overlap(self._top, self._bottom, a, b)
@@ -125,7 +125,7 @@ class _Suppression:
     def _overlap(
         self, low: Floats, high: Floats, a: npt.NDArray[np.intp], b: npt.NDArray[np.intp]
     ) -> Floats:
-        """Of the sides [low, high] of boxes."""
+        """The common length of the sides [low, high] of boxes."""
         common = np.minimum(high[a], high[b])
         common -= np.maximum(low[a], low[b])
         common += self._one

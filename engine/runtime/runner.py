@@ -101,8 +101,8 @@ class Pending:
         """Wait for the batch; on any thread, and once.
 
         Returns:
-            Detections in pixels of each image, one object an image. Boxes are clipped to the image,
-            and those that lie outside of it are left out.
+            Detections in pixels of each image, one object an image. Boxes are clipped to the image;
+            a box that lies outside of it is left out.
         """
         found = self._finish()
         with self._clock("results"):
@@ -113,7 +113,7 @@ class Pending:
 def from_outputs(
     count: Any, boxes: Any, scores: Any, labels: Any, thresholds: Thresholds
 ) -> list[Detections]:
-    """Detections of the four outputs of a file's own NMS, at thresholds that are no looser."""
+    """Detections from the four outputs of a file's own NMS, at thresholds at least as strict."""
     found = []
     for n, b, s, c in zip(count[:, 0], boxes, scores, labels, strict=True):
         n = min(int(n), thresholds.detections_per_img)
@@ -123,7 +123,7 @@ def from_outputs(
 
 
 def last_line(error: Exception) -> str:
-    """The cause: OpenVINO's messages begin with its own source files."""
+    """The last line of a message: OpenVINO's messages begin with its own source files."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 

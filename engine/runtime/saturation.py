@@ -49,8 +49,8 @@ def avoid_saturation(model: Any, device: str) -> int:
 def saturates(device: str = "CPU") -> bool:
     """Whether a device adds products of 8-bit integers in too few bits.
 
-    It is tried and not looked up: a convolution of 127s by 127s either has the right sum or not.
-    The answer is kept for the process. A device that cannot run it is not said to saturate.
+    This runs a convolution of 127s by 127s and looks at the sum rather than at the CPU's flags. The
+    process keeps the answer. For a device that cannot run the convolution the answer is no.
     """
     openvino = load_openvino()
     ops, channels = openvino.opset13, 16
@@ -67,7 +67,7 @@ def saturates(device: str = "CPU") -> bool:
             openvino.Model([y], [x], "extremes"), device, {"INFERENCE_PRECISION_HINT": "f32"}
         )
         found = compiled({0: np.full((1, channels, 1, 1), 127, np.float32)})[0]
-    except RuntimeError:  # the model itself will tell what is wrong with the device
+    except RuntimeError:  # loading the model itself reports what is wrong with the device
         return False
     return bool(np.abs(found / (channels * 127 * 127) - 1).max() > 0.01)
 
@@ -83,7 +83,7 @@ def halved(integers: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
         integers: (O, ...) int8.
 
     Returns:
-        Of the same shape, from -64 to 64. The errors of a channel add up to 0, or to 1/2 towards 0.
+        The same shape, from -64 to 64. The errors of a channel add up to 0, or to 1/2 towards 0.
     """
     flat = integers.reshape(len(integers), -1).astype(np.int32)
     odd = flat % 2 != 0
@@ -94,7 +94,7 @@ def halved(integers: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
 
 
 def _overflows(op: Any) -> bool:
-    """Whether it holds the INT8 weights of a convolution, and one of them is too large."""
+    """Whether a constant holds INT8 weights of a convolution, one of which is too large."""
     return (
         op.get_type_name() == "Constant"
         and op.get_element_type().get_type_name() == "i8"
@@ -104,7 +104,7 @@ def _overflows(op: Any) -> bool:
 
 
 def _scales(op: Any) -> list[Any]:
-    """The constants with the scales of INT8 weights, found at each place that reads them."""
+    """The constants with the scales of INT8 weights, found at each reader of the weights."""
     found = []
     for target in op.output(0).get_target_inputs():
         reader = target.get_node()

@@ -2,15 +2,15 @@
 
 A tile of 4x4 outputs is computed from 6x6 inputs with 36 multiplications a pair of channels instead
 of 144: F(4x4, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
-The rest is additions and moving, which pays where there are many channels. OpenVINO has no such
-kernel for x86, but as operators it has all that is needed:
+The rest is additions and moving of data, which pays off with many channels. OpenVINO has no such
+kernel for x86, but it has the operators:
 
     input tiles      each channel convolved with 36 kernels of 6x6, stride 4     (N, 36, C, T)
     product          with the transformed weights, 36 at once                    (N, 36, O, T)
     output tiles     a product with 16x36, and each 4x4 to its place             (N, O, H, W)
 
-Tiles are interpolated at 0, the roots of 1/2 and of 2 with both signs, and infinity. With the usual
-points (0, 1, -1, 2, -2) the error is four times that of the direct sum, with these twice.
+Tiles are interpolated at 0, plus and minus the roots of 1/2 and of 2, and infinity. The error is
+twice the error of the direct sum; with the usual points (0, 1, -1, 2, -2) it is four times that.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Matrix = npt.NDArray[np.floating[Any]]
 
 @functools.cache
 def transforms() -> tuple[Matrix, Matrix, Matrix]:
-    """The matrices of output (16, 36), weights (36, 9) and input (36, 36), of tiles as rows.
+    """The matrices of output (16, 36), weights (36, 9) and input (36, 36), for flattened tiles.
 
-    By Toom and Cook: polynomials of degrees 3 and 2 are multiplied by their values at six points;
-    the transpose of that is a correlation.
+    Toom and Cook multiply polynomials of degrees 3 and 2 through their values at six points. The
+    transpose of their algorithm is a correlation.
     """
     out, weight, frame = np.zeros((_OUT, _IN)), np.zeros((_IN, _KERNEL)), np.zeros((_IN, _IN))
     for i, point in enumerate(_POINTS):
@@ -51,14 +51,14 @@ def transforms() -> tuple[Matrix, Matrix, Matrix]:
 
 
 def use_winograd(model: Any, *, always: bool = False) -> int:
-    """Replace the convolutions of an `openvino.Model` that it makes faster; returns how many.
+    """Replace the convolutions of an `openvino.Model` that become faster; returns how many.
 
-    They are 3x3, in FP32, without stride, dilation or groups, and padded by 1, on inputs whose
+    These are 3x3, in FP32, without stride, dilation or groups, and padded by 1, on inputs whose
     height and width are fixed.
 
     Args:
         model: changed in place.
-        always: those too that it makes slower.
+        always: replace also the convolutions that become slower.
     """
     weights: dict[str, Any] = {}  # by name: heads share theirs between levels
     found = [op for op in model.get_ordered_ops() if _fits(op) and (always or _pays(op))]
@@ -78,8 +78,9 @@ def use_winograd(model: Any, *, always: bool = False) -> int:
 def pays(channels: int, outputs: int, height: int, width: int) -> bool:
     """Whether it is faster than the direct sum, by a tenth at least.
 
-    In multiplications that take as long, on a CPU with AVX512: 230 for a value of an input's tiles,
-    85 for one of an output's, and 36 for reading a weight; see benchmarks/results/winograd.md.
+    Costs are counted in multiplications that take as long, on a CPU with AVX512: 230 for a value of
+    an input's tiles, 85 for one of an output's, and 36 for reading a weight. See
+    benchmarks/results/winograd.md.
     """
     tiles = math.ceil(height / _OUT) * math.ceil(width / _OUT)
     direct = _KERNEL**2 * channels * outputs * height * width

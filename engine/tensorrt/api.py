@@ -1,9 +1,9 @@
-"""What retinart uses of TensorRT's Python API, class by class, and nothing else.
+"""The part of TensorRT's Python API that retinart uses, class by class.
 
 Two modules have this API: `tensorrt` (10 and 11) and `tensorrt_rtx`. Neither has types, so mypy
-checks our calls against these protocols; and `tests/engine/tensorrt/test_contract.py` compares
-each class, method, argument and flag here with the real bindings of both majors and of
-TensorRT-RTX. A protocol has the name of the class that it stands for.
+checks our calls against these protocols. `tests/engine/tensorrt/test_contract.py` compares each
+class, method, argument and flag here with the real bindings of TensorRT 10, TensorRT 11 and
+TensorRT-RTX. A protocol has the name of its class there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 Flag = Any  # a member of one of the enumerations below
 Shape = Sequence[int]
 
-# What only TensorRT-RTX has, as class or class.member; asked for before it is used.
+# What only TensorRT-RTX has, as class or class.member. Code checks for it before using it.
 RTX_ONLY = frozenset(
     {
         "BuilderFlag.REQUIRE_USER_ALLOCATION",
@@ -48,7 +48,7 @@ class BuilderFlag(Protocol):
 
 
 class HardwareCompatibilityLevel(Protocol):
-    """Which GPUs an engine runs on, besides that which built it."""
+    """Which GPUs an engine runs on, besides the one that built it."""
 
     AMPERE_PLUS: Flag
 
@@ -66,26 +66,26 @@ class ExecutionContextAllocationStrategy(Protocol):
 
 
 class DynamicShapesKernelSpecializationStrategy(Protocol):
-    """When kernels for just the shape that is run are compiled."""
+    """When kernels for the shape of a run are compiled."""
 
     EAGER: Flag
 
 
 class IHostMemory(Protocol):
-    """Bytes that TensorRT owns; they are read through the buffer protocol."""
+    """Bytes that TensorRT owns. Read them through the buffer protocol."""
 
     @property
     def nbytes(self) -> int: ...
 
 
 class ITimingCache(Protocol):
-    """How fast each tactic was, for later builds."""
+    """The speed of each tactic, for later builds."""
 
     def serialize(self) -> IHostMemory: ...
 
 
 class IOptimizationProfile(Protocol):
-    """The sizes that an engine is made for."""
+    """The sizes that an engine takes."""
 
     def set_shape(self, input: str, min: Shape, opt: Shape, max: Shape) -> None: ...
 
@@ -125,7 +125,7 @@ class Builder(Protocol):
 
 
 class ParserError(Protocol):
-    """Why a file was refused, and where."""
+    """Why the parser refused a file, and where."""
 
     def node(self) -> int: ...
     def node_name(self) -> str: ...
@@ -143,7 +143,7 @@ class OnnxParser(Protocol):
 
 
 class IPluginRegistry(Protocol):
-    """The plugins that there are."""
+    """The plugins that TensorRT knows."""
 
     def get_creator(self, type: str, version: str, plugin_namespace: str) -> object | None: ...
 
@@ -160,7 +160,7 @@ class IExecutionContext(Protocol):
 
 
 class IRuntimeCache(Protocol):
-    """What TensorRT-RTX has compiled for the GPU."""
+    """The kernels that TensorRT-RTX has compiled for the GPU."""
 
     def serialize(self) -> IHostMemory: ...
     def deserialize(self, blob: bytes) -> bool: ...
@@ -188,11 +188,11 @@ class ICudaEngine(Protocol):
     def get_tensor_dtype(self, name: str) -> Flag: ...
     def create_runtime_config(self) -> IRuntimeConfig: ...
     def create_execution_context(self, strategy: Flag) -> IExecutionContext | None:
-        """In the place of the strategy, by position, it also takes an IRuntimeConfig."""
+        """Also takes an IRuntimeConfig in place of the strategy, by position."""
 
 
 class Runtime(Protocol):
-    """Loads plans. Never made on a machine without a GPU: that can end the process."""
+    """Loads plans. Making one on a machine without a GPU can end the process."""
 
     engine_host_code_allowed: bool
 
@@ -203,8 +203,8 @@ class TensorRT(Protocol):
     """The module."""
 
     __version__: str
-    ILogger: Any  # a base class of ours, with the method log(severity, msg)
-    IProgressMonitor: Any  # the same, with phase_start, step_complete and phase_finish
+    ILogger: Any  # the base of our logger, with the method log(severity, msg)
+    IProgressMonitor: Any  # likewise, with phase_start, step_complete and phase_finish
     BuilderFlag: BuilderFlag
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
     MemoryPoolType: MemoryPoolType
@@ -220,7 +220,7 @@ class TensorRT(Protocol):
 
 
 def installed(runtime: EngineRuntime) -> bool:
-    """Whether a runtime's module is installed here; it is not imported."""
+    """Whether a runtime's module is installed here, without importing it."""
     return importlib.util.find_spec(MODULES[runtime]) is not None
 
 
@@ -235,7 +235,7 @@ def load_tensorrt(runtime: EngineRuntime) -> TensorRT:
         return cast(TensorRT, importlib.import_module(module))
     except ModuleNotFoundError as error:
         raise MissingDependency.package(module, runtime, f"{title}") from error
-    except (ImportError, OSError) as error:  # the package is there, a library of it is not
+    except (ImportError, OSError) as error:  # the package is installed, one of its libraries is not
         raise MissingDependency(
             f"{title} is installed and cannot be loaded",
             why=str(error),
@@ -244,14 +244,14 @@ def load_tensorrt(runtime: EngineRuntime) -> TensorRT:
 
 
 def started(title: str, log: Any, make: Callable[[Any], T]) -> T:
-    """A builder or a runtime, which are the first to need NVIDIA's driver.
+    """Make a builder or a runtime, the first objects that need NVIDIA's driver.
 
     Raises:
-        RetinartError: TensorRT does not start, with its own words.
+        RetinartError: TensorRT does not start; the error quotes its log.
     """
     try:
         return make(log)
-    except TypeError as error:  # what pybind11 makes of a null pointer
+    except TypeError as error:  # pybind11 raises it for a null pointer
         raise RetinartError(
             f"{title} does not start here",
             why=last_words(log) or str(error),
@@ -265,10 +265,10 @@ def last_words(log: Any) -> str:
 
 
 def problems_log(trt: TensorRT) -> Any:
-    """The logger of a module, which says nothing; its list `errors` is empty at first.
+    """The logger of a module, which prints nothing; its list `errors` is emptied.
 
-    There is one in a process: TensorRT keeps the address of the first that it is given, and what
-    is made with another tells the first all the same.
+    A process has one for each module. TensorRT keeps the address of the first logger that it gets,
+    and objects that are made with another one still write to the first.
     """
     if trt not in _logs:
         _logs[trt] = _make_log(trt)
@@ -277,14 +277,14 @@ def problems_log(trt: TensorRT) -> Any:
     return log
 
 
-_KEPT = 20  # errors of a log
+_KEPT = 20  # errors that a log keeps
 _logs: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def _make_log(trt: TensorRT) -> Any:
     error = trt.ILogger.Severity.ERROR
 
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]  # a base that is found at run time
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]  # a base that is known at run time only
         def __init__(self) -> None:
             super().__init__()
             self.errors: list[str] = []

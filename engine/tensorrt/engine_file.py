@@ -1,7 +1,7 @@
 """An engine and the `model.engine.json` beside it: what it is, and whether it can run here.
 
-The plan stays plain, so that trtexec, Triton and DeepStream read it; all that retinart must know of
-it stands in the JSON. Everything that can be wrong is found here, before a runtime is touched.
+The plan stays plain, so trtexec, Triton and DeepStream can read it. The JSON holds what retinart
+must know of it. These checks find a wrong file, version or GPU before a runtime is touched.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ FrameShape = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineInfo:
-    """Everything that must be known of an engine.
+    """The metadata of an engine.
 
     Attributes:
         model: the metadata of the ONNX file that it was built from.
-        runtime: which of the two runtimes built it, and runs it.
+        runtime: the one that built it, and runs it.
         version: of that runtime.
         gpu: the GPU that it was built on; None when it was built without one.
         compute_capability: of that GPU, such as "8.9".
         profile: smallest, optimal and largest (N, H, W, 3) of the frames.
         nms: the form of NMS in it.
-        version_compatible: it also runs on later versions, of the next major one too.
+        version_compatible: it also runs on later versions, up to the next major one.
         hardware_compatible: it also runs on other GPUs from Ampere on.
         build_seconds: how long parsing and building took.
         plan_sha256, onnx_sha256: of the engine and of the ONNX file.
@@ -98,7 +98,7 @@ def read_engine_info(path: Path) -> EngineInfo:
     """The metadata of an engine, without loading it.
 
     Raises:
-        BadInput: no engine, no metadata beside it, or damaged metadata.
+        BadInput: the engine or its metadata is missing, or the metadata is damaged.
     """
     beside = engine_json(path)
     if not path.is_file():
@@ -117,10 +117,10 @@ def read_engine_info(path: Path) -> EngineInfo:
 
 
 def check_plan(path: Path, info: EngineInfo) -> bytes:
-    """The plan's bytes, if they are those that the metadata describes.
+    """The plan's bytes, after comparing them with the metadata.
 
     Raises:
-        BadInput: they are not.
+        BadInput: the metadata describes another plan.
     """
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != info.plan_sha256:
@@ -133,10 +133,10 @@ def check_plan(path: Path, info: EngineInfo) -> bytes:
 
 
 def check_version(path: Path, info: EngineInfo, version: str) -> None:
-    """See that the runtime that is installed runs this engine.
+    """Check that the installed runtime runs this engine.
 
     Raises:
-        BadInput: it is of another version.
+        BadInput: it has another version.
     """
     runs = version == info.version
     if info.version_compatible:
@@ -153,11 +153,11 @@ def check_version(path: Path, info: EngineInfo, version: str) -> None:
 
 
 def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> Gpu:
-    """The GPU to run on, if this engine runs there.
+    """The GPU to run on, after checking that this engine runs there.
 
     Raises:
-        MissingDependency: there is no GPU.
-        BadInput: no GPU of that number, or one of another compute capability.
+        MissingDependency: this machine has no GPU.
+        BadInput: no GPU has that number, or it has another compute capability.
     """
     if not gpus:
         raise MissingDependency(

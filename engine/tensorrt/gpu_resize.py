@@ -1,4 +1,4 @@
-"""Resizing on the GPU, for large frames: images go there as they are, and a kernel makes the batch.
+"""Resizing on the GPU, for large frames: images are uploaded as they are; a kernel resizes them.
 
 It is an option of the engine runtime. The kernel (`resize.cu`) computes in float32 where OpenCV
 computes with 11 bits, so the two differ by one grey level at most. A test checks that on the

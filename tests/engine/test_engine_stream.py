@@ -1,4 +1,4 @@
-"""`Detector` on an engine, its streams above all, on recording doubles. No GPU test."""
+"""`Detector` on an engine, above all its streams, on recording doubles rather than a GPU."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_live_stream_has_one_under_way(
 def test_the_check_of_streams_on_a_gpu(
     engine: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It runs; what it measures here is nobody's rate."""
+    """It runs; its rates here mean nothing."""
     gpus: list[RecordingCuda] = []
 
     def load(_: str) -> FakeTensorRT:

@@ -1,4 +1,4 @@
-"""What `engine/cuda/pycuda_driver.py` asks of pycuda, seen by a double of it, which is no GPU."""
+"""What `engine/cuda/pycuda_driver.py` asks of pycuda, recorded by a double of pycuda."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_nothing_is_collected_during_a_capture(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_streams_do_not_wait_for_the_legacy_stream(double: PyCudaDouble) -> None:
-    """A capture on one that does collides with whatever uses that stream in the process."""
+    """On a stream that does, a capture collides with other uses of the legacy stream."""
     PyCuda().stream()
     assert "Stream 1" in double.log
 

@@ -1,8 +1,8 @@
-"""What our code uses of TensorRT's, CUDA's and pycuda's APIs is there, with the arguments we give.
+"""The APIs of TensorRT, CUDA and pycuda have what our code calls, with the arguments we give.
 
-mypy sees to it that the code uses nothing beyond `engine/tensorrt/api.py`. Here those protocols are
+mypy checks that the code uses nothing beyond `engine/tensorrt/api.py`. Here those protocols are
 compared with the real Python bindings of TensorRT 10 and 11, imported over stand-in libraries that
-do nothing (`make bindings`), and with TensorRT-RTX. That says that a call is possible, not that it
+do nothing (`make bindings`), and with TensorRT-RTX. That shows that a call is possible, not that it
 does the right thing.
 """
 
@@ -151,7 +151,7 @@ def test_the_api_that_is_used_exists(module: tuple[str, Path | None]) -> None:
 
 
 def test_what_only_rtx_has_is_named(module: tuple[str, Path | None]) -> None:
-    """Nothing stands in that list that all have, or that nobody has (the test above)."""
+    """TensorRT lacks every entry of that list, and TensorRT-RTX has them all."""
     wanted = {cls: members(protocol) for cls, protocol in protocols().items()}
     names = {f"{cls}.{name}" for cls, some in wanted.items() for name in some}
     assert {*names, *wanted} >= RTX_ONLY

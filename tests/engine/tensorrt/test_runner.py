@@ -136,7 +136,7 @@ def test_what_rtx_compiles_is_kept(model_path: Path, tmp_path: Path) -> None:
     made.runner.close()
     assert file.read_bytes() == b"nothing"
     made = Made(model_path, kind=FakeTensorRTRTX, cache_dir=file)
-    made.runner.close()  # what cannot be kept is no error
+    made.runner.close()  # a file that cannot be written is not an error
     assert made.cuda.closed
 
 
@@ -184,7 +184,7 @@ def test_a_lane_that_is_given_back_at_work(made: Made) -> None:
 
 
 def test_more_than_there_are_lanes_by_one_thread(made: Made) -> None:
-    """Whoever needs a lane ends the batch that has been under way longest, and keeps its result."""
+    """A thread without a lane ends the oldest batch under way, and keeps its result."""
     begun = [made.runner.start(frames(i), StageClock()) for i in range(5)]
     steps = [entry for entry in made.cuda.log if entry in ("upload", "wait")]
     assert steps[:4] == ["upload", "upload", "wait", "upload"]  # two before one is waited for
@@ -192,12 +192,12 @@ def test_more_than_there_are_lanes_by_one_thread(made: Made) -> None:
     for i in (4, 0, 3, 1, 2):
         (want,) = run(made.reference, frames(i))
         assert same(begun[i]()[0], want)
-    for _ in range(3):  # nobody wants these, and their lanes come back all the same
+    for _ in range(3):  # the lanes of abandoned batches come back
         made.runner.start(frames(0), StageClock())
     made.check(frames(1))
 
 
-def test_an_error_on_the_gpu_is_told_to_whoever_asks(made: Made) -> None:
+def test_an_error_on_the_gpu_reaches_the_caller_who_waits_for_that_batch(made: Made) -> None:
     def lost() -> None:
         raise CudaError("CUDA_ERROR_ECC_UNCORRECTABLE (214)")
 
