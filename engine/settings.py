@@ -144,6 +144,7 @@ class DetectJob:
         coco, csv: further files to write, or None.
         draw_conf: detections below this score are written, but not drawn.
         copies: whether annotated copies are written.
+        audio: keep the sound of a video in its annotated copy.
         show: show them in a window as well.
         track: give objects ids through the frames.
         stats: seconds between two tables of the figures so far on stderr; 0 for none.
@@ -156,6 +157,7 @@ class DetectJob:
     csv: Path | None = None
     draw_conf: float = 0.3
     copies: bool = True
+    audio: bool = False
     show: bool = False
     track: bool = False
     stats: float = 60.0
@@ -164,3 +166,9 @@ class DetectJob:
     def __post_init__(self) -> None:
         if not self.stats >= 0:
             raise BadInput(f"`stats` is {self.stats}", fix="Give seconds, or 0 for no tables")
+        if self.audio and not self.copies:
+            raise BadInput(
+                "sound cannot be kept",
+                why="it goes into the annotated video, and none is written",
+                fix="Leave out either `audio` or `copies=False`",
+            )

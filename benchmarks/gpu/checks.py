@@ -23,7 +23,8 @@ from retinart.engine.detector import Detector
 from retinart.engine.errors import MissingDependency
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import Image
-from retinart.engine.media.video import VideoReader, VideoWriter
+from retinart.engine.media.video import VideoReader
+from retinart.engine.media.video_writer import VideoWriter
 from retinart.engine.model.info import Precision
 from retinart.engine.tensorrt.api import load_tensorrt, problems_log
 from retinart.engine.tensorrt.engine_file import check_plan, read_engine_info

@@ -17,7 +17,8 @@ from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer, numbered_jpeg
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.job.job import run_job
-from retinart.engine.media.video import VideoReader, VideoWriter
+from retinart.engine.media.video import VideoReader
+from retinart.engine.media.video_writer import VideoWriter
 from retinart.engine.runtime.runner import Prepared
 from retinart.engine.settings import DetectJob, StreamSettings
 

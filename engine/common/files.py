@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves a half-written one under its final name."""
+"""Files that appear under their names only when they are whole."""
 
 from __future__ import annotations
 
@@ -8,43 +8,105 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from retinart.engine.errors import BadInput
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it on success and deleted on failure.
+class AtomicFile:
+    """A file with a temporary name, until `commit` gives it its own or `discard` deletes it.
 
-    The temporary name keeps the suffix, because OpenCV picks encoders by it.
+        file = AtomicFile(path)
+        file.temporary.write_text("all of it")
+        file.commit()
+
+    Args:
+        path: the final name. Missing folders are made, and `discard` removes them again.
+
+    Attributes:
+        path: the final name.
+        temporary: an empty file in the same folder. It has the same suffix, because encoders are
+            chosen by it.
 
     Raises:
-        BadInput: the folder cannot be made or written to, or a folder has that name.
+        BadInput: the folder cannot be made or written to, or `path` is a folder.
     """
-    with new_folder(path.parent):
-        temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}"
+        self._made = _missing(path.parent)
+        self._open = True
         try:
-            if path.is_dir():  # said now: the rename would fail only after all the work
+            _mkdir(path.parent)
+            self._create()
+        except BaseException:
+            self.discard()
+            raise
+
+    def commit(self) -> None:
+        """Give the file its name; it replaces an older file.
+
+        Raises:
+            OSError: it cannot be renamed; then it is deleted.
+        """
+        try:
+            self.temporary.replace(self.path)
+        except BaseException:
+            self.discard()
+            raise
+        self._open = False
+
+    def discard(self) -> None:
+        """Delete the file, and the folders that were made for it. After `commit` it stays."""
+        if self._open:
+            with suppress(OSError):  # an error while it was made may leave none
+                self.temporary.unlink()
+            _remove_empty(self._made)
+        self._open = False
+
+    def _create(self) -> None:
+        try:
+            if self.path.is_dir():  # the rename would fail only after all the work
                 raise BadInput(
-                    f"cannot write {path}", why="it is a folder", fix="Choose another name"
+                    f"cannot write {self.path}", why="it is a folder", fix="Choose another name"
                 )
-            # the kernel takes the umask off: asking for it means setting it, for all threads
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            # os.open applies the umask; asking for the umask means setting it, for all threads
+            os.close(os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except OSError as error:
             raise BadInput(
-                f"cannot write {path}",
+                f"cannot write {self.path}",
                 why=error.strerror or str(error),
                 fix="Choose another name, or a folder that you may write to",
             ) from error
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """The temporary name of an `AtomicFile`: committed on success, discarded on failure."""
+    file = AtomicFile(path)
+    try:
+        yield file.temporary
+    except BaseException:
+        file.discard()
+        raise
+    file.commit()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole, or not at all.
+
+    Args:
+        path: its name. It and the names in `content` need not be UTF-8.
+        content: what `json` can write.
+    """
+    text = json.dumps(content, indent=1) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def atomic_json(path: Path, content: Any, *, indent: int | None = None) -> None:
@@ -55,7 +117,7 @@ def atomic_json(path: Path, content: Any, *, indent: int | None = None) -> None:
 
 @contextmanager
 def restored(path: Path) -> Iterator[None]:
-    """After an error a small file is what it was before, or is not there if it was not."""
+    """After an error, a small file is as it was before, or missing if it was missing."""
     old = _content(path)
     try:
         yield
@@ -70,7 +132,7 @@ def restored(path: Path) -> Iterator[None]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote left in a folder that is ours."""
+    """Remove the temporary files that killed processes left in a folder of retinart's own."""
     for path in folder.glob(".*"):
         if re.fullmatch(r"\.[0-9a-f]{16}", path.stem):
             path.unlink(missing_ok=True)
@@ -78,38 +140,57 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder for output; on failure what this made of it and its parents goes, if it is empty.
+    """A folder for output. On failure, the folders that this made go again where they are empty.
 
     Raises:
         BadInput: as `make_folder`.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = _missing(folder)
     try:
         yield make_folder(folder)
     except BaseException:
-        for path in missing:
-            with suppress(OSError):  # it holds something by now
-                path.rmdir()
+        _remove_empty(made)
         raise
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder with its parents and see that files can be written to it.
+    """Make a folder with its parents, and check that files can be written to it.
 
     Raises:
         BadInput: it cannot be made, is a file, or is not writable.
     """
-    try:
+    _mkdir(folder)
+    with _explained(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+    return folder
+
+
+def _mkdir(folder: Path) -> None:
+    with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BadInput(
             f"cannot write to the folder {folder}",
             why=error.strerror or str(error),
             fix="Choose another output folder or change its permissions",
         ) from error
-    return folder
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folder and its parents that do not exist, innermost first."""
+    return list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for path in folders:
+        with suppress(OSError):  # it holds something by now
+            path.rmdir()
 
 
 def _content(path: Path) -> bytes | None:

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from retinart.engine.common.files import atomic_path, new_folder
+from retinart.engine.common.files import new_folder
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.timing import STAGES, StageName
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
+from retinart.engine.job.copies import USUAL_RATE, Copy, check_outputs, plan_copies
 from retinart.engine.job.draw import draw
-from retinart.engine.job.outputs import Copy, Outputs, check_outputs, copies_of_images
+from retinart.engine.job.outputs import Outputs
 from retinart.engine.job.records import Record, coco_image_ids
 from retinart.engine.job.stop import StopRequest
-from retinart.engine.job.summary import DetectSummary, SourceSummary
+from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
 from retinart.engine.job.tracking import Trackers
 from retinart.engine.job.window import Window
-from retinart.engine.media.file_sources import ImageSource, VideoSource
-from retinart.engine.media.mp4 import has_sound
 from retinart.engine.media.source import Source
 from retinart.engine.pipeline import Ended
 from retinart.engine.settings import DetectJob
 from retinart.engine.stream import Step, Stream
 
 _POLL_SECONDS = 0.1  # how soon a request to stop is noticed
-_LIVE_FPS = 25.0  # nominal rate of the copy of a live source, whose frames keep their own times
 
 
 def run_job(
@@ -82,9 +79,13 @@ class _Run:
         """Run it."""
         summary, sources = self._summary, self._stream.sources.all
         with closing(self._stream.sources):
-            summary.images = all(isinstance(source, ImageSource) for source in sources)
+            summary.images = all(source.stills for source in sources)
             self._trackers = Trackers([self._rate(s) for s in sources]) if self._job.track else None
-            with new_folder(self._job.out), self._outputs(sources) as self._files:
+            classes = self._detector.classes
+            with (
+                new_folder(self._job.out),
+                open_outputs(self._job, sources, classes) as self._files,
+            ):
                 self._go()
                 if not summary.frames:
                     self._nothing(sources)
@@ -183,7 +184,7 @@ class _Run:
         if summary.error is not None:
             raise summary.error
         for source in sources:
-            if isinstance(source, ImageSource) and source.unreadable:
+            if source.unreadable:
                 path, why = source.unreadable[0]
                 raise BadInput(
                     f"no image at {source.name} can be read",
@@ -202,48 +203,8 @@ class _Run:
             fix="Check `start`, `end`, `every` and `max_fps`",
         )
 
-    def _outputs(self, sources: Sequence[Source]) -> Outputs:
-        job, copies = self._job, []
-        files: list[Path] = []
-        stems: set[str] = {"detections", "summary"} if len(sources) > 1 else set()
-        for source in sources:
-            paths = source.paths if isinstance(source, ImageSource) else []
-            if isinstance(source, VideoSource) and isinstance(source.video.path, Path):
-                paths = [source.video.path]
-            files += paths
-            copies.append(self._copy(source, paths, stems))
-        if not job.copies:
-            copies = [Copy() for _ in copies]
-        results = [p for p in (job.out / "detections.jsonl", job.coco, job.csv) if p]
-        targets = [p for c in copies for p in (*([c.path] if c.path else []), *c.pictures.values())]
-        check_outputs(files, [*results, job.out / "summary.json", *targets])
-        only_images = len(sources) == 1 and self._summary.images
-        return Outputs(
-            job.out,
-            copies,
-            coco=job.coco,
-            csv=job.csv,
-            classes=self._detector.classes,
-            image_ids=coco_image_ids(files) if only_images else {},
-            tracks=job.track,
-        )
-
-    def _copy(self, source: Source, paths: Sequence[Path], stems: set[str]) -> Copy:
-        if isinstance(source, ImageSource):
-            return Copy(pictures=copies_of_images(self._job.out, paths))
-        name = paths[0].stem if paths else re.sub(r"\W+", "_", source.name.split("://")[-1])
-        stem, number = name, 2
-        while stem in stems:
-            stem, number = f"{name}-{number}", number + 1
-        stems.add(stem)
-        path = self._job.out / f"{stem}.mp4"
-        if isinstance(source, VideoSource):
-            return Copy(path=path, fps=source.video.fps, size=source.video.size)
-        return Copy(path=path, fps=_LIVE_FPS)
-
     def _rate(self, source: Source) -> float:
-        rate = source.video.fps if isinstance(source, VideoSource) else _LIVE_FPS
-        limit = self._job.stream.max_fps
+        rate, limit = source.rate or USUAL_RATE, self._job.stream.max_fps
         return min(rate / self._job.stream.every, limit or rate)
 
     def _measure(self) -> None:
@@ -256,7 +217,7 @@ class _Run:
                 counts=source.counts,
                 detected=stream.detected[place],
                 written=self._written[place],
-                sound=_sound(source),
+                sound=self._sound(source),
             )
             for place, source in enumerate(stream.sources.all)
         ]
@@ -272,29 +233,48 @@ class _Run:
         summary = self._summary
         self._measure()
         for source in sources:
-            if isinstance(source, ImageSource):
-                summary.skipped += source.unreadable
+            summary.skipped += source.unreadable
         if self._job.copies and any(s.sound == "dropped" for s in summary.sources):
-            summary.notes.append("annotated videos have no sound: it is not copied")
-        elif self._job.copies and any(s.sound == "unknown" and not s.live for s in summary.sources):
-            summary.notes.append(
-                "annotated videos have no sound: if there was any, it is not copied"
-            )
+            summary.notes.append("annotated videos have no sound; --audio keeps it")
+        if self._job.audio and not any(s.sound == "kept" for s in summary.sources):
+            summary.notes.append(f"{sources[0].name} has no sound that could be kept")
         summary.notes += self._files.notes
         path = self._job.out / "summary.json"
         summary.outputs.append(path)
         try:
-            with atomic_path(path) as temporary:
-                summary.write(temporary)
+            summary.write(path)
         except (OSError, BadInput) as error:
             summary.outputs.remove(path)
             summary.problems.append(error)
 
+    def _sound(self, source: Source) -> Sound:
+        if source.has_sound is None:
+            return "unknown"
+        if not source.has_sound:
+            return "none"
+        return "kept" if self._job.audio else "dropped"
 
-def _sound(source: Source) -> str:
-    if isinstance(source, ImageSource):
-        return "none"
-    sound = None
-    if isinstance(source, VideoSource) and isinstance(source.video.path, Path):
-        sound = has_sound(source.video.path)
-    return {True: "dropped", False: "none", None: "unknown"}[sound]
+
+def open_outputs(job: DetectJob, sources: Sequence[Source], classes: Sequence[str]) -> Outputs:
+    """The files of a job, once it is sure that none of them overwrites a source or another one.
+
+    Raises:
+        BadInput: one would, or one cannot be written.
+    """
+    copies = [Copy() for _ in sources]
+    if job.copies:
+        copies = plan_copies(sources, job.out, audio=job.audio)
+    read = [path for source in sources for path in source.files]
+    written = [job.out / "detections.jsonl", job.out / "summary.json", job.coco, job.csv]
+    written += [path for copy in copies for path in (copy.path, *copy.pictures.values())]
+    check_outputs(read, [path for path in written if path is not None])
+    only_images = len(sources) == 1 and sources[0].stills
+    return Outputs(
+        job.out,
+        copies,
+        coco=job.coco,
+        csv=job.csv,
+        classes=classes,
+        image_ids=coco_image_ids(read) if only_images else {},
+        tracks=job.track,
+    )

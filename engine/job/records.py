@@ -16,10 +16,20 @@ from retinart.engine.evaluation.coco import coco_result
 
 
 class Lines(Protocol):
-    """What records are written to: a file open for text, or what is like one."""
+    """What records are written to, such as a file that is open for text."""
 
     def write(self, text: str, /) -> object:
         """Add text."""
+
+
+class Records(Protocol):
+    """A form in which records are written to a file."""
+
+    def write(self, record: Record) -> None:
+        """Add a record."""
+
+    def close(self) -> None:
+        """Write what the form ends with; the file stays open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +113,9 @@ class CSVRows:
                 ]
             )
 
+    def close(self) -> None:
+        """See `Records`; rows need no end."""
+
 
 class COCOResults:
     """Writes records as a COCO results list.
@@ -111,20 +124,17 @@ class COCOResults:
 
     Args:
         file: open for text.
-        classes: not used, the format holds ids only.
-        image_ids: by source; of what is not in it `image_id` is the record's index, or with
-            `count` the number of records before it.
+        image_ids: by source. The `image_id` of other sources is the record's index, or with `count`
+            the number of records before it.
     """
 
     def __init__(
         self,
         file: Lines,
-        classes: Sequence[str],
         image_ids: Mapping[str, int] | None = None,
         *,
         count: bool = False,
     ) -> None:
-        del classes
         self._file, self._first, self._image_ids = file, True, image_ids or {}
         self._count, self._written = count, 0
         self._file.write("[")
@@ -148,8 +158,10 @@ class COCOResults:
 
 
 def coco_image_ids(paths: Sequence[Path]) -> dict[str, int]:
-    """By path the number that it is named after, as COCO's images are, if all are named after
-    different numbers; else nothing: with some of them names and indices could meet."""
+    """The number in each file's name, as COCO names images; empty unless all have different ones.
+
+    With some numbers only, a number could equal the index of another image.
+    """
     numbers = {str(path): int(path.stem) for path in paths if path.stem.isdecimal()}
     return numbers if len(set(numbers.values())) == len(paths) else {}
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from retinart.engine.common.files import write_json
 from retinart.engine.common.timing import StageName
 from retinart.engine.latency_histogram import PERCENTILES, Times, table
 from retinart.engine.media.source import SourceCounts
@@ -14,6 +14,7 @@ from retinart.engine.media.source import SourceCounts
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
 # an error stopped it; "lost": no source is left, and at least one was given up
 How = Literal["complete", "interrupted", "failed", "lost"]
+Sound = Literal["kept", "dropped", "none", "unknown"]  # a live source's is unknown
 
 _COVERS: dict[StageName, str] = {
     "decode": "reading and decoding a frame of a file into BGR, with those left out before it",
@@ -41,7 +42,7 @@ class SourceSummary:
         counts: what became of its frames.
         detected: frames that went through the detector.
         written: of these, those whose results were written.
-        sound: "dropped" where a file is known to have some, "none", or "unknown"; it is never kept.
+        sound: what became of it.
     """
 
     name: str
@@ -49,7 +50,7 @@ class SourceSummary:
     counts: SourceCounts
     detected: int
     written: int
-    sound: str
+    sound: Sound
 
     def to_json(self) -> dict[str, Any]:
         """As an object."""
@@ -215,8 +216,7 @@ class DetectSummary:
 
     def write(self, path: Path) -> None:
         """Write `summary.json`."""
-        text = json.dumps(self.to_json(), indent=1) + "\n"
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        write_json(path, self.to_json())
 
 
 def _percentiles(times: Times) -> str:

@@ -1,51 +1,44 @@
-"""Live sources, webcams and network streams: always the newest frame, whatever happens to them."""
+"""Live sources: webcams and network streams, of which only the newest frame counts."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.common.timing import TimeStage
+from retinart.engine.media.capture import Capture
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.source import SourceCounts
 from retinart.engine.settings import FOREVER, LiveSettings, Selection
 
 _JOIN_SECONDS = 1.0
-_BROKEN_GRABS = 3  # OpenCV fails alike at a frame that cannot be decoded and at the end
-
-
-class Capture(Protocol):
-    """What a live source needs of `cv2.VideoCapture`."""
-
-    def isOpened(self) -> bool: ...
-
-    def grab(self) -> bool: ...
-
-    def retrieve(self) -> tuple[bool, Any]: ...
-
-    def release(self) -> None: ...
+_BROKEN_GRABS = 3  # in a row: a capture fails alike at a damaged frame and at the end
+_RATE = 25.0  # nominal: what is written of a live source keeps the frames' own times
 
 
 class LiveSource:
-    """Receives all frames of a live source in a thread of its own, and keeps the newest one.
+    """Receives all frames of a live source in its own thread, and keeps the newest; a `Source`.
 
     Args:
         name: to show, without passwords.
         place: see `Frame`.
         connect: makes a capture, opened or not; called again for each attempt.
-        selection, settings: which frames, and how patient.
-        wake: set whenever there is a frame or the end.
+        selection: which frames.
+        settings: how patient it is.
+        wake: set at each frame and at the end.
         say: told what happens to the connection.
-        time_stage: told how long each frame was waited for and decoded, as "receive".
+        time_stage: told how long each frame took, waiting for it and decoding it, as "receive".
     """
 
-    live = True
+    live, stills = True, False
+    rate, size, has_sound = _RATE, None, None
+    files = unreadable = ()
 
     def __init__(
         self,
@@ -72,7 +65,7 @@ class LiveSource:
         self._thread.start()
 
     def take(self) -> Frame | None:
-        """The newest frame that was not taken yet; None when there is none now."""
+        """The newest frame; None when no new one has come since the last."""
         with self._lock:
             frame, self._newest = self._newest, None
             self.counts.taken += frame is not None
@@ -80,12 +73,12 @@ class LiveSource:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """See `Source`."""
         with self._lock:
             return bool(self.counts.ended) and self._newest is None
 
     def close(self) -> None:
-        """Stop receiving. A thread that waits for the network ends by itself, at its time-out."""
+        """Stop receiving. A thread that waits for the network ends at its time-out."""
         self._stop.set()
         self._thread.join(_JOIN_SECONDS)
         with self._lock:
@@ -99,7 +92,7 @@ class LiveSource:
             before = self.counts.read
             try:
                 why = self._receive()
-            except Exception as error:  # of a driver or decoder: like any other break
+            except Exception as error:  # of a driver or a decoder: treated like a broken connection
                 why = f"{type(error).__name__}: {error}"
             if self._stop.is_set() or self.counts.ended:
                 break
@@ -120,7 +113,7 @@ class LiveSource:
         self._wake.set()
 
     def _receive(self) -> str:
-        """Receive from one connection until it ends; returns why it did."""
+        """Receive from one connection until it ends, and return why it did."""
         capture = self._connect()
         try:
             if not capture.isOpened():
@@ -136,7 +129,7 @@ class LiveSource:
                         return "the stream ended or broke off"
                     continue
                 captured = time.perf_counter()
-                self._count_broken(failed)  # it goes on behind them: they were no end
+                self._count_broken(failed)  # a frame follows, so they were not the end
                 failed = 0
                 self._offer(capture, start, captured)
                 if self.counts.ended:

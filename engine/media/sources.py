@@ -1,4 +1,4 @@
-"""Where frames come from: one `take` for files, images and live sources, and several at once."""
+"""Sources by their names, and several of them as one."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ from urllib.parse import SplitResult, urlsplit
 
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
-from retinart.engine.media import av_capture
-from retinart.engine.media.file_sources import ImageSource, VideoSource
+from retinart.engine.media.capture import connect
 from retinart.engine.media.frame import Frame
+from retinart.engine.media.image_source import ImageSource
 from retinart.engine.media.images import IMAGE_SUFFIXES, list_images, read_image
-from retinart.engine.media.live import Capture, LiveSource
+from retinart.engine.media.live import LiveSource
 from retinart.engine.media.source import Source
-from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader, open_capture, shown_address
+from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader, shown_address
 from retinart.engine.settings import LiveSettings, Selection
 
 _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")
 
 
 class Sources:
-    """Several sources as one: each step has a frame of each of them that has one.
+    """Several sources as one: each step holds a frame of every source that has one.
 
     Args:
         names: see `open_source`.
-        selection, settings: which frames, and how patient live sources are.
+        selection: which frames.
+        settings: how patient live sources are.
         say: told what happens to live sources.
         time_stage: told how long frames took, as "decode" or "receive".
+
+    Attributes:
+        all: the sources, in the order of their names.
 
     Raises:
         BadInput: a source that is a file or files cannot be read; a live one is tried again.
@@ -70,7 +74,7 @@ class Sources:
         return any(source.live for source in self.all)
 
     def __iter__(self) -> Iterator[list[Frame]]:
-        """Steps, each of one frame or more, until all sources have ended."""
+        """Steps of one frame or more, until all sources have ended."""
         while not self._stopped:
             self._wake.clear()
             left = [source for source in self.all if not source.ended]
@@ -83,12 +87,12 @@ class Sources:
                 self._wake.wait()
 
     def stop(self) -> None:
-        """End the iteration, in whatever thread it is."""
+        """End the iteration, from any thread."""
         self._stopped = True
         self._wake.set()
 
     def close(self) -> None:
-        """Give back what all of them hold."""
+        """Close all of them."""
         self.stop()
         for source in self.all:
             source.close()
@@ -106,12 +110,12 @@ def open_source(
 ) -> Source:
     """A source by its name: a number is a webcam, `scheme://` an address, the rest files.
 
-    An address over HTTP that ends in a video's suffix is read as a file, every frame in order; any
-    other is live. `frame_%04d.png` stands for numbered images. A file that is named is tried as an
-    image, then as a video, whatever its suffix.
+    An HTTP address that ends in a video's suffix is read as a file, every frame in order; any other
+    address is live. `frame_%04d.png` stands for numbered images. A file with an unknown suffix is
+    tried as an image, then as a video.
 
     Raises:
-        BadInput: it is nothing of these, or a file that cannot be read.
+        BadInput: it is none of these, or a file that cannot be read.
     """
     path, remote = Path(name), "://" in name
     if remote and (scheme := _split(name).scheme).lower() not in _SCHEMES:
@@ -125,25 +129,24 @@ def open_source(
         return LiveSource(
             f"webcam {address}" if isinstance(address, int) else shown_address(str(address)),
             place=place,
-            connect=partial(_connect, address, settings.timeout),
+            connect=partial(connect, address, settings.timeout),
             selection=selection,
             settings=settings,
             wake=wake,
             say=say,
             time_stage=time_stage,
         )
+    video = partial(VideoReader, place=place, selection=selection, time_stage=time_stage)
     if remote:
-        return VideoSource(
-            VideoReader(name, place=place, timeout=settings.timeout), selection, time_stage
-        )
-    reader = _open_video(path, place)
-    if reader is not None:
-        return VideoSource(reader, selection, time_stage)
-    return ImageSource(name, list_numbered(name) or list_images(name), place, selection, time_stage)
+        return video(name, timeout=settings.timeout)
+    if (reader := _open_video(path, video)) is not None:
+        return reader
+    images = list_numbered(name) or list_images(name)
+    return ImageSource(name, images, place=place, selection=selection, time_stage=time_stage)
 
 
 def is_live(name: str) -> bool:
-    """Whether a name is that of a live source; it is not opened."""
+    """Whether a name stands for a live source; it is not opened."""
     if "://" in name:
         parts = _split(name)
         file = Path(parts.path).suffix.lower() in VIDEO_SUFFIXES
@@ -163,15 +166,8 @@ def _split(address: str) -> SplitResult:
         ) from error
 
 
-def _connect(address: str | int, timeout: float) -> Capture:
-    network = isinstance(address, str) and "://" in address
-    if network and av_capture.installed():
-        return av_capture.AVCapture(str(address), timeout)
-    return open_capture(address, timeout)
-
-
 def list_numbered(pattern: str) -> list[Path]:
-    """Images named by one `%d` or `%0Nd` in the file name, by number; none if there is no such."""
+    """The images that a pattern with one `%d` or `%0Nd` in the file name stands for, by number."""
     path = Path(pattern)
     parts = re.split(r"%0?\d*d", path.name)
     if len(parts) != 2 or path.exists():
@@ -181,22 +177,22 @@ def list_numbered(pattern: str) -> list[Path]:
     return [p for m, p in sorted(numbered, key=lambda item: (int(item[0][1]), item[1].name))]
 
 
-def _open_video(path: Path, place: int) -> VideoReader | None:
-    """A path as a video; None for images. A file that is named is tried, whatever its suffix.
+def _open_video(path: Path, video: Callable[[Path], VideoReader]) -> VideoReader | None:
+    """A path as a video; None where it stands for images.
 
     Raises:
-        BadInput: it is a file, and neither.
+        BadInput: it is a file, but neither an image nor a video.
     """
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES and not path.is_dir():
-        return VideoReader(path, place=place)
+        return video(path)
     if suffix in IMAGE_SUFFIXES or not path.is_file():
         return None
     try:
         read_image(path)
     except BadInput as no_image:
         try:
-            return VideoReader(path, place=place)
+            return video(path)
         except BadInput:
             raise BadInput(
                 f"{path} can be read neither as an image nor as a video",

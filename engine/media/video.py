@@ -1,134 +1,206 @@
-"""Video files: frames in, frames out."""
+"""Video files: their frames, in order, through FFmpeg (PyAV)."""
 
 from __future__ import annotations
 
 import re
-from array import array
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import threading
+import time
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
-import cv2
-import numpy as np
+import av
+from av.container import InputContainer
+from av.container.core import Flags
 
-from retinart.engine.common.files import atomic_path
+from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
-from retinart.engine.media.frame import Frame
+from retinart.engine.media.decoding import Frames, Pictures
+from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
-from retinart.engine.media.mp4 import set_times
+from retinart.engine.media.source import SourceCounts
+from retinart.engine.settings import Selection
 
-# containers that hold the number of their frames; OpenCV guesses that of others
-_COUNTED = frozenset((".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi"))
-VIDEO_SUFFIXES = _COUNTED | frozenset(
+VIDEO_SUFFIXES = frozenset(
     (
-        ".mkv",
-        ".webm",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".vob",
-        ".wmv",
+        ".3g2",
+        ".3gp",
         ".asf",
+        ".avi",
         ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
         ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
     )
 )
-_LOOK = 16  # frames whose times are looked at for the frame rate
+_USUAL_RATE = 25.0  # where a file names none
 
 
 class VideoReader:
-    """The frames of a video file, once, in order.
+    """The chosen frames of a video, once, in order; a `Source`.
+
+        with VideoReader(path) as video:
+            for frame in video:
+                ...
+
+    Frames are turned upright as the file says. A damaged frame is counted and passed over. A frame
+    that is not chosen is decoded, because later frames build on it, but not made a picture.
 
     Args:
         path: the file, or an address that FFmpeg reads as one.
         place: see `Frame`.
-        timeout: seconds to wait for an address.
+        timeout: seconds to wait for an address, and for each part of it.
+        selection: which frames.
+        time_stage: told how long each frame took, with those left out before it, as "decode".
 
     Attributes:
-        fps: frame rate: the nominal one, unless the times of the first frames contradict it in a
-            container that holds no number of frames (H.264 in MPEG-TS may name the rate of fields).
-        counted: whether the container holds the number of its frames.
-        announced: that number; 0 when it is not known. Where it is a guess from the length, it
-            becomes `read` at the end, if the frames reach over that length.
-        size: (height, width) of the first frame, in pixels.
-        read: frames decoded so far, with those that were not chosen.
-        broken: of these, frames that could not be made a picture.
+        rate: frames a second, on average; 25 where the file names none.
+        size: (height, width) of the first frame in pixels.
 
     Raises:
-        BadInput: the file is missing, or OpenCV cannot decode a first frame of it.
+        BadInput: the file is missing, or no frame of it can be decoded.
     """
 
-    def __init__(self, path: Path | str, *, place: int = 0, timeout: float = 10.0) -> None:
-        self.path, self._place = path, place
+    live = stills = False
+    unreadable = ()
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        place: int = 0,
+        timeout: float = 10.0,
+        selection: Selection | None = None,
+        time_stage: TimeStage = lambda stage, seconds: None,
+    ) -> None:
+        self.path, self._place, self._time_stage = path, place, time_stage
         self.name = str(path) if isinstance(path, Path) else shown_address(path)
-        if isinstance(path, Path) and not path.is_file():
-            raise BadInput(f"there is no video at {path}", fix="Check the path")
-        name = opencv_name(path) if isinstance(path, Path) else path
-        self._capture = open_capture(name, timeout)
-        ok, first = self._capture.read() if self._capture.isOpened() else (False, None)
-        if not ok or first is None:
-            self._capture.release()
-            raise BadInput(
-                f"cannot decode the video {self.name}",
-                why="it is empty, damaged, or of a format that OpenCV's FFmpeg does not know",
-                fix="Play it with ffplay to see which, and convert it with ffmpeg -i IN OUT.mp4",
-            )
-        self._first: Image | None = np.asarray(first, np.uint8)
-        self.size = (self._first.shape[0], self._first.shape[1])
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.announced = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self.counted = Path(path).suffix.lower() in _COUNTED
-        measured = None if self.counted or isinstance(path, str) else _measured_fps(path)
-        if measured is not None and fps > 0 and not 0.8 < measured / fps < 1.25:
-            self.announced = round(self.announced * measured / fps)
-            fps = measured
-        self.fps = fps if 0 < fps < 1000 else 25.0
-        self.read = self.broken = 0
+        self.files = (path,) if isinstance(path, Path) else ()
+        self.counts = SourceCounts()
+        self._choose = Chooser(selection or Selection())
+        self._picture = Pictures()
+        self._busy = threading.Lock()
+        self._container = self._open(timeout)
+        try:
+            self._begin()
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open(self, timeout: float) -> InputContainer:
+        try:
+            if isinstance(self.path, str):
+                return av.open(self.path, timeout=timeout, metadata_errors="replace")
+            if self.path.is_file():
+                return av.open(file_url(self.path), metadata_errors="replace")
+        except (av.FFmpegError, OSError) as error:
+            raise self._undecodable(error.strerror or str(error)) from error
+        raise BadInput(f"there is no video at {self.path}", fix="Check the path")
+
+    def _begin(self) -> None:
+        """Decode the first frame, which shows that there is one, and its size."""
+        # PyAV asks FFmpeg to make up times that a file lacks, which are wrong for reordered frames
+        self._container.flags &= ~cast(int, Flags.gen_pts.value)
+        stream = self._container.streams.best("video")
+        if not isinstance(stream, av.VideoStream):
+            raise self._undecodable("it holds no video")
+        stream.thread_type = "AUTO"  # several frames at once, where there are cores for it
+        frames, head = Frames(self._container, stream), []
+        for frame in frames:
+            head.append(frame)
+            if frame is not None and (first := self._picture(frame)) is not None:
+                break
+        else:
+            raise self._undecodable("no frame of it can be decoded")
+        self.size = (first.shape[0], first.shape[1])
+        self.has_sound = bool(self._container.streams.audio)
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        self.rate = rate if 0 < rate < 1000 else _USUAL_RATE
+        self._counted = stream.frames > 0
+        self._seconds = _seconds(self._container, stream)
+        self.counts.announced = stream.frames or round(self._seconds * self.rate)
+        self._tick_ms = 1000 * float(stream.time_base or 0)
+        self._start = stream.start_time or 0
+        self._decoded, self._frames = frames, self._chosen(chain(head, frames))
+
+    def _undecodable(self, why: str) -> BadInput:
+        return BadInput(
+            f"cannot decode the video {self.name}",
+            why=why,
+            fix="Play it with ffplay to see what it is, and convert it with ffmpeg -i IN OUT.mp4",
+        )
+
+    def _chosen(self, frames: Iterator[av.VideoFrame | None]) -> Iterator[Frame]:
+        counts, period_ms = self.counts, 1000 / self.rate
+        last_ms = -period_ms
+        for frame in frames:
+            if frame is None:
+                counts.read += 1
+                counts.broken += 1
+                continue
+            time_ms = last_ms + period_ms
+            if frame.pts is not None:
+                time_ms = (frame.pts - self._start) * self._tick_ms
+            last_ms = max(last_ms, time_ms)
+            index, choice = counts.read, self._choose(counts.read, time_ms)
+            if choice == "end":
+                counts.ended = "end"
+                return
+            counts.read += 1
+            if choice == "skip":
+                counts.skipped += 1
+            elif (image := self._picture(frame)) is None:
+                counts.broken += 1
+            else:
+                counts.taken += 1
+                yield self._frame(index, time_ms, image)
+        if self._counted:
+            counts.announced -= self._decoded.hidden
+        # A number that was guessed from the length gives way, if the frames reach that length: the
+        # last one begins one frame's time before it, and the guess is given two more.
+        elif last_ms >= 1000 * self._seconds - 3 * period_ms:
+            counts.announced = counts.read
+        counts.ended = "early" if counts.read < counts.announced else "end"
+
+    def _frame(self, index: int, time_ms: float, image: Image) -> Frame:
+        return Frame(source=self.name, place=self._place, index=index, time_ms=time_ms, image=image)
+
+    @property
+    def ended(self) -> bool:
+        """See `Source`."""
+        return bool(self.counts.ended)
+
+    def take(self) -> Frame | None:
+        """The next frame, or None at the end."""
+        start = time.perf_counter()
+        with self._busy:
+            frame = next(self._frames, None)
+        if frame is not None:
+            self._time_stage("decode", time.perf_counter() - start)
+        return frame
 
     def __iter__(self) -> Iterator[Frame]:
-        return self.frames(lambda index, time_ms: "take")
-
-    def frames(self, choose: Callable[[int, float], str]) -> Iterator[Frame]:
-        """The frames that are chosen by index and time in ms: "take", "skip" or "end".
-
-        Those that are skipped are decoded, as later ones build on them, but not made a picture.
-        """
-        last_ms = 0.0
-        while self._first is not None or self._capture.grab():
-            time_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
-            last_ms = max(last_ms, time_ms)
-            choice = choose(self.read, time_ms)
-            if choice == "end":
-                return
-            self.read += 1
-            if choice == "take" and (image := self._picture()) is not None:
-                yield Frame(
-                    source=self.name,
-                    place=self._place,
-                    index=self.read - 1,
-                    time_ms=time_ms,
-                    image=image,
-                )
-            self._first = None
-        # the last frame begins a frame's time before the end; two more for the guess
-        if not self.counted and last_ms * self.fps / 1000 >= self.announced - 3:
-            self.announced = self.read
-
-    def _picture(self) -> Image | None:
-        if self._first is not None:
-            return self._first
-        ok, image = self._capture.retrieve()
-        if not ok or image is None:
-            self.broken += 1
-            return None
-        return np.asarray(image, np.uint8)
+        while (frame := self.take()) is not None:
+            yield frame
 
     def close(self) -> None:
-        """Close the file."""
-        self._capture.release()
+        """Close the file, once the frame that another thread may be decoding is done."""
+        with self._busy:
+            self.counts.ended = self.counts.ended or "stopped"
+            self._frames = iter(())
+            self._container.close()
 
     def __enter__(self) -> VideoReader:
         return self
@@ -142,19 +214,9 @@ class VideoReader:
         self.close()
 
 
-def open_capture(name: str | int, timeout: float) -> cv2.VideoCapture:
-    """OpenCV's capture of a file, an address or a webcam, opened or not.
-
-    Args:
-        name: a path, an address, or a webcam's number.
-        timeout: seconds after which FFmpeg gives up opening an address, or waiting for a frame.
-    """
-    if isinstance(name, int) or "://" not in name:
-        return cv2.VideoCapture(name)
-    ms = max(1, round(1000 * timeout))
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, ms]
-    limits += [cv2.CAP_PROP_N_THREADS, 1]  # each further one holds back a frame
-    return cv2.VideoCapture(name, cv2.CAP_FFMPEG, limits)
+def file_url(path: Path) -> str:
+    """A path as FFmpeg takes it for a file, whatever is in it, such as a colon."""
+    return f"file:{path}"
 
 
 def shown_address(address: str) -> str:
@@ -162,141 +224,8 @@ def shown_address(address: str) -> str:
     return re.sub(r"(?<=://)[^/?#]*@", "", address)  # a password may hold an @ itself
 
 
-def opencv_name(path: Path) -> str:
-    """A path for OpenCV's video functions, which crash on what is not UTF-8.
-
-    Raises:
-        BadInput: its bytes are not UTF-8.
-    """
-    try:
-        return str(path).encode().decode()
-    except UnicodeEncodeError as error:
-        shown = str(path).encode(errors="backslashreplace").decode()
-        raise BadInput(
-            f"OpenCV cannot open the video {shown}",
-            why="its path is not UTF-8",
-            fix="Rename it, or the folder that it is in",
-        ) from error
-
-
-def _measured_fps(path: Path) -> float | None:
-    """Frame rate by the times of the first frames; None when they do not say."""
-    capture = cv2.VideoCapture(opencv_name(path))
-    try:
-        times = [capture.get(cv2.CAP_PROP_POS_MSEC) for _ in range(_LOOK) if capture.grab()]
-    finally:
-        capture.release()
-    steps = np.diff(np.unique(times))  # without the zeros that stand for "unknown"
-    return 1000 / float(np.median(steps)) if len(steps) > 2 else None
-
-
-class VideoWriter:
-    """An MPEG-4 file of frames of one size, which appears under its name when it is whole.
-
-        with VideoWriter(path, fps=25, size=(480, 640)) as video:
-            video.write(frame)
-
-    OpenCV's encoder never says that a write failed (a full disk, a limit on file sizes), so the
-    file is opened again before it gets its name. After an error there is no file. OpenCV writes a
-    constant rate; an .mp4 whose frames came with other times gets those before it gets its name.
-
-    Args:
-        path: where to write; the suffix picks the container.
-        fps: frame rate.
-        size: (height, width) in pixels.
-
-    Attributes:
-        written: frames so far.
-        temporary: where the file is until it is whole.
-        times_lost: its frames' own times could not be written: it has a constant rate.
-
-    Raises:
-        BadInput: the encoder cannot write there, or what it wrote cannot be read back.
-    """
-
-    def __init__(self, path: Path, *, fps: float, size: tuple[int, int]) -> None:
-        self.path, self._fps, self._size, self.written = path, fps, size, 0
-        self.times_lost, self._times = False, array("d")
-        opencv_name(path)  # an error names this, not the temporary name
-        with ExitStack() as stack:
-            self.temporary = stack.enter_context(atomic_path(path))
-            fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-            name = opencv_name(self.temporary)
-            self._writer = cv2.VideoWriter(name, fourcc, fps, (size[1], size[0]))
-            if not self._writer.isOpened():
-                raise BadInput(
-                    f"cannot write the video {path}",
-                    why="OpenCV has no mp4v encoder, or refuses the suffix, the size or the rate",
-                    fix="Use the suffix .mp4 and the opencv-python-headless wheel",
-                )
-            self._file = stack.pop_all()
-
-    def write(self, image: Image, time_ms: float | None = None) -> None:
-        """Add a frame; one of another size is fitted into the video's, with black beside it.
-
-        Args:
-            image: (H, W, 3) uint8 BGR.
-            time_ms: when it is shown; None for the constant rate. All frames have one, or none.
-        """
-        if image.shape[:2] != self._size:
-            image = _fitted(image, self._size)
-        self._writer.write(image)
-        self.written += 1
-        if time_ms is not None:
-            self._times.append(time_ms)
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.release()  # ends the file, so that players read it
-        if error is not None:
-            self._file.__exit__(kind, error, trace)
-            return
-        with self._file:
-            self._check()  # before the index is touched: a file that is not whole has none
-            if self.path.suffix.lower() == ".mp4" and not self._constant():
-                try:
-                    set_times(self.temporary, self._times, last_ms=self._last_ms())
-                except ValueError:
-                    self.times_lost = True
-                self._check()
-
-    def _constant(self) -> bool:
-        """Whether the frames' times are those of the constant rate, to a tenth of a step."""
-        if len(self._times) < max(2, self.written):
-            return True
-        steps = np.diff(np.asarray(self._times)) * self._fps / 1000
-        times = np.cumsum(steps) - np.arange(1, len(self._times))
-        return bool(np.abs(steps - 1).max() < 0.1 and np.abs(times).max() < 0.5)
-
-    def _last_ms(self) -> float:
-        return float(np.median(np.diff(np.asarray(self._times))))
-
-    def _check(self) -> None:
-        try:
-            with VideoReader(self.temporary) as video:
-                whole = video.announced if video.counted else sum(1 for _ in video)
-        except BadInput:
-            whole = 0
-        if whole != self.written:
-            raise BadInput(
-                f"the video {self.path} could not be written",
-                why=f"of {self.written} frames {whole} can be read back",
-                fix="See that the disk is not full and that no limit on file sizes is in force",
-            )
-
-
-def _fitted(image: Image, size: tuple[int, int]) -> Image:
-    """An image at another size (height, width), its aspect kept, in the middle of black."""
-    scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
-    height, width = (max(1, round(scale * n)) for n in image.shape[:2])
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    canvas = np.zeros((*size, 3), np.uint8)
-    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height))
-    return canvas
+def _seconds(container: InputContainer, stream: av.VideoStream) -> float:
+    """How long a stream says that it is; 0 when it does not."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from retinart.engine.common.files import make_folder
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
-from retinart.engine.media.video import VideoWriter
+from retinart.engine.media.video_writer import VideoWriter
 from retinart.train.data.drawing import (
     SHAPES,
     SceneObject,

@@ -55,6 +55,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add_out(group, Path("runs/detect"), "folder for all results")
     add = options_of(group, DetectJob)
     add("copies", "write no annotated images or videos")
+    add("audio", "keep the sound of a video in its annotated copy")
     add("draw_conf", "score from which on a detection is drawn; the files hold all detections")
     add("track", "give each object an id that it keeps through the frames")
     add("csv", "also write a CSV file with a row for each detection", otherwise="no CSV file")
@@ -154,10 +155,13 @@ def _said(summary: DetectSummary) -> Iterator[str]:
     for source in summary.sources:
         counts = source.counts
         if counts.ended == "early":
+            decoded = counts.read - counts.broken
             yield (
-                f"the video ended early: {counts.read} of {counts.announced} frames could be "
-                "decoded, and those are kept"
+                f"the video ended early: {decoded} of {counts.announced} frames could be decoded, "
+                "and those are kept"
             )
+        elif counts.broken and not (source.live or summary.images):
+            yield f"{source.name} has {counts.broken} damaged frames, which are left out"
         if counts.ended == "lost":
             yield f"{source.name} was lost: {counts.why}"
     yield from summary.notes

@@ -1,0 +1,92 @@
+"""Connections to live sources: network streams through PyAV, webcams through OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import av
+import cv2
+from av.codec.context import Flags
+from av.container import InputContainer
+
+from retinart.engine.media.decoding import Frames, Pictures
+from retinart.engine.media.images import Image
+
+_OPTIONS = {"rtsp_transport": "tcp"}  # over UDP, packets get lost without a sign
+
+
+class Capture(Protocol):
+    """What a live source needs of a connection; `cv2.VideoCapture` has it."""
+
+    def isOpened(self) -> bool:
+        """Whether the connection was made."""
+
+    def grab(self) -> bool:
+        """Wait for the next frame; False for a damaged one, and at the end."""
+
+    def retrieve(self) -> tuple[bool, Any]:
+        """Whether that frame can be decoded, and (H, W, 3) uint8 BGR."""
+
+    def release(self) -> None:
+        """Close the connection."""
+
+
+def connect(address: str | int, timeout: float) -> Capture:
+    """A connection, made or not.
+
+    Args:
+        address: a network address, a webcam's number, or the path of its device. Webcams stay with
+            OpenCV, which numbers them on every system; FFmpeg needs the names of their devices.
+        timeout: seconds to wait for an address, and for each of its frames.
+    """
+    if isinstance(address, str) and "://" in address:
+        return NetworkCapture(address, timeout)
+    return cv2.VideoCapture(address)
+
+
+class NetworkCapture:
+    """A network stream as a `Capture`; each frame has the size that it was sent with."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        self._container: InputContainer | None = None
+        self._frame: av.VideoFrame | None = None
+        self._frames: Iterator[av.VideoFrame | None] = iter(())
+        self._picture = Pictures()
+        try:
+            container = av.open(
+                address,
+                options=_OPTIONS,
+                timeout=(timeout, timeout),
+                metadata_errors="replace",
+            )
+        except (av.FFmpegError, OSError):
+            return
+        self._container = container
+        stream = container.streams.best("video")
+        if isinstance(stream, av.VideoStream):
+            stream.thread_type = (
+                "SLICE"  # each thread that decodes a frame of its own holds it back
+            )
+            stream.codec_context.flags |= Flags.low_delay
+            self._frames = Frames(container, stream)
+
+    def isOpened(self) -> bool:
+        """See `Capture`."""
+        return self._container is not None
+
+    def grab(self) -> bool:
+        """See `Capture`."""
+        self._frame = next(self._frames, None)
+        return self._frame is not None
+
+    def retrieve(self) -> tuple[bool, Image | None]:
+        """See `Capture`."""
+        image = None if self._frame is None else self._picture(self._frame)
+        return image is not None, image
+
+    def release(self) -> None:
+        """See `Capture`."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
