@@ -18,13 +18,13 @@ from retinart.engine.runtime.saturation import saturates
 # For each part: the distributions that provide it, its extra of retinart, its purpose
 _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("numpy",), "", "everything"),
-    (("opencv-python", "opencv-python-headless"), "", "images and video"),
+    (("opencv-python", "opencv-python-headless"), "", "images and webcams"),
+    (("av",), "", "reading and writing video, network streams"),
     (("openvino",), "", "detection on a CPU (the default runtime)"),
     (("onnxruntime", "onnxruntime-gpu"), "onnxruntime", "detection on ONNX Runtime"),
     (("torch",), "export", "training, and reading checkpoints for export"),
     (("onnx",), "export", "writing ONNX files"),
     (("pycocotools",), "eval", "COCO accuracy: retinart eval"),
-    (("av",), "stream", "network streams that change their size"),
     (("trackers",), "track", "object ids across frames: retinart detect --track"),
     (("supervision",), "track", "the detections that trackers reads"),
     (("matplotlib",), "report", "plots of reports and trainings"),

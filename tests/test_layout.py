@@ -53,7 +53,6 @@ NOT_IN_ENGINE = frozenset({"onnx", "torch", "torchvision"})
 
 # What an install without extras has not got.
 EXTRAS_ONLY = (
-    "av",
     "matplotlib",
     "onnx",
     "onnxruntime",

@@ -98,15 +98,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole, or not at all.
-
-    Args:
-        path: its name. It and the names in `content` need not be UTF-8.
-        content: what `json` can write.
-    """
+    """Write a JSON file, in ASCII, whole or not at all."""
     text = json.dumps(content, indent=1) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary.write_text(text, encoding="ascii")
 
 
 def atomic_json(path: Path, content: Any, *, indent: int | None = None) -> None:

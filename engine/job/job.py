@@ -238,7 +238,6 @@ class _Run:
             summary.notes.append("annotated videos have no sound; --audio keeps it")
         if self._job.audio and not any(s.sound == "kept" for s in summary.sources):
             summary.notes.append(f"{sources[0].name} has no sound that could be kept")
-        summary.notes += self._files.notes
         path = self._job.out / "summary.json"
         summary.outputs.append(path)
         try:

@@ -109,7 +109,6 @@ class Outputs:
     Attributes:
         paths: what was written, complete after `close`.
         problems: what could not be ended, after `close`.
-        notes: what to know of the files, after `close`.
 
     Raises:
         BadInput: a file cannot be written there; then none is left.
@@ -128,7 +127,6 @@ class Outputs:
     ) -> None:
         self.paths: list[Path] = []
         self.problems: list[Exception] = []
-        self.notes: list[str] = []
         self._out, self._copies = out, copies
         self._taken = {p.resolve() for copy in copies for p in copy.pictures.values()}
         self._folders = {out, *(path.parent for path in (coco, csv) if path is not None)}
@@ -183,9 +181,6 @@ class Outputs:
                 self.problems.append(error)
             else:
                 self.paths.append(file.path)
-        for video in videos:
-            if video.sound_problem:
-                self.notes.append(f"the sound of {video.path} ends early: {video.sound_problem}")
         if any(copy.pictures for copy in self._copies) and self.paths:
             self.paths.append(self._out)
         self._lines.close()

@@ -44,7 +44,7 @@ class Frames:
                 self.hidden += packet.is_discard
                 try:
                     frames = packet.decode()
-                except av.InvalidDataError:
+                except av.FFmpegError:
                     yield None
                 else:
                     yield from frames

@@ -105,6 +105,9 @@ class VideoReader:
                 return av.open(self.path, timeout=timeout, metadata_errors="replace")
             if self.path.is_file():
                 return av.open(file_url(self.path), metadata_errors="replace")
+        except av.InvalidDataError as error:
+            why = "it is empty, damaged, or of a format that FFmpeg does not know"
+            raise self._undecodable(why) from error
         except (av.FFmpegError, OSError) as error:
             raise self._undecodable(error.strerror or str(error)) from error
         raise BadInput(f"there is no video at {self.path}", fix="Check the path")

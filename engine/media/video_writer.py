@@ -46,7 +46,6 @@ class VideoWriter:
     Attributes:
         written: frames so far.
         temporary: where the file is until it is whole.
-        sound_problem: why the sound ends before the video, or "".
 
     Raises:
         BadInput: the file cannot be written; the reason is FFmpeg's.
@@ -98,11 +97,6 @@ class VideoWriter:
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         return stream
-
-    @property
-    def sound_problem(self) -> str:
-        """Why the sound ends before the video, or ""."""
-        return "" if self._sound is None else self._sound.problem
 
     def write(self, image: Image, time_ms: float | None = None) -> None:
         """Add a frame; one of another size is fitted into the video's, with black beside it.

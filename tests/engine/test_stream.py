@@ -17,7 +17,7 @@ from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer, number_of, nu
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.media import av_capture, sources
+from retinart.engine.media import capture, sources
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.sources import is_live, list_numbered
@@ -158,14 +158,11 @@ def test_no_part_of_a_password_is_shown(address: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reader", "opened"),
-    [
-        ("0", "open_capture", (0, 2.5)),
-        ("rtsp://me:secret@host/x", "AVCapture", ("rtsp://me:secret@host/x", 2.5)),
-    ],
+    ("name", "opened"),
+    [("0", (0,)), ("rtsp://me:secret@host/x", ("rtsp://me:secret@host/x", 2.5))],
 )
 def test_what_opens_a_webcam_and_an_address(
-    monkeypatch: pytest.MonkeyPatch, name: str, reader: str, opened: tuple[Any, ...]
+    monkeypatch: pytest.MonkeyPatch, name: str, opened: tuple[Any, ...]
 ) -> None:
     """Stand-ins for both: what is asked of them, and that their frames arrive."""
     asked: list[tuple[Any, ...]] = []
@@ -186,9 +183,8 @@ def test_what_opens_a_webcam_and_an_address(
         def release(self) -> None:
             pass
 
-    monkeypatch.setattr(sources, "open_capture", Camera)
-    monkeypatch.setattr(av_capture, "AVCapture", Camera)
-    monkeypatch.setattr(av_capture, "installed", lambda: True)
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(capture, "NetworkCapture", Camera)
     found = sources.Sources([name], selection=Selection(), settings=LiveSettings(timeout=2.5))
     try:
         (frame,) = next(iter(found))
@@ -308,14 +304,8 @@ def test_a_live_stream_drops_what_it_cannot_take_and_counts_it(detector: Detecto
     assert [q.capacity for q in stream.queues.values()] == [0, 0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("pyav", [False, True], ids=["opencv", "pyav"])
-def test_a_camera_that_changes_its_size_and_sends_junk(
-    detector: Detector, monkeypatch: pytest.MonkeyPatch, pyav: bool
-) -> None:
-    """PyAV gives each frame its own size; OpenCV scales them to the first one's."""
-    if pyav:
-        pytest.importorskip("av", reason="the extra `stream` is not installed")
-    monkeypatch.setattr(av_capture, "installed", lambda: pyav)
+def test_a_camera_that_changes_its_size_and_sends_junk(detector: Detector) -> None:
+    """Each frame keeps its own size."""
     small, large = (240, 320), (480, 640)
     go = threading.Semaphore(2)
 
@@ -333,11 +323,10 @@ def test_a_camera_that_changes_its_size_and_sends_junk(
     ):
         for step in stream:
             sizes.append(step.frames[0].image.shape[:2])
-            if pyav or sizes[-1] == small:
-                assert all((d.xyxy <= (*sizes[-1][::-1],) * 2).all() for d in step.found)
+            assert all((d.xyxy <= (*sizes[-1][::-1],) * 2).all() for d in step.found)
             go.release(4)
         counts = stream.sources.all[0].counts
-    assert sizes[0] == small and sizes[-1] == (large if pyav else small)
+    assert sizes[0] == small and sizes[-1] == large
     assert counts.read == counts.taken + counts.dropped + counts.broken
     assert counts.read >= 12 and counts.ended == "lost"
 

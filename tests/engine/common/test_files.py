@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from retinart.engine.common.files import atomic_path, make_folder, new_folder, remove_unfinished
+from retinart.engine.common.files import (
+    AtomicFile,
+    atomic_path,
+    make_folder,
+    new_folder,
+    remove_unfinished,
+    write_json,
+)
 from retinart.engine.errors import BadInput
 from support import files_below
 
@@ -27,6 +35,67 @@ def test_atomic_path(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
         _fail_halfway(temporary)
     assert files_below(tmp_path) == ["new/a.txt"] and target.read_text() == "whole"
+
+
+def test_an_atomic_file_is_committed_or_discarded(tmp_path: Path) -> None:
+    file = AtomicFile(tmp_path / "new" / "a.txt")
+    assert files_below(tmp_path) == [f"new/{file.temporary.name}"]
+    file.temporary.write_text("whole")
+    file.commit()
+    file.discard()  # too late: it stays
+    assert files_below(tmp_path) == ["new/a.txt"]
+    other = AtomicFile(tmp_path / "new" / "a.txt")
+    other.temporary.write_text("half")
+    other.discard()
+    other.discard()
+    assert files_below(tmp_path) == ["new/a.txt"]
+    assert (tmp_path / "new" / "a.txt").read_text() == "whole"
+    AtomicFile(tmp_path / "newer" / "below" / "a.txt").discard()
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_file_that_cannot_be_renamed_is_deleted(tmp_path: Path) -> None:
+    file = AtomicFile(tmp_path / "a.txt")
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(IsADirectoryError):
+        file.commit()
+    assert files_below(tmp_path) == []
+
+
+def test_a_folder_in_the_files_place_is_seen_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(BadInput, match=r"cannot write .*a\.txt: it is a folder\. Choose another"):
+        AtomicFile(tmp_path / "a.txt")
+    (tmp_path / "b").touch()
+    with pytest.raises(BadInput, match=r"cannot write to the folder .*: Not a directory\. Choose"):
+        AtomicFile(tmp_path / "b" / "c" / "d.txt")
+    assert files_below(tmp_path) == ["b"]
+
+
+def test_an_atomic_file_makes_one_file_and_no_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of 10,000 pictures was probed 10,000 times, with a file each."""
+    made: list[str] = []
+    real = os.open
+
+    def count(path: str, flags: int, mode: int = 0o777) -> int:
+        made.append(path)
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", count)
+    AtomicFile(tmp_path / "a.txt").discard()
+    assert len(made) == 1
+
+
+def test_json(tmp_path: Path) -> None:
+    content = {"name": "caf\udce9", "n": [1, 2.5, None]}
+    write_json(tmp_path / "a.json", content)
+    assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
+    assert json.loads((tmp_path / "a.json").read_text()) == content
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "b.json", {"value": object()})
+    assert files_below(tmp_path) == ["a.json"]
 
 
 def test_names_at_the_file_systems_limit(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -251,3 +252,67 @@ def test_names_that_are_not_utf8(detector: Detector, tmp_path: Path) -> None:
     assert files_below(out) == sorted(
         ["detections.jsonl", "summary.json", path.name, f"{suffix.name}.png"]
     )
+
+
+def _tone(path: Path, sound: str | None) -> Path:
+    """A video of two seconds, with a tone."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=10, width=128, height=96)
+        assert isinstance(video, av.VideoStream)
+        audio = None if sound is None else container.add_stream(sound, rate=48000, layout="mono")
+        for seed in range(20):
+            frame = av.VideoFrame.from_ndarray(make_picture(seed), "bgr24")
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None:
+            assert isinstance(audio, av.AudioStream)
+            samples = (8000 * np.sin(np.arange(96_000) / 20)).astype(np.int16)
+            for at in range(0, 96_000, 960):
+                piece = av.AudioFrame.from_ndarray(samples[None, at : at + 960], "s16", "mono")
+                piece.rate, piece.pts = 48000, at
+                container.mux(audio.encode(piece))
+            container.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sound", "audio", "became", "note"),
+    [
+        ("aac", True, "kept", None),
+        ("aac", False, "dropped", "annotated videos have no sound; --audio keeps it"),
+        (None, True, "none", "clip.mp4 has no sound that could be kept"),
+        (None, False, "none", None),
+    ],
+)
+def test_sound(
+    detector: Detector,
+    tmp_path: Path,
+    sound: str | None,
+    audio: bool,
+    became: str,
+    note: str | None,
+) -> None:
+    source = _tone(tmp_path / "clip.mp4", sound)
+    summary = _run(detector, source, tmp_path / "out", audio=audio)
+    assert [s.sound for s in summary.sources] == [became]
+    notes = [text.replace(f"{tmp_path}/", "") for text in summary.notes]
+    assert notes == ([] if note is None else [note])
+    with av.open(str(tmp_path / "out" / "clip.mp4")) as copy:
+        assert copy.streams.video[0].frames == 20
+        assert len(copy.streams.audio) == (became == "kept")
+
+
+def test_a_video_that_was_recorded_sideways(detector: Detector, tmp_path: Path) -> None:
+    """Its detections and its copy are upright."""
+    source = tmp_path / "clip.mp4"
+    with av.open(str(source), "w") as container:
+        video = container.add_stream("mpeg4", rate=10, width=128, height=96)
+        assert isinstance(video, av.VideoStream)
+        video.set_display_rotation(90)
+        container.mux(video.encode(av.VideoFrame.from_ndarray(make_picture(0), "bgr24")))
+        container.mux(video.encode(None))
+    _run(detector, source, tmp_path / "out")
+    (line,) = read_lines(tmp_path / "out" / "detections.jsonl")
+    assert (line["height"], line["width"]) == (128, 96)
+    with VideoReader(tmp_path / "out" / "clip.mp4") as made:
+        assert made.size == (128, 96)

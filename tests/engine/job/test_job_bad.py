@@ -14,7 +14,7 @@ from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.job.job import run_job
 from retinart.engine.job.summary import DetectSummary
-from retinart.engine.media.video import VideoWriter
+from retinart.engine.media.video_writer import VideoWriter
 from retinart.engine.runtime.runner import Pending, Prepared
 from retinart.engine.settings import DetectJob
 from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
@@ -120,9 +120,8 @@ def test_a_video_without_a_frame(
     with pytest.raises(BadInput) as raised:
         _run(detector, path, tmp_path / "out")
     assert str(raised.value) == (
-        f"cannot decode the video {path}: it is empty, damaged, or of a format that OpenCV's "
-        "FFmpeg does not know. Play it with ffplay to see which, and convert it with ffmpeg -i IN "
-        "OUT.mp4."
+        f"cannot decode the video {path}: it is empty, damaged, or of a format that FFmpeg does "
+        "not know. Play it with ffplay to see what it is, and convert it with ffmpeg -i IN OUT.mp4."
     )
     assert files_below(tmp_path) == [path.name] and not (tmp_path / "out").exists()
 
@@ -262,7 +261,7 @@ def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> No
     CSVRows(rows, detector.classes).write(record)
     assert all(row.endswith("\r\n") for row in rows) and len(rows) == len(found) + 1
     results: Any = Calls()
-    COCOResults(results, detector.classes).write(record)
+    COCOResults(results).write(record)
     assert len(results) == len(found) + 1
     assert json.loads("".join(results) + "]")
 
