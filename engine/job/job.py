@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 from retinart.engine.common.files import new_folder
 from retinart.engine.common.progress import Progress
@@ -235,7 +234,7 @@ class _Run:
         for source in sources:
             summary.skipped += source.unreadable
         if self._job.copies and any(s.sound == "dropped" for s in summary.sources):
-            summary.notes.append("annotated videos have no sound; --audio keeps it")
+            summary.notes.append("annotated videos have no sound; the option `audio` keeps it")
         if self._job.audio and not any(s.sound == "kept" for s in summary.sources):
             summary.notes.append(f"{sources[0].name} has no sound that could be kept")
         path = self._job.out / "summary.json"

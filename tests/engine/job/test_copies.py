@@ -9,9 +9,9 @@ import pytest
 
 from retinart.engine.errors import BadInput
 from retinart.engine.job.copies import Copy, plan_copies
-from retinart.engine.job.job import DetectJob
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import SourceCounts
+from retinart.engine.settings import DetectJob
 
 OUT = Path("out")
 
@@ -78,9 +78,9 @@ def test_sound_of_one_video_file() -> None:
     [
         (
             [_video("a.mp4"), _video("b.mp4")],
-            "sound is kept of one source only: 2 are given. Leave --audio out, or give one video",
+            "sound is kept of one source only: 2 are given. Leave out `audio`, or give one video",
         ),
-        ([_IMAGES], "the sound of in cannot be kept: it holds images. Leave --audio out, or "),
+        ([_IMAGES], "the sound of in cannot be kept: it holds images. Leave out `audio`, or "),
         ([_CAMERA], "the sound of rtsp://host:9/x.y cannot be kept: it is not a file. Leave "),
         ([_ADDRESS], "the sound of http://host/clip.mp4 cannot be kept: it is not a file. Leave "),
     ],
@@ -96,5 +96,5 @@ def test_sound_needs_an_annotated_video() -> None:
         DetectJob(source="clip.mp4", out=OUT, audio=True, copies=False)
     assert str(raised.value) == (
         "sound cannot be kept: it goes into the annotated video, and none is written. Leave out "
-        "either --audio or --no-copies."
+        "either `audio` or `copies=False`."
     )

@@ -279,7 +279,7 @@ def _tone(path: Path, sound: str | None) -> Path:
     ("sound", "audio", "became", "note"),
     [
         ("aac", True, "kept", None),
-        ("aac", False, "dropped", "annotated videos have no sound; --audio keeps it"),
+        ("aac", False, "dropped", "annotated videos have no sound; the option `audio` keeps it"),
         (None, True, "none", "clip.mp4 has no sound that could be kept"),
         (None, False, "none", None),
     ],

@@ -128,7 +128,7 @@ def test_a_video_without_sound(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as raised:
         VideoWriter(tmp_path / "out.mp4", fps=25, size=SIZE, sound=source)
     assert str(raised.value) == (
-        f"cannot keep the sound of {source}: it has none. Leave --audio out."
+        f"cannot keep the sound of {source}: it has none. Leave out `audio`."
     )
     with pytest.raises(BadInput, match=r"cannot keep the sound of .*none\.mp4: No such file"):
         VideoWriter(tmp_path / "out.mp4", fps=25, size=SIZE, sound=tmp_path / "none.mp4")
