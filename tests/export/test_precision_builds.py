@@ -18,8 +18,8 @@ from retinart.engine.errors import CheckFailed
 from retinart.engine.model.info import read_info
 from retinart.export import tensorrt_rtx
 from retinart.export.export import export_checkpoint
+from retinart.export.projects import PROJECTS
 from retinart.export.settings import ExportSettings
-from retinart.export.sources import SOURCES
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet
@@ -36,7 +36,7 @@ VARIANTS = {"tiny": preset("tiny", 3)} | {
     source.name: replace(
         preset("resnet18", 3), source=source.name, fpn_channels=64, **source.settings
     )
-    for source in SOURCES
+    for source in PROJECTS
 }
 
 
@@ -61,7 +61,7 @@ def fp32(once: Once) -> Callable[[str, str], Path]:
     ("name", "size", "precision"),
     [
         *product(["tiny"], SIZES, ["fp32", "fp16", "int8", "int8+fp16"]),
-        *product([source.name for source in SOURCES], ["fixed"], ["int8"]),
+        *product([source.name for source in PROJECTS], ["fixed"], ["int8"]),
     ],
 )
 def test_builds(
