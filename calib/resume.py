@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,6 @@ class Saved:
     def get(self, name: str) -> Any:
         """The value that was saved under a name, in JSON's types, or None."""
         return self._content.get(name)
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        """Every name with its value, the oldest first."""
-        return ((name, value) for name, value in self._content.items() if name != "key")
 
     def set(self, name: str, value: Any) -> None:
         """Save a value of JSON's types, on disk as well."""
