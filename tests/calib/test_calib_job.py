@@ -159,4 +159,4 @@ def test_noise_to_signal() -> None:
     exact = {"a": rng.normal(5, 2, 100_000).astype(np.float32)}
     noisy = {"a": exact["a"] + rng.normal(0, 0.2, 100_000).astype(np.float32)}
     assert noise_to_signal(exact, exact) == 0
-    assert noise_to_signal(exact, noisy) == pytest.approx(0.1, rel=0.02)  # whatever the mean
+    assert noise_to_signal(exact, noisy) == pytest.approx(0.1, rel=0.02)  # for any mean

@@ -26,9 +26,9 @@ _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 def float_islands(model: onnx.ModelProto) -> list[tuple[str, ...]]:
     """The islands of a quantized graph, each as the names of its nodes, in the graph's order.
 
-    What a runtime fuses into an INT8 convolution is no island: the bias, the addition of a
-    quantized skip, a ReLU. A max-pool in front of a Q runs in INT8, since both can change places.
-    What lies behind the last INT8 layer, as the heads' outputs do, is not between layers.
+    A runtime fuses the bias, the addition of a quantized skip and a ReLU into an INT8 convolution,
+    so these do not count. Neither does a max-pool in front of a Q: both can change places, so it
+    runs in INT8. The heads' outputs come after the last INT8 layer, so they lie between no layers.
     """
     nodes = network_nodes(model)
     fused = _fused(nodes)

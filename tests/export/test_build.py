@@ -1,6 +1,6 @@
 """`retinart build`: real engines by TensorRT-RTX on the CPU, and TensorRT's part by a double.
 
-The double records what a builder is told; it builds nothing, and is no test of TensorRT.
+The double records what a builder is told; it builds nothing, and does not test TensorRT.
 """
 
 from __future__ import annotations

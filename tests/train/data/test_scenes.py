@@ -74,7 +74,7 @@ def test_boxes_are_tight_and_hidden_objects_are_left_out() -> None:
         assert (truth.areas >= 0.1 * width * height).all()
         assert (truth.boxes >= 0).all()
         assert (truth.boxes <= [320, 256, 320, 256]).all()
-    # a far larger object on top hides a smaller one, whatever its shape
+    # a far larger object on top hides a smaller one of any shape
     with_all = render_scene(np.random.default_rng(1), SceneSettings(max_objects=60))[1]
     strict = render_scene(
         np.random.default_rng(1), SceneSettings(max_objects=60, min_visible=0.95)
