@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from retinart.cli import build_parser
 from support import ROOT
 
 # made by the commands; used where git is missing
@@ -115,6 +117,43 @@ def test_commands_that_the_readme_names_exist(
         if done.returncode:
             unknown[command] = done.stderr.strip()[-200:]
     assert not unknown, f"README.md names commands that do not exist: {unknown}"
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The words behind `retinart` of each command in an indented block, without "..."."""
+    whole = re.sub(r"\\\n\s*", " ", text)
+    lines = re.findall(r"^ {4,}(?:\S+ )*?(?:\S*/)?retinart ([a-z][^>\n]*)", whole, re.MULTILINE)
+    split = (shlex.split(line, comments=True) for line in lines)
+    return [[word for word in words if word != "..."] for words in split]
+
+
+def test_commands_of_all_pages_can_be_parsed(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = build_parser()
+    pages = sorted(file for file in shipped_files() if file.suffix == ".md")
+    commands = [(page, words) for page in pages for words in command_lines(page.read_text("utf-8"))]
+    assert len(commands) > 40
+    wrong = []
+    for page, words in commands:
+        try:
+            parser.parse_args(words)
+        except SystemExit as ended:
+            if ended.code:
+                error = capsys.readouterr().err.splitlines()[-1]
+                wrong.append(f"{page.relative_to(ROOT)}: {' '.join(words)}\n    {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_command_lines_are_joined_and_stripped() -> None:
+    text = (
+        "retinart sings.\n\n    retinart eval a.onnx \\\n        --images 'b c'  # slow\n"
+        "    torchrun --nproc-per-node 4 -m retinart train ... --batch 16\n"
+        "    .venv/bin/retinart doctor\n    pip install retinart\n"
+    )
+    assert command_lines(text) == [
+        ["eval", "a.onnx", "--images", "b c"],
+        ["train", "--batch", "16"],
+        ["doctor"],
+    ]
 
 
 def test_commands_are_found_in_code_only() -> None:
