@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.common.files import atomic_path
+from retinart.engine.common.table import Table
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.evaluation.coco import CocoImage, load_coco
 from retinart.engine.evaluation.evaluate import Evaluation, class_key, evaluate, points
-from retinart.engine.evaluation.matching import box_iou
-from retinart.engine.job.draw import draw
+from retinart.engine.evaluation.matching import Tolerance, box_iou, pair
+from retinart.engine.job.draw import collage, draw, write_jpeg
 from retinart.engine.media.images import Image, read_image
 
 CONFIDENCE = 0.3  # below it nothing counts as found in a single image, nor is it drawn
@@ -41,7 +42,7 @@ class ImageLoss:
 
     @property
     def loss(self) -> int:
-        """Objects that the second lost, and false detections that it made, in number."""
+        """The number of objects that the second lost, and of false detections that it added."""
         return (self.hits[0] - self.hits[1]) + (self.false[1] - self.false[0])
 
 
@@ -63,6 +64,19 @@ class Comparison:
     drop: float
     worst: tuple[ImageLoss, ...]
     outputs: tuple[Path, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "names": self.names,
+            "first": self.first.to_json(),
+            "second": self.second.to_json(),
+            "drop": self.drop,
+            "worst": [
+                {"image": str(w.image.path), "hits": w.hits, "false": w.false, "loss": w.loss}
+                for w in self.worst
+            ],
+        }
 
 
 def compare(
@@ -90,103 +104,79 @@ def compare(
         BadInput: as `evaluate`.
     """
     results = [evaluate(detector, annotations, images) for detector in (first, second)]
-    dataset = load_coco(annotations, images)
-    losses = []
+    dataset, losses = load_coco(annotations, images), []
     for image in dataset.images:
-        if not all(image.image_id in result.found for result in results):
-            continue
-        counts = [
-            count(image, dataset.classes, result.found[image.image_id], detector.classes)
-            for result, detector in zip(results, (first, second), strict=True)
-        ]
-        hits, false = zip(*counts, strict=True)
-        losses.append(ImageLoss(image=image, hits=hits, false=false))
+        if all(image.image_id in result.found for result in results):
+            counts = [
+                count(image, dataset.classes, result.found[image.image_id], detector.classes)
+                for result, detector in zip(results, (first, second), strict=True)
+            ]
+            hits, false = zip(*counts, strict=True)
+            losses.append(ImageLoss(image=image, hits=hits, false=false))
     losses.sort(key=lambda loss: -loss.loss)
     shown = tuple(loss for loss in losses[:worst] if loss.loss > 0)
     outputs = []
     for number, loss in enumerate(shown, 1):
         panels = [(names[i], results[i], d.classes) for i, d in enumerate((first, second))]
         outputs.append(out / f"worst-{number}-{loss.image.path.stem}.jpg")
-        with atomic_path(outputs[-1]) as temporary:
-            cv2.imwrite(str(temporary), _picture(loss, dataset.classes, panels))
-    drop = 100 * ((results[0].figures["AP"] or 0.0) - (results[1].figures["AP"] or 0.0))
+        write_jpeg(outputs[-1], _picture(loss, dataset.classes, panels))
     comparison = Comparison(
         names=names,
         first=results[0],
         second=results[1],
-        drop=drop,
+        drop=100 * ((results[0].figures["AP"] or 0.0) - (results[1].figures["AP"] or 0.0)),
         worst=shown,
         outputs=(*outputs, out / "comparison.json"),
     )
     with atomic_path(comparison.outputs[-1]) as temporary:
-        temporary.write_text(json.dumps(to_json(comparison), indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(comparison.to_json(), indent=1), encoding="utf-8")
     return comparison
-
-
-def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Plain JSON types."""
-    return {
-        "names": comparison.names,
-        "first": comparison.first.to_json(),
-        "second": comparison.second.to_json(),
-        "drop": comparison.drop,
-        "worst": [
-            {"image": str(w.image.path), "hits": w.hits, "false": w.false, "loss": w.loss}
-            for w in comparison.worst
-        ],
-    }
 
 
 def table(comparison: Comparison) -> str:
     """Side by side in AP points, the classes with the largest loss first."""
     a, b = comparison.first, comparison.second
-    rows = [(name, a.figures[name], b.figures[name]) for name in a.figures]
-    classes = [(f"  {name}", ap, b.per_class[name]) for name, ap in a.per_class.items()]
-    classes.sort(key=lambda row: (row[2] or 0.0) - (row[1] or 0.0))
-    width = max(len(row[0]) for row in [*rows, *classes])
-    columns = [max(5, len(name)) for name in comparison.names]
 
-    def line(name: str, *cells: str) -> str:
-        return f"{name:<{width}}  " + "  ".join(
-            f"{cell:>{size}}" for cell, size in zip(cells, [*columns, 6], strict=True)
-        )
+    def row(name: str, x: float | None, y: float | None) -> tuple[str, ...]:
+        change = "" if x is None or y is None else f"{100 * (y - x):+.1f}"
+        return name, points(x), points(y), change
 
-    def row(name: str, x: float | None, y: float | None) -> str:
-        change = "" if x is None or y is None else f"{100 * (y - x):+6.1f}"
-        return line(name, points(x), points(y), change)
-
-    return "\n".join(
-        [
-            line("", *comparison.names, "change"),
-            *(row(*r) for r in rows),
-            f"AP by class ({a.images} images)",
-            *(row(*r) for r in classes),
-        ]
-    )
+    rows = [row(name, value, b.figures[name]) for name, value in a.figures.items()]
+    classes = sorted(a.per_class, key=lambda n: (b.per_class[n] or 0.0) - (a.per_class[n] or 0.0))
+    rows.append((f"AP by class ({a.images} images)", "", "", ""))
+    rows += [row(f"  {name}", a.per_class[name], b.per_class[name]) for name in classes]
+    return Table(head=("", *comparison.names, "change"), rows=rows).text()
 
 
 def count(
     image: CocoImage, truth: Sequence[str], found: Detections, classes: Sequence[str]
 ) -> tuple[int, int]:
     """Objects found and false detections; crowds, and what lies on them, count as neither."""
-    sure = found.confidence >= CONFIDENCE
-    boxes, labels = found.xyxy[sure], found.class_id[sure]
-    overlap = box_iou(boxes, image.boxes)  # (found, objects)
-    same = np.array(
-        [[class_key(classes[d]) == class_key(truth[t]) for t in image.labels] for d in labels],
-        np.bool_,
-    ).reshape(overlap.shape)
-    overlap = np.where(same, overlap, 0.0)
-    free: npt.NDArray[np.bool_] = ~image.crowd
-    hits = false = 0
-    for row in overlap:  # the surest first
-        possible = np.where(free, row, 0.0)
-        if possible.size and possible.max() >= IOU:
-            free[int(possible.argmax())] = False
-            hits += 1
-        else:
-            false += not (row[image.crowd] > 0).any()
-    return hits, false
+    index = {class_key(name): i for i, name in enumerate(truth)}  # one number for each name
+    sure = _renumbered(found[found.confidence >= CONFIDENCE], classes, index)
+    objects, crowds = (
+        _renumbered(_objects(image, chosen), truth, index) for chosen in (~image.crowd, image.crowd)
+    )
+    hits = pair(objects, sure, Tolerance(iou=IOU))
+    on_crowd = box_iou(sure.xyxy, crowds.xyxy) > 0
+    on_crowd &= sure.class_id[:, None] == crowds.class_id
+    false = set(range(len(sure))) - {j for _, j in hits} - set(np.flatnonzero(on_crowd.any(axis=1)))
+    return len(hits), len(false)
+
+
+def _renumbered(d: Detections, classes: Sequence[str], index: dict[str, int]) -> Detections:
+    """Detections whose classes have the numbers of their names; -1 for other names."""
+    labels = [index.get(class_key(classes[label]), -1) for label in d.class_id]
+    return replace(d, class_id=np.array(labels, np.int32))
+
+
+def _objects(image: CocoImage, chosen: npt.NDArray[np.bool_]) -> Detections:
+    """Some objects of an image, as detections."""
+    return Detections(
+        xyxy=image.boxes[chosen],
+        confidence=np.ones(int(chosen.sum()), np.float32),
+        class_id=image.labels[chosen].astype(np.int32),
+    )
 
 
 def _picture(
@@ -195,22 +185,15 @@ def _picture(
     panels: Sequence[tuple[str, Evaluation, Sequence[str]]],
 ) -> Image:
     """Annotated objects and both models' detections, side by side, each under its title."""
-    image = read_image(loss.image.path)
-    size = (loss.image.width, loss.image.height)
-    image = np.asarray(cv2.resize(image, size), np.uint8)
-    kept = ~loss.image.crowd
-    truth = Detections(
-        xyxy=loss.image.boxes[kept],
-        confidence=np.ones(int(kept.sum()), np.float32),
-        class_id=loss.image.labels[kept].astype(np.int32),
-    )
-    pictures = [_titled(draw(image, truth, classes), f"annotated: {len(truth)}")]
+    size, objects = (loss.image.width, loss.image.height), _objects(loss.image, ~loss.image.crowd)
+    image = np.asarray(cv2.resize(read_image(loss.image.path), size), np.uint8)
+    pictures = [_titled(draw(image, objects, classes), f"annotated: {len(objects)}")]
     for i, (name, result, names) in enumerate(panels):
         title = f"{name}: {loss.hits[i]} found, {loss.false[i]} false"
-        sure = result.found[loss.image.image_id]
-        sure = sure[sure.confidence >= CONFIDENCE]
+        found = result.found[loss.image.image_id]
+        sure = found[found.confidence >= CONFIDENCE]
         pictures.append(_titled(draw(image, sure, names), title))
-    return np.hstack(pictures)
+    return collage(pictures, columns=len(pictures))
 
 
 def _titled(image: Image, title: str) -> Image:

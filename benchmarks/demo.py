@@ -1,19 +1,18 @@
-"""The main job on a bare machine: export the small model, evaluate it, run it over a video."""
+"""`retinart demo`: export the small model, evaluate it, and run it over a video."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from retinart import train
-from retinart.engine.common.files import atomic_path
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.evaluate import Evaluation, evaluate
-from retinart.engine.job.draw import draw
+from retinart.engine.job.draw import collage, draw, write_jpeg
 from retinart.engine.job.job import run_job
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.images import list_images, read_image
@@ -24,7 +23,7 @@ from retinart.train.data.scenes import make_scenes, scene_video
 from retinart.train.data.settings import SceneSettings
 
 SIZE = (256, 320)
-SCENES, SCENES_SEED = 100, 20261121  # no scene of the training set, which has another seed
+SCENES, SCENES_SEED = 100, 20261121  # the training set has another seed
 FRAMES = 150
 
 
@@ -66,23 +65,13 @@ def run_demo(out: Path) -> DemoReport:
 
 def _picture(detector: Detector, out: Path) -> Path:
     """Six scenes with their detections, in a grid."""
-    with_most = sorted(
-        ((len(found := detector(image)), image, found) for image in map(read_image, _some(out))),
-        key=lambda item: -item[0],
-    )[:6]
+    images = map(read_image, list_images(str(out / "scenes" / "images"))[:24])
+    found = sorted(((detector(image), image) for image in images), key=lambda pair: -len(pair[0]))
     drawn = []
-    for _, image, found in with_most:
-        sure = found[found.confidence >= 0.4]
+    for detections, image in found[:6]:
+        sure = detections[detections.confidence >= 0.4]
         large = np.asarray(cv2.resize(image, None, fx=2, fy=2), np.uint8)
-        boxes = type(sure)(xyxy=sure.xyxy * 2, confidence=sure.confidence, class_id=sure.class_id)
-        drawn.append(draw(large, boxes, detector.classes))
-    grid = np.vstack([np.hstack(drawn[:3]), np.hstack(drawn[3:])])
+        drawn.append(draw(large, replace(sure, xyxy=sure.xyxy * 2), detector.classes))
     path = out / "detections.jpg"
-    _, data = cv2.imencode(".jpg", grid, [cv2.IMWRITE_JPEG_QUALITY, 88])
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+    write_jpeg(path, collage(drawn, columns=3))
     return path
-
-
-def _some(out: Path) -> list[Path]:
-    return list_images(str(out / "scenes" / "images"))[:24]

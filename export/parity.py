@@ -58,7 +58,7 @@ def check_parity(
             or infinite.
     """
     probe = tensor_probe(path, (*HEADS, *CANDIDATES, *OUTPUTS))
-    worst, detections, native = 0.0, _empty(), _empty()
+    worst, detections, native = 0.0, Match(), Match()
     for frames in batches:
         tensors = probe(frames)
         with torch.inference_mode():
@@ -150,7 +150,3 @@ def _floor(found: Detections, thresholds: Thresholds) -> float:
     if len(found) < thresholds.detections_per_img:
         return thresholds.score_thresh
     return float(found.confidence[-1])
-
-
-def _empty() -> Match:
-    return Match(matched=0, missing=0, extra=0, score_diff=0.0, corner_diff=0.0)

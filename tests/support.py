@@ -27,12 +27,29 @@ from retinart.train.settings import TrainSettings
 # Makes a folder of files, by name and filled by a function, once for all workers; see conftest.py.
 Once = Callable[[str, Callable[[Path], object]], Path]
 ROOT = Path(__file__).resolve().parent.parent
+_BITS = 24  # of the number in a picture
 
 
 def make_picture(seed: int, height: int = 96, width: int = 128) -> Image:
     """(height, width, 3) uint8 BGR: a grid of 6x8 random colours."""
     small = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def numbered_jpeg(number: int, image: Image) -> bytes:
+    """A JPEG of a copy of an image, with a number along its top in blocks of 8 pixels."""
+    marked = image.copy()
+    for bit in range(_BITS):
+        marked[:8, 8 * bit : 8 * bit + 8] = 255 * (number >> bit & 1)
+    done, data = cv2.imencode(".jpg", marked)
+    assert done
+    return bytes(data)
+
+
+def number_of(image: Image) -> int:
+    """The number that `numbered_jpeg` wrote."""
+    bits = image[2:6, : 8 * _BITS].reshape(4, _BITS, 8, 3)[:, :, 2:6].mean(axis=(0, 2, 3)) > 127
+    return int(np.packbits(bits, bitorder="little").astype(np.int64) @ (1, 256, 65536))
 
 
 def write_images(folder: Path, *names: str) -> Path:

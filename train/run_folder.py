@@ -19,7 +19,7 @@ from retinart.engine.common.html_page import COLORS, load_matplotlib
 from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluation.coco import CocoDataset
-from retinart.engine.job.draw import draw
+from retinart.engine.job.draw import collage, draw, write_jpeg
 from retinart.engine.media.images import read_image
 from retinart.train.settings import TrainSettings
 from retinart.train.validate import TorchDetector
@@ -110,19 +110,9 @@ class RunFolder:
             except BadInput:
                 continue
             found = detector(image, clock=clock)
-            tile = draw(image, found[found.confidence >= _CONFIDENCE], detector.classes)
-            scale = min(480 / tile.shape[1], 360 / tile.shape[0])
-            tile = np.asarray(cv2.resize(tile, None, fx=scale, fy=scale), np.uint8)
-            canvas = np.zeros((360, 480, 3), np.uint8)
-            canvas[: tile.shape[0], : tile.shape[1]] = tile
-            tiles.append(canvas)
-        if not tiles:
-            return
-        tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 3)
-        grid = np.vstack([np.hstack(tiles[i : i + 3]) for i in range(0, len(tiles), 3)])
-        _, data = cv2.imencode(".jpg", grid, [cv2.IMWRITE_JPEG_QUALITY, 88])
-        with atomic_path(self.path / "predictions.jpg") as temporary:
-            temporary.write_bytes(data.tobytes())
+            tiles.append(draw(image, found[found.confidence >= _CONFIDENCE], detector.classes))
+        if tiles:
+            write_jpeg(self.path / "predictions.jpg", collage(tiles, columns=3, height=360))
 
     def close(self) -> None:
         """End TensorBoard's file."""

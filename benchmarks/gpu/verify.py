@@ -8,11 +8,11 @@ compares and measures on the GPU. Where the GPU's machine lacks what the CPU's p
     python -m retinart.benchmarks.gpu.verify --checkpoint CKPT.pth --images DIR --prepare FOLDER
     python -m retinart.benchmarks.gpu.verify --run FOLDER --out result.json     # on the other one
 
-Without a GPU it goes as far as it can, says what it skipped, and exits 3. A step that fails, or
-whose figures are over their limit (judge.py), is reported, and the others run; the exit code is 1
-then. Work is done in another process, which is a fresh one after a failure. The results are written
-after every step, and the same command goes on from there. After --minutes no step is begun, which
-also exits 3. What has run on which GPU goes into docs/gpu-verification.md, and the output into
+Without a GPU it goes as far as it can, lists what it skipped, and exits with 3. A step fails when
+it raises, or when a figure is over its limit (judge.py). The other steps go on, and the exit code
+is 1. Another process does the work, and a fresh one after a failure. The results are written after
+every step, and the same command goes on from there. After --minutes no step begins, which also
+exits with 3. What has run on which GPU goes into docs/gpu-verification.md, and the output into
 benchmarks/results/.
 """
 
@@ -22,36 +22,37 @@ import argparse
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from retinart.benchmarks.gpu.attempts import Attempts
-from retinart.benchmarks.gpu.bundle import Bundle
-from retinart.benchmarks.gpu.models import PRECISIONS
-from retinart.benchmarks.gpu.see import SeeSettings, see
+from retinart.benchmarks.gpu.bundle import Bundle, read_bundle
+from retinart.benchmarks.gpu.prepare import PRECISIONS
+from retinart.benchmarks.gpu.see import see
 from retinart.benchmarks.timing.code import GPU, code_hash
 from retinart.benchmarks.timing.worker import Worker, nothing, stateless
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, RetinartError
 
-SHORT = {"batches": (1, 8, 32), "contexts": (1, 2)}
-FULL = {"batches": (1, 2, 4, 8, 16, 32), "contexts": (1, 2, 3, 4)}
-
-# What a flag is that is not given: without and with --full.
+# The values of flags that are not given: without and with --full.
 DEFAULTS: dict[str, tuple[Any, Any]] = {
     "imgsz": ([800], [400, 500, 600, 700, 800]),
     "backbones": ([], ["resnet50", "resnet101"]),
     "frames": (2000, 20_000),
     "seconds": (0.5, 2.0),
+    "batches": ((1, 8, 32), (1, 2, 4, 8, 16, 32)),
+    "contexts": ((1, 2), (1, 2, 3, 4)),
 }
+EFFORT = ("frames", "seconds", "batches", "contexts", "compile_mode")  # fields of `Subject`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run every step that has no result yet. Returns the exit code."""
     args = _parser().parse_args(argv)
     for name, choice in DEFAULTS.items():
-        if getattr(args, name) is None:
+        if getattr(args, name, None) is None:
             setattr(args, name, choice[args.full])
     minutes = (9 if args.prepare is None else 0) if args.minutes is None else args.minutes
     gpus = find_gpus()
@@ -81,56 +82,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, steps: Attempts, gpus: list[Gpu]) -> None:
     steps.note("environment", _environment(gpus))
+    folder = args.run or args.prepare or args.models / "prepared"
     if args.run is not None:
-        bundle = Bundle.load(args.run)
+        bundle = read_bundle(folder)
         steps.same("of", {**bundle.of, "code that runs": code_hash(GPU)})
     else:
-        bundle = _prepare(args, steps)
+        bundle = _prepare(args, folder, steps)
     if args.prepare is None:
-        depth: dict[str, Any] = FULL if args.full else SHORT
-        settings = SeeSettings(
-            gpu=bool(gpus),
-            frames=args.frames,
-            seconds=args.seconds,
-            compile_mode=args.compile_mode,
-            limit=args.limit,
-            **depth,
-        )
-        see(bundle, steps, settings)
+        effort = {name: getattr(args, name) for name in EFFORT}
+        see(folder, bundle, steps, effort, gpu=bool(gpus), limit=args.limit)
 
 
-def _prepare(args: argparse.Namespace, steps: Attempts) -> Bundle:
+def _prepare(args: argparse.Namespace, folder: Path, steps: Attempts) -> Bundle:
     """The CPU's part, whose modules the GPU's machine may lack."""
-    from retinart.benchmarks.gpu.prepare import PrepareSettings, prepare, say_weights
+    from retinart.benchmarks.gpu.prepare import PrepareSettings, prepare, print_sizes
 
     if args.checkpoint is None or args.images is None:
         raise BadInput("there is no --checkpoint or no --images", fix="Give both, or --run FOLDER")
-    settings = PrepareSettings(
-        checkpoint=args.checkpoint,
-        images=args.images,
-        num_images=args.num_images,
-        imgsz=args.imgsz,
-        precisions=args.precisions,
-        backbones=args.backbones,
-        runtime=args.runtime,
-        models=args.models,
-    )
-    bundle = prepare(settings, args.prepare or args.models / "prepared", steps)
+    settings = PrepareSettings(**{f.name: getattr(args, f.name) for f in fields(PrepareSettings)})
+    bundle = prepare(settings, folder, steps)
     if args.prepare is not None:
-        say_weights(args.prepare, args.split)
+        print_sizes(folder, bundle, args.split)
     return bundle
 
 
 def _out(args: argparse.Namespace) -> Path | None:
-    """Where the results go; those of --prepare beside its folder, so that it goes on from there."""
+    """The file of the results; with --prepare the default is beside its folder."""
+    if args.out is None and args.prepare is not None:
+        return Path(args.prepare).with_name(f"{args.prepare.name}.json")
     out: Path | None = args.out
-    if out is None and args.prepare is not None:
-        out = args.prepare.with_name(f"{args.prepare.name}.json")
     return out
 
 
 def _environment(gpus: list[Gpu]) -> dict[str, Any]:
-    """Where this run is; not compared with where an earlier one was."""
+    """Where this run is. An earlier run may have been elsewhere."""
     versions = {}
     for name in ("retinart", "tensorrt", "tensorrt-rtx-cu13", "pycuda", "torch", "openvino"):
         try:

@@ -4,12 +4,11 @@
     python -m retinart.benchmarks.pipeline MODEL --video VIDEO --live 60
     python -m retinart.benchmarks.pipeline MODEL --video VIDEO --long 20000
 
-"Inference alone" is network, NMS and boxes back into the frame, in a loop over
-frames that were decoded and resized before; "alone, N at once" is the same by a detector with
-`throughput`, which has N of them under way, as `retinart detect` has for files. The job has that
-detector, and decodes, resizes, infers, draws, encodes an annotated video and writes JSON lines; its
-rate counts everything from the call to its return. The three run in turn, and then the other way
-round, and each turn gives ratios.
+"Inference alone" is network, NMS and boxes back into the frame, in a loop over frames that were
+decoded and resized before. "Alone, N at once" is the same with `throughput`, which has N frames
+under way, as `retinart detect` has for files. The job uses that detector. It decodes, resizes,
+infers, draws, encodes an annotated video and writes JSON lines, and its rate counts everything from
+the call to its return. The three run in turn, and then the other way round; each turn gives ratios.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.pipeline.live import run_live, run_long
+from retinart.benchmarks.pipeline.live import first_frames, run_live, run_long
 from retinart.benchmarks.timing.statistics import median, median_of_ratios
 from retinart.engine.common.files import atomic_path
+from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import RetinartError
 from retinart.engine.job.job import run_job
 from retinart.engine.job.summary import DetectSummary
-from retinart.engine.media.video import VideoReader
 from retinart.engine.runtime.runner import Pending, Prepared
 from retinart.engine.settings import DetectJob, Position, StreamSettings
 
@@ -93,8 +92,7 @@ def compare(
         frames: for each of the three in a turn.
         turns: of measurements.
     """
-    with VideoReader(video) as reader:
-        images = [frame.image for frame, _ in zip(reader, range(_HELD), strict=False)]
+    images = first_frames(video, _HELD)
     batches, fast_batches = (
         [one.runner.prepare([image]) for image in images] for one in (detector, fast)
     )
@@ -116,14 +114,20 @@ def compare(
     for turn in range(turns):
         for name in reversed(arms) if turn % 2 else arms:
             rates[name].append(arms[name]())
-    print(f"| median (95%) | inference alone | alone, {at_once} at once | the whole job |")
-    print("|---|---|---|---|")
-    for title, of in (("frames a second", "fps"), ("CPU ms a frame, all threads", "cpu_ms")):
-        cells = [str(median([getattr(r, of) for r in rates[name]])) for name in arms]
-        print(f"| {title} | {' | '.join(cells)} |")
-    fps = {name: [r.fps for r in rates[name]] for name in arms}
+    fps, cpu = (
+        {name: [getattr(rate, of) for rate in some] for name, some in rates.items()}
+        for of in ("fps", "cpu_ms")
+    )
     ratios = {name: median_of_ratios(fps["job"], fps[name]) for name in arms if name != "job"}
-    print(f"| the job's rate to it, by turn | {' | '.join(map(str, ratios.values()))} | |")
+    table = Table(
+        head=("median (95%)", "inference alone", f"alone, {at_once} at once", "the whole job"),
+        rows=[
+            ("frames a second", *map(median, fps.values())),
+            ("CPU ms a frame, all threads", *map(median, cpu.values())),
+            ("the job's rate to it, by turn", *ratios.values(), ""),
+        ],
+    )
+    print(table.markdown())
     print(f"\n{turns} turns of {frames} frames; the last job:\n\n```\n{last.table()}\n```")
     return {
         "frames": frames,
@@ -160,18 +164,18 @@ def _job(detector: Detector, video: Path, frames: int) -> tuple[_Rate, DetectSum
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m retinart.benchmarks.pipeline",
-        description=__doc__.splitlines()[0] if __doc__ else "",
+        description=(__doc__ or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("model", type=Path, nargs="+")
-    parser.add_argument("--video", type=Path, required=True)
-    parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--turns", type=int, default=6)
-    parser.add_argument("--threads", type=int, default=2, help="inference threads")
-    parser.add_argument(
-        "--live", type=float, metavar="SECONDS", help="a camera on loopback instead"
-    )
-    parser.add_argument("--long", type=int, metavar="FRAMES", help="look for growth")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="figures as JSON")
+    add = parser.add_argument
+    add("model", type=Path, nargs="+", help="an ONNX file of retinart")
+    add("--video", type=Path, required=True, help="file to run on")
+    add("--frames", type=int, default=300, help="for each measurement")
+    add("--turns", type=int, default=6, help="of measurements")
+    add("--threads", type=int, default=2, help="of inference")
+    add("--live", type=float, metavar="SECONDS", help="run on a camera on loopback instead")
+    add("--long", type=int, metavar="FRAMES", help="run over so many frames, and look for growth")
+    add("--out", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser
 
 

@@ -1,8 +1,9 @@
-"""Are two results the same? Detections matched one to one."""
+"""Which detections of two results for one image belong together, one to one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,23 @@ from retinart.engine.detections import Detections
 
 Boxes = npt.NDArray[np.float32]
 
-SCORE_TOLERANCE = 2e-3
-CORNER_TOLERANCE = 0.5  # pixels
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How close two detections of one class have to be to form a pair.
+
+    Attributes:
+        score: largest difference of the scores.
+        corner: largest difference of the corners, in pixels.
+        iou: smallest intersection over union of the boxes.
+    """
+
+    score: float = inf
+    corner: float = inf
+    iou: float = 0.0
+
+
+ROUNDING = Tolerance(score=2e-3, corner=0.5)  # what float arithmetic in another order can change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +36,19 @@ class Match:
     """How two sets of detections compare.
 
     Attributes:
-        matched: pairs of equal class, close scores and close corners.
-        missing: detections of the first set without a partner.
-        extra: detections of the second set without one.
+        matched: pairs.
+        missing, extra: detections without a partner, of the first and of the second set.
+        counted: detections of both sets that `missing` and `extra` are out of.
         score_diff: largest difference of scores in a pair.
         corner_diff: largest difference of corners in a pair, in pixels.
     """
 
-    matched: int
-    missing: int
-    extra: int
-    score_diff: float
-    corner_diff: float
+    matched: int = 0
+    missing: int = 0
+    extra: int = 0
+    counted: int = 0
+    score_diff: float = 0.0
+    corner_diff: float = 0.0
 
     def __add__(self, other: Match) -> Match:
         """The comparison of both images together."""
@@ -39,6 +56,7 @@ class Match:
             matched=self.matched + other.matched,
             missing=self.missing + other.missing,
             extra=self.extra + other.extra,
+            counted=self.counted + other.counted,
             score_diff=max(self.score_diff, other.score_diff),
             corner_diff=max(self.corner_diff, other.corner_diff),
         )
@@ -47,6 +65,11 @@ class Match:
     def same(self) -> bool:
         """Whether every detection has its partner."""
         return self.missing == self.extra == 0
+
+    @property
+    def share(self) -> float:
+        """The share of the counted detections that have a partner; 0 where none is counted."""
+        return 1 - (self.missing + self.extra) / self.counted if self.counted else 0.0
 
 
 def box_iou(a: Boxes, b: Boxes) -> Boxes:
@@ -58,35 +81,51 @@ def box_iou(a: Boxes, b: Boxes) -> Boxes:
     return np.asarray(np.divide(inter, union, out=np.zeros_like(inter), where=union > 0))
 
 
-def match(expected: Detections, found: Detections, *, floor: float = 0.0) -> Match:
-    """Pair detections of equal class, scores within 2e-3 and corners within 0.5 px.
+def pair(a: Detections, b: Detections, tolerance: Tolerance) -> list[tuple[int, int]]:
+    """Indices (into a, into b) of detections that belong together, the best overlap first."""
+    iou, corner = box_iou(a.xyxy, b.xyxy), _corner_diff(a, b)
+    fits = (iou >= tolerance.iou) & (corner <= tolerance.corner)
+    fits &= np.abs(a.confidence[:, None] - b.confidence) <= tolerance.score
+    fits &= a.class_id[:, None] == b.class_id
+    rows, columns = np.nonzero(fits)
+    order = np.lexsort((corner[rows, columns], -iou[rows, columns]))
+    pairs: dict[int, int] = {}
+    taken = set[int]()
+    for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if i not in pairs and j not in taken:
+            pairs[i] = j
+            taken.add(j)
+    return list(pairs.items())
+
+
+def match(
+    expected: Detections, found: Detections, tolerance: Tolerance = ROUNDING, *, floor: float = 0.0
+) -> Match:
+    """Pair the detections of one image, and count those that have no partner.
 
     Args:
         expected, found: results for the same image.
-        floor: a score at which either list was cut. Detections within the score's tolerance of it
-            may stand in one list alone, and are not counted when they do.
+        tolerance: of a pair.
+        floor: score at which either list was cut. A detection within the score's tolerance of it
+            may be in one list alone, so it is not counted.
     """
-    free = set(range(len(found)))
-    missing, matched, score_diff, corner_diff = 0, 0, 0.0, 0.0
-    for box, score, label in expected:
-        corners = {
-            j: float(np.abs(found.xyxy[j] - box).max())
-            for j in free
-            if found.class_id[j] == label and abs(found.confidence[j] - score) <= SCORE_TOLERANCE
-        }
-        near = min(corners, key=corners.__getitem__, default=None)
-        if near is None or corners[near] > CORNER_TOLERANCE:
-            missing += score > floor + SCORE_TOLERANCE
-            continue
-        free.discard(near)
-        matched += 1
-        score_diff = max(score_diff, abs(float(found.confidence[near]) - score))
-        corner_diff = max(corner_diff, corners[near])
-    extra = sum(bool(found.confidence[j] > floor + SCORE_TOLERANCE) for j in free)
+    pairs = pair(expected, found, tolerance)
+    least = floor + (tolerance.score if tolerance.score < inf else 0.0)
+    high = [np.flatnonzero(d.confidence > least).tolist() for d in (expected, found)]
+    paired = [set(side) for side in zip(*pairs, strict=True)] or [set(), set()]
+    missing, extra = (len(set(h) - p) for h, p in zip(high, paired, strict=True))
+    corner = _corner_diff(expected, found)
+    score = np.abs(expected.confidence[:, None] - found.confidence)
     return Match(
-        matched=matched,
-        missing=int(missing),
+        matched=len(pairs),
+        missing=missing,
         extra=extra,
-        score_diff=score_diff,
-        corner_diff=corner_diff,
+        counted=sum(map(len, high)),
+        score_diff=max((float(score[p]) for p in pairs), default=0.0),
+        corner_diff=max((float(corner[p]) for p in pairs), default=0.0),
     )
+
+
+def _corner_diff(a: Detections, b: Detections) -> Boxes:
+    """(A, B) largest difference of the corners of boxes, in pixels."""
+    return np.asarray(np.abs(a.xyxy[:, None] - b.xyxy).max(axis=2, initial=0), np.float32)

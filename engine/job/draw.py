@@ -1,13 +1,16 @@
-"""Drawing detections on a picture: readable at any size, a colour for each class."""
+"""Drawing detections on a picture, readable at any size, and pictures side by side."""
 
 from __future__ import annotations
 
 import colorsys
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
+import numpy as np
 
+from retinart.engine.common.files import atomic_path
 from retinart.engine.detections import Detections
 from retinart.engine.media.images import Image
 
@@ -59,3 +62,30 @@ def draw(image: Image, detections: Detections, classes: Sequence[str]) -> Image:
             canvas, text, (left, top + h), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, pen, cv2.LINE_AA
         )
     return canvas
+
+
+def collage(pictures: Sequence[Image], columns: int, height: int | None = None) -> Image:
+    """Pictures in rows, scaled to one height; black fills what is left of a row.
+
+    Args:
+        pictures: each (H, W, 3) uint8 BGR, at least one.
+        columns: pictures in a row.
+        height: of a row in pixels; None takes the first picture's.
+    """
+    height = height or pictures[0].shape[0]
+    fitted = [
+        p
+        if p.shape[0] == height
+        else np.asarray(cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height)), np.uint8)
+        for p in pictures
+    ]
+    rows = [np.hstack(fitted[i : i + columns]) for i in range(0, len(fitted), columns)]
+    width = max(row.shape[1] for row in rows)
+    return np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+def write_jpeg(path: Path, picture: Image) -> None:
+    """Write a picture; the file has its name once it is whole."""
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.tobytes())

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 import cv2
-import numpy as np
 
 from retinart.engine.errors import MissingDependency
+from retinart.engine.job.draw import collage
 from retinart.engine.media.images import Image
 
 _CLOSING_KEYS = (ord("q"), 27)  # and Esc
@@ -42,7 +42,7 @@ class Window:
     def show(self, pictures: Sequence[Image]) -> bool:
         """Show pictures (H, W, 3) uint8 BGR; False when the user has closed it (q or Esc)."""
         if pictures:
-            cv2.imshow(self._title, side_by_side(pictures))
+            cv2.imshow(self._title, collage(pictures, len(pictures)))
         return cv2.waitKey(1) & 0xFF not in _CLOSING_KEYS
 
     def close(self) -> None:
@@ -54,15 +54,3 @@ def has_windows() -> bool:
     """Whether this OpenCV was built with a window system."""
     lines = (line.split(":") for line in cv2.getBuildInformation().splitlines())
     return any(line[0].strip() == "GUI" and line[1].strip() != "NONE" for line in lines)
-
-
-def side_by_side(pictures: Sequence[Image]) -> Image:
-    """Pictures in one row, each as high as the first."""
-    height = pictures[0].shape[0]
-    fitted = [
-        p
-        if p.shape[0] == height
-        else np.asarray(cv2.resize(p, (round(p.shape[1] * height / p.shape[0]), height)), np.uint8)
-        for p in pictures
-    ]
-    return np.hstack(fitted)

@@ -16,7 +16,6 @@ from onnx import numpy_helper
 from retinart.benchmarks.accuracy_drop import count
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.coco import CocoImage, load_coco
-from retinart.engine.evaluation.matching import box_iou
 from support import files_below
 
 pytest.importorskip("pycocotools")
@@ -114,10 +113,3 @@ def test_hits_and_false_detections(scenes: Path) -> None:
         (((11, 11, 31, 31, 0.9, 1),), (0, 1)),  # too far
     ):
         assert count(image, truth, found(*rows), model) == expected, rows
-
-
-def test_box_iou() -> None:
-    a = np.array([[0, 0, 10, 10], [5, 5, 5, 5]], np.float32)
-    b = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], np.float32)
-    assert box_iou(a, b) == pytest.approx(np.array([[1, 1 / 3, 0], [0, 0, 0]]))
-    assert box_iou(a, b[:0]).shape == (2, 0)

@@ -11,7 +11,7 @@ import pytest
 from fake_tensorrt import PLAN, FakeTensorRT, engine_info
 
 from recording_gpu import RecordingCuda
-from retinart.benchmarks.gpu.checks import streams
+from retinart.benchmarks.gpu.checks import Subject, streams
 from retinart.benchmarks.gpu.judge import same
 from retinart.engine.cuda import pycuda_driver
 from retinart.engine.cuda.devices import Gpu
@@ -20,7 +20,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.sources import Sources
 from retinart.engine.tensorrt import runner as tensorrt_runner
 from retinart.engine.tensorrt.engine_file import engine_json
-from support import count_frames, make_picture
+from support import count_frames, make_picture, write_images
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_live_stream_has_one_under_way(
 
 
 def test_the_check_of_streams_on_a_gpu(
-    engine: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Path, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It runs; its rates here mean nothing."""
     gpus: list[RecordingCuda] = []
@@ -123,7 +123,8 @@ def test_the_check_of_streams_on_a_gpu(
 
     monkeypatch.setattr(tensorrt_runner, "load_tensorrt", load)
     monkeypatch.setattr(pycuda_driver, "PyCuda", lambda index: gpus[-1])
-    figures = streams(engine, make_picture(0), frames=5)
+    image = write_images(tmp_path, "a.png") / "a.png"
+    figures = streams(Subject(engine=engine, images=(image,)), frames=5)
     assert len(figures) == 5 and min(figures.values()) > 0
     assert [gpu.count("kernel") > 0 for gpu in gpus] == [False, True] * 2
     assert all(gpu.closed for gpu in gpus)

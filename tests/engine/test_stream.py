@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer, number_of, numbered_jpeg
+from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
@@ -25,7 +25,7 @@ from retinart.engine.media.video import shown_address
 from retinart.engine.runtime.runner import Pending, Prepared
 from retinart.engine.settings import LiveSettings, Position, Selection, StreamSettings
 from retinart.engine.stream import Step, Stream, _sizes
-from support import make_picture, write_images, write_video
+from support import make_picture, number_of, numbered_jpeg, write_images, write_video
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from retinart.benchmarks.accuracy_drop import compare, table, to_json
+    from retinart.benchmarks.accuracy_drop import compare, table
 
     with open_detector(args, compute="fp32") as first, open_detector(args, args.against) as second:
         result = compare(
@@ -87,7 +87,7 @@ def _compare(args: argparse.Namespace) -> int:
             names=(args.model.name, _name(args.against, args.compute)),
         )
     _say_problems(result.first)
-    print(json.dumps(to_json(result), indent=1) if args.json else table(result))
+    print(json.dumps(result.to_json(), indent=1) if args.json else table(result))
     for path in result.outputs:
         print(path, file=sys.stderr)
     if args.max_drop is None:

@@ -1,16 +1,13 @@
-"""The checks of engines on a GPU, on doubles of TensorRT and CUDA, which are no GPU.
-
-Each of them is seen to pass, and to fail where it must.
-"""
+"""The checks of engines on a GPU, on doubles of TensorRT and CUDA: each passes, and fails too."""
 
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from fake_tensorrt import PLAN, FakeTensorRT, FakeTensorRTRTX, engine_info, engine_runner
@@ -18,12 +15,13 @@ from fake_tensorrt import PLAN, FakeTensorRT, FakeTensorRTRTX, engine_info, engi
 from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu import checks, judge
 from retinart.benchmarks.gpu.bundle import load_detections, save_detections
-from retinart.benchmarks.gpu.judge import Bar
+from retinart.benchmarks.gpu.checks import Subject
+from retinart.benchmarks.gpu.judge import FAULTS, Bar
 from retinart.benchmarks.timing.worker import Incomplete
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.media.images import Image
+from retinart.engine.evaluation.matching import Tolerance
 from retinart.engine.model.info import Thresholds
 from retinart.engine.tensorrt.api import installed, load_tensorrt
 from retinart.engine.tensorrt.engine_file import engine_json
@@ -54,12 +52,14 @@ def doubles(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doubles:
 
 
 @pytest.fixture
-def picture() -> Image:
-    return make_picture(0, 96, 128)
+def subject(tmp_path: Path) -> Subject:
+    cv2.imwrite(str(path := tmp_path / "a.png"), make_picture(0, 96, 128))
+    return Subject(engine=Path("e"), images=(path,), repeats=2, frames=1, seconds=0.01,
+                   batches=(1, 2), contexts=(1, 2, 3, 4))  # fmt: skip
 
 
 def test_plain_launches_in_the_place_of_graphs_fail(
-    doubles: Doubles, picture: Image, monkeypatch: pytest.MonkeyPatch
+    doubles: Doubles, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         TensorRTRunner,
@@ -67,38 +67,35 @@ def test_plain_launches_in_the_place_of_graphs_fail(
         lambda runner, frames: runner.start(frames, StageClock())() and 1.0,
     )
     monkeypatch.setattr(checks, "WARM", 1)
-    good = checks.latency(Path("e"), picture, repeats=2)
+    good = checks.latency(subject)
     assert set(good) == {"no graph", "graph"} and set(good["graph"]) == {"device", "end to end"}
     doubles.captures = False
     with pytest.raises(Incomplete) as caught:
-        checks.latency(Path("e"), picture, repeats=2)
+        checks.latency(subject)
     figures = caught.value.figures
     assert figures["no graph"].keys() == good["no graph"].keys()
-    assert "(900)" in figures["graph"]["plain launches, for want of a graph"]
+    (fault,) = figures["graph"][FAULTS]
+    assert fault.startswith("plain launches, for want of a graph: ") and "(900)" in fault
 
 
 @pytest.fixture
-def references(doubles: Doubles, picture: Image, tmp_path: Path) -> dict[str, Path]:
+def compared(doubles: Doubles, subject: Subject, tmp_path: Path) -> Subject:
+    """With references that the double itself has found."""
     with doubles.detector(Path("e")) as detect:
-        save_detections(path := tmp_path / "found.npz", [detect(picture)])
-    return {"onnxruntime": path}
+        save_detections(path := tmp_path / "found.npz", [detect(subject.picture())])
+    return dataclasses.replace(subject, references={"onnxruntime": path})
 
 
 def test_detections_are_judged(
-    doubles: Doubles,
-    picture: Image,
-    references: dict[str, Path],
-    monkeypatch: pytest.MonkeyPatch,
+    doubles: Doubles, subject: Subject, compared: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compare = partial(checks.compare, Path("e"), [picture], "fp32", references)
-    good = compare()
-    assert (
-        good["no graph"]["onnxruntime"]["alone"] == 0 < good["no graph"]["onnxruntime"]["counted"]
-    )
+    good = checks.compare(compared)
+    plain = good["no graph"]["onnxruntime"]
+    assert plain["alone"] == 0 < plain["counted"]
     assert good["graph"] == {"results": 3, "differ": 0}
-    assert checks.gpu_resize(Path("e"), [picture], "fp32", references)["onnxruntime"]["alone"] == 0
+    assert checks.gpu_resize(compared)["onnxruntime"]["alone"] == 0
     with pytest.raises(Incomplete, match="no references"):
-        checks.compare(Path("e"), [picture], "fp32", {})
+        checks.compare(subject)
     real = doubles.detector
 
     def stricter(path: Path, **settings: Any) -> Detector:
@@ -106,23 +103,20 @@ def test_detections_are_judged(
 
     monkeypatch.setattr(checks, "Detector", stricter)
     with pytest.raises(Incomplete) as caught:
-        compare()
+        checks.compare(compared)
     assert caught.value.figures["no graph"] == good["no graph"]
-    assert caught.value.figures["graph"][judge.FAULTS][0].startswith("3 results differ")
-    (found,) = load_detections(references["onnxruntime"])
+    assert caught.value.figures["graph"][FAULTS][0].startswith("3 results differ")
+    (found,) = load_detections(compared.references["onnxruntime"])
     moved = dataclasses.replace(found, confidence=found.confidence * 0.9)
-    save_detections(references["onnxruntime"], [moved])
+    save_detections(compared.references["onnxruntime"], [moved])
     with pytest.raises(Incomplete) as caught:
-        compare()
-    (fault,) = caught.value.figures["no graph"][judge.FAULTS]
+        checks.compare(compared)
+    (fault,) = caught.value.figures["no graph"][FAULTS]
     assert fault.startswith("onnxruntime: 0.") and "at least 1 shall" in fault
 
 
 def test_a_variant_that_fails_leaves_the_others(
-    doubles: Doubles,
-    picture: Image,
-    references: dict[str, Path],
-    monkeypatch: pytest.MonkeyPatch,
+    doubles: Doubles, compared: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, error = doubles.detector, list[Exception]([RuntimeError("nvcc fatal")])
 
@@ -132,14 +126,13 @@ def test_a_variant_that_fails_leaves_the_others(
         return real(path, **settings)
 
     monkeypatch.setattr(checks, "Detector", fails)
-    compare = partial(checks.compare, Path("e"), [picture], "fp32", references)
     with pytest.raises(Incomplete) as caught:
-        compare()
+        checks.compare(compared)
     assert caught.value.figures["no graph"]["onnxruntime"]["alone"] == 0
     assert caught.value.figures["graph"] == "RuntimeError: nvcc fatal"
     error[0] = ModuleNotFoundError("No module named 'pycuda'")
     with pytest.raises(ModuleNotFoundError):  # the others would lack it too
-        compare()
+        checks.compare(compared)
 
 
 def detections(*rows: tuple[float, float, int]) -> Detections:
@@ -152,7 +145,7 @@ def detections(*rows: tuple[float, float, int]) -> Detections:
 
 
 def test_which_detections_agree() -> None:
-    bar = Bar(score=0.02, iou=0.9, share=0.75)
+    bar = Bar(Tolerance(score=0.02, iou=0.9), share=0.75)
     limits = Thresholds(score_thresh=0.05, nms_thresh=0.5, detections_per_img=4)
     want = detections((0, 0.9, 1), (300, 0.5, 2), (600, 0.06, 1))
     for found, counted, alone in (
@@ -164,26 +157,25 @@ def test_which_detections_agree() -> None:
         (detections((0, 0.9, 1), (0, 0.9, 1), (300, 0.5, 2)), 5, 1),  # twice: one to one
         (detections((0, 0.9, 1), *[(900, 0.6, 2)] * 3), 2, 0),  # full, so cut at 0.6
     ):
-        result = judge.agreement(want, found, bar, limits)
-        assert (result.counted, result.alone) == (counted, alone), found
-    near = judge.agreement(want, detections((2, 0.91, 1)), bar, limits)
-    assert near.score_diff == pytest.approx(0.01, abs=1e-6) and near.corner_diff == 2
-    _, faults = judge.compared([detections()], [detections()], "int8", limits)
+        figures, faults = judge.compared([want], [found], bar, limits)
+        assert (figures["counted"], figures["alone"]) == (counted, alone), found
+        assert bool(faults) is (alone / counted > 0.25)
+    figures, _ = judge.compared([want], [detections((2, 0.91, 1))], bar, limits)
+    assert figures["score_diff"] == 0.01 and figures["corner_diff"] == 2
+    _, faults = judge.compared([detections()], [detections()], bar, limits)
     assert "nothing to compare" in faults[0]
 
 
 def test_what_threads_and_memory_are_judged_by(
-    doubles: Doubles, picture: Image, monkeypatch: pytest.MonkeyPatch
+    doubles: Doubles, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert checks.threads(Path("e"), [picture], 2)["differ"] == 0
+    assert checks.threads(subject, 2)["differ"] == 0
     sizes = iter([100, 100, 100, 200])
     monkeypatch.setattr(checks, "_memory", lambda: {"host MB": next(sizes), "GPU MB": 5})
-    assert checks.endurance(Path("e"), picture, 1, first=3)["frames"] == 1
+    assert checks.endurance(subject, first=3)["frames"] == 1
     with pytest.raises(Incomplete) as caught:
-        checks.endurance(Path("e"), picture, 1, first=3)
-    assert caught.value.figures[judge.FAULTS] == [
-        "host MB grew by 100, at most 16 is taken for noise"
-    ]
+        checks.endurance(subject, first=3)
+    assert caught.value.figures[FAULTS] == ["host MB grew by 100, at most 16 is taken for noise"]
     real, calls = Detector.__call__, list[int]()
 
     def forgetful(detect: Detector, image: Any, **other: Any) -> Any:
@@ -192,21 +184,21 @@ def test_what_threads_and_memory_are_judged_by(
 
     monkeypatch.setattr(Detector, "__call__", forgetful)
     with pytest.raises(Incomplete) as caught:
-        checks.threads(Path("e"), [picture], 2)
-    assert caught.value.figures[judge.FAULTS] == ["1 results differ from one thread's, none shall"]
+        checks.threads(subject, 2)
+    assert caught.value.figures[FAULTS] == ["1 results differ from one thread's, none shall"]
 
 
-def test_throughput_loads_an_engine_once(doubles: Doubles, picture: Image) -> None:
+def test_throughput_loads_an_engine_once(doubles: Doubles, subject: Subject) -> None:
     """Each load may compile its kernels anew."""
-    figures = checks.throughput(Path("e"), picture, seconds=0.01, batches=(1, 2))
+    figures = checks.throughput(subject)
     assert set(figures) == {"batch 1", "batch 2"} and len(doubles.made) == 1
     assert set(figures["batch 2"]) == {f"{n} contexts" for n in (1, 2, 3, 4)}
 
 
 def test_the_first_runs_are_timed_with_and_without_kept_kernels(
-    doubles: Doubles, picture: Image
+    doubles: Doubles, subject: Subject
 ) -> None:
-    figures = checks.load_and_run(Path("e"), picture)
+    figures = checks.load_and_run(subject)
     assert figures["detections"] > 0 and len(doubles.made) == 3
     assert {"first run s", "first run s, keeps kernels", "first run s, has kernels"} <= set(figures)
 
@@ -216,10 +208,11 @@ def test_why_an_engine_is_refused(tmp_path: Path, model_path: Path, monkeypatch:
     engine = tmp_path / "m.engine"
     engine.write_bytes(PLAN)
     engine_json(engine).write_text(engine_info(model_path).to_json())
+    subject = Subject(engine=engine, images=())
     trt: Any = FakeTensorRT(model_path, RecordingCuda())
     monkeypatch.setattr(checks, "load_tensorrt", lambda _: trt)
     trt.Runtime = lambda log: SimpleNamespace()
-    assert "has no such question" in checks.validity(engine)["not asked"]
+    assert "has no such question" in checks.validity(subject)["not asked"]
     kinds = {"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2, "OLD_CUDA_DRIVER": 4}
     members = {name: SimpleNamespace(value=value) for name, value in kinds.items()}
     trt.EngineInvalidityDiagnostics = SimpleNamespace(__members__=members)
@@ -231,9 +224,9 @@ def test_why_an_engine_is_refused(tmp_path: Path, model_path: Path, monkeypatch:
         return SimpleNamespace(name=name), flags
 
     trt.Runtime = lambda log: SimpleNamespace(get_engine_validity=ask)
-    assert [checks.validity(engine)["engine"] for _ in range(2)] == ["VALID", "SUBOPTIMAL"]
+    assert [checks.validity(subject)["engine"] for _ in range(2)] == ["VALID", "SUBOPTIMAL"]
     with pytest.raises(Incomplete) as caught:
-        checks.validity(engine)
+        checks.validity(subject)
     assert caught.value.figures["why"] == ["UNSUPPORTED_CC", "OLD_CUDA_DRIVER"]
     if not installed("tensorrt-rtx"):
         pytest.skip("TensorRT-RTX is not installed: its names are not compared")
@@ -242,9 +235,9 @@ def test_why_an_engine_is_refused(tmp_path: Path, model_path: Path, monkeypatch:
     assert real.EngineInvalidityDiagnostics.__members__.keys() >= kinds.keys()
 
 
-def test_the_warm_up_reaches_every_context(doubles: Doubles, picture: Image) -> None:
+def test_the_warm_up_reaches_every_context(doubles: Doubles, subject: Subject) -> None:
     with doubles.detector(Path("e"), contexts=2) as detect:
-        checks._warm(detect, [picture], 2)
+        checks._warm(detect, [subject.picture()], 2)
         (cuda,) = doubles.made
         assert cuda.count("make graph") == 2  # a lane of which is run, captured and replayed
         assert cuda.count("execute") == 2

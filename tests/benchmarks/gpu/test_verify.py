@@ -13,15 +13,11 @@ from typing import Any
 import cv2
 import pytest
 
-from retinart.benchmarks.gpu import checks, models, see, verify
+from retinart.benchmarks.gpu import checks, prepare, see, verify
 from retinart.benchmarks.gpu.attempts import NO_TIME, Attempts
-from retinart.benchmarks.gpu.bundle import (
-    Bundle,
-    Item,
-    split,
-)
-from retinart.benchmarks.gpu.models import PRECISIONS
-from retinart.benchmarks.gpu.see import LIMITS
+from retinart.benchmarks.gpu.bundle import Bundle, Item, read_bundle, split
+from retinart.benchmarks.gpu.prepare import PRECISIONS
+from retinart.benchmarks.gpu.see import COMPILED, GROUPS, NATIVE
 from retinart.benchmarks.timing.worker import Incomplete, Lost
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput
@@ -58,7 +54,7 @@ def test_it_runs_to_the_first_call_of_a_gpu(
     for precision in PRECISIONS:
         title = f"given at 96, {precision}"
         assert states[f"build {title}"] == states[f"reference of {title} by openvino"] == "done"
-        for kind in set(LIMITS) - {"native NMS", "torch.compile FP16"}:
+        for kind in {check.name for group in GROUPS for check in group} - {NATIVE, COMPILED}:
             assert results[f"{kind}, {title}"]["result"] == see.NO_GPU
     assert states["torch.compile FP16, given at 96"] == "skipped"
     assert results["build given at 96, fp16"]["on"] == "a CPU"
@@ -92,7 +88,7 @@ def test_the_gpus_part_needs_neither_onnx_nor_openvino(
         for path in pack.iterdir():
             shutil.copyfile(path, there / path.name)
         if pack == packs[0]:  # the first engine's first part: not to be taken for the whole
-            Bundle.load(there)
+            read_bundle(there)
             assert list(there.glob("*.part000")) and not list(there.glob("*.engine"))
     code = (
         "import sys\n"
@@ -106,8 +102,8 @@ def test_the_gpus_part_needs_neither_onnx_nor_openvino(
     assert "0 failed, 37 skipped" in done.stdout
     for path in folder.iterdir():  # flat
         assert (there / path.name).read_bytes() == path.read_bytes()
-    bundle = Bundle.load(there)
-    assert bundle.items[0].precision == "fp16" and len(bundle.read_images()) == 2
+    bundle = read_bundle(there)
+    assert bundle.items[0].precision == "fp16" and len(bundle.images) == 2
 
 
 def test_what_is_missing_is_said(
@@ -120,7 +116,7 @@ def test_what_is_missing_is_said(
     def no_onnx(_: str) -> str:
         raise ModuleNotFoundError("No module named 'onnx'")
 
-    monkeypatch.setattr(models, "runtime_version", no_onnx)
+    monkeypatch.setattr(prepare, "runtime_version", no_onnx)
     arguments = ["--checkpoint", str(noisy_checkpoint), "--images", str(images)]
     assert verify.main([*arguments, "--prepare", str(tmp_path / "up")]) == 3
     assert "not installed here: No module named 'onnx'" in capsys.readouterr().err
@@ -196,25 +192,17 @@ def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
         if len(items) < 3:
             (tmp_path / name).touch()
             (tmp_path / f"{name}.json").touch()
-    cv2.imwrite(str(tmp_path / "a.png"), make_picture(0))
     limits = dict[str, float | None]()
 
     def call(work: Any, limit: float | None) -> Any:
-        limits[f"{work.func.__name__} {work.args[0].name}"] = limit
-        if work.func is checks.load_and_run and work.args[0].name == "1.engine":
+        check, (subject,) = work.func, work.args
+        limits[f"{check.__name__} {subject.engine.name}"] = limit
+        if check is checks.load_and_run and subject.engine.name == "1.engine":
             raise Lost("cudaErrorNoKernelImageForDevice")
 
-    settings = see.SeeSettings(
-        gpu=True,
-        frames=1,
-        seconds=1,
-        batches=(1,),
-        contexts=(1,),
-        compile_mode="default",
-        limit=None,
-    )
     steps = Attempts(call=call)
-    see.see(Bundle(folder=tmp_path, of={}, images=("a.png",), items=tuple(items)), steps, settings)
+    bundle = Bundle(of={}, images=("a.png",), items=tuple(items))
+    see.see(tmp_path, bundle, steps, {"frames": 1}, gpu=True, limit=None)
     assert list(limits)[:4] == [
         f"{name} {n}.engine" for n in (0, 1) for name in ("validity", "load_and_run")
     ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from retinart.engine.detections import Detections
-from retinart.engine.job.draw import class_color, draw
+from retinart.engine.job.draw import class_color, collage, draw, write_jpeg
+from retinart.engine.media.images import read_image
+from support import make_picture
 
 CLASSES = ["a rather long name", "b"]
 
@@ -61,3 +65,14 @@ def test_the_best_is_on_top() -> None:
         class_id=np.array([1, 0], np.int32),
     )
     assert tuple(draw(blank, both, CLASSES)[80, 50]) == class_color(1)
+
+
+def test_pictures_side_by_side(tmp_path: Path) -> None:
+    """Each as high as the first; rows as long as the longest."""
+    pictures = [make_picture(0, 90, 120), make_picture(1, 180, 120), np.zeros((90, 9, 3), np.uint8)]
+    row = collage(pictures, columns=3)
+    assert row.shape == (90, 120 + 60 + 9, 3)
+    rows = collage(pictures, columns=2, height=45)
+    assert rows.shape == (90, 60 + 30, 3) and not rows[45:, 9:].any() and rows[:45, 60:].any()
+    write_jpeg(tmp_path / "a.jpg", rows)
+    assert read_image(tmp_path / "a.jpg").shape == rows.shape

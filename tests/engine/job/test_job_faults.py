@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer, numbered_jpeg
+from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer
 from retinart.engine.detector import Detector
 from retinart.engine.job.disk import OutOfRoom, check_room
 from retinart.engine.job.job import run_job
@@ -26,7 +26,7 @@ from retinart.engine.job.outputs import LineFile
 from retinart.engine.job.stop import StopRequest, stop_on_signals
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.settings import DetectJob, StreamSettings
-from support import count_frames, files_below, make_picture, read_lines, write_video
+from support import count_frames, files_below, make_picture, numbered_jpeg, read_lines, write_video
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 WAIT = 60.0

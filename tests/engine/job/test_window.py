@@ -7,15 +7,14 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import cv2
-import numpy as np
 import pytest
 
 from retinart.engine.detector import Detector
 from retinart.engine.errors import MissingDependency
 from retinart.engine.job.job import run_job
-from retinart.engine.job.window import Window, has_windows, side_by_side
+from retinart.engine.job.window import Window, has_windows
 from retinart.engine.settings import DetectJob
-from support import files_below, make_picture, write_video
+from support import files_below, write_video
 
 
 def test_this_opencv_has_no_window_and_says_so(
@@ -58,10 +57,3 @@ def test_frames_are_shown_until_a_key_is_pressed(
     assert summary.interrupted and summary.stop_reason == "the window was closed"
     assert 3 <= summary.frames < 200
     assert files_below(tmp_path / "out") == ["detections.jsonl", "summary.json"]
-
-
-def test_several_sources_side_by_side() -> None:
-    row = side_by_side(
-        [make_picture(0, 90, 120), make_picture(1, 180, 120), np.zeros((90, 9, 3), np.uint8)]
-    )
-    assert row.shape == (90, 120 + 60 + 9, 3)
