@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retinart.engine.common.files import atomic_path
+from retinart.engine.common.files import atomic_json
 from retinart.engine.common.table import Table
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
@@ -128,8 +127,7 @@ def compare(
         worst=shown,
         outputs=(*outputs, out / "comparison.json"),
     )
-    with atomic_path(comparison.outputs[-1]) as temporary:
-        temporary.write_text(json.dumps(comparison.to_json(), indent=1), encoding="utf-8")
+    atomic_json(comparison.outputs[-1], comparison.to_json(), indent=1)
     return comparison
 
 

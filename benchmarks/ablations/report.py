@@ -14,7 +14,7 @@ from retinart.benchmarks.latency.report import why_no_report
 from retinart.engine.common.files import atomic_path
 from retinart.engine.common.html_page import COLORS, load_matplotlib
 from retinart.engine.common.table import Table
-from retinart.engine.common.typed_json import write_json
+from retinart.engine.common.typed_json import write_typed
 
 FIGURES = ("AP", "AP50", "AP75")
 
@@ -31,7 +31,7 @@ def write_results(folder: Path, result: Ablations, tables: Sequence[PaperTable])
         The files written.
     """
     paths = [folder / "ablations.json", folder / "ablations.md"]
-    write_json(paths[0], result, SCHEMA)
+    write_typed(paths[0], result, SCHEMA)
     with atomic_path(paths[1]) as temporary:
         temporary.write_text(markdown(result, tables), encoding="utf-8")
     if not why_no_report():

@@ -15,7 +15,7 @@ from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.machine import Machine
 from retinart.benchmarks.timing.steps import Steps, digest
 from retinart.engine.common.files import make_folder, sha256
-from retinart.engine.common.typed_json import from_json, read_json, to_json
+from retinart.engine.common.typed_json import from_json, read_typed, to_json
 from retinart.engine.errors import CheckFailed
 from retinart.train.data.batches import training_rule
 from retinart.train.model.checkpoint import load_checkpoint
@@ -114,7 +114,7 @@ class Ablations:
 
 def read_ablations(path: Path) -> Ablations:
     """What the ablations wrote as JSON; BadInput where that is of another version."""
-    return read_json(Ablations, path, schema=SCHEMA, fix="Run the ablations again")
+    return read_typed(Ablations, path, schema=SCHEMA, fix="Run the ablations again")
 
 
 def ablate(

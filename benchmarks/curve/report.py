@@ -33,7 +33,7 @@ from retinart.engine.common.html_page import (
     write_page,
 )
 from retinart.engine.common.table import Table
-from retinart.engine.common.typed_json import write_json
+from retinart.engine.common.typed_json import write_typed
 
 _MARKERS = "osD^vP"
 _APART = (24, 13)  # pixels between labels, across and along, so that neither hides the other
@@ -50,7 +50,7 @@ def write_results(folder: Path, curve: Curve) -> list[Path]:
         The files written.
     """
     paths = [folder / "curve.json", folder / "curve.csv"]
-    write_json(paths[0], curve, SCHEMA)
+    write_typed(paths[0], curve, SCHEMA)
     write_csv(paths[1], [_csv_row(p, pareto=is_pareto(p, curve.points)) for p in curve.points])
     if why_no_report():
         return paths

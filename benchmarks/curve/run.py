@@ -21,7 +21,7 @@ from retinart.benchmarks.timing.machine import Machine
 from retinart.benchmarks.timing.results import ModelTimes
 from retinart.benchmarks.timing.steps import Steps
 from retinart.engine.common.files import new_folder, sha256
-from retinart.engine.common.typed_json import read_json
+from retinart.engine.common.typed_json import read_typed
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluation.coco import load_coco
@@ -85,7 +85,7 @@ class Curve:
 
 def read_curve(path: Path) -> Curve:
     """What `retinart curve` wrote as `curve.json`; BadInput where that is of another version."""
-    return read_json(Curve, path, schema=SCHEMA, fix="Run the curve again with this version")
+    return read_typed(Curve, path, schema=SCHEMA, fix="Run the curve again with this version")
 
 
 def measure_curve(checkpoints: Sequence[Path], out: Path, settings: CurveSettings) -> Curve:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from retinart.engine.common.files import atomic_path
-from retinart.engine.common.typed_json import read_json
+from retinart.engine.common.typed_json import read_typed
 from retinart.engine.detections import Detections
 from retinart.engine.model.info import Precision
 
@@ -87,7 +87,7 @@ def read_bundle(folder: Path) -> Bundle:
                 for part in parts:
                     file.write(part.read_bytes())
     fix = "Make the folder again with --prepare, and bring all of its packs"
-    return read_json(Bundle, folder / NAME, schema=SCHEMA, fix=fix)
+    return read_typed(Bundle, folder / NAME, schema=SCHEMA, fix=fix)
 
 
 def split(folder: Path, size: int) -> list[Path]:

@@ -22,7 +22,7 @@ from retinart.benchmarks.gpu.bundle import (
 from retinart.benchmarks.timing.code import GPU, code_hash
 from retinart.benchmarks.timing.steps import digest
 from retinart.engine.common.files import sha256
-from retinart.engine.common.typed_json import write_json
+from retinart.engine.common.typed_json import write_typed
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
@@ -104,7 +104,7 @@ def prepare(settings: PrepareSettings, folder: Path, steps: Attempts) -> Bundle:
     order = PRECISIONS.index
     first = sorted(items.values(), key=lambda i: (not i.trained, order(i.precision)))
     bundle = Bundle(of=of, images=tuple(p.name for p in paths), items=tuple(first))
-    write_json(folder / NAME, bundle, SCHEMA)
+    write_typed(folder / NAME, bundle, SCHEMA)
     return bundle
 
 

@@ -11,7 +11,7 @@ from retinart.benchmarks.latency.scales import Scale
 from retinart.benchmarks.timing.peaks import Peaks
 from retinart.benchmarks.timing.results import Benchmark, ModelTimes, PeerTimes
 from retinart.benchmarks.timing.statistics import Estimate
-from retinart.engine.common.typed_json import read_json
+from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import CheckFailed
 
 SCHEMA = 1
@@ -96,7 +96,7 @@ class Grid:
 
 def read_grid(path: Path) -> Grid:
     """What the grid wrote as JSON; BadInput where that is of another version."""
-    return read_json(Grid, path, schema=SCHEMA, fix="Run the grid again with this version")
+    return read_typed(Grid, path, schema=SCHEMA, fix="Run the grid again with this version")
 
 
 def the_peer(benchmark: Benchmark) -> PeerTimes:

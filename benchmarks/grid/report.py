@@ -27,7 +27,7 @@ from retinart.engine.common.html_page import (
     write_page,
 )
 from retinart.engine.common.table import Table
-from retinart.engine.common.typed_json import write_json
+from retinart.engine.common.typed_json import write_typed
 
 _STAGES = ("decode", "resize", "infer", "nms", "results")
 _FIRST = ["backbone", "imgsz", "precision"]
@@ -43,7 +43,7 @@ def write_results(stem: Path, result: Grid) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("md", "json", "csv", "html")]
     with atomic_path(paths[0]) as temporary:
         temporary.write_text(report(result) + "\n", encoding="utf-8")
-    write_json(paths[1], result, SCHEMA)
+    write_typed(paths[1], result, SCHEMA)
     write_csv(paths[2], [_csv_row(point) for point in result.points])
     if why_no_report():
         return paths[:3]

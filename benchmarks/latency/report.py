@@ -31,7 +31,7 @@ from retinart.engine.common.html_page import (
     write_page,
 )
 from retinart.engine.common.table import Table
-from retinart.engine.common.typed_json import write_json
+from retinart.engine.common.typed_json import write_typed
 from retinart.engine.errors import MissingDependency
 
 Row = ModelTimes | PeerTimes
@@ -61,7 +61,7 @@ def write_results(folder: Path, result: Benchmark) -> list[Path]:
         The files written.
     """
     paths = [folder / "benchmark.json", folder / "benchmark.csv"]
-    write_json(paths[0], result, SCHEMA)
+    write_typed(paths[0], result, SCHEMA)
     write_csv(paths[1], [_csv_row(row) for row in result.rows])
     if not why_no_report():
         paths.append(folder / "report.html")

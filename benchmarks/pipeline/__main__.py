@@ -14,7 +14,6 @@ the call to its return. The three run in turn, and then the other way round; eac
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from typing import Any
 
 from retinart.benchmarks.pipeline.live import first_frames, run_live, run_long
 from retinart.benchmarks.timing.statistics import median, median_of_ratios
-from retinart.engine.common.files import atomic_path
+from retinart.engine.common.files import atomic_json
 from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
@@ -72,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         result.append(compare(detector, fast, args.video, **run))
                 print()
         if args.out is not None:
-            with atomic_path(args.out) as temporary:
-                temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            atomic_json(args.out, result, indent=1)
     except RetinartError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import threading
@@ -43,7 +42,7 @@ def footprint() -> Iterator[Samples]:
         while not last:  # once at least, and once at the end
             last = done.wait(0.1)
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
-            threads, files = (len(os.listdir(f"/proc/self/{what}")) for what in ("task", "fd"))
+            threads, files = (len(list(Path(f"/proc/self/{n}").iterdir())) for n in ("task", "fd"))
             samples.append((time.perf_counter() - start, resident, threads, files))
 
     thread = threading.Thread(target=run, daemon=True)

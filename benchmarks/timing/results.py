@@ -176,4 +176,4 @@ class Benchmark:
 def read_benchmark(path: Path) -> Benchmark:
     """What `retinart benchmark --out` wrote; BadInput where that is of another version."""
     fix = "Run the benchmark again with this version"
-    return typed_json.read_json(Benchmark, path, schema=SCHEMA, fix=fix)
+    return typed_json.read_typed(Benchmark, path, schema=SCHEMA, fix=fix)

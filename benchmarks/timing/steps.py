@@ -14,7 +14,7 @@ from typing import Any, Literal
 from retinart.benchmarks.timing.code import MODELS, code_hash
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
-from retinart.engine.common.typed_json import read_json, write_json
+from retinart.engine.common.typed_json import read_typed, write_typed
 from retinart.engine.errors import BadInput
 
 SCHEMA = 1
@@ -61,7 +61,7 @@ class Steps:
         self.taken_over = 0
         if path is not None and path.is_file():
             fix = "Name another place with --out, or delete the file"
-            self._kept = read_json(_Kept, path, schema=SCHEMA, fix=fix)
+            self._kept = read_typed(_Kept, path, schema=SCHEMA, fix=fix)
             if self._kept.job != job:
                 raise BadInput(f"{path} is of the job {self._kept.job}, and this is {job}", fix=fix)
 
@@ -74,7 +74,7 @@ class Steps:
         """Keep a step, on disk as well."""
         self._kept.steps[name] = step
         if self._path is not None:
-            write_json(self._path, self._kept, SCHEMA)
+            write_typed(self._path, self._kept, SCHEMA)
 
     def once(
         self,

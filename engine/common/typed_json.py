@@ -53,13 +53,13 @@ def from_json(kind: type[T], data: object, name: str, *, schema: int, fix: str) 
         raise BadInput(f"{name} is damaged", why=str(error), fix=fix) from error
 
 
-def write_json(path: Path, record: Any, schema: int) -> None:
+def write_typed(path: Path, record: Any, schema: int) -> None:
     """Write a record; the file has its name once it is whole."""
     atomic_json(path, to_json(record, schema), indent=1)
 
 
-def read_json(kind: type[T], path: Path, *, schema: int, fix: str) -> T:
-    """The record that `write_json` wrote.
+def read_typed(kind: type[T], path: Path, *, schema: int, fix: str) -> T:
+    """The record that `write_typed` wrote.
 
     Raises:
         BadInput: as `from_json`, or the file cannot be read, or holds no JSON.

@@ -15,7 +15,7 @@ from made_up import MACHINE, made_benchmark, model_times
 from retinart.benchmarks.latency.regression import compare_runs, failures, ratio_table
 from retinart.benchmarks.timing.results import SCHEMA, Benchmark, read_benchmark
 from retinart.benchmarks.timing.statistics import ratio_of_apart
-from retinart.engine.common.typed_json import write_json
+from retinart.engine.common.typed_json import write_typed
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -84,7 +84,7 @@ def test_command(retinart: Command, model_path: Path, small_scenes: Path, tmp_pa
     for factor, code in ((1e-3, 1), (1e3, 0)):
         (model,) = old.models
         runs = {s: tuple(factor * v for v in ms) for s, ms in model.runs_ms.items()}
-        write_json(path := tmp_path / "old.json",
+        write_typed(path := tmp_path / "old.json",
                    replace(old, models=(replace(model, runs_ms=runs),)), SCHEMA)  # fmt: skip
         ran = retinart(*arguments, "--compare", path, "--max-ratio", "2")
         assert ran.returncode == code, ran.stderr
@@ -104,7 +104,7 @@ def test_bad_baseline(
         (other, "it has model.onnx at 400; now there is model.onnx"),
         (old, "it has a.onnx; now there is model.onnx"),
     ):
-        write_json(path, benchmark, SCHEMA)
+        write_typed(path, benchmark, SCHEMA)
         ran = retinart(*compare)
         assert ran.returncode == 2 and message in ran.stderr, ran.stderr
     content = json.loads(path.read_text())

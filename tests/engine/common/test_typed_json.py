@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from retinart.engine.common.typed_json import from_json, read_json, to_json, write_json
+from retinart.engine.common.typed_json import from_json, read_typed, to_json, write_typed
 from retinart.engine.errors import BadInput
 
 
@@ -39,8 +39,8 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     whole = Result(**{**vars(RESULT), "ap": 0.5, "done": False})
     for result in (RESULT, whole):
         plain = Result(**{**vars(result), "path": "a"})
-        write_json(path, plain, 3)
-        assert read_json(Result, path, schema=3, fix="Again") == result
+        write_typed(path, plain, 3)
+        assert read_typed(Result, path, schema=3, fix="Again") == result
     assert json.loads(path.read_text())["schema"] == 3
 
 
@@ -88,4 +88,4 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     for name, message in (("a.json", "is not JSON"), ("b.json", "cannot read")):
         with pytest.raises(BadInput, match=message):
-            read_json(Result, tmp_path / name, schema=1, fix="Run it again")
+            read_typed(Result, tmp_path / name, schema=1, fix="Run it again")
