@@ -95,7 +95,11 @@ def _resize(info: ModelInfo) -> str:
         parts.append(f"longer side to {rule.max_size} at most")
     if rule.canvas is not None:
         parts.append(f"inside of {rule.canvas[0]}x{rule.canvas[1]}")
-    return f"{', '.join(parts)}; padded right and bottom with BGR {rule.pad_value}"
+    parts.append(f"sides rounded by {rule.size_rounding}")
+    return (
+        f"{', '.join(parts)}; bilinear as in {rule.interpolation}; "
+        f"padded right and bottom with BGR {rule.pad_value}"
+    )
 
 
 def _plain(value: Any) -> str:

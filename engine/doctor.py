@@ -20,6 +20,7 @@ _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("numpy",), "", "everything"),
     (("opencv-python", "opencv-python-headless"), "", "images and webcams"),
     (("av",), "", "reading and writing video, network streams"),
+    (("pillow",), "", "images resized as detectron2 and odtk do"),
     (("openvino",), "", "detection on a CPU (the default runtime)"),
     (("onnxruntime", "onnxruntime-gpu"), "onnxruntime", "detection on ONNX Runtime"),
     (("torch",), "export", "training, and reading checkpoints for export"),

@@ -116,6 +116,8 @@ def input_size(
             canvas=canvas,
             pad_multiple=multiple,
             pad_value=variant.pad_value,
+            interpolation=variant.interpolation,
+            size_rounding=variant.size_rounding,
         )
 
     short = settings.imgsz or DEFAULT_IMGSZ

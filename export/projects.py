@@ -104,6 +104,8 @@ def _every_second(prefix: str, target: str) -> tuple[tuple[str, str], ...]:
 
 
 _TORCHVISION = {
+    "interpolation": "float",
+    "size_rounding": "float_floor",
     "anchor_sizes": INTEGER_SIZES,
     "anchor_rounding": True,
     "anchor_strides": "image//grid",
@@ -174,6 +176,8 @@ PROJECTS: tuple[Project, ...] = (
             "mean": (103.53, 116.28, 123.675),
             "std": (1.0, 1.0, 1.0),
             "channel_order": "bgr",
+            "interpolation": "pillow",
+            "size_rounding": "nearest",
             "anchor_order": "size_outer",
             "clip_before_nms": False,
         },
@@ -193,7 +197,7 @@ PROJECTS: tuple[Project, ...] = (
             ("bbox_head.retina_cls.{key}", "cls_head.output.{key}"),
             ("bbox_head.retina_reg.{key}", "box_head.output.{key}"),
         ),
-        settings={"p7_relu": False, "box_clamp_below": True},
+        settings={"size_rounding": "nearest", "p7_relu": False, "box_clamp_below": True},
         read_settings=file_settings.mmdetection,
     ),
     Project(
@@ -213,6 +217,8 @@ PROJECTS: tuple[Project, ...] = (
         ),
         ignore=(_BATCH_COUNTS, "{rest}.features.fc.{key}"),
         settings={
+            "interpolation": "pillow",
+            "size_rounding": "float_floor",
             "pad_multiple": 128,
             "anchor_ratios": (1.0, 2.0, 0.5),
             "anchor_order": "size_outer",

@@ -18,6 +18,8 @@ import numpy as np
 
 from retinart.engine.cuda.api import Bytes, CudaError
 from retinart.engine.media.images import Image
+from retinart.engine.model.interpolate import interpolate
+from retinart.engine.model.variant import Interpolation
 from retinart.engine.tensorrt.gpu_resize import KERNEL
 
 
@@ -103,20 +105,18 @@ class RecordingCuda:
             block: tuple[int, int],
             arguments: Sequence[np.generic],
         ) -> None:
-            sizes, pad = ([int(a) for a in part] for part in (arguments[:8], arguments[10:]))
-            stream.put("kernel", lambda: self._resize(grid, block, sizes, pad))
+            whole = [int(a) for a in (*arguments[:8], *arguments[10:])]
+            stream.put("kernel", lambda: self._resize(grid, block, whole))
 
         return SimpleNamespace(launch=launch)
 
-    def _resize(
-        self, grid: tuple[int, int], block: tuple[int, int], sizes: list[int], pad: list[int]
-    ) -> None:
-        source, source_h, source_w, target, frame_h, frame_w, h, w = sizes
+    def _resize(self, grid: tuple[int, int], block: tuple[int, int], whole: list[int]) -> None:
+        source, source_h, source_w, target, frame_h, frame_w, h, w, *pad, like_pillow = whole
         assert grid[0] * block[0] >= frame_w and grid[1] * block[1] >= frame_h
         image = self.at(source, source_h * source_w * 3).reshape(source_h, source_w, 3)
         frame = self.at(target, frame_h * frame_w * 3).reshape(frame_h, frame_w, 3)
         frame[:] = np.array(pad, np.uint8)
-        frame[:h, :w] = resize_like_gpu(image, (h, w))
+        frame[:h, :w] = resize_like_gpu(image, (h, w), "pillow" if like_pillow else "opencv")
 
     def close(self) -> None:
         assert not self.alive, f"not freed: {sorted(kind for kind, _ in self.alive.values())}"
@@ -196,13 +196,19 @@ class RecordingStream:
         assert any(np.shares_memory(array, data) for data in held), "not page-locked, or freed"
 
 
-def resize_like_gpu(image: Image, size: tuple[int, int]) -> Image:
+def resize_like_gpu(
+    image: Image, size: tuple[int, int], interpolation: Interpolation = "opencv"
+) -> Image:
     """The kernel's arithmetic: an image (H, W, 3) at a (height, width), without padding."""
+    if interpolation == "pillow":
+        target = np.empty((*size, 3), np.uint8)
+        interpolate(image, target, interpolation)
+        return target
     one, half = np.float32(1), np.float32(0.5)
     at, after, part = [], [], []
-    for target, source in zip(size, image.shape[:2], strict=True):
-        scale = np.float32(source / target)
-        s = (np.arange(target, dtype=np.float32) + half) * scale - half
+    for to, source in zip(size, image.shape[:2], strict=True):
+        scale = np.float32(source / to)
+        s = (np.arange(to, dtype=np.float32) + half) * scale - half
         s = np.minimum(np.maximum(s, np.float32(0)), np.float32(source - 1))
         first = np.floor(s).astype(np.intp)
         at.append(first)

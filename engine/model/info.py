@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
@@ -149,7 +149,11 @@ class ModelInfo:
     def preprocessing_sha256(self) -> str:
         """A hash of everything that turns an image into the network's input."""
         v = self.variant
-        content = [asdict(self.resize), v.mean, v.std, v.channel_order]
+        rule = asdict(self.resize)
+        for f in fields(ResizeRule):  # a field at its default is left out, as in older files
+            if f.default is not MISSING and rule[f.name] == f.default:
+                del rule[f.name]
+        content = [rule, v.mean, v.std, v.channel_order]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from retinart.engine.model.variant import Interpolation, SizeRounding
 
 if TYPE_CHECKING:
     from retinart.engine.media.images import Image
@@ -32,6 +34,8 @@ class ResizeRule:
             multiple of `pad_multiple`.
         pad_multiple: heights and widths are multiples of this.
         pad_value: BGR colour of the padding.
+        interpolation, size_rounding: see `Variant`. Files that were written before these fields
+            existed have the values that stand here.
     """
 
     short_side: int | None
@@ -39,6 +43,16 @@ class ResizeRule:
     canvas: tuple[int, int] | None
     pad_multiple: int
     pad_value: tuple[int, int, int]
+    interpolation: Interpolation = "opencv"
+    size_rounding: SizeRounding = "floor"
+
+    def __post_init__(self) -> None:
+        for value, known in (
+            (self.interpolation, get_args(Interpolation)),
+            (self.size_rounding, get_args(SizeRounding)),
+        ):
+            if value not in known:
+                raise ValueError(f"{value!r} is not one of {', '.join(known)}")
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) that an image of this size is resized to, before padding."""
@@ -50,7 +64,8 @@ class ResizeRule:
         if self.canvas is not None:
             scale = min(scale, self.canvas[0] / height, self.canvas[1] / width)
         # the epsilon keeps 333 * (1000 / 333) from falling to 999
-        return max(1, int(height * scale + 1e-6)), max(1, int(width * scale + 1e-6))
+        add = {"floor": 1e-6, "float_floor": 0.0, "nearest": 0.5}[self.size_rounding]
+        return max(1, int(height * scale + add)), max(1, int(width * scale + add))
 
     def canvas_for(self, sizes: list[tuple[int, int]]) -> tuple[int, int]:
         """(height, width) that holds all of these fitted sizes."""
@@ -69,9 +84,9 @@ class ResizeRule:
             The batch (N, height, width, 3) uint8 BGR, and a `Resized` for each image, whose frame
             is a view into the batch.
         """
-        import cv2
         import numpy as np
 
+        from retinart.engine.model.interpolate import interpolate
         from retinart.engine.model.resized import Resized
 
         sizes = [self.fit(*image.shape[:2]) for image in images]
@@ -79,12 +94,9 @@ class ResizeRule:
         batch = np.empty((len(images), height, width, 3), np.uint8)
         resized = []
         for image, (h, w), frame in zip(images, sizes, batch, strict=True):
-            if (h, w) == (height, width):  # without padding: straight into place
-                cv2.resize(image, (w, h), dst=frame, interpolation=cv2.INTER_LINEAR)
-            else:
-                frame[:h, :w] = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
-                frame[h:] = self.pad_value
-                frame[:h, w:] = self.pad_value
+            interpolate(image, frame[:h, :w], self.interpolation)
+            frame[h:] = self.pad_value
+            frame[:h, w:] = self.pad_value
             source_size = (image.shape[0], image.shape[1])
             resized.append(Resized(frame=frame, size=(h, w), source_size=source_size))
         return batch, resized

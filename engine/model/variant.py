@@ -12,13 +12,15 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from retinart.engine.errors import BadInput
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 BOX_CLAMP = math.log(1000.0 / 16)
+Interpolation = Literal["opencv", "pillow", "float"]
+SizeRounding = Literal["floor", "float_floor", "nearest"]
 
 
 def octave_sizes(
@@ -46,6 +48,9 @@ class Variant:
         bn_eps: epsilon of the backbone's batch norms.
         mean, std: per channel in `channel_order`, on the 0 to 255 scale.
         channel_order: the order in which the first convolution sees the channels.
+        interpolation: how an image is resized; see `retinart.engine.model.interpolate`.
+        size_rounding: how a side times the scale becomes whole pixels: "floor"; "nearest"; or
+            "float_floor", the floor of the product of doubles, which can fall a pixel short.
         pad_multiple: the input's height and width are multiples of this.
         anchor_sizes: a tuple for each level, P3 to P7; square roots of areas.
         anchor_ratios: height over width.
@@ -77,6 +82,8 @@ class Variant:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     channel_order: Literal["rgb", "bgr"] = "rgb"
+    interpolation: Interpolation = "opencv"
+    size_rounding: SizeRounding = "floor"
     pad_multiple: int = 32
     anchor_sizes: tuple[tuple[float, ...], ...] = octave_sizes()
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -176,6 +183,8 @@ class Variant:
 _CHOICES = {
     "p6_from": ("c5", "p5"),
     "channel_order": ("rgb", "bgr"),
+    "interpolation": get_args(Interpolation),
+    "size_rounding": get_args(SizeRounding),
     "anchor_order": ("ratio_outer", "size_outer"),
     "anchor_strides": ("fixed", "image//grid"),
     "clip_to": ("image", "input"),

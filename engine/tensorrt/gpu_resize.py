@@ -1,8 +1,9 @@
 """Resizing on the GPU, for large frames: images are uploaded as they are; a kernel resizes them.
 
-It is an option of the engine runtime. The kernel (`resize.cu`) computes in float32 where OpenCV
-computes with 11 bits, so the two differ by one grey level at most. A test checks that on the
-kernel's arithmetic, repeated in NumPy.
+
+It is an option of the engine runtime. The kernel (`resize.cu`) averages as Pillow does, to the bit,
+where the model's images are resized by Pillow. Otherwise it computes in float32 and rounds once.
+OpenCV's weights have 11 bits, so the kernel differs from OpenCV by one grey level at most.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ class GpuResize:
     Args:
         cuda: the GPU.
         stream: where the work goes; its last batch must be done before one is enqueued.
-        rule: gives the padding's colour.
+        rule: gives the padding's colour and the interpolation.
 
     Raises:
         MissingDependency: there is no compiler for the kernel.
     """
 
     def __init__(self, cuda: Cuda, stream: Stream, rule: ResizeRule) -> None:
-        self._cuda, self._stream, self._pad = cuda, stream, rule.pad_value
+        self._cuda, self._stream, self._rule = cuda, stream, rule
         self._kernel = cuda.kernel(SOURCE.read_text(encoding="utf-8"), KERNEL)
         self._device: DeviceMemory | None = None
         self._host: HostMemory | None = None
@@ -71,7 +72,9 @@ class GpuResize:
             arguments: list[np.generic] = [
                 np.uint64(device.address + offset), np.int32(image_h), np.int32(image_w),
                 np.uint64(frame), np.int32(height), np.int32(width), np.int32(h), np.int32(w),
-                np.float32(image_h / h), np.float32(image_w / w), *map(np.int32, self._pad),
+                np.float32(image_h / h), np.float32(image_w / w),
+                *map(np.int32, self._rule.pad_value),
+                np.int32(self._rule.interpolation == "pillow"),
             ]  # fmt: skip
             self._kernel.launch(self._stream, grid, _BLOCK, arguments)
             offset += image.size

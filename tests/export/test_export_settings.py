@@ -225,6 +225,9 @@ def test_input_sizes() -> None:
     assert (smallest, largest) == ((32, 32), (1344, 1344))
     wide = dataclasses.replace(BASE, pad_multiple=128)
     assert input_size(wide, ExportSettings(imgsz=400))[0].canvas == (512, 640)
+    like = dataclasses.replace(BASE, interpolation="pillow", size_rounding="nearest")
+    rule = input_size(like, ExportSettings())[0]
+    assert (rule.interpolation, rule.size_rounding) == ("pillow", "nearest")
 
 
 @pytest.mark.parametrize(

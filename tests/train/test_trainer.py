@@ -89,6 +89,16 @@ def test_prefetching_changes_nothing(scenes: Path) -> None:
             assert torch.equal(batch.frames, batches[step].frames)
 
 
+def test_a_training_resizes_as_its_model_s_variant_says() -> None:
+    ours = preset("tiny", 6)
+    theirs = replace(ours, interpolation="pillow", size_rounding="nearest")
+    for variant in (ours, theirs):
+        rule = training_rule(variant, SIZE)
+        assert rule.interpolation == variant.interpolation
+        assert rule.size_rounding == variant.size_rounding
+    assert (ours.interpolation, ours.size_rounding) == ("opencv", "floor")
+
+
 def test_an_error_in_a_loading_thread_arrives_as_it_is(scenes: Path, tmp_path: Path) -> None:
     for path in (scenes / "images").iterdir():
         (tmp_path / path.name).write_bytes(b"no image")

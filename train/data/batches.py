@@ -218,6 +218,8 @@ def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
         canvas=size,
         pad_multiple=variant.pad_multiple,
         pad_value=variant.pad_value,
+        interpolation=variant.interpolation,
+        size_rounding=variant.size_rounding,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,37 @@ def test_a_newer_variant() -> None:
     data = json.loads(_info().to_json())
     data["variant"]["rotated"] = True
     with pytest.raises(BadInput, match=r"fields rotated: a newer version wrote it"):
+        ModelInfo.from_json(json.dumps(data), "m.onnx")
+
+
+def test_a_file_from_before_the_resize_was_a_setting() -> None:
+    """It is resized as it was then, and records of its calibration stay valid."""
+    info = _info()
+    data = json.loads(info.to_json())
+    for name in ("interpolation", "size_rounding"):
+        del data["variant"][name], data["resize"][name]
+    assert ModelInfo.from_json(json.dumps(data), "m.onnx") == info
+    assert (info.resize.interpolation, info.resize.size_rounding) == ("opencv", "floor")
+    mean, std = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    content = json.dumps([data["resize"], mean, std, "rgb"], sort_keys=True)
+    assert info.preprocessing_sha256 == hashlib.sha256(content.encode()).hexdigest()
+
+
+def test_the_resize_is_part_of_the_preprocessing() -> None:
+    rule, found = _info().resize, set()
+    for interpolation in ("opencv", "pillow", "float"):
+        for rounding in ("floor", "float_floor", "nearest"):
+            changed = dataclasses.replace(rule, interpolation=interpolation, size_rounding=rounding)
+            info = _info(resize=changed)
+            found.add(info.preprocessing_sha256)
+            assert ModelInfo.from_json(info.to_json(), "m.onnx") == info
+    assert len(found) == 9
+
+
+def test_an_unknown_resize() -> None:
+    data = json.loads(_info().to_json())
+    data["resize"]["interpolation"] = "lanczos"
+    with pytest.raises(BadInput, match=r"the metadata of m\.onnx is damaged: .*'lanczos' is not"):
         ModelInfo.from_json(json.dumps(data), "m.onnx")
 
 
