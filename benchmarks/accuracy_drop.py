@@ -78,7 +78,7 @@ class Comparison:
         }
 
 
-def compare(
+def compare_models(
     first: Detector,
     second: Detector,
     annotations: Path,
@@ -131,7 +131,7 @@ def compare(
     return comparison
 
 
-def table(comparison: Comparison) -> str:
+def drop_table(comparison: Comparison) -> str:
     """Side by side in AP points, the classes with the largest loss first."""
     a, b = comparison.first, comparison.second
 

@@ -13,7 +13,7 @@ from retinart.engine.model.info import INPUT, ModelInfo, read_info
 from retinart.engine.tensorrt.engine_file import EngineInfo, is_engine, read_engine_info
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe_model(path: Path) -> dict[str, Any]:
     """All metadata of an exported file or an engine, as plain JSON types.
 
     Raises:
@@ -28,7 +28,7 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
-def describe_table(path: Path) -> str:
+def model_table(path: Path) -> str:
     """The metadata as a text table of two columns."""
     engine = read_engine_info(path) if is_engine(path) else None
     info = engine.model if engine else read_info(path)

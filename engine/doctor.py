@@ -108,7 +108,7 @@ def _asked(question: Callable[[], bool]) -> bool:
         return False
 
 
-def table(parts: list[Part]) -> str:
+def parts_table(parts: list[Part]) -> str:
     """The parts as text, below the Python version, the system and the CPU."""
     rows = [
         (p.name, p.version or "missing", p.purpose + (f"  ->  {p.command}" if p.command else ""))

@@ -196,7 +196,7 @@ def points(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def table(evaluation: Evaluation) -> str:
+def figures_table(evaluation: Evaluation) -> str:
     """The figures as text, in AP points (0 to 100)."""
     figures, classes = (
         Table(rows=[(name, points(value)) for name, value in values.items()]).text()

@@ -24,7 +24,9 @@ _BOUNDS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0
 _PERCENTS = (0, 5, 25, 50, 75, 95, 100)
 
 
-def describe(dataset: CocoDataset, variant: Variant, size: tuple[int, int]) -> dict[str, Any]:
+def describe_dataset(
+    dataset: CocoDataset, variant: Variant, size: tuple[int, int]
+) -> dict[str, Any]:
     """Counts by class, sizes, and the anchors' coverage, in plain JSON types.
 
     Crowds are counted on their own, and left out of all other figures. Sides are square roots of
@@ -108,7 +110,7 @@ def best_anchor_iou(boxes: Floats, variant: Variant, size: tuple[int, int]) -> F
     return best
 
 
-def table(report: Mapping[str, Any]) -> str:
+def dataset_table(report: Mapping[str, Any]) -> str:
     """The report for people."""
     total, anchors = report["boxes"], report["anchors"]
     height, width = anchors["input"]

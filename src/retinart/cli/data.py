@@ -55,7 +55,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do it."""
     from retinart.train.data.check import load_checked
-    from retinart.train.data.report import describe, table
+    from retinart.train.data.report import dataset_table, describe_dataset
     from retinart.train.model.presets import preset
     from retinart.train.settings import DEFAULT_MODEL
 
@@ -80,11 +80,11 @@ def run(args: argparse.Namespace) -> int:
         return 1
     report = {
         "stops": None,
-        **describe(dataset, preset(model, len(dataset.classes)), size),
+        **describe_dataset(dataset, preset(model, len(dataset.classes)), size),
     }
     if args.json:
         print(json.dumps(report, indent=1))
         return 0
     first, *problems = dataset.summary()
-    print("\n".join([first, "", table(report), "", *problems, "nothing stops training"]))
+    print("\n".join([first, "", dataset_table(report), "", *problems, "nothing stops training"]))
     return 0

@@ -22,8 +22,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    from retinart.engine.doctor import examine, table
+    from retinart.engine.doctor import examine, parts_table
 
     parts = examine()
-    print(json.dumps([asdict(p) for p in parts], indent=1) if args.json else table(parts))
+    print(json.dumps([asdict(p) for p in parts], indent=1) if args.json else parts_table(parts))
     return 0

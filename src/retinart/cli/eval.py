@@ -57,7 +57,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    from retinart.engine.evaluation.evaluate import evaluate, table
+    from retinart.engine.evaluation.evaluate import evaluate, figures_table
 
     if not args.images.is_dir():
         raise BadInput(
@@ -70,15 +70,15 @@ def run(args: argparse.Namespace) -> int:
     with open_detector(args) as detector:
         result = evaluate(detector, args.annotations, args.images)
     _say_problems(result)
-    print(json.dumps(result.to_json(), indent=1) if args.json else table(result))
+    print(json.dumps(result.to_json(), indent=1) if args.json else figures_table(result))
     return 0
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from retinart.benchmarks.accuracy_drop import compare, table
+    from retinart.benchmarks.accuracy_drop import compare_models, drop_table
 
     with open_detector(args, compute="fp32") as first, open_detector(args, args.against) as second:
-        result = compare(
+        result = compare_models(
             first,
             second,
             args.annotations,
@@ -87,7 +87,7 @@ def _compare(args: argparse.Namespace) -> int:
             names=(args.model.name, _name(args.against, args.compute)),
         )
     _say_problems(result.first)
-    print(json.dumps(result.to_json(), indent=1) if args.json else table(result))
+    print(json.dumps(result.to_json(), indent=1) if args.json else drop_table(result))
     for path in result.outputs:
         print(path, file=sys.stderr)
     if args.max_drop is None:

@@ -23,10 +23,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    from retinart.engine.describe import describe, describe_table
+    from retinart.engine.describe import describe_model, model_table
 
     if args.json:
-        print(json.dumps(describe(args.model), indent=1))
+        print(json.dumps(describe_model(args.model), indent=1))
     else:
-        print(describe_table(args.model))
+        print(model_table(args.model))
     return 0

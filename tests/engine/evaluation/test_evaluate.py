@@ -19,7 +19,7 @@ import pytest
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import CocoDataset, coco_result, load_coco
-from retinart.engine.evaluation.evaluate import FIGURES, coco_figures, evaluate, table
+from retinart.engine.evaluation.evaluate import FIGURES, coco_figures, evaluate, figures_table
 from retinart.engine.media.images import Image
 
 pytest.importorskip("pycocotools")
@@ -103,7 +103,7 @@ def test_perfect_detections(tmp_path: Path) -> None:
     assert result.per_class == pytest.approx({"disc": 1.0, "Square": 1.0, "ring": 1.0})
     assert (result.images, result.skipped) == (4, ())
     assert result.problems == ("instances.json: 4 images (0 without objects), 12 boxes, 3 classes",)
-    text = table(result)
+    text = figures_table(result)
     assert "AP         100.0" in text and "AP by class (4 images)" in text
     assert "Square  100.0" in text
 
@@ -142,7 +142,7 @@ def test_sizes_that_are_not_annotated_have_no_figure(tmp_path: Path) -> None:
     assert result.figures["AP_small"] == pytest.approx(1.0)
     assert result.figures["AP_large"] is None and result.figures["AR_medium"] is None
     assert result.per_class == {"disc": pytest.approx(1.0), "Square": None, "ring": None}
-    assert "AP_large       -" in table(result) and json.dumps(result.to_json())
+    assert "AP_large       -" in figures_table(result) and json.dumps(result.to_json())
 
 
 @pytest.mark.parametrize(("crowd", "ap"), [(1, 1.0), (0, 0.5)])

@@ -16,7 +16,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant
 from retinart.train.data.batches import Batches, training_rule
 from retinart.train.data.check import load_checked
-from retinart.train.data.report import best_anchor_iou, describe
+from retinart.train.data.report import best_anchor_iou, describe_dataset
 from retinart.train.data.settings import NO_AUGMENTATION
 from retinart.train.model.boxes import box_iou
 from retinart.train.model.presets import preset
@@ -169,7 +169,7 @@ def test_the_best_anchor_is_the_best_of_all(variant: Variant) -> None:
 def test_the_report_counts_and_measures(tmp_path: Path) -> None:
     boxes = [_box([0, 0, 4, 4]), _box([0, 0, 128, 96], 2), _box([0, 0, 90, 90], iscrowd=1)]
     dataset = load_checked(*_dataset(tmp_path, boxes))
-    report = describe(dataset, preset("tiny", 2), (192, 256))
+    report = describe_dataset(dataset, preset("tiny", 2), (192, 256))
     assert (report["images"], report["images_without_objects"]) == (3, 1)
     assert (report["boxes"], report["crowds"]) == (4, 1)
     assert [(c["name"], c["boxes"], c["images"]) for c in report["classes"]] == [
