@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -118,30 +116,6 @@ class RunFolder:
         """End TensorBoard's file."""
         if self._board is not None:
             self._board.close()
-
-
-def read_settings(folder: Path) -> TrainSettings:
-    """The settings of the run in a folder.
-
-    Raises:
-        BadInput: the folder holds no run, or its file is damaged.
-    """
-    path = folder / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(
-            f"{folder} holds no run", why=f"there is no {path.name}", fix="Give a run's folder"
-        ) from error
-    except ValueError as error:
-        raise BadInput(
-            f"{path} is damaged",
-            why=str(error),
-            fix="Copy it again, or start a new run from the `weights`",
-        ) from error
-    return dataclasses.replace(
-        TrainSettings.from_json(content), runs=folder.parent, name=folder.name
-    )
 
 
 def _cell(value: float | None) -> str:

@@ -164,10 +164,32 @@ class TrainSettings:
         """Where the run's files are."""
         return self.runs / self.name
 
+    @property
+    def last(self) -> Path:
+        """The run's weights after the last whole epoch."""
+        return self.folder / "last.pt"
+
+    def check_new(self) -> None:
+        """Refuse to write over a run.
+
+        Raises:
+            BadInput: the folder holds one.
+        """
+        if self.last.exists():
+            raise BadInput(
+                f"{self.folder} holds a finished or stopped run",
+                fix="Choose another `name`, remove the folder, or go on with the run: `resume`",
+            )
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files and folders that are read."""
+        return [path for name in _INPUTS if (path := getattr(self, name)) is not None]
+
     def absolute(self) -> TrainSettings:
         """The same with paths that hold in every working folder."""
-        given = {key: getattr(self, key) for key in _PATHS}
-        return replace(self, **{key: path.absolute() for key, path in given.items() if path})
+        given = {name: getattr(self, name) for name in ("runs", *_INPUTS)}
+        return replace(self, **{name: path.absolute() for name, path in given.items() if path})
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -185,7 +207,7 @@ class TrainSettings:
                 fix="Resume with that version, or start a new run from the `weights`",
             )
         values = {key: as_tuples(value) for key, value in data.items()}
-        for key in _PATHS:
+        for key in ("runs", *_INPUTS):
             if values.get(key) is not None:
                 values[key] = Path(values[key])
         try:
@@ -203,6 +225,28 @@ class TrainSettings:
             ) from error
 
 
-_PATHS = (
-    "annotations", "images", "val_annotations", "val_images", "runs", "backbone_weights", "weights",
+_INPUTS = (
+    "annotations", "images", "val_annotations", "val_images", "backbone_weights", "weights",
 )  # fmt: skip
+
+
+def read_settings(folder: Path) -> TrainSettings:
+    """The settings of the run in a folder.
+
+    Raises:
+        BadInput: the folder holds no run, or its file is damaged.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"{folder} holds no run", why=f"there is no {path.name}", fix="Give a run's folder"
+        ) from error
+    except ValueError as error:
+        raise BadInput(
+            f"{path} is damaged",
+            why=str(error),
+            fix="Copy it again, or start a new run from the `weights`",
+        ) from error
+    return replace(TrainSettings.from_json(content), runs=folder.parent, name=folder.name)

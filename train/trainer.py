@@ -50,13 +50,9 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
         CheckFailed: the loss became NaN or infinite.
     """
     _check_start(settings, process_count())
-    last = settings.folder / "last.pt"
-    if last.exists() and not resume:
-        raise BadInput(
-            f"{settings.folder} holds a finished or stopped run",
-            fix="Choose another `name`, remove the folder, or go on with the run: `resume`",
-        )
-    state = load_resume_state(last) if resume and last.exists() else None
+    if not resume:
+        settings.check_new()
+    state = load_resume_state(settings.last) if resume and settings.last.exists() else None
     dataset = load_checked(
         settings.annotations,
         settings.images,
@@ -141,7 +137,7 @@ class _Run:
         finally:
             if folder is not None:
                 folder.close()
-        return self.settings.folder / "last.pt"
+        return self.settings.last
 
     def _epoch(self, epoch: int, source: Any) -> Row:
         """The steps of one epoch, counted from 1."""

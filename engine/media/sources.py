@@ -145,6 +145,21 @@ def open_source(
     return ImageSource(name, images, place=place, selection=selection, time_stage=time_stage)
 
 
+def check_files(names: Sequence[str]) -> None:
+    """Look whether the files of sources exist; nothing is opened.
+
+    Raises:
+        BadInput: there is no such file, or no image in a folder or by a glob.
+    """
+    for name in names:
+        path = Path(name)
+        if "://" in name or is_live(name) or path.exists():
+            continue
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            raise BadInput(f"there is no video at {path}", fix="Check the path")
+        _ = list_numbered(name) or list_images(name)
+
+
 def is_live(name: str) -> bool:
     """Whether a name stands for a live source; it is not opened."""
     if "://" in name:

@@ -11,7 +11,7 @@ import pytest
 
 from retinart.calib.settings import METHODS, CalibrationSettings, ConvertSettings
 from retinart.cli import build_parser
-from retinart.cli.fields import options_of, record_of
+from retinart.cli.fields import options_of, record_of, with_flags
 from retinart.export.settings import BuildSettings, ExportSettings
 from retinart.train.settings import TrainSettings
 
@@ -112,3 +112,23 @@ def test_options_with_other_names_than_their_fields() -> None:
     args = build_parser().parse_args(["train", *given])
     assert (args.batch_size, args.runs, args.warmup_steps, args.ema_decay) == (4, Path("o"), 3, 0)
     assert {"batch_size", "runs", "warmup_steps", "ema_decay"} <= set(TrainSettings.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("`count` is -1", "--count is -1"),
+        ("leave `copies` on, or use `copies=False`", "leave `copies` on, or use --no-copies"),
+        ("`iou` and `nms_thresh`", "`iou` and `nms_thresh`"),  # this command has no such options
+        ("run `retinart export --count`", "run `retinart export --count`"),
+    ],
+)
+def test_an_error_names_options(parser: argparse.ArgumentParser, text: str, expected: str) -> None:
+    assert with_flags(text, parser) == expected
+
+
+def test_an_error_about_thresholds_names_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--iou")
+    parser.add_argument("--max-det")
+    text = "`nms_thresh`, `detections_per_img` and `score_thresh`"
+    assert with_flags(text, parser) == "--iou, --max-det and `score_thresh`"

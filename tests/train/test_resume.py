@@ -16,8 +16,7 @@ from retinart.engine.errors import BadInput
 from retinart.train.model.checkpoint import load_checkpoint, load_resume_state, save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet
-from retinart.train.run_folder import read_settings
-from retinart.train.settings import TrainSettings
+from retinart.train.settings import TrainSettings, read_settings
 from retinart.train.trainer import train
 from retinart.train.validate import Validation
 from support import train_and_stop

@@ -37,7 +37,8 @@ FLAGS = shlex.split(
 
 
 def _parsed(*flags: str) -> TrainSettings:
-    return train.settings_of(build_parser().parse_args(["train", *flags]))
+    args = build_parser().parse_args(["train", *flags])
+    return train.with_fields(train.settings_of(args), args.set)
 
 
 def test_the_command_line_reaches_every_setting() -> None:

@@ -25,8 +25,7 @@ from retinart.train.initial import load_backbone, start
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet
-from retinart.train.run_folder import read_settings
-from retinart.train.settings import TrainSettings
+from retinart.train.settings import TrainSettings, read_settings
 from retinart.train.trainer import train
 from support import train_and_stop
 

@@ -15,13 +15,13 @@ import argparse
 import contextlib
 import io
 import os
-import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
+from retinart.cli.fields import with_flags
 from retinart.engine.errors import BadInput, MissingDependency, RetinartError
 
 COMMANDS = {
@@ -46,8 +46,6 @@ INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 # The extra that brings a module, for a command that runs without it.
 _EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval", "matplotlib": "report"}
-# Fields of `Thresholds`, and the options that set them.
-_OPTIONS = {"score_thresh": "conf", "nms_thresh": "iou", "detections_per_img": "max_det"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,23 +156,8 @@ class _Version(argparse.Action):
 def _fail(error: RetinartError, args: argparse.Namespace) -> int:
     if args.debug:
         raise error
-    print(f"retinart: {_with_flags(str(error), args.options)}", file=sys.stderr)
+    print(f"retinart: {with_flags(str(error), args.options)}", file=sys.stderr)
     return error.exit_code
-
-
-def _with_flags(text: str, parser: argparse.ArgumentParser) -> str:
-    """An error's text as the command line writes it.
-
-    `field` becomes --field, and `field=False` becomes --no-field, where the command has such an
-    option.
-    """
-    flags = {
-        f"{action.dest}=False" if action.const is False else action.dest: action.option_strings[-1]
-        for action in parser._actions
-        if action.option_strings
-    }
-    flags |= {field: flags[option] for field, option in _OPTIONS.items() if option in flags}
-    return re.sub(r"`(\w+(=False)?)`", lambda match: flags.get(match[1], match[0]), text)
 
 
 def _fail_unforeseen(error: Exception, args: argparse.Namespace) -> int:

@@ -88,7 +88,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.benchmarks.latency.regression import compare_runs, failures, read_baseline
     from retinart.benchmarks.latency.report import why_no_report, write_results
     from retinart.benchmarks.latency.run import benchmark

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from retinart.cli.fields import describe_command, options_of, record_of
+from retinart.cli.fields import add_file, describe_command, options_of, record_of
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -20,14 +20,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "retinart build model.onnx -o model.engine --batch 1 1 8",
     )
     parser.add_argument("model", type=Path, help="the ONNX file")
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        default=Path("model.engine"),
-        metavar="FILE",
-        help="the engine to write (default: %(default)s)",
-    )
+    add_file(parser, "model.engine", "the engine to write")
     add = options_of(parser, BuildSettings, "engine")
     add(
         "runtime",
@@ -68,7 +61,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.engine.common.progress import Progress
     from retinart.export.build import build_engine
     from retinart.export.settings import BuildSettings

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinart.cli.fields import describe_command, options_of, record_of
+from retinart.cli.fields import add_file, describe_command, options_of, record_of
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -22,14 +22,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "retinart calibrate model.onnx --images images --annotations instances.json --max-drop 0.5",
     )
     parser.add_argument("model", type=Path, help="the FP32 file of `retinart export`")
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        default=Path("model.int8.onnx"),
-        metavar="FILE",
-        help="the INT8 file to write (default: %(default)s)",
-    )
+    add_file(parser, "model.int8.onnx", "the INT8 file to write")
     add = options_of(parser, CalibrationSettings, "ranges of the activations")
     add(
         "images",
@@ -81,7 +74,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.calib.calibrate import calibrate
     from retinart.calib.settings import CalibrationSettings
     from retinart.calib.tables import accuracy_table, sensitivity_table

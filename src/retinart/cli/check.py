@@ -27,7 +27,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.engine.self_test.check import check_model
     from retinart.engine.tensorrt.engine_file import is_engine
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinart.cli.fields import describe_command, options_of, record_of
+from retinart.cli.fields import add_file, describe_command, options_of, record_of
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -20,14 +20,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "retinart convert model.onnx --images images -o model.fp16.onnx",
     )
     parser.add_argument("model", type=Path, help="an FP32 or INT8 file of retinart")
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        default=Path("model.fp16.onnx"),
-        metavar="FILE",
-        help="the FP16 file to write (default: %(default)s)",
-    )
+    add_file(parser, "model.fp16.onnx", "the FP16 file to write")
     add = options_of(parser, ConvertSettings, "ranges of the activations")
     add(
         "images",
@@ -46,7 +39,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.calib.convert import convert
     from retinart.calib.settings import ConvertSettings
 

@@ -53,7 +53,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.benchmarks.curve.report import report, write_results
     from retinart.benchmarks.curve.run import SCHEMA, measure_curve
     from retinart.benchmarks.curve.settings import CurveSettings

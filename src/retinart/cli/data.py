@@ -53,7 +53,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.train.data.check import load_checked
     from retinart.train.data.report import dataset_table, describe_dataset
     from retinart.train.model.presets import preset

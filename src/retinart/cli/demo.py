@@ -22,7 +22,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.benchmarks.demo import run_demo
 
     report = run_demo(args.out)

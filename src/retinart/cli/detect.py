@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinart.cli.fields import add_out, describe_command, options_of, record_of
+from retinart.cli.fields import add_out, describe_command, options_of, record_of, with_flags
 from retinart.cli.running import add_running, open_detector
 from retinart.engine.errors import BadInput
 
 if TYPE_CHECKING:
     from retinart.engine.job.summary import DetectSummary
+    from retinart.engine.settings import DetectJob
 
 _INTERRUPTED, _TERMINATED = 130, 143  # 128 and the signal's number, as a shell has it
 _POSITION = "in seconds (12.5) or frames (300f); for a live source, after its first frame"
@@ -112,7 +113,8 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
+    from retinart.engine.common.files import new_folder
     from retinart.engine.job.job import run_job
     from retinart.engine.job.stop import StopRequest, stop_on_signals
     from retinart.engine.media.sources import is_live
@@ -121,17 +123,19 @@ def run(args: argparse.Namespace) -> int:
     start, end = (None if text is None else Position.parse(text) for text in (args.start, args.end))
     stream = record_of(StreamSettings, args, start=start, end=end)
     job = record_of(DetectJob, args, stream=stream)
+    _check_before_loading(job)
     files = not any(is_live(name) for name in args.source)
     more = {"throughput": files, "gpu_resize": args.gpu_resize}
-    with open_detector(args, **more) as detector, stop_on_signals(StopRequest()) as stop:
-        try:
+    stop = StopRequest()
+    try:
+        with new_folder(job.out), open_detector(args, **more) as detector, stop_on_signals(stop):
             summary = run_job(detector, job, stop=stop)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return _TERMINATED if stop.reason == "SIGTERM" else _INTERRUPTED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return _TERMINATED if stop.reason == "SIGTERM" else _INTERRUPTED
     print(summary.table(), file=sys.stderr)
     for line in _said(summary):
-        print(line, file=sys.stderr)
+        print(with_flags(line, args.options), file=sys.stderr)
     for path in summary.outputs:
         print(path)
     if summary.interrupted:
@@ -146,6 +150,19 @@ def run(args: argparse.Namespace) -> int:
     if summary.ended == "lost":
         raise BadInput("no source is left", fix="Check them, or raise --timeout or --max-retries")
     return 1 if args.strict and summary.incomplete else 0
+
+
+def _check_before_loading(job: DetectJob) -> None:
+    """Refuse what cannot work before the model is loaded, which takes seconds."""
+    from retinart.engine.job.tracking import Trackers
+    from retinart.engine.job.window import Window
+    from retinart.engine.media.sources import check_files
+
+    check_files(job.source)
+    if job.track:
+        Trackers([])
+    if job.show:
+        Window("retinart")
 
 
 def _said(summary: DetectSummary) -> Iterator[str]:

@@ -56,7 +56,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.engine.evaluation.evaluate import evaluate, figures_table
 
     if not args.images.is_dir():

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retinart.cli.fields import describe_command, options_of, record_of
+from retinart.cli.fields import add_file, describe_command, options_of, record_of
 from retinart.engine.errors import BadInput
 
 
@@ -24,14 +24,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "retinart export retinanet.pth -o model.onnx --imgsz 600",
     )
     parser.add_argument("checkpoint", type=Path, help="the checkpoint to read")
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        default=Path("model.onnx"),
-        metavar="FILE",
-        help="the ONNX file to write (default: %(default)s)",
-    )
+    add_file(parser, "model.onnx", "the ONNX file to write")
     add = options_of(parser, ExportSettings, "input size")
     add(
         "imgsz",
@@ -66,8 +59,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add(
         "variant",
         "set a field of the model, such as bn_eps=0, which the checkpoint does not hold and the "
-        "project does differently by default; `retinart inspect` of an exported file lists the "
-        "fields; may be repeated",
+        "project does differently by default; an unknown FIELD prints "
+        "the list; may be repeated",
         flag="--set",
         otherwise="as the checkpoint's project has it",
         action="append",
@@ -89,7 +82,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.export.export import export_checkpoint
     from retinart.export.settings import ExportSettings
 

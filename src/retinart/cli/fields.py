@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import types
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 Record = TypeVar("Record")
 
+# Fields of `Thresholds`, and the options that set them.
+_THRESHOLDS = {"score_thresh": "conf", "nms_thresh": "iou", "detections_per_img": "max_det"}
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 
 
@@ -83,6 +86,21 @@ def record_of(record: type[Record], args: argparse.Namespace, **more: Any) -> Re
     return record(**{**values, **more})
 
 
+def with_flags(text: str, parser: argparse.ArgumentParser) -> str:
+    """A text of the library as the command line writes it.
+
+    `field` becomes --field, and `field=False` becomes --no-field, where the command has such an
+    option.
+    """
+    flags = {
+        f"{action.dest}=False" if action.const is False else action.dest: action.option_strings[-1]
+        for action in parser._actions
+        if action.option_strings
+    }
+    flags |= {field: flags[option] for field, option in _THRESHOLDS.items() if option in flags}
+    return re.sub(r"`(\w+(=False)?)`", lambda match: flags.get(match[1], match[0]), text)
+
+
 def _keywords(hint: Any, default: Any) -> dict[str, Any]:
     """What `add_argument` is told of a type."""
     if hint is bool:
@@ -114,6 +132,18 @@ def _as_tuple(value: Any) -> Any:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON, for other programs")
+
+
+def add_file(parser: argparse.ArgumentParser, default: str, text: str) -> None:
+    """Add `--out` for a file."""
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path(default),
+        metavar="FILE",
+        help=f"{text} (default: %(default)s)",
+    )
 
 
 def add_out(parser: argparse._ActionsContainer, default: Path, text: str) -> None:

@@ -35,7 +35,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run the command; returns its exit code."""
     from retinart.train.data.scenes import make_scenes
     from retinart.train.data.settings import SceneSettings
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FIELD=VALUE",
         help="set a field of the model that differs from its preset, such as head_norm_groups=16; "
-        "`retinart inspect` of an exported file lists the fields; may be repeated",
+        "an unknown FIELD prints the list; may be repeated",
     )
     add(
         "weights",
@@ -196,39 +197,54 @@ def _add_loss(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
-    from retinart.train.run_folder import read_settings
-    from retinart.train.trainer import train
+    """Run the command; returns its exit code."""
+    from retinart.train.settings import read_settings
 
-    command = shlex.join(["retinart", *sys.argv[1:]])
     if args.resume is not None:
         _refuse_others(args)
-        print(train(read_settings(args.resume), command=command, resume=True))
-        return 0
-    if args.images is None or args.annotations is None:
+        settings = read_settings(args.resume)
+    elif args.images is None or args.annotations is None:
         raise BadInput(
             "there is nothing to train on", fix="Give --images and --annotations, or --resume DIR"
         )
-    print(train(settings_of(args), command=command))
+    else:
+        settings = settings_of(args)
+        settings.check_new()
+        for path in settings.inputs:
+            if not path.exists():
+                raise BadInput(f"there is no {path}", fix="Check the path")
+        settings = with_fields(settings, args.set)
+
+    from retinart.train.trainer import train  # it imports PyTorch, which takes seconds
+
+    command = shlex.join(["retinart", *sys.argv[1:]])
+    print(train(settings, command=command, resume=args.resume is not None))
     return 0
 
 
 def settings_of(args: argparse.Namespace) -> TrainSettings:
-    """The settings that the options say."""
-    from retinart.engine.model.variant import parse_fields
+    """The settings that the options say, but for --set."""
     from retinart.train.data.settings import Augmentation
     from retinart.train.loss.settings import LossSettings
-    from retinart.train.model.presets import preset
-    from retinart.train.settings import DEFAULT_MODEL, TrainSettings
+    from retinart.train.settings import TrainSettings
 
     return record_of(
         TrainSettings,
         args,
-        overrides=parse_fields(preset(args.model or DEFAULT_MODEL, 1), args.set),
         size=(args.height, args.width),
         loss=record_of(LossSettings, args),
         augmentation=record_of(Augmentation, args),
     )
+
+
+def with_fields(settings: TrainSettings, assignments: list[str]) -> TrainSettings:
+    """The settings with the fields of the model that --set gives."""
+    from retinart.engine.model.variant import parse_fields
+    from retinart.train.model.presets import preset
+    from retinart.train.settings import DEFAULT_MODEL
+
+    variant = preset(settings.model or DEFAULT_MODEL, 1)
+    return replace(settings, overrides=parse_fields(variant, assignments))
 
 
 def _refuse_others(args: argparse.Namespace) -> None:
