@@ -277,7 +277,7 @@ def test_a_camera_that_comes_back(
             done.wait(WAIT)
 
     with MJPEGServer(frames) as camera:
-        settings = StreamSettings(timeout=0.5, max_retries=1, backoff=0.01)
+        settings = StreamSettings(timeout=2.0, max_retries=1, backoff=0.01)
         summary = _run(detector, camera.url, tmp_path / "out", stream=settings)
         done.set()
     counts = summary.sources[0].counts
@@ -287,7 +287,7 @@ def test_a_camera_that_comes_back(
     said = [x.split(": ")[1] for x in capsys.readouterr().err.splitlines() if "; " in x]
     assert said == [
         "the stream ended or broke off; retry 1 of 1 in 0.0 s",
-        "no frame for 0.5 s; retry 1 of 1 in 0.0 s",
+        "no frame for 2 s; retry 1 of 1 in 0.0 s",
         "the stream ended or broke off; retry 1 of 1 in 0.0 s",
         "cannot be opened; given up after 1 retries",
     ]
