@@ -23,7 +23,7 @@ from retinart.calib.settings import CalibrationSettings
 from retinart.cli import main
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.evaluation.matching import match
+from retinart.engine.evaluation.matching import Tolerance, match
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import CANDIDATES, HEADS, Thresholds, read_info
 from retinart.engine.model.variant import Variant
@@ -230,7 +230,7 @@ def test_from_picture_to_boxes(
         class_id=np.array([row["class_id"] for row in rows], np.int32),
     )
     expected = in_source(want, read_image(picture))
-    result = match(expected, found, score_tolerance=0.01, corner_tolerance=1.0)
+    result = match(expected, found, Tolerance(score=0.01, corner=1.0))
     assert result.matched >= least, result
     if variant.interpolation != "float":  # the network saw the pixels that the project's own saw
         assert result.same and result.score_diff < 1e-3 and result.corner_diff < 0.5, result
@@ -282,7 +282,7 @@ def test_what_8_bits_cost_torchvision(
     x = np.where(covered == (part == "picture"), rounded, want["input"]).astype(np.float32)
     with Detector(seeing(path, x, folder / "seeing.onnx")) as detector:
         found = detector(image)
-    result = match(in_source(want, image), found, score_tolerance=0.01, corner_tolerance=1.0)
+    result = match(in_source(want, image), found, Tolerance(score=0.01, corner=1.0))
     print(f"the {part} in 8 bits: {result}")
     assert least <= result.matched <= most, result
 
