@@ -7,6 +7,7 @@ import importlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -53,8 +54,22 @@ def shared() -> Callable[..., Path]:
 
 
 def pytest_configure() -> None:
-    """Processes that a test starts have one thread of PyTorch, as this one: see `_one_thread`."""
+    """Processes that a test starts have one thread of PyTorch, as this one: see `_one_thread`.
+
+    Detectors remember their self-tests outside of the user's cache.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
+
+
+@pytest.fixture(autouse=True)
+def _no_self_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector leaves its self-test out, which takes half a second for each new file.
+
+    The tests of the self-test and those of the command line's processes have it.
+    """
+    if "self_test" not in request.path.parts:
+        monkeypatch.setattr("retinart.engine.detector.check_once", lambda *given, **more: "")
 
 
 @pytest.fixture(autouse=True)

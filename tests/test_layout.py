@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "benchmarks": (
         "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline", "gpu",
-        "accuracy_drop", "demo", "train_step", "winograd",
+        "accuracy_drop", "demo", "train_step", "resize", "winograd",
     ),
 }  # fmt: skip
 
