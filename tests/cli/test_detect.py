@@ -338,6 +338,7 @@ def test_files_are_run_for_rate_and_cameras_for_age(
 
     monkeypatch.setattr("retinart.engine.detector.Detector", detector)
     monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").touch()
     assert retinart("detect", model_path, source).returncode == 2
     assert (told[0]["throughput"], told[0]["gpu_resize"]) == (throughput, False)
     assert retinart("detect", model_path, source, "--gpu-resize").returncode == 2

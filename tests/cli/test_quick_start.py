@@ -8,6 +8,7 @@ import pytest
 
 import retinart
 from retinart import engine
+from retinart.cli import COMMANDS
 from support import run_python
 
 HEAVY = ("cv2", "matplotlib", "numpy", "onnx", "openvino", "pycocotools", "torch")
@@ -28,24 +29,14 @@ def loaded(*arguments: str | Path) -> set[str]:
     return set(HEAVY) & set(done.stdout.split())
 
 
-LIGHT = (
-    "build",
-    "calibrate",
-    "convert",
-    "data check",
-    "detect",
-    "eval",
-    "export",
-    "make-scenes",
-    "train",
-)
+@pytest.mark.parametrize("name", ["", "data check", *COMMANDS])
+def test_help_loads_no_library(name: str) -> None:
+    assert loaded(*name.split(), "--help") == set()
 
 
-@pytest.mark.parametrize(
-    "arguments", ["--help", "--version", "inspect --help", *(f"{name} --help" for name in LIGHT)]
-)
-def test_help_loads_no_library(arguments: str) -> None:
-    assert loaded(*arguments.split()) == set()
+@pytest.mark.parametrize("arguments", [["--version"], ["completion", "bash"]])
+def test_commands_without_a_model_load_no_library(arguments: list[str]) -> None:
+    assert loaded(*arguments) == set()
 
 
 def test_inspect_needs_no_library(model_path: Path) -> None:
