@@ -14,7 +14,7 @@ from retinart.engine.errors import BadInput
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # == of arrays gives an array
 class Detections:
-    """The detections in one image, best first. The field names are those of supervision.
+    """The detections in one image, best first. The field names are supervision's.
 
     Attributes:
         xyxy: (M, 4) float32 corners x1, y1, x2, y2 in pixels of the image.

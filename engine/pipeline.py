@@ -136,11 +136,11 @@ class Pipeline(Generic[T]):
 
         Args:
             name: of the stage and of its thread.
-            work: makes one item of one item.
-            capacity: of its items, how many may wait for the next stage or for `next`.
+            work: turns one item into one item.
+            capacity: how many of its items may wait for the next stage or for `next`.
 
         Returns:
-            This pipeline, whose results are now those of `work`.
+            This pipeline, which now yields the results of `work`.
         """
         source, sink = self._channels[-1], Channel[Any](capacity)
         serve = partial(self._run, lambda: work(source.get()), sink, source)

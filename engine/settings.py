@@ -52,9 +52,9 @@ class Selection:
 
     Attributes:
         every: take one frame in so many, from the start on.
-        max_fps: frames a second at most, by the source's own time: of a file that of the video, of
-            a live source that of the clock.
-        start, end: from the first up to, not including, the second; None is no limit.
+        max_fps: frames a second at most. A file's frames count by the video's time, a live source's
+            by the clock.
+        start, end: take frames from `start` up to, not including, `end`; None sets no limit.
 
     Raises:
         BadInput: a number that makes no sense.
@@ -115,7 +115,7 @@ class LiveSettings:
 class StreamSettings(Selection, LiveSettings):
     """Which frames are wanted, how patient live sources are, and how many frames may wait.
 
-    The other settings are those of `Selection` and of `LiveSettings`.
+    `Selection` and `LiveSettings` describe the other settings.
 
     Attributes:
         buffer: steps that may wait before each stage; None is 2. With a live source None is 0

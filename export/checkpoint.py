@@ -59,7 +59,7 @@ def load_any(path: Path, *, settings: Sequence[str] = ()) -> Loaded:
 
     Raises:
         BadInput: the file is missing or truncated, wants to run code, or comes from none of these
-            projects; or its keys or shapes differ from those of the project's RetinaNets.
+            projects; or its keys or shapes differ from the project's RetinaNets.
     """
     content = _read(path)
     if isinstance(content, Mapping) and content.get("format") == FORMAT:

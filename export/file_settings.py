@@ -19,7 +19,7 @@ class FileSettings:
     """What a file says besides its weights.
 
     Attributes:
-        fields: those of `Variant` in which the file differs from its project's defaults.
+        fields: the fields of `Variant` in which the file differs from its project's defaults.
         classes: class names, or None.
     """
 

@@ -17,8 +17,8 @@ import numpy as np
 from retinart.engine.model.info import OUTPUTS, Thresholds
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
-# Crowds of 2000 clustered candidates settle in at most 13 steps. A chain needs more than STEPS only
-# if it has more than STEPS boxes in falling order of score, each of which overlaps the next alone.
+# Crowds of 2000 clustered candidates settle in at most 13 steps. Only a chain of more than STEPS
+# boxes in falling order of score, each of which overlaps the next one alone, needs more than STEPS.
 STEPS = 24
 
 

@@ -237,7 +237,7 @@ def video(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def retinart(capfd: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess[str]]:
-    """Runs `retinart ...` in this process, whatever it is given."""
+    """Runs `retinart ...` in this process."""
 
     def run(*arguments: str | Path) -> CompletedProcess[str]:
         capfd.readouterr()
@@ -268,7 +268,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeBuilder]:
 
 @pytest.fixture
 def made(model_path: Path) -> Iterator[Made]:
-    """An engine runner on doubles of CUDA and TensorRT, which are no GPU."""
+    """An engine runner on doubles of CUDA and TensorRT, without a GPU."""
     one = Made(model_path)
     yield one
     one.runner.close()

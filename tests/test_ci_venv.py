@@ -1,4 +1,4 @@
-"""The script behind `make setup` makes a virtual environment, and deletes nobody's."""
+"""The script behind `make setup` makes a virtual environment, and deletes no user's."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ def test_what_8_bits_cost_torchvision(
 
 
 def seeing(path: Path, x: Array, target: Path) -> Path:
-    """A copy of a file whose network always sees x (1, 3, H, W) RGB, whatever the frames are."""
+    """A copy of a file whose network sees x (1, 3, H, W) RGB instead of the frames."""
     model = onnx.load(path)
     (normalize,) = (node for node in model.graph.node if "normalized" in node.output)
     model.graph.node.remove(normalize)

@@ -250,7 +250,7 @@ def floor_of(module: str) -> tuple[str, int | None]:
 
 
 def circle(found: Mapping[str, set[str]]) -> list[str]:
-    """Modules of which each imports the next one, and the last one the first."""
+    """A circle of modules: each imports the next one, and the last one the first."""
     try:
         TopologicalSorter(found).prepare()
     except CycleError as error:
@@ -299,7 +299,7 @@ def test_every_floor_is_a_room(folder: str) -> None:
     ],
 )
 def test_the_check_of_rooms_itself(path: str, text: str, up: bool, circular: bool) -> None:
-    """On a tree that is made up, of which one file gets another text."""
+    """An invented tree, in which one file gets another text."""
     tree = {
         "engine/__init__.py": "from retinart.engine.detector import Detector",
         "engine/errors.py": "",

@@ -1,8 +1,8 @@
 """How the loss spreads over anchors (figure 4 of Lin et al. 2017).
 
-The losses of a trained model's positive anchors are put in ascending order and divided by their
-sum, and those of its negative anchors likewise. The curve gives the share of the loss that the
-easiest anchors have. With a larger gamma the few hard negatives hold nearly all of it.
+The losses of a trained model's positive anchors are sorted in ascending order and divided by their
+sum. The same is done for its negative anchors. The curve shows the share of the loss that belongs
+to the easiest anchors. With a larger gamma a few hard negatives hold nearly all of it.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def markdown(result: Ablations, tables: Sequence[PaperTable]) -> str:
         f"`{budget.model}` from scratch at {height}x{width} pixels, {budget.epochs} epochs "
         f"of batches of {budget.batch_size}, {budget.optimizer}, learning rate {budget.lr}, "
         f"seeds {', '.join(map(str, result.seeds))}. AP is COCO's on the test images, 0 to 100"
-        f"{several}. The paper's AP is that of ResNet-50 (OHEM: ResNet-101) on COCO at 600 pixels, "
-        "so columns compare by order and not by value.",
+        f"{several}. The paper's AP is ResNet-50's (OHEM: ResNet-101's) on COCO at 600 pixels, so "
+        "compare the order in the columns and not the values.",
     ]
     for paper in tables:
         rows = [_cells(result, row) for row in paper.rows]

@@ -1,4 +1,4 @@
-"""Steps of which one may fail and the others go on; how each went is on the disk as it ends."""
+"""Steps that go on when one of them fails. Each result is on the disk when its step ends."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class PrepareSettings:
     Attributes:
         checkpoint: trained weights, whose detections count.
         images: folder, file or glob.
-        num_images: how many of them are compared on.
+        num_images: number of images to compare on.
         imgsz: shorter sides.
         precisions: of the engines of the given weights; random ones leave FP32 out.
         backbones: of networks with random weights.

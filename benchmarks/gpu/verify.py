@@ -130,7 +130,7 @@ def _size(text: str) -> int:
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "M")
     shifts = {"K": 10, "M": 20, "G": 30}
     if not number.isdecimal() or not int(number) or unit not in shifts:
-        raise argparse.ArgumentTypeError(f"{text} is no size: give 48M or the like")
+        raise argparse.ArgumentTypeError(f"{text} is not a size: give for example 48M")
     return int(number) << shifts[unit]
 
 

@@ -71,7 +71,7 @@ class Grid:
 
     @property
     def first(self) -> Benchmark:
-        """The first timing, whose images, settings and machine are those of all."""
+        """The first timing. All timings share its images, settings and machine."""
         return self.timings[0].benchmark
 
     @property

@@ -84,7 +84,7 @@ class GridSteps:
         return self._scales.time(checkpoint, size, files, settings, check=the_peer)
 
     def kept_timing(self, backbone: str, size: int) -> Scale:
-        """The latest timing with these settings, whatever code it is of; nothing is made.
+        """The latest kept timing with these settings, also one of older code.
 
         Raises:
             BadInput: it was never timed with these settings.

@@ -1,7 +1,8 @@
-"""A benchmark against an older one: which stage of which model became slower, and is that certain?
+"""Compare a benchmark with an older one: which stage of which model surely became slower?
 
-The two ran at different times, so their runs are no pairs. The interval of the medians' ratio comes
-from resampling each side by itself. A stage fails only when its whole interval is above the limit.
+The two ran at different times, so their runs do not form pairs. The interval of the medians' ratio
+comes from resampling each side by itself. A stage fails only if its whole interval is above the
+limit.
 """
 
 from __future__ import annotations

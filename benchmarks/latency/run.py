@@ -1,6 +1,6 @@
 """Model files against each other and against peers, from a decoded frame to its final boxes.
 
-Each runs in a process of its own. They take turns image by image, so that whatever slows the
+Each runs in a process of its own. They take turns image by image, so a load that slows the
 machine slows all of them. A fixed workload is timed between the repeats, and its spread says how
 far the figures can be trusted.
 """

@@ -97,7 +97,7 @@ class ScaleSteps:
         return _scale(checkpoint, size, self.steps.once("time", paths[0].name, inputs, make))
 
     def kept(self, checkpoint: Path, size: int) -> list[Scale]:
-        """All timings, whatever code they are of, the latest first; nothing is made."""
+        """All kept timings, also of older code, the latest first."""
         data = self.steps.results("time", f"{checkpoint.stem}-{size}.onnx")
         return [_scale(checkpoint, size, each) for each in reversed(list(data))]
 

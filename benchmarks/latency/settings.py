@@ -70,7 +70,7 @@ class BenchmarkSettings:
             )
         if self.annotations is not None and not Path(str(self.images)).is_dir():
             raise BadInput(
-                f"{self.images} is no folder", fix="With --annotations, --images is their folder"
+                f"{self.images} is not a folder", fix="With --annotations, --images is their folder"
             )
 
     @property

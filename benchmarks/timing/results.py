@@ -121,7 +121,7 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class StageRatio:
-    """A row's stage over that of an older benchmark; slower: its whole interval is too high."""
+    """A row's stage over the older one. It is slower if its whole interval is too high."""
 
     model: str
     stage: str
@@ -133,7 +133,7 @@ class StageRatio:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A benchmark against an older one: each stage, and a line for whatever else has changed."""
+    """A benchmark against an older one: each stage, and a line for each other change."""
 
     max_ratio: float
     ratios: tuple[StageRatio, ...]

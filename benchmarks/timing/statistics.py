@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 Values = Sequence[float] | npt.NDArray[np.float64]
 RESAMPLES = 2000
-FEWEST = 6  # values of which a median has a 95% interval: 2 * 0.5^6 < 0.05
+FEWEST = 6  # fewer values give no 95% interval of the median: 2 * 0.5^6 < 0.05
 NOISY = 0.10  # spread of the reference workload from which on figures are not to be trusted
 
 
@@ -41,7 +41,7 @@ def turns(repeats: int, images: int) -> Iterator[tuple[int, int, bool]]:
 
 
 def ratio_of_medians(slow: Values, fast: Values) -> Estimate:
-    """How many times the median of one half of the pairs is that of the other half."""
+    """The ratio of the two halves' medians of the pairs."""
     a, b = np.asarray(slow, float), np.asarray(fast, float)
     picked = _resamples(len(a))
     return _estimate(
@@ -51,7 +51,7 @@ def ratio_of_medians(slow: Values, fast: Values) -> Estimate:
 
 
 def ratio_of_apart(new: Values, old: Values) -> Estimate:
-    """The ratio of two medians of runs that were made at different times, and are no pairs."""
+    """The ratio of two medians, for runs at different times, which do not form pairs."""
     a, b = np.asarray(new, float), np.asarray(old, float)
     first, second = _resamples(len(a)), _resamples(len(b), seed=1)
     return _estimate(

@@ -70,7 +70,7 @@ def plan_copies(sources: Sequence[Source], out: Path, *, audio: bool = False) ->
 
 
 def _check_sound(sources: Sequence[Source]) -> None:
-    """See that sound can be kept; a video file without any is no error."""
+    """Check that sound can be kept. A video file without sound passes."""
     fix = "Leave out `audio`, or give one video file"
     if len(sources) > 1:
         raise BadInput("sound is kept of one source only", why=f"{len(sources)} are given", fix=fix)

@@ -10,10 +10,10 @@ from types import FrameType
 
 
 class StopRequest:
-    """Passes on that a job shall stop; from any thread.
+    """Asks a job to stop, from any thread.
 
     Attributes:
-        reason: who asked first, such as "Ctrl-C"; "" when nobody did.
+        reason: what asked first, such as "Ctrl-C"; "" before that.
     """
 
     def __init__(self) -> None:

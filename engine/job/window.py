@@ -16,7 +16,7 @@ _CLOSING_KEYS = (ord("q"), 27)  # and Esc
 
 
 class Window:
-    """Shows pictures, those of several sources side by side; used from the main thread.
+    """Shows the pictures of all sources side by side. Use it from the main thread.
 
     Raises:
         MissingDependency: this OpenCV has no windows, or there is no screen.

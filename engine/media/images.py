@@ -1,4 +1,4 @@
-"""Reading images: whatever the file holds, 8-bit BGR comes out."""
+"""Reading images of every format as 8-bit BGR."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live sources: webcams and network streams, of which only the newest frame counts."""
+"""Live sources, which are webcams and network streams. Only the newest frame counts."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from retinart.engine.media.video import file_url
 _COPIED = frozenset(("aac", "flac", "mp3", "opus"))
 _RATE = 48_000  # samples a second of sound that is encoded anew
 _PIECE = 1024  # samples that AAC encodes at once
-_GAP = _RATE // 10  # samples; sound that goes on later than this is no rounding of its times
+_GAP = _RATE // 10  # samples; a later start than this is a gap and not a rounded time
 
 
 class Sound:
@@ -42,7 +42,7 @@ class Sound:
         if not isinstance(stream, av.AudioStream):
             raise _no_sound(path, "it has none")
         video = self._input.streams.best("video")
-        self._origin = 0.0  # where the video's times begin, in those of the container
+        self._origin = 0.0  # the container's time at which the video begins
         if video is not None and video.start_time is not None and video.time_base is not None:
             self._origin = float(video.start_time * video.time_base)
         self._stream = stream

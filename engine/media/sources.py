@@ -175,7 +175,7 @@ def _split(address: str) -> SplitResult:
         return urlsplit(address)
     except ValueError as error:
         raise BadInput(
-            f"{shown_address(address)} is no address",
+            f"{shown_address(address)} is not an address",
             why=str(error),
             fix="Write it as rtsp://USER:PASSWORD@HOST:PORT/PATH",
         ) from error

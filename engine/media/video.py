@@ -218,7 +218,7 @@ class VideoReader:
 
 
 def file_url(path: Path) -> str:
-    """A path as FFmpeg takes it for a file, whatever is in it, such as a colon."""
+    """A URL that FFmpeg reads as this file, even if the path holds a colon."""
     return f"file:{path}"
 
 

@@ -137,7 +137,7 @@ class Variant:
         return len(self.anchor_sizes[0]) * len(self.anchor_ratios)
 
     def clip_size(self, frame: tuple[int, int], image: tuple[int, int]) -> tuple[int, int]:
-        """The size that boxes are clipped to: the frame's, or that of the image in it."""
+        """The size that boxes are clipped to: the frame's, or its image's."""
         return frame if self.clip_to == "input" else image
 
     @property

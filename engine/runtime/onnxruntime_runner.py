@@ -48,7 +48,7 @@ class ONNXRuntimeRunner:
             self._session = self._open(path)
         except MissingDependency:
             raise
-        except Exception as error:  # its exceptions share no public base
+        except Exception as error:  # ONNX Runtime's exceptions have no common public base
             raise BadInput(
                 f"ONNX Runtime cannot load {path}", why=last_line(error), fix=REEXPORT
             ) from error

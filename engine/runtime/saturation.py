@@ -94,7 +94,7 @@ def halved(integers: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
 
 
 def _overflows(op: Any) -> bool:
-    """Whether a constant holds INT8 weights of a convolution, one of which is too large."""
+    """Whether a constant holds a convolution's INT8 weights and one of them is too large."""
     return (
         op.get_type_name() == "Constant"
         and op.get_element_type().get_type_name() == "i8"

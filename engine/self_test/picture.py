@@ -49,7 +49,7 @@ def probe_size(info: ModelInfo) -> tuple[int, int]:
 
 
 def _mix(seed: int, *parts: npt.NDArray[np.uint32] | np.uint32) -> npt.NDArray[np.uint32]:
-    """32 bits that look random, for each element; the constants are those of xxHash32."""
+    """32 bits that look random, for each element. The constants come from xxHash32."""
     value = np.atleast_1d(np.uint32(seed * 2654435761 % 2**32))
     for part in parts:
         value = (value ^ part) * np.uint32(2246822519)

@@ -30,7 +30,7 @@ def worse(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for initializer in model.graph.initializer:
         if initializer.name.startswith("cls_head.output") and initializer.name.endswith(".bias"):
             values = numpy_helper.to_array(initializer).copy()
-            values[0::6] -= 20  # (anchor, class) with six classes, of which disc is the first
+            values[0::6] -= 20  # (anchor, class) with six classes; disc is the first
             initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
     path = tmp_path_factory.mktemp("worse") / "worse.onnx"
     onnx.save(model, path)
@@ -66,7 +66,7 @@ def test_the_gate(
     ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "90", "--out", out)
     assert ran.returncode == 0 and "are allowed" in ran.stderr
     ran = retinart("eval", worse, "--against", tiny_path, *data, "--max-drop", "0", "--out", out)
-    assert ran.returncode == 0, "a gain is no drop"
+    assert ran.returncode == 0, "a gain is not a drop"
 
 
 def test_json_and_no_budget(

@@ -164,7 +164,7 @@ GPU = ("tensorrt", "tensorrt-rtx")  # extras that doctor advises for their own p
 def test_doctor_knows_every_package_and_an_extra_that_brings_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The packages are those of pyproject.toml, without the development tools."""
+    """doctor knows pyproject.toml's packages, except the development tools."""
 
     def version(name: str) -> str:
         raise metadata.PackageNotFoundError(name)

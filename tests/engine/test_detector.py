@@ -239,7 +239,7 @@ def test_after_close(model_path: Path, picture: Image) -> None:
             with pytest.raises(BadInput) as raised:
                 call()
             assert str(raised.value) == "the detector is closed. Make a new one."
-        detector.close()  # once more is no error
+        detector.close()  # closing twice is allowed
 
 
 def test_stricter_thresholds_leave_the_best(model_path: Path, picture: Image) -> None:

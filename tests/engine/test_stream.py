@@ -63,7 +63,7 @@ def test_several_files_are_batched_and_each_comes_whole(
 
 
 @pytest.mark.parametrize("buffer", [None, 0, 1, 5])
-def test_no_frame_of_a_file_is_lost_whatever_the_buffer(
+def test_no_frame_of_a_file_is_lost_with_any_buffer(
     detector: Detector, tmp_path: Path, buffer: int | None
 ) -> None:
     path = write_video(tmp_path / "v.avi", frames=20)
@@ -141,7 +141,7 @@ def test_an_address_that_is_none(detector: Detector) -> None:
     for ask in (is_live, lambda name: next(detector.stream(name))):
         with pytest.raises(BadInput) as raised:
             ask("http://me:secret@[x")
-        assert str(raised.value).startswith("http://[x is no address: Invalid IPv6 URL")
+        assert str(raised.value).startswith("http://[x is not an address: Invalid IPv6 URL")
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_pickles_of_arrays_load(golden: ModuleType, tmp_path: Path) -> None:
     """detectron2's zoo files: a pickle of NumPy arrays."""
     arrays = golden.arrays("detectron2_retinanet_R_50_FPN_3x")
     path = tmp_path / "model.pkl"
-    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "nobody"}))
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "unknown"}))
     loaded = load_any(path)
     assert loaded.variant.source == "detectron2"
     weight = loaded.model.backbone.conv1.weight.detach().numpy()  # type: ignore[union-attr, operator]

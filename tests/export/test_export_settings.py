@@ -206,7 +206,7 @@ def test_tensorrt_rtx_refuses(model_path: Path, tmp_path: Path) -> None:
     model = onnx.load(model_path)
     for node in model.graph.node:
         if node.name == "fpn.p6":
-            node.op_type, node.domain = "NoSuchThing", "nobody"
+            node.op_type, node.domain = "NoSuchThing", "unknown.domain"
     path = tmp_path / "bad.onnx"
     onnx.save(model, path)
     with pytest.raises(CheckFailed, match=r"cannot parse bad\.onnx.*fpn\.p6"):

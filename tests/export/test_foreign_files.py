@@ -1,4 +1,4 @@
-"""Files that are no RetinaNet's, and what a file says besides its weights."""
+"""Files that hold no RetinaNet, and what a file says besides its weights."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_mmdetection_s_meta(tmp_path: Path) -> None:
 
 
 def test_odtk_s_anchors(tmp_path: Path) -> None:
-    """They stand beside its weights; those of rotated boxes are refused."""
+    """They stand beside the weights. Anchors of rotated boxes are refused."""
     path = tmp_path / "model.pth"
     content = {"ratios": [1.0, 2.0, 0.5], "scales": [4 * 2 ** (i / 3) for i in range(3)]}
     torch.save({"state_dict": project_state("odtk"), **content, "angles": None}, path)

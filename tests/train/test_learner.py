@@ -40,7 +40,7 @@ def _batch() -> Batch:
 
 
 def test_synchronised_batch_norms_are_frozen_too() -> None:
-    """They are no subclass of BatchNorm2d, and several GPUs have them."""
+    """They do not derive from BatchNorm2d, and trainings on several GPUs use them."""
     model = build_retinanet(preset("tiny", 1))
     nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     model.train()

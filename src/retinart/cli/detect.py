@@ -71,7 +71,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add("show", "show the annotated frames in a window; q closes it")
     add(
         "stats",
-        "seconds between two tables of counts, times and queues on stderr; 0 is no table",
+        "seconds between two tables of counts, times and queues on stderr; 0 prints none",
         metavar="SECONDS",
     )
     group.add_argument(

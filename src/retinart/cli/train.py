@@ -161,7 +161,7 @@ def _add_loop(parser: argparse.ArgumentParser) -> None:
     add("warmup_steps", "steps in which the learning rate rises from 0 to --lr", flag="--warmup")
     add("momentum", "momentum of sgd")
     add("weight_decay", "weight decay", otherwise="1e-4 with sgd, 0.05 with adamw")
-    add("max_grad_norm", "length to which longer gradients are cut; 0 is no limit")
+    add("max_grad_norm", "length to which longer gradients are cut; 0 sets no limit")
     add(
         "ema_decay",
         "decay of the moving average of the weights, which is saved; 0 saves the last weights",

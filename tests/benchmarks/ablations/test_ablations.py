@@ -145,7 +145,7 @@ def test_a_run_that_diverges_is_a_result(data: Path, tmp_path: Path) -> None:
 def test_what_a_cell_changes_reaches_the_trainer(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The priors and the anchors; the stand-in takes whatever fields there are."""
+    """The priors and the anchors; the stand-in takes all fields."""
 
     class Settings:
         def __init__(self, **fields: Any) -> None:

@@ -30,7 +30,7 @@ from support import make_picture
 
 
 class Doubles:
-    """A detector whose engine runs on doubles of TensorRT and CUDA, which are no GPU."""
+    """A detector whose engine runs on doubles of TensorRT and CUDA, without a GPU."""
 
     def __init__(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.model, self.captures, self.made = model, True, list[RecordingCuda]()

@@ -31,7 +31,7 @@ from retinart.engine.errors import BadInput, CheckFailed
 
 
 def timing(int8: float, peak: float) -> Benchmark:
-    """torchvision 100 ms, FP32 50 ms, of which infer has 40."""
+    """torchvision takes 100 ms; FP32 takes 50 ms, with 40 in infer."""
     models = (model_times(ratio=2.0), model_times(ratio=int8, precision="int8"))
     return made_benchmark(*models, peak_gops=Peaks(fp32=peak, int8=4 * peak))
 
@@ -123,7 +123,7 @@ def test_without_torchvision(
 def test_what_was_timed_is_drawn_again(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The latest timing of each point, whatever code it was of, if its settings were these."""
+    """It takes the latest timing of each point with these settings, also one of older code."""
     steps = Steps(tmp_path / "done.json", job="grid")
 
     def keep(name: str, benchmark: Benchmark, schema: int = SCHEMA) -> None:

@@ -161,7 +161,7 @@ def test_shares() -> None:
 def test_scales_batches_streams_and_accuracy(
     retinart: Command, dynamic_model_path: Path, small_scenes: Path
 ) -> None:
-    """Each setting has its row; times are an image's, whatever the batch; AP is the scale's."""
+    """Each setting has its row; times are for one image, for every batch; AP is the scale's."""
     ran = retinart(
         "benchmark", dynamic_model_path, "--images", small_scenes, "--num-images", "3",
         "--repeats", "1", "--threads", "1", "--imgsz", "64", "96", "--batch", "1", "2",
@@ -328,7 +328,7 @@ def test_what_would_fail_later_fails_before_the_work(
 def test_drawn_scenes_where_no_images_are_given(
     retinart: Command, model_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nothing of them stays behind, PyTorch is not needed for them, and it is said."""
+    """They leave no files, need no PyTorch, and the output names them."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setitem(sys.modules, "torch", None)
     ran = retinart(

@@ -11,7 +11,7 @@ import pytest
 from retinart.benchmarks.timing.worker import Incomplete, Lost, Worker, nothing, stateless
 from retinart.engine.errors import BadInput
 
-# The other process cannot import this module, as tests are no package.
+# The other process cannot import this module, because tests are not a package.
 incomplete = partial(
     exec,
     "from retinart.benchmarks.timing.worker import Incomplete\n"

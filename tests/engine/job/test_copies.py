@@ -1,4 +1,4 @@
-"""Where annotated copies go, and of which sources sound can be kept."""
+"""Where annotated copies go, and which sources can keep their sound."""
 
 from __future__ import annotations
 

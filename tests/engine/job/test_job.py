@@ -149,7 +149,9 @@ def test_coco_and_csv(detector: Detector, tmp_path: Path) -> None:
     assert len(results) == len(flat) == summary.detections
     for result, (line, d) in zip(results, flat, strict=True):
         assert list(result) == ["image_id", "category_id", "bbox", "score"]
-        assert result["image_id"] == line["frame"]  # "cat" is no number: 42 could be a 43rd image
+        assert (
+            result["image_id"] == line["frame"]
+        )  # "cat" is not a number: 42 could be a 43rd image
         assert result["category_id"] == d["class_id"]
         x, y, w, h = result["bbox"]
         np.testing.assert_allclose([x, y, x + w, y + h], d["box"], atol=0.01)
@@ -220,7 +222,7 @@ def test_a_named_file_is_tried_as_an_image_then_as_a_video(
         path.write_bytes(clip.read_bytes())
         assert _run(detector, path, tmp_path / "out").frames == 12
     assert files_below(tmp_path / "out") == ["clip.mp4", "detections.jsonl", "summary.json"]
-    write_images(tmp_path / "frames.mkv", "a.png")  # a folder, whatever its name
+    write_images(tmp_path / "frames.mkv", "a.png")  # a folder, in spite of its name
     assert _run(detector, tmp_path / "frames.mkv", tmp_path / "out").announced is None
 
 

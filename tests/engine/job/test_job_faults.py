@@ -221,7 +221,7 @@ def test_room_grows_with_the_index_that_is_still_to_be_written(
 def test_the_disk_of_a_further_output_fills_up(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """It may be another one than that of --out."""
+    """The output may be on another disk than --out."""
     other = tmp_path / "other"
     other.mkdir()
     free = iter([10**9] * 4)

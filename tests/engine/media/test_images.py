@@ -1,4 +1,4 @@
-"""Images: whatever a file or a caller holds, 8-bit BGR comes out or an error that says why not."""
+"""Images of files and callers become 8-bit BGR, or an error says why not."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def gallery(tmp_path: Path) -> Path:
         ("", ["a.JPG", "b.png", "c.tiff"]),
         ("/", ["a.JPG", "b.png", "c.tiff"]),
         ("/b.png", ["b.png"]),
-        ("/notes.txt", ["notes.txt"]),  # a file that is named is tried, whatever its suffix
+        ("/notes.txt", ["notes.txt"]),  # a named file is tried with any suffix
         ("/*", ["a.JPG", "b.png", "c.tiff"]),
         ("/*.png", ["b.png"]),
         ("/**/*.png", ["b.png", "sub/d.png", "sub/deep/e.png"]),

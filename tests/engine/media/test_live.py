@@ -99,7 +99,7 @@ def test_the_newest_frame_is_kept_and_older_ones_are_counted(make: Make) -> None
     assert (c.read, c.taken, c.dropped, c.skipped, c.broken) == (7, 1, 6, 0, 0)
 
 
-def test_a_frame_that_nobody_took_is_dropped_at_the_end(make: Make) -> None:
+def test_a_frame_that_is_not_taken_is_dropped_at_the_end(make: Make) -> None:
     source = make(Camera([PICTURE] * 3))
     _finish(source)
     source.close()
@@ -160,7 +160,7 @@ def test_a_stall_is_told_from_an_end(make: Make) -> None:
 
 
 def test_a_driver_that_raises_is_a_break_like_others(make: Make) -> None:
-    """Left alone, its thread would die, and whoever reads the source would wait for ever."""
+    """Otherwise its thread would die, and the reader of the source would wait for ever."""
     said: list[str] = []
 
     class Faulty(Camera):

@@ -210,8 +210,8 @@ def test_a_path_that_is_not_utf8(tmp_path: Path) -> None:
     assert len(_read(path)[0]) == 3
 
 
-def test_pictures_are_those_of_opencv_to_the_bit(tmp_path: Path) -> None:
-    """Colours as well, those of a file that names its matrix."""
+def test_pictures_equal_opencvs_to_the_bit(tmp_path: Path) -> None:
+    """This includes the colours of a file that names its matrix."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 255, (6, 8, 3), np.uint8)
     picture = np.asarray(cv2.resize(small, SIZE[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)

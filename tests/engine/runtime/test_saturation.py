@@ -1,4 +1,4 @@
-"""INT8 on CPUs without VNNI: found out by trying; weights of 7 bits detect as those of 8 do."""
+"""INT8 on CPUs without VNNI: a trial finds them out; 7-bit weights detect as 8-bit weights do."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def normal(*shape: int, seed: int = 0) -> Array:
 
 
 def convolution(x: Any, weight: Array, **how: Any) -> Any:
-    """A convolution of OpenVINO: 3x3, padded by 1, if nothing else is said."""
+    """A convolution of OpenVINO: 3x3 and padded by 1 by default."""
     ops = load_openvino().opset13
     plain = {"strides": [1, 1], "pads_begin": [1, 1], "pads_end": [1, 1], "dilations": [1, 1]}
     made = ops.convolution(x, ops.constant(weight), **{**plain, **how})

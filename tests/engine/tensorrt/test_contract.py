@@ -210,7 +210,7 @@ def _is_set(cls: str, name: str) -> bool:
 def _call(name: str, arguments: list[str], doc: str | None) -> list[str]:
     """Why no overload takes these arguments."""
     if doc is None:
-        return [f"{name} is no method"]
+        return [f"{name} is not a method"]
     overloads = [_parameters(text) for text in re.findall(r"\w+\((.*?)\)(?: ->|$)", doc, re.M)]
     for names, required in overloads:
         given = names[: len(arguments)]

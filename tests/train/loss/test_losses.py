@@ -199,7 +199,7 @@ def test_the_sum_keeps_no_more_than_cross_entropy_does() -> None:
     one = 2000 * 80 * 4  # bytes of the logits
     assert ours == one
     assert theirs == 2 * one
-    assert formula > 4 * one  # which is why training does not use it
+    assert formula > 4 * one  # so training does not use it
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -224,7 +224,7 @@ def test_giou_of_equal_disjoint_nested_and_empty_boxes() -> None:
     boxes = torch.tensor([box, box, box, [5.0, 5.0, 5.0, 5.0], [3.0, 3.0, 3.0, 3.0]])
     targets = torch.tensor([box, [20.0, 0.0, 30.0, 10.0], [0.0, 0.0, 5.0, 10.0], box, [3.0] * 4])
     loss = giou_loss(boxes, targets)
-    # the hull of the second pair is 300, of which 100 belong to neither
+    # the hull of the second pair is 300; 100 of it belong to neither
     torch.testing.assert_close(loss, torch.tensor([0.0, 1 + 1 / 3, 0.5, 1.0, 2.0]))
 
 
