@@ -139,7 +139,7 @@ def test_a_stop_before_the_first_result_leaves_nothing(detector: Detector, tmp_p
 def test_a_disk_that_fills_up(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen before it is full, so that the files can be ended."""
+    """The job stops before the disk is full, so it can close the files."""
     free = iter([10**9] * 7)
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free, 3 * 2**20))
@@ -149,7 +149,7 @@ def test_a_disk_that_fills_up(
     assert summary.ended == "failed" and summary.frames == 7 and summary.incomplete
     assert str(summary.error) == (
         f"the disk of {out} is full: 3.0 MiB are left, which ending the files may take. Make room, "
-        "or choose another folder with --out."
+        "or choose another `out`."
     )
     said = _whole(out, "clip.mp4")
     assert said["ended"] == "failed" and said["error"].startswith("the disk of ")
