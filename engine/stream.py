@@ -81,7 +81,6 @@ class Stream:
     Attributes:
         sources: what the frames come from.
         times: how long each stage took.
-        detected: for each source, how many frames went through the runner.
 
     Raises:
         BadInput: a file cannot be opened.
@@ -100,7 +99,6 @@ class Stream:
         self.sources = Sources(
             names, selection=settings, settings=settings, say=say, time_stage=self.times.add
         )
-        self.detected = [0] * len(names)
         before = settings.buffer
         if before is None:
             before = 0 if self.sources.live else _BUFFER
@@ -156,8 +154,8 @@ class Stream:
         if canvas is None:
             return
         blank = np.zeros((*canvas, 3), np.uint8)
-        for size in _sizes(2 * min(len(self.detected), LARGEST_BATCH) - 1):
-            if size <= len(self.detected):
+        for size in _sizes(2 * min(len(self.sources.all), LARGEST_BATCH) - 1):
+            if size <= len(self.sources.all):
                 self._runner.prepare([blank] * size).submit(StageClock()).result()
 
     def _timed(self, stage: StageName, work: Callable[[T], U]) -> Callable[[T], U]:
@@ -188,7 +186,7 @@ class Stream:
         self.times.add("infer", done - step.begun)
         self.times.add_parts_of_infer(step.clock)
         for frame in step.frames:
-            self.detected[frame.place] += 1
+            self.sources.all[frame.place].counts.detected += 1
         return Step(frames=step.frames, found=found, done=done)
 
 

@@ -98,7 +98,7 @@ def run_live(detector: Detector, video: Path, *, seconds: float) -> dict[str, An
         "infer_alone_ms": round(infer_ms, 3),
         "infer_live_ms": infer.to_json(),
     }
-    for what, age in (("detections", summary.detected), ("result", summary.written)):
+    for what, age in (("detections", summary.to_detections), ("result", summary.to_result)):
         p99 = age.percentile(99)
         figures[f"age_of_{what}_ms"] = age.to_json()
         figures[f"age_p99_of_{what}_in_inference_times"] = {

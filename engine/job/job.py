@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from retinart.engine.common.files import new_folder
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.timing import STAGES, StageName
 from retinart.engine.detector import Detector
@@ -70,27 +69,27 @@ class _Run:
             stages=stages,
             say=self._progress.line,
         )
-        self._written = [0] * len(names)
+        sources = self._sources = self._stream.sources.all
+        self._summary.images = all(source.stills for source in sources)
+        try:
+            self._trackers = Trackers([self._rate(s) for s in sources]) if job.track else None
+            self._files = open_outputs(job, sources, detector.classes)
+        except BaseException:
+            self._stream.sources.close()
+            raise
         self._first = self._last = 0.0
         self._told = time.perf_counter()
 
     def run(self) -> DetectSummary:
         """Run it."""
-        summary, sources = self._summary, self._stream.sources.all
-        with closing(self._stream.sources):
-            summary.images = all(source.stills for source in sources)
-            self._trackers = Trackers([self._rate(s) for s in sources]) if self._job.track else None
-            classes = self._detector.classes
-            with (
-                new_folder(self._job.out),
-                open_outputs(self._job, sources, classes) as self._files,
-            ):
-                self._go()
-                if not summary.frames:
-                    self._nothing(sources)
-                self._files.close()
-                summary.outputs, summary.problems = self._files.paths, self._files.problems
-            self._report(sources)
+        summary = self._summary
+        with closing(self._stream.sources), self._files as files:
+            self._go()
+            if not summary.frames:
+                self._nothing(self._sources)
+            files.close()
+            summary.outputs, summary.problems = files.paths, files.problems
+            self._report(self._sources)
         return summary
 
     def _go(self) -> None:
@@ -113,7 +112,7 @@ class _Run:
                     break
             if self._window is not None:
                 self._window.close()
-        sources = [s.counts for s in stream.sources.all]
+        sources = [s.counts for s in self._sources]
         lost = any(c.ended == "lost" for c in sources)
         if summary.ended == "complete" and lost and not any(c.ended != "lost" for c in sources):
             summary.ended = "lost"
@@ -145,18 +144,18 @@ class _Run:
             self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
             self._last = time.perf_counter()
             self._first = self._first or frame.captured
-            self._summary.detected.add(1000 * (step.done - frame.captured))
-            self._summary.written.add(1000 * (self._last - frame.captured))
+            self._summary.to_detections.add(1000 * (step.done - frame.captured))
+            self._summary.to_result.add(1000 * (self._last - frame.captured))
             self._summary.frames += 1
             self._summary.detections += len(found)
-            self._written[frame.place] += 1
+            self._sources[frame.place].counts.written += 1
         return step
 
     def _show(self, step: Step) -> None:
         window = None if self._stop.reason else self._window
         if window is not None and not window.show(step.pictures):
             self._stop.request("the window was closed")
-        counts = [s.counts for s in self._stream.sources.all]
+        counts = [s.counts for s in self._sources]
         total = sum(c.announced for c in counts) if all(c.announced for c in counts) else 0
         done = sum(c.skipped + c.broken for c in counts) + self._summary.frames
         if self._job.stats and time.perf_counter() - self._told >= self._job.stats:
@@ -167,11 +166,11 @@ class _Run:
 
     def _state(self, step: Step) -> str:
         """The figures so far, for the line on stderr."""
-        age, written = self._summary.written, self._summary.frames
+        age, written = self._summary.to_result, self._summary.frames
         found = sum(len(found) for found in step.found)
         text = f"{found} objects, {written / max(1e-9, self._last - self._first):.1f} fps"
         if self._stream.sources.live:
-            dropped = sum(source.counts.dropped for source in self._stream.sources.all)
+            dropped = sum(source.counts.dropped for source in self._sources)
             text += f", capture to result p95 {age.percentile(95):.0f} ms, {dropped} dropped"
         return text
 
@@ -214,11 +213,9 @@ class _Run:
                 name=source.name,
                 live=source.live,
                 counts=source.counts,
-                detected=stream.detected[place],
-                written=self._written[place],
                 sound=self._sound(source),
             )
-            for place, source in enumerate(stream.sources.all)
+            for source in self._sources
         ]
         summary.seconds = self._last - self._first
         stages = stream.times.stages()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from retinart.engine.common.files import write_json
 from retinart.engine.common.timing import StageName
@@ -14,6 +14,8 @@ from retinart.engine.media.source import SourceCounts
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
 # an error stopped it; "lost": no source is left, and at least one was given up
 How = Literal["complete", "interrupted", "failed", "lost"]
+Count = Literal["read", "skipped", "dropped", "broken", "detected", "written", "abandoned"]
+COUNTS: tuple[Count, ...] = get_args(Count)
 Sound = Literal["kept", "dropped", "none", "unknown"]  # a live source's is unknown
 
 _COVERS: dict[StageName, str] = {
@@ -40,16 +42,12 @@ class SourceSummary:
         name: without passwords.
         live: whether only the newest frame counts.
         counts: what became of its frames.
-        detected: frames that went through the detector.
-        written: of these, those whose results were written.
         sound: what became of it.
     """
 
     name: str
     live: bool
     counts: SourceCounts
-    detected: int
-    written: int
     sound: Sound
 
     def to_json(self) -> dict[str, Any]:
@@ -62,9 +60,9 @@ class SourceSummary:
             "skipped": c.skipped,
             "dropped": c.dropped,
             "broken": c.broken,
-            "detected": self.detected,
-            "written": self.written,
-            "abandoned": c.taken - self.detected,
+            "detected": c.detected,
+            "written": c.written,
+            "abandoned": c.abandoned,
             "announced": c.announced or None,
             "reconnects": c.reconnects,
             "ended": c.ended,
@@ -91,8 +89,8 @@ class DetectSummary:
         notes: what a user should know of them.
         seconds: from the first frame's capture to the last result.
         stages: times by stage.
-        detected, written: from a frame's capture until it was detected on, and until its results
-            were written.
+        to_detections: times from a frame's capture until it was detected on.
+        to_result: times from a frame's capture until its results were written.
         queues: by the stage that reads it: (capacity, mean depth, greatest depth).
     """
 
@@ -109,8 +107,8 @@ class DetectSummary:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stages: dict[StageName, Times] = field(default_factory=dict)
-    detected: Times = field(default_factory=Times)
-    written: Times = field(default_factory=Times)
+    to_detections: Times = field(default_factory=Times)
+    to_result: Times = field(default_factory=Times)
     queues: dict[str, tuple[int, float, int]] = field(default_factory=dict)
 
     @property
@@ -140,18 +138,16 @@ class DetectSummary:
         """Frames a second, from the first frame's capture to the last result."""
         return self.frames / self.seconds if self.seconds else 0.0
 
-    def total(self, count: str) -> int:
+    def total(self, count: Count) -> int:
         """The sum over all sources of one of their counts."""
-        return sum(s.to_json()[count] for s in self.sources)
+        return sum(getattr(source.counts, count) for source in self.sources)
 
     def counts(self) -> str:
         """What became of the frames, for people."""
-        read, dropped, left, done = (
-            self.total(name) for name in ("read", "dropped", "skipped", "detected")
-        )
         return (
-            f"read {read}, dropped {dropped}, left out {left}; detected {done}, {self.fps:.1f} "
-            "frames a second"
+            f"read {self.total('read')}, dropped {self.total('dropped')}, left out "
+            f"{self.total('skipped')}; detected {self.total('detected')}, {self.fps:.1f} frames a "
+            "second"
         )
 
     def table(self) -> str:
@@ -162,14 +158,13 @@ class DetectSummary:
         )
         return (
             f"{table(self.stages, self.seconds)}\n"
-            f"capture to detections: {_percentiles(self.detected)}\n"
-            f"capture to result: {_percentiles(self.written)}\n"
+            f"capture to detections: {_percentiles(self.to_detections)}\n"
+            f"capture to result: {_percentiles(self.to_result)}\n"
             f"waiting before: {waits}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """The object of `summary.json`."""
-        counts = ("read", "skipped", "dropped", "broken", "detected", "written", "abandoned")
         return {
             "ended": self.ended,
             "stopped_by": self.stop_reason or None,
@@ -177,7 +172,7 @@ class DetectSummary:
             "problems": [str(p) for p in self.problems],
             "notes": self.notes,
             "frames": {
-                **{name: self.total(name) for name in counts},
+                **{name: self.total(name) for name in COUNTS},
                 "covers": "read = skipped (left out as asked) + dropped (live, a newer one came) "
                 "+ broken (no picture) + detected + abandoned (taken, but the job stopped)",
             },
@@ -189,12 +184,12 @@ class DetectSummary:
                 "result; loading the model is not in it",
             },
             "capture_to_detections_ms": {
-                **self.detected.to_json(),
+                **self.to_detections.to_json(),
                 "covers": "from when a frame was decoded (file) or received (live) until it was "
                 "detected on, with all waiting in between",
             },
             "capture_to_result_ms": {
-                **self.written.to_json(),
+                **self.to_result.to_json(),
                 "covers": "the same until the annotated frame and the line were written",
             },
             "stages_ms": {

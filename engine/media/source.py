@@ -21,6 +21,8 @@ class SourceCounts:
             over at the end.
         broken: damaged frames of a video, or images that cannot be read.
         taken: given to the detector.
+        detected: of those, frames that went through the detector.
+        written: of those, frames whose results a job has written.
         reconnects: attempts to connect again.
         announced: frames that the file says it has; 0 when that is not known.
         ended: "" while it runs; "end" of the source or of the selection, "early" for a video with
@@ -33,10 +35,17 @@ class SourceCounts:
     dropped: int = 0
     broken: int = 0
     taken: int = 0
+    detected: int = 0
+    written: int = 0
     reconnects: int = 0
     announced: int = 0
     ended: str = ""
     why: str = ""
+
+    @property
+    def abandoned(self) -> int:
+        """Frames that were taken but not detected on, because the job stopped."""
+        return self.taken - self.detected
 
 
 class Source(Protocol):

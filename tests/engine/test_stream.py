@@ -236,7 +236,7 @@ def test_stopping_drops_what_has_not_reached_the_detector(
     with Stream(detector.runner, [str(path)], StreamSettings(buffer=5)) as stream:
         assert [step.frames[0].index for step in stream] == list(range(5))
     counts = stream.sources.all[0].counts
-    assert (counts.ended, stream.detected) == ("stopped", [5]) and 5 <= counts.read < 60
+    assert (counts.ended, counts.detected) == ("stopped", 5) and 5 <= counts.read < 60
 
 
 def test_a_long_file_leaves_nothing_behind(detector: Detector, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_live_stream_drops_what_it_cannot_take_and_counts_it(detector: Detecto
             counts = stream.sources.all[0].counts
         assert counts.read == camera.sent == total
     assert counts.taken + counts.dropped == total and counts.broken == counts.skipped == 0
-    assert counts.taken == len(steps) == len(numbers) == stream.detected[0]
+    assert counts.taken == len(steps) == len(numbers) == counts.detected
     assert numbers == sorted(set(numbers)) and numbers[-1] == total - 1
     assert [step.frames[0].index for step in steps] == numbers  # gaps are what was dropped
     assert counts.dropped > 0

@@ -123,8 +123,9 @@ def test_a_video(detector: Detector, tmp_path: Path) -> None:
     assert all(list(line) == LINE_KEYS and line["source"] == str(source) for line in lines)
     parts = ["infer: infer", "infer: nms", "infer: results"]
     assert list(summary.stages) == ["decode", "resize", "infer", *parts, "draw", "write"]
-    assert all(t.count == 12 for t in summary.stages.values()) and summary.written.count == 12
-    assert summary.detected.count == 12 and summary.detected.max_ms < summary.written.max_ms
+    assert all(t.count == 12 for t in summary.stages.values()) and summary.to_result.count == 12
+    assert summary.to_detections.count == 12
+    assert summary.to_detections.max_ms < summary.to_result.max_ms
 
 
 def test_a_video_of_odd_size(detector: Detector, tmp_path: Path) -> None:
