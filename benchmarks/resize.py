@@ -106,15 +106,15 @@ def changes(model: Path, images: Sequence[Image]) -> Table:
         f"{model.stem}: {total} detections with {own} in {len(images)} images, which it makes "
         f"{np.median(scales):.2f} times as large"
     )
-    found_again = (f"found again within {t.score} and {t.corner:g} px" for t in (CLOSE, NEAR))
-    head = ("resized with", "detections", *found_again)
+    again = (f"found again within {t.score} and {t.corner:g} px" for t in (CLOSE, NEAR))
+    head = ("resized with", "detections", *again)
     return Table(head=head, rows=rows, title=title)
 
 
 def _compare(
     expected: Sequence[Detections], found: Sequence[Detections], limits: Tolerance
 ) -> Match:
-    both = Match(matched=0, missing=0, extra=0, counted=0, score_diff=0.0, corner_diff=0.0)
+    both = Match(matched=0, missing=0, extra=0, score_diff=0.0, corner_diff=0.0)
     for a, b in zip(expected, found, strict=True):
         both += match(a, b, limits)
     return both

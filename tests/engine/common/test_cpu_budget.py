@@ -117,7 +117,7 @@ def test_a_detector_keeps_to_the_budget(model_path: Path, monkeypatch: pytest.Mo
 
 
 def _threads(detect: Detector) -> int:
-    runner = detect._runner
+    runner = detect.runner
     return int(runner._pool(1).compiled.get_property("INFERENCE_NUM_THREADS"))  # type: ignore[union-attr]
 
 
