@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,8 +118,8 @@ def test_a_detector_keeps_to_the_budget(model_path: Path, monkeypatch: pytest.Mo
 
 
 def _threads(detect: Detector) -> int:
-    runner = detect.runner
-    return int(runner._pool(1).compiled.get_property("INFERENCE_NUM_THREADS"))  # type: ignore[union-attr]
+    runner: Any = detect.runner
+    return int(runner._pool(1).compiled.get_property("INFERENCE_NUM_THREADS"))
 
 
 @pytest.fixture
