@@ -290,7 +290,7 @@ def test_an_error_that_stays_does_not_keep_anything(
 
 @pytest.mark.parametrize("contexts", [0, 65])
 def test_contexts_out_of_range(contexts: int) -> None:
-    with pytest.raises(BadInput, match=f"contexts is {contexts}. Give 1 to 64"):
+    with pytest.raises(BadInput, match=f"`contexts` is {contexts}. Give 1 to 64"):
         EngineOptions(contexts=contexts)
 
 
