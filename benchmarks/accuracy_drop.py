@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retinart.engine.common.files import atomic_json
+from retinart.engine.common.files import write_json
 from retinart.engine.common.table import Table
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
@@ -127,7 +127,7 @@ def compare_models(
         worst=shown,
         outputs=(*outputs, out / "comparison.json"),
     )
-    atomic_json(comparison.outputs[-1], comparison.to_json(), indent=1)
+    write_json(comparison.outputs[-1], comparison.to_json(), indent=1)
     return comparison
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retinart.calib.accuracy import Accuracy
 from retinart.calib.histogram import Histogram
-from retinart.engine.common.files import atomic_json
+from retinart.engine.common.files import write_json
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo
 
@@ -79,7 +79,7 @@ class CalibrationRecord:
         content = {"schema": SCHEMA, **vars(self)}
         content["accuracy"] = {name: asdict(a) for name, a in self.accuracy.items()}
         content["histograms"] = {n: h.to_dict() for n, h in self.histograms.items()}
-        atomic_json(path, content)
+        write_json(path, content)
 
 
 def read_record(path: Path) -> CalibrationRecord:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.common.files import atomic_json
+from retinart.engine.common.files import write_json
 
 
 class Saved:
@@ -32,7 +32,7 @@ class Saved:
     def set(self, name: str, value: Any) -> None:
         """Save a value of JSON's types, on disk as well."""
         self._content[name] = value
-        atomic_json(self._path, self._content)
+        write_json(self._path, self._content)
 
     def remove(self) -> None:
         """Remove the file: the job is done."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from retinart.engine.common.files import atomic_json, atomic_path, new_folder, restored, sha256
+from retinart.engine.common.files import atomic_path, new_folder, restored, sha256, write_json
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo, Precision, read_info
@@ -248,7 +248,7 @@ def write_cache(path: Path, data: bytes, built: EngineInfo, settings: BuildSetti
     before = float(first.setdefault(key, built.build_seconds))
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
-    atomic_json(beside, first, indent=1)
+    write_json(beside, first, indent=1)
     if not known:
         return f"the timing cache {path} is written: the next build of this file will be quicker"
     saved = before - built.build_seconds

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from retinart.engine.common.files import atomic_json, atomic_path, make_folder
+from retinart.engine.common.files import atomic_path, make_folder, write_json
 from retinart.engine.common.html_page import COLORS, load_matplotlib
 from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import BadInput, MissingDependency
@@ -44,7 +44,7 @@ class RunFolder:
 
     def describe(self, settings: TrainSettings, device: torch.device) -> None:
         """Write `config.json`, which a resumed run reads, and `environment.json`."""
-        atomic_json(self.path / "config.json", settings.absolute().to_json(), indent=2)
+        write_json(self.path / "config.json", settings.absolute().to_json(), indent=2)
         gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
         environment = {
             "python": platform.python_version(),
@@ -56,7 +56,7 @@ class RunFolder:
             "threads": torch.get_num_threads(),
             "gpu": gpu,
         }
-        atomic_json(self.path / "environment.json", environment, indent=2)
+        write_json(self.path / "environment.json", environment, indent=2)
 
     def open_board(self, step: int) -> str | None:
         """Start TensorBoard's file at a step. Returns why that cannot be done, or None."""

@@ -25,7 +25,7 @@ from typing import Any
 
 from retinart.benchmarks.pipeline.live import first_frames, run_live, run_long
 from retinart.benchmarks.timing.statistics import median, median_of_ratios
-from retinart.engine.common.files import atomic_json
+from retinart.engine.common.files import write_json
 from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         result.append(compare(detector, fast, args.video, **run))
                 print()
         if args.out is not None:
-            atomic_json(args.out, result, indent=1)
+            write_json(args.out, result, indent=1)
     except RetinartError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -97,15 +97,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     file.commit()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, in ASCII, whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="ascii")
-
-
-def atomic_json(path: Path, content: Any, *, indent: int | None = None) -> None:
-    """Write plain JSON types; the file gets its name once it is whole."""
+def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
+    """Write plain JSON types, in ASCII; the file gets its name once it is whole."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
 

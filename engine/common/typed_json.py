@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from retinart.engine.common.files import atomic_json
+from retinart.engine.common.files import write_json
 from retinart.engine.errors import BadInput
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def from_json(kind: type[T], data: object, name: str, *, schema: int, fix: str) 
 
 def write_typed(path: Path, record: Any, schema: int) -> None:
     """Write a record; the file has its name once it is whole."""
-    atomic_json(path, to_json(record, schema), indent=1)
+    write_json(path, to_json(record, schema), indent=1)
 
 
 def read_typed(kind: type[T], path: Path, *, schema: int, fix: str) -> T:

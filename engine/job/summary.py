@@ -211,7 +211,7 @@ class DetectSummary:
 
     def write(self, path: Path) -> None:
         """Write `summary.json`."""
-        write_json(path, self.to_json())
+        write_json(path, self.to_json(), indent=1)
 
 
 def _percentiles(times: Times) -> str:

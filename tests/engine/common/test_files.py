@@ -90,7 +90,7 @@ def test_an_atomic_file_makes_one_file_and_no_probe(
 
 def test_json(tmp_path: Path) -> None:
     content = {"name": "caf\udce9", "n": [1, 2.5, None]}
-    write_json(tmp_path / "a.json", content)
+    write_json(tmp_path / "a.json", content, indent=1)
     assert (tmp_path / "a.json").read_bytes().endswith(b"}\n")
     assert json.loads((tmp_path / "a.json").read_text()) == content
     with pytest.raises(TypeError):
