@@ -91,8 +91,8 @@ class CheckReport:
 
     @property
     def good(self) -> bool:
-        """Whether every stage is near enough."""
-        return all(stage.good for stage in self.stages)
+        """Whether something was compared, and every stage is near enough."""
+        return bool(self.stages) and all(stage.good for stage in self.stages)
 
 
 def check_once(runner: Runner, info: ModelInfo, precision: str, path: Path, *, engine: bool) -> str:
@@ -121,6 +121,8 @@ def check_once(runner: Runner, info: ModelInfo, precision: str, path: Path, *, e
     if before is not None:
         return before
     report = check_model(runner, info, precision, probe, None if engine else path)
+    if not report.stages:
+        return "no self-test: nothing can be compared"
     if not report.good:
         worst = report.stages[-1]
         raise CheckFailed(
@@ -129,9 +131,9 @@ def check_once(runner: Runner, info: ModelInfo, precision: str, path: Path, *, e
             fix=f"{report.fix}. `retinart check {path}` shows the stages; "
             "`check=False` runs the file all the same",
         )
-    text = "; ".join(f"{stage.name} {stage.text}" for stage in report.stages[-1:])
-    known.set(f"self-test passed before: {text}", *key)
-    return f"self-test passed: {text}" if text else "no self-test: nothing can be compared"
+    last = report.stages[-1]
+    known.set(f"self-test passed before: {last.name} {last.text}", *key)
+    return f"self-test passed: {last.name} {last.text}"
 
 
 def check_model(

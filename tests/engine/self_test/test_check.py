@@ -23,7 +23,7 @@ from retinart.engine.model.info import METADATA_KEY, ModelInfo, read_info
 from retinart.engine.model.probe import Probe
 from retinart.engine.runtime.openvino_runner import has_bf16
 from retinart.engine.runtime.runner import Floats, Prepared, Runner
-from retinart.engine.self_test.check import BARS, CheckReport, check_model
+from retinart.engine.self_test.check import BARS, CheckReport, check_model, check_once
 from retinart.engine.self_test.picture import probe_picture, probe_positions, probe_size
 
 # What a runner would answer that does not know of saturation, on AVX512 without VNNI.
@@ -196,6 +196,28 @@ def test_a_cache_that_cannot_be_written(model_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     with Detector(model_path) as detector:
         assert detector.checked.startswith("self-test passed: ")
+
+
+class Opaque(Broken):
+    """As an engine is: it shows no tensors."""
+
+    def tensors(self, names: Sequence[str], frames: Image) -> None:
+        return None
+
+
+def test_a_check_of_nothing_does_not_pass(
+    model_path: Path, detector: Detector, cache: Path
+) -> None:
+    """An engine whose probe holds no detections: nothing is compared, passed or remembered."""
+    runner, info = Opaque(detector.runner), detector.info
+    assert info.probe is not None
+    empty = dataclasses.replace(info, probe=dataclasses.replace(info.probe, detections=()))
+    assert empty.probe is not None
+    report = check_model(runner, empty, detector.precision, empty.probe)
+    assert report.stages == () and not report.good
+    said = check_once(runner, empty, detector.precision, model_path, engine=True)
+    assert said == "no self-test: nothing can be compared" and not list(cache.rglob("*.txt"))
+    assert check_model(runner, info, detector.precision, info.probe).good
 
 
 def test_a_file_without_a_probe(model_path: Path, tmp_path: Path) -> None:
