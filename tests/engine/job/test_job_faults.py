@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -102,10 +101,10 @@ def _lines(out: Path) -> list[str]:
 def test_the_second_signal_interrupts_at_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_on_signals(StopRequest()) as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert stop.reason == "SIGTERM"
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
