@@ -26,7 +26,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.evaluation.matching import Match, Tolerance, match
 from retinart.engine.media.images import Image, list_images, read_image
-from retinart.engine.model.resize import PAPER_RATIO, ResizeRule
+from retinart.engine.model.resize_rule import PAPER_RATIO, ResizeRule
 from retinart.engine.model.variant import Interpolation
 
 FORMS: tuple[Interpolation, ...] = get_args(Interpolation)

@@ -16,9 +16,9 @@ from retinart.calib.accuracy import Accuracy
 from retinart.calib.budget import fewest_in_float
 from retinart.calib.calibration import Calibration
 from retinart.calib.fp16 import to_fp16
-from retinart.calib.probed import probed
 from retinart.calib.record import CalibrationRecord
 from retinart.calib.report import write_report
+from retinart.calib.self_test import with_self_test
 from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import atomic_path
 from retinart.engine.common.html_page import load_matplotlib
@@ -127,7 +127,7 @@ def _write(
         },
     )
     with atomic_path(output) as temporary:
-        write_onnx(result, probed(result, described), temporary)
+        write_onnx(result, with_self_test(result, described), temporary)
         record.write(output.with_suffix(".json"))
 
 

@@ -11,8 +11,8 @@ import onnx
 from retinart.calib.fp16 import to_fp16
 from retinart.calib.network import network_sha256
 from retinart.calib.observe import choose_images, observe_peaks
-from retinart.calib.probed import probed
 from retinart.calib.record import read_record
+from retinart.calib.self_test import with_self_test
 from retinart.calib.settings import ConvertSettings
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
@@ -66,7 +66,7 @@ def convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertRepo
         },
     )
     with atomic_path(output) as temporary:
-        write_onnx(result, probed(result, described), temporary)
+        write_onnx(result, with_self_test(result, described), temporary)
     return ConvertReport(path=output, source=source, kept=kept)
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant, override
 from retinart.export.array_pickle import load_arrays
+from retinart.export.checkpoint_projects import PROJECTS, Project
 from retinart.export.coco_names import default_names
 from retinart.export.file_settings import FileSettings
-from retinart.export.projects import PROJECTS, Project
 from retinart.train.model.checkpoint import FORMAT, from_content, read_torch_file
 from retinart.train.model.resnet import BACKBONES, BackboneSpec
 from retinart.train.model.retinanet import RetinaNet, build_retinanet

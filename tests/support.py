@@ -18,7 +18,7 @@ from torch import Tensor
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
 from retinart.engine.model.variant import Variant
-from retinart.export.projects import PROJECTS, Project
+from retinart.export.checkpoint_projects import PROJECTS, Project
 from retinart.train import trainer
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.retinanet import build_retinanet

@@ -307,7 +307,7 @@ def test_both_files_of_detectron2_are_one_model(exported: Callable[[str], Export
 def test_int8_builds(
     exported: Callable[[str], Exported], shared: Callable[..., Path], folder: Path
 ) -> None:
-    """One of full size; tests/export/test_precision_builds.py builds small ones of all projects."""
+    """One of full size; tests/export/test_tensorrt_rtx.py builds small ones of all projects."""
     if not tensorrt_rtx.available():
         pytest.skip("TensorRT-RTX is not installed")
     photo = CalibrationSettings(images=str(shared("golden", "input.png")), num=1)

@@ -377,7 +377,8 @@ def test_no_code_asks_whose_model_it_is() -> None:
     ]
     assert not asked, (
         f"code branches on the project that a model comes from: {asked}. Add a field to Variant "
-        "that says how the projects differ, set it in export/projects.py, and branch on that field"
+        "that says how the projects differ, set it in export/checkpoint_projects.py, and branch "
+        "on that field"
     )
 
 

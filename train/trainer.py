@@ -16,7 +16,7 @@ from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput, CheckFailed
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.engine.evaluation.evaluate import check_evaluation
-from retinart.engine.model.resize import ResizeRule
+from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant
 from retinart.train.data.batches import Batch, Batches, prefetch, training_rule
 from retinart.train.data.check import load_checked

@@ -13,7 +13,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.evaluation.evaluate import Evaluation, evaluate
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import Thresholds
-from retinart.engine.model.resize import ResizeRule
+from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant
 from retinart.train.model.predict import predict
 from retinart.train.model.retinanet import RetinaNet

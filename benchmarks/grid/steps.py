@@ -16,8 +16,8 @@ from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.variant import Variant
+from retinart.export.checkpoint_projects import PROJECTS
 from retinart.export.export import input_size
-from retinart.export.projects import PROJECTS
 from retinart.export.settings import ExportSettings
 from retinart.train.model.predict import normalize
 from retinart.train.model.retinanet import RetinaNet, build_retinanet

@@ -25,7 +25,7 @@ from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import ModelInfo
-from retinart.engine.model.resize import PAPER_RATIO
+from retinart.engine.model.resize_rule import PAPER_RATIO
 from retinart.engine.tensorrt.engine_file import is_engine
 
 # Nothing here imports PyTorch at the top, because a benchmark without peers runs without it.

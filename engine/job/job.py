@@ -12,13 +12,13 @@ from retinart.engine.common.timing import STAGES, StageName
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.job.copies import USUAL_RATE, Copy, check_outputs, plan_copies
+from retinart.engine.job.display_window import Window
 from retinart.engine.job.draw import draw
 from retinart.engine.job.outputs import Outputs
 from retinart.engine.job.records import Record, coco_image_ids
 from retinart.engine.job.stop import StopRequest
 from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
 from retinart.engine.job.tracking import Trackers
-from retinart.engine.job.window import Window
 from retinart.engine.media.source import Source
 from retinart.engine.pipeline import Ended
 from retinart.engine.settings import DetectJob

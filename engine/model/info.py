@@ -16,7 +16,7 @@ from typing import Any, Literal
 from retinart.engine.errors import BadInput
 from retinart.engine.model.onnx_metadata import metadata_props
 from retinart.engine.model.probe import Probe
-from retinart.engine.model.resize import ResizeRule, round_up
+from retinart.engine.model.resize_rule import ResizeRule, round_up
 from retinart.engine.model.variant import Variant
 
 METADATA_KEY = "retinart"

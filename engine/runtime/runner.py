@@ -26,7 +26,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import ModelInfo, Thresholds
-from retinart.engine.model.resized import Resized
+from retinart.engine.model.resized_image import Resized
 
 Floats = npt.NDArray[np.float32]
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from retinart.engine.cuda.api import Cuda, DeviceMemory, HostMemory, Stream
 from retinart.engine.media.images import Image
-from retinart.engine.model.resize import ResizeRule
-from retinart.engine.model.resized import Resized
+from retinart.engine.model.resize_rule import ResizeRule
+from retinart.engine.model.resized_image import Resized
 from retinart.engine.tensorrt.engine_file import FrameShape
 
 SOURCE = Path(__file__).with_name("resize.cu")

@@ -22,8 +22,8 @@ from retinart.engine.cuda.api import Cuda, CudaError, Graph
 from retinart.engine.errors import RetinartError
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import INPUT, OUTPUTS
-from retinart.engine.model.resize import ResizeRule, round_up
-from retinart.engine.model.resized import Resized
+from retinart.engine.model.resize_rule import ResizeRule, round_up
+from retinart.engine.model.resized_image import Resized
 from retinart.engine.tensorrt.api import IExecutionContext
 from retinart.engine.tensorrt.engine_file import FrameShape
 from retinart.engine.tensorrt.gpu_resize import GpuResize

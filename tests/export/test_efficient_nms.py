@@ -251,7 +251,7 @@ def test_the_parser_hands_the_attributes_to_the_plugin(model_path: Path, tmp_pat
 
 
 def _info() -> ModelInfo:
-    from retinart.engine.model.resize import ResizeRule
+    from retinart.engine.model.resize_rule import ResizeRule
     from retinart.train.model.presets import preset
 
     return ModelInfo(

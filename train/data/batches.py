@@ -21,7 +21,7 @@ from torch import Tensor
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import CocoDataset, CocoImage
 from retinart.engine.media.images import Image, read_image
-from retinart.engine.model.resize import ResizeRule
+from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant
 from retinart.train.data.settings import Augmentation
 

@@ -154,8 +154,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_before_loading(job: DetectJob) -> None:
     """Refuse what cannot work before the model is loaded, which takes seconds."""
+    from retinart.engine.job.display_window import Window
     from retinart.engine.job.tracking import Trackers
-    from retinart.engine.job.window import Window
     from retinart.engine.media.sources import check_files
 
     check_files(job.source)

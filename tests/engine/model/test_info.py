@@ -23,7 +23,7 @@ from retinart.engine.model.info import (
     Thresholds,
     read_info,
 )
-from retinart.engine.model.resize import ResizeRule
+from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant, octave_sizes
 
 

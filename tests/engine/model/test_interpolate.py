@@ -11,7 +11,7 @@ import torch
 
 from retinart.engine.media.images import Image
 from retinart.engine.model.interpolate import interpolate
-from retinart.engine.model.resize import ResizeRule
+from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import IMAGENET_MEAN, IMAGENET_STD, Interpolation, SizeRounding
 
 FORMS: tuple[Interpolation, ...] = ("opencv", "pillow", "float")

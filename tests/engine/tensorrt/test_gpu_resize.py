@@ -13,7 +13,7 @@ import pytest
 
 from recording_gpu import RecordingCuda, resize_like_gpu
 from retinart.engine.media.images import Image
-from retinart.engine.model.resize import ResizeRule
+from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Interpolation
 from retinart.engine.tensorrt.gpu_resize import SOURCE, GpuResize, batch_shape, plan_resize
 

@@ -15,7 +15,7 @@ import torch
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import octave_sizes
 from retinart.export.checkpoint import load_any
-from retinart.export.projects import PROJECTS
+from retinart.export.checkpoint_projects import PROJECTS
 from support import named, project_state
 
 ONE = torch.zeros(1)

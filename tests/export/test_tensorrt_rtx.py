@@ -17,8 +17,8 @@ from retinart.calib.quantize import quantize
 from retinart.engine.errors import CheckFailed
 from retinart.engine.model.info import read_info
 from retinart.export import tensorrt_rtx
+from retinart.export.checkpoint_projects import PROJECTS
 from retinart.export.export import export_checkpoint
-from retinart.export.projects import PROJECTS
 from retinart.export.settings import ExportSettings
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset

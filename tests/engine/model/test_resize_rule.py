@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retinart.engine.media.images import Image
-from retinart.engine.model.resize import ResizeRule, round_up
+from retinart.engine.model.resize_rule import ResizeRule, round_up
 
 PAD = (104, 116, 124)
 

@@ -11,8 +11,8 @@ import pytest
 
 from retinart.engine.detector import Detector
 from retinart.engine.errors import MissingDependency
+from retinart.engine.job.display_window import Window, has_windows
 from retinart.engine.job.job import run_job
-from retinart.engine.job.window import Window, has_windows
 from retinart.engine.settings import DetectJob
 from support import files_below, write_video
 
@@ -32,7 +32,7 @@ def test_this_opencv_has_no_window_and_says_so(
 
 
 def test_without_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retinart.engine.job.window.has_windows", lambda: True)
+    monkeypatch.setattr("retinart.engine.job.display_window.has_windows", lambda: True)
     monkeypatch.setattr("sys.platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
@@ -44,7 +44,7 @@ def test_frames_are_shown_until_a_key_is_pressed(
     model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[tuple[int, ...]] = []
-    monkeypatch.setattr("retinart.engine.job.window.has_windows", lambda: True)
+    monkeypatch.setattr("retinart.engine.job.display_window.has_windows", lambda: True)
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image.shape))
     monkeypatch.setattr(cv2, "waitKey", lambda ms: ord("q") if len(shown) == 3 else -1)

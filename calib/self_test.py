@@ -1,4 +1,4 @@
-"""The probe of a file of another precision, written anew."""
+"""The self-test of a file whose precision was changed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from retinart.engine.runtime.saturation import halved
 from retinart.engine.self_test.write import with_probe
 
 
-def probed(model: onnx.ModelProto, info: ModelInfo) -> ModelInfo:
-    """Metadata with the probe of a model.
+def with_self_test(model: onnx.ModelProto, info: ModelInfo) -> ModelInfo:
+    """Metadata with the self-test of this model, which replaces an older one.
 
     Args:
         model: as it will be written; its own metadata does not matter.

@@ -18,8 +18,8 @@ import torch
 from retinart.engine.errors import BadInput
 from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint import load_any, recognise
+from retinart.export.checkpoint_projects import PROJECTS
 from retinart.export.coco_names import COCO_80, COCO_91, default_names
-from retinart.export.projects import PROJECTS
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from support import named, torchvision_state
 

@@ -18,7 +18,7 @@ from retinart.engine.model.variant import Interpolation, SizeRounding
 
 if TYPE_CHECKING:
     from retinart.engine.media.images import Image
-    from retinart.engine.model.resized import Resized
+    from retinart.engine.model.resized_image import Resized
 
 PAPER_RATIO = 1333 / 800  # limit of the longer side over the length of the shorter one
 
@@ -87,7 +87,7 @@ class ResizeRule:
         import numpy as np
 
         from retinart.engine.model.interpolate import interpolate
-        from retinart.engine.model.resized import Resized
+        from retinart.engine.model.resized_image import Resized
 
         sizes = [self.fit(*image.shape[:2]) for image in images]
         height, width = self.canvas_for(sizes)
