@@ -30,8 +30,8 @@ class Times:
 
     def add(self, ms: float) -> None:
         """Count a duration in ms."""
-        place = int(math.log(ms / _LOWEST) / _LOG) if ms > _LOWEST else 0
-        self._bins[min(place, _BINS)] += 1
+        index = int(math.log(ms / _LOWEST) / _LOG) if ms > _LOWEST else 0
+        self._bins[min(index, _BINS)] += 1
         self.count += 1
         self.total_ms += ms
         self.max_ms = max(self.max_ms, ms)
@@ -41,10 +41,10 @@ class Times:
         if not self.count:
             return math.nan
         left = max(1, math.ceil(self.count * percent / 100))
-        for place, n in enumerate(self._bins):
+        for index, n in enumerate(self._bins):
             left -= n
             if left <= 0:
-                return float(min(_LOWEST * _STEP ** (place + 0.5), self.max_ms))
+                return float(min(_LOWEST * _STEP ** (index + 0.5), self.max_ms))
         return self.max_ms
 
     def to_json(self) -> dict[str, Any]:

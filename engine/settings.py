@@ -16,7 +16,7 @@ _LONGEST_WAIT = 30.0  # seconds between two attempts to connect
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """A place in a source: seconds or frames from its beginning."""
+    """A position in a source: seconds or frames from its beginning."""
 
     seconds: float | None = None
     frames: int | None = None

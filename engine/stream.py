@@ -186,7 +186,7 @@ class Stream:
         self.times.add("infer", done - step.begun)
         self.times.add_parts_of_infer(step.clock)
         for frame in step.frames:
-            self.sources.all[frame.place].counts.detected += 1
+            self.sources.all[frame.source_index].counts.detected += 1
         return Step(frames=step.frames, found=found, done=done)
 
 

@@ -41,7 +41,7 @@ class ExportReport:
     path: Path
     info: ModelInfo
     parity: ParityReport
-    tensorrt: tensorrt_rtx.BuildReport | None
+    tensorrt: tensorrt_rtx.TrialBuild | None
 
 
 def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) -> ExportReport:

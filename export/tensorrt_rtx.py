@@ -15,8 +15,8 @@ from retinart.export.tensorrt_build import PlanSettings, build_plan, profile_for
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildReport:
-    """A build that succeeded.
+class TrialBuild:
+    """A trial build that succeeded; its plan is not kept.
 
     Attributes:
         seconds: parsing and building.
@@ -34,7 +34,7 @@ def available() -> bool:
     return installed("tensorrt-rtx")
 
 
-def check_build(path: Path, info: ModelInfo, *, max_batch: int = 1) -> BuildReport:
+def check_build(path: Path, info: ModelInfo, *, max_batch: int = 1) -> TrialBuild:
     """Parse and build an exported file with TensorRT-RTX on the CPU.
 
     Args:
@@ -49,4 +49,4 @@ def check_build(path: Path, info: ModelInfo, *, max_batch: int = 1) -> BuildRepo
     trt = load_tensorrt("tensorrt-rtx")
     settings = PlanSettings(profile=profile_for(info, (1, 1, max_batch)))
     plan = build_plan(trt, "tensorrt-rtx", path.read_bytes(), settings, name=path.name)
-    return BuildReport(seconds=plan.seconds, plan_bytes=len(plan.data), version=trt.__version__)
+    return TrialBuild(seconds=plan.seconds, plan_bytes=len(plan.data), version=trt.__version__)

@@ -95,18 +95,18 @@ def check_outputs(sources: Sequence[Path], outputs: Sequence[Path]) -> None:
     kept = {path.resolve(): path for path in sources}
     seen: set[Path] = set()
     for output in outputs:
-        place = output.resolve()
-        if place in kept:
+        resolved = output.resolve()
+        if resolved in kept:
             raise BadInput(
-                f"the output {output} would overwrite its source {kept[place]}",
+                f"the output {output} would overwrite its source {kept[resolved]}",
                 fix="Choose another `out`, or another name",
             )
-        if place in seen:
+        if resolved in seen:
             raise BadInput(
                 f"two outputs would be written to {output}",
                 fix="Give `coco`, `csv` and `out` places of their own",
             )
-        seen.add(place)
+        seen.add(resolved)
 
 
 def copies_of_images(out: Path, paths: Sequence[Path]) -> dict[str, Path]:

@@ -120,7 +120,7 @@ class _Run:
     def _track(self, step: Step) -> Step:
         assert self._trackers is not None
         pairs = zip(step.frames, step.found, strict=True)
-        found = [self._trackers(frame.place, found) for frame, found in pairs]
+        found = [self._trackers(frame.source_index, found) for frame, found in pairs]
         return replace(step, found=found)
 
     def _draw(self, step: Step) -> Step:
@@ -148,7 +148,7 @@ class _Run:
             self._summary.to_result.add(1000 * (self._last - frame.captured))
             self._summary.frames += 1
             self._summary.detections += len(found)
-            self._sources[frame.place].counts.written += 1
+            self._sources[frame.source_index].counts.written += 1
         return step
 
     def _show(self, step: Step) -> None:

@@ -171,7 +171,7 @@ class Outputs:
 
     def close(self) -> None:
         """End all files, each whether or not another one fails."""
-        videos = [self._videos[place] for place in sorted(self._videos)]
+        videos = [self._videos[index] for index in sorted(self._videos)]
         files: list[RecordFile | VideoWriter] = [*self._files, *videos]
         for file in files:
             try:
@@ -199,15 +199,15 @@ class Outputs:
         self.discard()
 
     def _annotate(self, frame: Frame, picture: Image) -> None:
-        copy = self._copies[frame.place]
+        copy = self._copies[frame.source_index]
         if copy.path is None:
             _write_picture(copy.pictures[frame.source], picture, self._taken)
             return
-        video = self._videos.get(frame.place)
+        video = self._videos.get(frame.source_index)
         if video is None:
             size = copy.size or (picture.shape[0], picture.shape[1])
             video = VideoWriter(copy.path, fps=copy.fps, size=size, sound=copy.sound)
-            self._videos[frame.place] = video
+            self._videos[frame.source_index] = video
         video.write(picture, frame.time_ms)
 
 

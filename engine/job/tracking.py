@@ -40,11 +40,11 @@ class Trackers:
             for rate in rates
         ]
 
-    def __call__(self, place: int, found: Detections) -> Detections:
+    def __call__(self, source_index: int, found: Detections) -> Detections:
         """The detections of a source's next frame, with `tracker_id`.
 
         Args:
-            place: the source's index.
+            source_index: of the source that the frame is from.
             found: every detection, as weak ones continue tracks too.
         """
         given = self._supervision.Detections(
@@ -53,7 +53,7 @@ class Trackers:
             class_id=found.class_id.copy(),
             data={"row": np.arange(len(found))},
         )
-        tracked = self._trackers[place].update(given)
+        tracked = self._trackers[source_index].update(given)
         ids = np.full(len(found), -1, np.int32)
         if len(tracked) and tracked.tracker_id is not None:
             # it does not keep the order of the detections

@@ -17,7 +17,7 @@ class Frame:
 
     Attributes:
         source: the file, image, camera or address that it is of, without passwords.
-        place: index of its source in the list of sources.
+        source_index: index of its source in the list of sources.
         index: in the video or in the list of images, from 0; of a live source the count of frames
             received before it.
         time_ms: presentation time in the video; of a live source the time since its first frame;
@@ -27,7 +27,7 @@ class Frame:
     """
 
     source: str
-    place: int = 0
+    source_index: int = 0
     index: int
     time_ms: float | None
     image: Image

@@ -20,7 +20,7 @@ class ImageSource:
     Args:
         name: what the user named: a file, a folder, a pattern.
         paths: the image files.
-        place: see `Frame`.
+        source_index: see `Frame`.
         selection: which of them.
         time_stage: told how long each image took, as "decode".
 
@@ -36,7 +36,7 @@ class ImageSource:
         name: str,
         paths: Sequence[Path],
         *,
-        place: int,
+        source_index: int,
         selection: Selection,
         time_stage: TimeStage,
     ) -> None:
@@ -48,7 +48,7 @@ class ImageSource:
         self.name, self.files = name, paths
         self.counts = SourceCounts(announced=len(paths))
         self.unreadable: list[tuple[Path, str]] = []
-        self._place, self._choose, self._time = place, Chooser(selection), time_stage
+        self._source_index, self._choose, self._time = source_index, Chooser(selection), time_stage
 
     @property
     def ended(self) -> bool:
@@ -77,7 +77,11 @@ class ImageSource:
             counts.taken += 1
             self._time("decode", time.perf_counter() - start)
             return Frame(
-                source=str(path), place=self._place, index=index, time_ms=None, image=image
+                source=str(path),
+                source_index=self._source_index,
+                index=index,
+                time_ms=None,
+                image=image,
             )
         counts.ended = "end"
         return None

@@ -27,7 +27,7 @@ class LiveSource:
 
     Args:
         name: to show, without passwords.
-        place: see `Frame`.
+        source_index: see `Frame`.
         connect: makes a capture, opened or not; called again for each attempt.
         selection: which frames.
         settings: how patient it is.
@@ -44,7 +44,7 @@ class LiveSource:
         self,
         name: str,
         *,
-        place: int,
+        source_index: int,
         connect: Callable[[], Capture],
         selection: Selection,
         settings: LiveSettings,
@@ -53,14 +53,14 @@ class LiveSource:
         time_stage: TimeStage,
     ) -> None:
         self.name, self.counts = name, SourceCounts()
-        self._place, self._connect, self._settings = place, connect, settings
+        self._source_index, self._connect, self._settings = source_index, connect, settings
         self._choose, self._wake, self._say, self._time = Chooser(selection), wake, say, time_stage
         self._newest: Frame | None = None
         self._started: float | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, name=f"retinart-live-{place}", daemon=True
+            target=self._run, name=f"retinart-live-{source_index}", daemon=True
         )
         self._thread.start()
 
@@ -168,7 +168,7 @@ class LiveSource:
                 self.counts.dropped += self._newest is not None
                 self._newest = Frame(
                     source=self.name,
-                    place=self._place,
+                    source_index=self._source_index,
                     index=index,
                     time_ms=time_ms,
                     image=image,

@@ -60,8 +60,8 @@ class Sources:
             time_stage=time_stage,
         )
         try:
-            for place, name in enumerate(names):
-                self.all.append(opened(name, place=place))
+            for source_index, name in enumerate(names):
+                self.all.append(opened(name, source_index=source_index))
         except BaseException:
             self.close()
             raise
@@ -101,7 +101,7 @@ class Sources:
 def open_source(
     name: str,
     *,
-    place: int,
+    source_index: int,
     selection: Selection,
     settings: LiveSettings,
     wake: threading.Event,
@@ -128,7 +128,7 @@ def open_source(
         address = name if remote or path.exists() else int(name)
         return LiveSource(
             f"webcam {address}" if isinstance(address, int) else shown_address(str(address)),
-            place=place,
+            source_index=source_index,
             connect=partial(connect, address, settings.timeout),
             selection=selection,
             settings=settings,
@@ -136,13 +136,17 @@ def open_source(
             say=say,
             time_stage=time_stage,
         )
-    video = partial(VideoReader, place=place, selection=selection, time_stage=time_stage)
+    video = partial(
+        VideoReader, source_index=source_index, selection=selection, time_stage=time_stage
+    )
     if remote:
         return video(name, timeout=settings.timeout)
     if (reader := _open_video(path, video)) is not None:
         return reader
     images = list_numbered(name) or list_images(name)
-    return ImageSource(name, images, place=place, selection=selection, time_stage=time_stage)
+    return ImageSource(
+        name, images, source_index=source_index, selection=selection, time_stage=time_stage
+    )
 
 
 def check_files(names: Sequence[str]) -> None:

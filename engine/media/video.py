@@ -59,7 +59,7 @@ class VideoReader:
 
     Args:
         path: the file, or an address that FFmpeg reads as one.
-        place: see `Frame`.
+        source_index: see `Frame`.
         timeout: seconds to wait for an address, and for each part of it.
         selection: which frames.
         time_stage: told how long each frame took, with those left out before it, as "decode".
@@ -79,12 +79,12 @@ class VideoReader:
         self,
         path: Path | str,
         *,
-        place: int = 0,
+        source_index: int = 0,
         timeout: float = 10.0,
         selection: Selection | None = None,
         time_stage: TimeStage = lambda stage, seconds: None,
     ) -> None:
-        self.path, self._place, self._time_stage = path, place, time_stage
+        self.path, self._source_index, self._time_stage = path, source_index, time_stage
         self.name = str(path) if isinstance(path, Path) else shown_address(path)
         self.files = (path,) if isinstance(path, Path) else ()
         self.counts = SourceCounts()
@@ -177,7 +177,13 @@ class VideoReader:
         counts.ended = "early" if counts.read < counts.announced else "end"
 
     def _frame(self, index: int, time_ms: float, image: Image) -> Frame:
-        return Frame(source=self.name, place=self._place, index=index, time_ms=time_ms, image=image)
+        return Frame(
+            source=self.name,
+            source_index=self._source_index,
+            index=index,
+            time_ms=time_ms,
+            image=image,
+        )
 
     @property
     def ended(self) -> bool:

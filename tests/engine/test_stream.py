@@ -53,13 +53,15 @@ def test_several_files_are_batched_and_each_comes_whole(
     results = list(detector.stream(paths))
     assert sum(sizes) == len(results) == 15
     assert sizes[:4] == [2, 1, 2, 1]  # three frames are a batch of two and one of one
-    for place, count in enumerate((7, 3, 5)):
-        own = [(frame, found) for frame, found in results if frame.place == place]
+    for index, count in enumerate((7, 3, 5)):
+        own = [(frame, found) for frame, found in results if frame.source_index == index]
         assert [frame.index for frame, _ in own] == list(range(count))
         frame, found = own[-1]
         alone = detector(frame.image)
         assert len(found) == pytest.approx(len(alone), abs=2)  # a batch may round otherwise
-    assert {f.source for f, _ in results if f.place == 2} == {str(p) for p in paths[2].iterdir()}
+    assert {f.source for f, _ in results if f.source_index == 2} == {
+        str(p) for p in paths[2].iterdir()
+    }
 
 
 @pytest.mark.parametrize("buffer", [None, 0, 1, 5])

@@ -56,7 +56,7 @@ def make() -> Iterator[Make]:
         settings |= {k: more.pop(k) for k in list(settings) if k in more}
         source = LiveSource(
             "camera",
-            place=0,
+            source_index=0,
             connect=camera,
             selection=more.pop("selection", Selection()),
             settings=LiveSettings(**settings),  # type: ignore[arg-type]
