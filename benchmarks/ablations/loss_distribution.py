@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.model.predict import normalize
 from retinart.train.model.retinanet import flatten_levels, variant_anchors
 
+AGAIN = "Delete done.json in the folder, and run the ablations again"
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
 _POINTS = 201  # of a curve
 _HARDEST = (0.001, 0.01, 0.1)
@@ -56,6 +58,9 @@ class AnchorLosses:
 @dataclass(frozen=True, kw_only=True)
 class Figure4:
     """The paper's figure 4; `x` is the share of the anchors, the easiest first."""
+
+    SCHEMA: ClassVar[int] = 1
+    AGAIN: ClassVar[str] = AGAIN
 
     x: tuple[float, ...]
     positive: AnchorLosses

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from retinart.train.loss.settings import LossSettings
 
 PRIOR = 0.01
 _BASE = (16, 32, 64, 128, 256)  # sides of `tiny`'s anchors, P3 to P7
 _RATIOS = {1: (1.0,), 3: (0.5, 1.0, 2.0)}
+_OHEM_NAMES = {"ohem": "OHEM", "ohem_1to3": "OHEM 1:3"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Training:
         return {"loss": asdict(self.loss), "overrides": dict(self.overrides), "prior": self.prior}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
     """A row of a table: what is varied, the training, and the paper's AP where the paper has it."""
 
@@ -46,16 +47,9 @@ class Row:
     paper: float | str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper.
-
-    Attributes:
-        name: a word for file names and `--only`.
-        title: what is compared.
-        head: names of the columns before AP.
-        rows: in the paper's order.
-    """
+    """A table of the paper: a word for `--only`, its title, and its columns before AP."""
 
     name: str
     title: str
@@ -70,15 +64,10 @@ def focal(gamma: float, alpha: float, **more: Any) -> Training:
     return Training(name=f"focal-g{gamma:g}-a{alpha:g}{suffix}", loss=loss, **more)
 
 
-def ohem(count: int, nms: float, *, one_to_three: bool = False) -> Training:
+def ohem(kind: Literal["ohem", "ohem_1to3"], count: int, nms: float) -> Training:
     """A training with online hard example mining."""
-    kind = "ohem_1to3" if one_to_three else "ohem"
-    return Training(
-        name=f"{kind}-{count}-{nms:g}",
-        loss=LossSettings(
-            cls_loss="ohem_1to3" if one_to_three else "ohem", ohem_batch=count, ohem_nms=nms
-        ),
-    )
+    loss = LossSettings(cls_loss=kind, ohem_batch=count, ohem_nms=nms)
+    return Training(name=f"{kind}-{count}-{nms:g}", loss=loss)
 
 
 def anchors(scales: int, ratios: int) -> Training:
@@ -95,80 +84,40 @@ def anchors(scales: int, ratios: int) -> Training:
 
 BEST = focal(2, 0.25)
 CE = Training(name="ce", loss=LossSettings(cls_loss="ce"))
-_CE_ALPHA = {0.1: 0.0, 0.25: 10.8, 0.5: 30.2, 0.75: 31.1, 0.9: 30.8, 0.99: 28.7, 0.999: 25.1}
-_FOCAL = (
-    (0.0, 0.75, 31.1), (0.1, 0.75, 31.4), (0.2, 0.75, 31.9), (0.5, 0.5, 32.9),
-    (1.0, 0.25, 33.7), (2.0, 0.25, 34.0), (5.0, 0.25, 32.2),
-)  # fmt: skip
+_PRIOR = (
+    Row(("CE", "0.01"), CE, 30.2),
+    Row(("CE", "0.5"), Training(name="ce-no-prior", loss=CE.loss, prior=0.5), "diverges"),
+    Row(("FL", "0.01"), BEST, 34.0),
+    Row(("FL", "0.5"), focal(2, 0.25, prior=0.5, suffix="-no-prior")),
+)
+_ALPHA = {0.1: 0.0, 0.25: 10.8, 0.5: 30.2, 0.75: 31.1, 0.9: 30.8, 0.99: 28.7, 0.999: 25.1}
+_GAMMA = {
+    (0.0, 0.75): 31.1, (0.1, 0.75): 31.4, (0.2, 0.75): 31.9, (0.5, 0.5): 32.9, (1.0, 0.25): 33.7,
+    (2.0, 0.25): 34.0, (5.0, 0.25): 32.2,
+}  # fmt: skip
 _ANCHORS = {
     (1, 1): 30.3, (2, 1): 31.9, (3, 1): 31.8, (1, 3): 32.4, (2, 3): 34.2, (3, 3): 34.0,
     (4, 3): 33.8,
 }  # fmt: skip
-_OHEM = {(128, 0.5): 32.8}  # the best of each kind is all that was at hand
-_ONE_TO_THREE = {(128, 0.5): 31.1}
-_OHEM_ORDER = [(count, nms) for nms in (0.7, 0.5) for count in (128, 256, 512)]
+_OHEM = {("ohem", 128, 0.5): 32.8, ("ohem_1to3", 128, 0.5): 31.1}  # more was not at hand
+_OHEM_ORDER: tuple[tuple[Literal["ohem", "ohem_1to3"], int, float], ...] = (
+    *(("ohem", count, nms) for nms in (0.7, 0.5) for count in (128, 256, 512)),
+    *(("ohem_1to3", count, 0.5) for count in (128, 256, 512)),
+)
 
 TABLES = (
-    PaperTable(
-        name="prior",
-        title="With and without the prior of 0.01 (section 4.1)",
-        head=("loss", "prior"),
-        rows=(
-            Row(cells=("CE", "0.01"), training=CE, paper=30.2),
-            Row(
-                cells=("CE", "0.5"),
-                training=Training(name="ce-no-prior", loss=CE.loss, prior=0.5),
-                paper="diverges",
-            ),
-            Row(cells=("FL", "0.01"), training=BEST, paper=34.0),
-            Row(cells=("FL", "0.5"), training=focal(2, 0.25, prior=0.5, suffix="-no-prior")),
-        ),
-    ),
-    PaperTable(
-        name="alpha",
-        title="Alpha-balanced cross entropy (table 1a)",
-        head=("alpha",),
-        rows=tuple(
-            Row(cells=(f"{alpha:g}",), training=focal(0, alpha), paper=ap)
-            for alpha, ap in _CE_ALPHA.items()
-        ),
-    ),
-    PaperTable(
-        name="gamma",
-        title="Focal loss, with the paper's alpha for each gamma (table 1b)",
-        head=("gamma", "alpha"),
-        rows=tuple(
-            Row(cells=(f"{gamma:g}", f"{alpha:g}"), training=focal(gamma, alpha), paper=ap)
-            for gamma, alpha, ap in _FOCAL
-        ),
-    ),
-    PaperTable(
-        name="anchors",
-        title="Anchors: scales in an octave x aspect ratios (table 1c)",
-        head=("scales", "ratios"),
-        rows=tuple(
-            Row(cells=(str(scales), str(ratios)), training=anchors(scales, ratios), paper=ap)
-            for (scales, ratios), ap in _ANCHORS.items()
-        ),
-    ),
-    PaperTable(
-        name="ohem",
-        title="Online hard example mining (table 1d)",
-        head=("method", "batch", "NMS"),
-        rows=(
-            *(
-                Row(cells=("OHEM", str(n), f"{t:g}"), training=ohem(n, t), paper=_OHEM.get((n, t)))
-                for n, t in _OHEM_ORDER
-            ),
-            *(
-                Row(
-                    cells=("OHEM 1:3", str(n), "0.5"),
-                    training=ohem(n, 0.5, one_to_three=True),
-                    paper=_ONE_TO_THREE.get((n, 0.5)),
-                )
-                for n in (128, 256, 512)
-            ),
-            Row(cells=("FL", "-", "-"), training=BEST, paper=36.0),
-        ),
-    ),
-)
+    PaperTable("prior", "With and without the prior of 0.01 (section 4.1)", ("loss", "prior"),
+               _PRIOR),
+    PaperTable("alpha", "Alpha-balanced cross entropy (table 1a)", ("alpha",),
+               tuple(Row((f"{a:g}",), focal(0, a), ap) for a, ap in _ALPHA.items())),
+    PaperTable("gamma", "Focal loss, with the paper's alpha for each gamma (table 1b)",
+               ("gamma", "alpha"),
+               tuple(Row((f"{g:g}", f"{a:g}"), focal(g, a), ap) for (g, a), ap in _GAMMA.items())),
+    PaperTable("anchors", "Anchors: scales in an octave x aspect ratios (table 1c)",
+               ("scales", "ratios"),
+               tuple(Row((str(s), str(r)), anchors(s, r), ap) for (s, r), ap in _ANCHORS.items())),
+    PaperTable("ohem", "Online hard example mining (table 1d)", ("method", "batch", "NMS"),
+               (*(Row((_OHEM_NAMES[kind], str(count), f"{nms:g}"), ohem(kind, count, nms),
+                      _OHEM.get((kind, count, nms))) for kind, count, nms in _OHEM_ORDER),
+                Row(("FL", "-", "-"), BEST, 36.0))),
+)  # fmt: skip

@@ -9,10 +9,9 @@ from typing import Any
 
 from retinart.benchmarks.ablations.loss_distribution import Figure4
 from retinart.benchmarks.ablations.paper import BEST, PaperTable, Row
-from retinart.benchmarks.ablations.run import SCHEMA, Ablations
-from retinart.benchmarks.latency.report import why_no_report
+from retinart.benchmarks.ablations.run import Ablations
 from retinart.engine.common.files import atomic_path
-from retinart.engine.common.html_page import COLORS, load_matplotlib
+from retinart.engine.common.html_page import COLORS, load_matplotlib, why_no_page
 from retinart.engine.common.table import Table
 from retinart.engine.common.typed_json import write_typed
 
@@ -31,10 +30,10 @@ def write_results(folder: Path, result: Ablations, tables: Sequence[PaperTable])
         The files written.
     """
     paths = [folder / "ablations.json", folder / "ablations.md"]
-    write_typed(paths[0], result, SCHEMA)
+    write_typed(paths[0], result)
     with atomic_path(paths[1]) as temporary:
         temporary.write_text(markdown(result, tables), encoding="utf-8")
-    if not why_no_report():
+    if not why_no_page():
         figures = {"ablations": _draw(result, tables)}
         if result.figure4 is not None:
             figures["figure4"] = _draw_figure4(result.figure4)

@@ -6,25 +6,22 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from retinart.benchmarks.ablations.loss_distribution import Figure4, loss_distribution
+from retinart.benchmarks.ablations.loss_distribution import AGAIN, Figure4, loss_distribution
 from retinart.benchmarks.ablations.paper import BEST, PRIOR, PaperTable, Training
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.machine import Machine
 from retinart.benchmarks.timing.steps import Steps, digest
 from retinart.engine.common.files import make_folder, sha256
-from retinart.engine.common.typed_json import from_json, read_typed, to_json
 from retinart.engine.errors import CheckFailed
 from retinart.train.data.batches import training_rule
 from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.settings import TrainSettings
 from retinart.train.trainer import train
 from retinart.train.validate import Validation
-
-SCHEMA = 1
-_AGAIN = "Delete done.json in the folder, and run the ablations again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +73,9 @@ class Cell:
         checkpoint: below the folder of the results.
     """
 
+    SCHEMA: ClassVar[int] = 1
+    AGAIN: ClassVar[str] = AGAIN
+
     seed: int
     figures: dict[str, float | None] | None
     diverged: str | None
@@ -98,6 +98,9 @@ class Ablations:
         command: that reproduces it.
     """
 
+    SCHEMA: ClassVar[int] = 1
+    AGAIN: ClassVar[str] = AGAIN
+
     cells: dict[str, tuple[Cell, ...]]
     figure4: Figure4 | None
     budget: Budget
@@ -110,11 +113,6 @@ class Ablations:
         """A figure of a training by seed, without seeds that diverged."""
         found = (cell.points(figure) for cell in self.cells.get(training.name, ()))
         return [points for points in found if points is not None]
-
-
-def read_ablations(path: Path) -> Ablations:
-    """What the ablations wrote as JSON; BadInput where that is of another version."""
-    return read_typed(Ablations, path, schema=SCHEMA, fix="Run the ablations again")
 
 
 def ablate(
@@ -137,18 +135,11 @@ def ablate(
     cells: dict[str, tuple[Cell, ...]] = {}
     for training in trainings.values():
         for seed in settings.seeds:
-            about = f"{training.name}, seed {seed}"
-            inputs = {"training": training.to_json(), "seed": seed, "data": data}
-            inputs |= {"budget": asdict(settings.budget)}
-
-            def make(
-                training: Training = training, seed: int = seed, key: str = digest(inputs)
-            ) -> dict[str, Any]:
-                name = f"{training.name}-s{seed}-{key[:12]}"
-                return to_json(_train(settings, training, seed, name, train), SCHEMA)
-
-            found = steps.once("train", about, inputs, make)
-            cell = from_json(Cell, found, about, schema=SCHEMA, fix=_AGAIN)
+            inputs = {"training": training.to_json(), "seed": seed, "data": data,
+                      "budget": asdict(settings.budget)}  # fmt: skip
+            name = f"{training.name}-s{seed}-{digest(inputs)[:12]}"
+            make = partial(_train, settings, training, seed, name, train)
+            cell = steps.record(Cell, "train", f"{training.name}, seed {seed}", inputs, make)
             cells[training.name] = (*cells.get(training.name, ()), cell)
     return Ablations(
         cells=cells,
@@ -212,16 +203,12 @@ def _figure4(settings: AblationSettings, cells: Sequence[Cell], steps: Steps) ->
     """The distribution of the losses of the focal loss's own training, with its first seed."""
     if not cells or cells[0].checkpoint is None:
         return None
-    name = cells[0].checkpoint
-    checkpoint, images = settings.out / name, settings.data / "images"
-    if not checkpoint.is_file() and not list(steps.results("figure 4", name)):
-        return None
-
-    def make() -> dict[str, Any]:
-        found = loss_distribution(
-            checkpoint, settings.data / "test.json", images, size=settings.budget.size
-        )
-        return to_json(found, SCHEMA)
-
-    found = steps.once("figure 4", name, {}, make)
-    return from_json(Figure4, found, "figure 4", schema=SCHEMA, fix=_AGAIN)
+    name, annotations = cells[0].checkpoint, settings.data / "test.json"
+    make = partial(
+        loss_distribution,
+        settings.out / name,
+        annotations,
+        settings.data / "images",
+        size=settings.budget.size,
+    )
+    return steps.record(Figure4, "figure 4", name, {}, make)

@@ -11,14 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from retinart.benchmarks.curve.references import RECALLED, SCALES, TABLE_1E
-from retinart.benchmarks.curve.run import SCHEMA, Curve, Point, fastest, is_pareto
-from retinart.benchmarks.latency.report import (
-    environment,
-    folded,
-    table_parts,
-    why_no_report,
-    write_csv,
-)
+from retinart.benchmarks.curve.run import Curve, Point, fastest, is_pareto
+from retinart.benchmarks.latency.report import environment, folded
 from retinart.benchmarks.latency.tables import about_peers, noise_text, shown
 from retinart.benchmarks.timing.results import STAGES
 from retinart.engine.common.files import atomic_path
@@ -30,6 +24,8 @@ from retinart.engine.common.html_page import (
     paragraphs,
     svg,
     svg_text,
+    table_parts,
+    why_no_page,
     write_page,
 )
 from retinart.engine.common.table import Table
@@ -50,9 +46,9 @@ def write_results(folder: Path, curve: Curve) -> list[Path]:
         The files written.
     """
     paths = [folder / "curve.json", folder / "curve.csv"]
-    write_typed(paths[0], curve, SCHEMA)
-    write_csv(paths[1], [_csv_row(p, pareto=is_pareto(p, curve.points)) for p in curve.points])
-    if why_no_report():
+    write_typed(paths[0], curve)
+    Table.of([_csv_row(point, curve) for point in curve.points]).write_csv(paths[1])
+    if why_no_page():
         return paths
     page, png, vector = (folder / n for n in ("report.html", "curve.png", "curve.svg"))
     write_page(page, "AP against latency", list(_parts(curve)))
@@ -264,7 +260,7 @@ def _fastest(curve: Curve) -> str:
     )
 
 
-def _csv_row(point: Point, *, pareto: bool) -> dict[str, object]:
+def _csv_row(point: Point, curve: Curve) -> dict[str, object]:
     scale, model = point.scale, point.model
     return {
         "checkpoint": scale.checkpoint,
@@ -278,7 +274,7 @@ def _csv_row(point: Point, *, pareto: bool) -> dict[str, object]:
         "noise": scale.benchmark.noise,
         "commit": scale.benchmark.machine.commit,
         "sha256": model.sha256,
-        "pareto": pareto,
+        "pareto": is_pareto(point, curve.points),
         "height": model.input[0],
         "width": model.input[1],
         **{f"{p}_ms": ms for p, ms in asdict(model.ms["total"]).items()},

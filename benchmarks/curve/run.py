@@ -12,22 +12,21 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
-from retinart.benchmarks.curve.settings import CurveSettings
 from retinart.benchmarks.latency.scales import Scale, ScaleSteps
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.code import hash_of
 from retinart.benchmarks.timing.machine import Machine
 from retinart.benchmarks.timing.results import ModelTimes
+from retinart.benchmarks.timing.settings import CurveSettings
 from retinart.benchmarks.timing.steps import Steps
 from retinart.engine.common.files import new_folder, sha256
-from retinart.engine.common.typed_json import read_typed
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluation.coco import load_coco
 from retinart.engine.evaluation.evaluate import evaluate
 
-SCHEMA = 1
 WITHIN = 0.01  # AP below the best, of the point that is named
 
 
@@ -65,6 +64,9 @@ class Curve:
         command: that reproduces it.
     """
 
+    SCHEMA: ClassVar[int] = 1
+    AGAIN: ClassVar[str] = "Run the curve again with this version"
+
     machine: Machine
     images: int
     annotations_sha256: str
@@ -81,11 +83,6 @@ class Curve:
     def noise(self) -> float:
         """The worst of all timings."""
         return max(scale.benchmark.noise for scale in self.timings)
-
-
-def read_curve(path: Path) -> Curve:
-    """What `retinart curve` wrote as `curve.json`; BadInput where that is of another version."""
-    return read_typed(Curve, path, schema=SCHEMA, fix="Run the curve again with this version")
 
 
 def measure_curve(checkpoints: Sequence[Path], out: Path, settings: CurveSettings) -> Curve:
@@ -162,8 +159,7 @@ class _Maker:
         s = self._settings
         fp32 = self._scales.fp32(checkpoint, size)
         paths = [self._scales.int8(fp32) if p == "int8" else fp32 for p in s.precisions]
-        timing = s.timing(checkpoint if s.peers else None)
-        scale = self._scales.time(checkpoint, size, paths, timing)
+        scale = self._scales.time(checkpoint, size, paths, s.timing(checkpoint))
         models = tuple(self._with_ap(model) for model in scale.benchmark.models)
         return replace(scale, benchmark=replace(scale.benchmark, models=models))
 

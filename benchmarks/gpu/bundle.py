@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from retinart.engine.common.typed_json import read_typed
 from retinart.engine.detections import Detections
 from retinart.engine.model.info import Precision
 
-SCHEMA = 1
 NAME = "bundle.json"
 _PART, _LAST = ".part", ".last"
 _ARRAYS = ("xyxy", "confidence", "class_id")
@@ -59,6 +59,9 @@ class Bundle:
         items: the engines in the order in which they should be seen.
     """
 
+    SCHEMA: ClassVar[int] = 1
+    AGAIN: ClassVar[str] = "Make the folder again with --prepare, and bring all of its packs"
+
     of: dict[str, str]
     images: tuple[str, ...]
     items: tuple[Item, ...] = ()
@@ -86,8 +89,7 @@ def read_bundle(folder: Path) -> Bundle:
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 for part in parts:
                     file.write(part.read_bytes())
-    fix = "Make the folder again with --prepare, and bring all of its packs"
-    return read_typed(Bundle, folder / NAME, schema=SCHEMA, fix=fix)
+    return read_typed(Bundle, folder / NAME)
 
 
 def split(folder: Path, size: int) -> list[Path]:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from retinart.benchmarks.gpu.attempts import Attempts
 from retinart.benchmarks.gpu.bundle import (
     NAME,
-    SCHEMA,
     Bundle,
     Item,
     read_bundle,
@@ -104,7 +103,7 @@ def prepare(settings: PrepareSettings, folder: Path, steps: Attempts) -> Bundle:
     order = PRECISIONS.index
     first = sorted(items.values(), key=lambda i: (not i.trained, order(i.precision)))
     bundle = Bundle(of=of, images=tuple(p.name for p in paths), items=tuple(first))
-    write_typed(folder / NAME, bundle, SCHEMA)
+    write_typed(folder / NAME, bundle)
     return bundle
 
 

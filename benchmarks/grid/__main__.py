@@ -24,7 +24,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.grid.points import SCHEMA, Grid
+from retinart.benchmarks.grid.points import Grid
 from retinart.benchmarks.grid.report import report, write_results
 from retinart.benchmarks.grid.steps import GridSettings, GridSteps
 from retinart.benchmarks.peers import torchvision_shim
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RetinartError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(to_json(found, SCHEMA), indent=1) if args.json else report(found))
+    print(json.dumps(to_json(found), indent=1) if args.json else report(found))
     return 0
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from pathlib import Path
+from typing import ClassVar
 
 from retinart.benchmarks.latency.scales import Scale
 from retinart.benchmarks.timing.peaks import Peaks
 from retinart.benchmarks.timing.results import Benchmark, ModelTimes, PeerTimes
 from retinart.benchmarks.timing.statistics import Estimate
-from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import CheckFailed
 
-SCHEMA = 1
 PEER = "torchvision eager"
 # the aim: times as fast as the peer, end to end
 REACH = {"fp32": 1.35, "bf16": 1.35, "int8": 4.5, "int8+bf16": 4.5}
@@ -66,6 +64,9 @@ class GridPoint:
 class Grid:
     """All that the grid found: each backbone and scale, and the command that reproduces it."""
 
+    SCHEMA: ClassVar[int] = 1
+    AGAIN: ClassVar[str] = "Run the grid again with this version"
+
     timings: tuple[Scale, ...]
     command: str = ""
 
@@ -92,11 +93,6 @@ class Grid:
             for scale in self.timings
             for model in scale.benchmark.models
         ]
-
-
-def read_grid(path: Path) -> Grid:
-    """What the grid wrote as JSON; BadInput where that is of another version."""
-    return read_typed(Grid, path, schema=SCHEMA, fix="Run the grid again with this version")
 
 
 def the_peer(benchmark: Benchmark) -> PeerTimes:

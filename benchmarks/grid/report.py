@@ -6,15 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.grid.points import PEER, REACH, SCHEMA, Grid, GridPoint, the_peer
-from retinart.benchmarks.latency.report import (
-    environment,
-    flat_ms,
-    folded,
-    table_parts,
-    why_no_report,
-    write_csv,
-)
+from retinart.benchmarks.grid.points import PEER, REACH, Grid, GridPoint, the_peer
+from retinart.benchmarks.latency.report import environment, flat_ms, folded
 from retinart.benchmarks.timing import statistics
 from retinart.benchmarks.timing.results import Percentiles
 from retinart.engine.common.files import atomic_path
@@ -24,6 +17,8 @@ from retinart.engine.common.html_page import (
     load_matplotlib,
     paragraphs,
     svg,
+    table_parts,
+    why_no_page,
     write_page,
 )
 from retinart.engine.common.table import Table
@@ -43,9 +38,9 @@ def write_results(stem: Path, result: Grid) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("md", "json", "csv", "html")]
     with atomic_path(paths[0]) as temporary:
         temporary.write_text(report(result) + "\n", encoding="utf-8")
-    write_typed(paths[1], result, SCHEMA)
-    write_csv(paths[2], [_csv_row(point) for point in result.points])
-    if why_no_report():
+    write_typed(paths[1], result)
+    Table.of([_csv_row(point) for point in result.points]).write_csv(paths[2])
+    if why_no_page():
         return paths[:3]
     write_page(paths[3], "The paper's grid against torchvision", list(_parts(result)))
     return paths

@@ -10,7 +10,7 @@ import torch
 
 from retinart.benchmarks.grid.points import the_peer
 from retinart.benchmarks.latency.scales import Scale, ScaleSteps
-from retinart.benchmarks.latency.settings import BenchmarkSettings
+from retinart.benchmarks.timing.settings import BenchmarkSettings
 from retinart.benchmarks.timing.steps import Steps
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput

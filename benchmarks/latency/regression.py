@@ -16,9 +16,9 @@ from retinart.benchmarks.timing.results import (
     Benchmark,
     Comparison,
     StageRatio,
-    read_benchmark,
 )
 from retinart.engine.common.table import Table
+from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import BadInput
 
 
@@ -33,7 +33,7 @@ def read_baseline(path: Path, names: Sequence[str]) -> Benchmark:
         BadInput: the file cannot be read, holds too few runs or none of the rows; or two of the
             rows have one name.
     """
-    old = read_benchmark(path)
+    old = read_typed(Benchmark, path)
     if any(len(m.runs_ms.get("total", ())) < statistics.FEWEST for m in old.models):
         raise BadInput(
             f"{path} holds too few runs to compare with",
@@ -68,7 +68,7 @@ def compare_runs(new: Benchmark, old: Benchmark, max_ratio: float) -> Comparison
             now, then = (runs.get(stage, ()) for runs in (model.runs_ms, before[model.model]))
             if not any(now) or not any(then):  # one of the two has no such stage
                 continue
-            ratio = statistics.ratio_of_apart(now, then)
+            ratio = statistics.ratio_of_medians(now, then, paired=False)
             ratios.append(
                 StageRatio(
                     model=model.model,

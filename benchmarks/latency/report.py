@@ -14,40 +14,30 @@ from retinart.benchmarks.latency.regression import ratio_table
 from retinart.benchmarks.latency.tables import intro, tables, warnings
 from retinart.benchmarks.timing.machine import Machine
 from retinart.benchmarks.timing.results import (
-    SCHEMA,
     STAGES,
     Benchmark,
     ModelTimes,
     PeerTimes,
     Percentiles,
 )
-from retinart.engine.common.files import atomic_path
 from retinart.engine.common.html_page import (
     COLORS,
     details,
     load_matplotlib,
     paragraphs,
     svg,
+    table_parts,
+    why_no_page,
     write_page,
 )
 from retinart.engine.common.table import Table
 from retinart.engine.common.typed_json import write_typed
-from retinart.engine.errors import MissingDependency
 
 Row = ModelTimes | PeerTimes
 _FIGURES = (
     "images_per_second", "detections", "load_ms", "first_ms", "peak_mib", "gmac", "share_of_peak",
     "share_of_bandwidth", "ap", "ap50",
 )  # fmt: skip
-
-
-def why_no_report() -> str:
-    """Why no page can be written here, and what to install; "" where it can."""
-    try:
-        load_matplotlib()
-    except MissingDependency as error:
-        return str(error)
-    return ""
 
 
 def write_results(folder: Path, result: Benchmark) -> list[Path]:
@@ -61,9 +51,9 @@ def write_results(folder: Path, result: Benchmark) -> list[Path]:
         The files written.
     """
     paths = [folder / "benchmark.json", folder / "benchmark.csv"]
-    write_typed(paths[0], result, SCHEMA)
-    write_csv(paths[1], [_csv_row(row) for row in result.rows])
-    if not why_no_report():
+    write_typed(paths[0], result)
+    Table.of([_csv_row(row) for row in result.rows]).write_csv(paths[1])
+    if not why_no_page():
         paths.append(folder / "report.html")
         parts = [*paragraphs(intro(result)), *found(result)]
         if result.comparison is not None:
@@ -72,25 +62,12 @@ def write_results(folder: Path, result: Benchmark) -> list[Path]:
     return paths
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
-    """Rows with the same keys, below a line that names them."""
-    with atomic_path(path) as temporary:
-        table = Table(head=list(rows[0]), rows=[list(row.values()) for row in rows])
-        temporary.write_text(table.csv(), encoding="utf-8", newline="")
-
-
 def environment(command: str, machine: Machine) -> str:
     """HTML: the command that reproduces a result, and the machine that it ran on."""
     return (
         f"<h2>To reproduce it</h2><p><code>{html.escape(command)}</code></p>"
         f"<h2>Environment</h2>{Table(rows=list(machine.rows())).html()}"
     )
-
-
-def table_parts(table: Table, heading: str = "h2", above: str = "") -> list[str]:
-    """HTML: a table under its title, with its notes below."""
-    title = f"<{heading}>{html.escape(table.title)}</{heading}>{above}"
-    return [title, table.html(), *paragraphs(table.notes)]
 
 
 def found(result: Benchmark, heading: str = "h2") -> list[str]:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from retinart.benchmarks.latency.run import benchmark
-from retinart.benchmarks.latency.settings import BenchmarkSettings
 from retinart.benchmarks.peers.find import find_peers
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.code import TIMING, code_hash, hash_of
-from retinart.benchmarks.timing.results import SCHEMA, Benchmark, LeftOut
+from retinart.benchmarks.timing.results import Benchmark, LeftOut
+from retinart.benchmarks.timing.settings import BenchmarkSettings
 from retinart.benchmarks.timing.steps import Steps, code_of_models
 from retinart.calib.calibrate import calibrate
 from retinart.calib.observe import choose_images
 from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import sha256
-from retinart.engine.common.typed_json import from_json, to_json
 from retinart.engine.media.images import list_images
 from retinart.engine.model.info import read_info
 from retinart.export.export import export_checkpoint
@@ -80,7 +78,7 @@ class ScaleSteps:
         """The benchmark of a checkpoint's files, which is not kept where `check` raises."""
         # with peers all images count, because those are chosen that every peer resizes as we do
         images = list_images(str(settings.images))
-        peers = find_peers(paths[0], read_info(paths[0]), settings.wanted_peers)
+        peers = find_peers(paths[0], read_info(paths[0]), settings)
         inputs = {
             "models": [sha256(path) for path in paths],
             "images": hash_of(images if peers else images[: settings.num_images]),
@@ -89,20 +87,15 @@ class ScaleSteps:
             "cpu": machine.describe().cpu, "timing": code_hash(TIMING), **self.code,
         }  # fmt: skip
 
-        def make() -> dict[str, Any]:
+        def make() -> Benchmark:
             found = benchmark(paths, settings)
             check(found)
-            return to_json(found, SCHEMA)
+            return found
 
-        return _scale(checkpoint, size, self.steps.once("time", paths[0].name, inputs, make))
+        found = self.steps.record(Benchmark, "time", paths[0].name, inputs, make)
+        return Scale(checkpoint=checkpoint.stem, imgsz=size, benchmark=found)
 
-    def kept(self, checkpoint: Path, size: int) -> list[Scale]:
+    def kept(self, checkpoint: Path, size: int) -> Iterator[Scale]:
         """All kept timings, also of older code, the latest first."""
-        data = self.steps.results("time", f"{checkpoint.stem}-{size}.onnx")
-        return [_scale(checkpoint, size, each) for each in reversed(list(data))]
-
-
-def _scale(checkpoint: Path, size: int, data: object) -> Scale:
-    name, fix = f"a kept timing of {checkpoint.stem} at {size}", "Time it again"
-    found = from_json(Benchmark, data, name, schema=SCHEMA, fix=fix)
-    return Scale(checkpoint=checkpoint.stem, imgsz=size, benchmark=found)
+        for found in self.steps.records(Benchmark, "time", f"{checkpoint.stem}-{size}.onnx"):
+            yield Scale(checkpoint=checkpoint.stem, imgsz=size, benchmark=found)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from retinart.benchmarks.peers.settings import PeerSettings
 from retinart.benchmarks.timing.contestants import OurDetector, Recipe
 from retinart.benchmarks.timing.results import LeftOut
+from retinart.benchmarks.timing.settings import BenchmarkSettings
 from retinart.engine.common.files import sha256
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
@@ -48,7 +49,7 @@ class Peer:
     own_size: bool = False
 
 
-def find_peers(model: Path, info: ModelInfo, settings: PeerSettings) -> list[Peer | LeftOut]:
+def find_peers(model: Path, info: ModelInfo, settings: BenchmarkSettings) -> list[Peer | LeftOut]:
     """The peers of a model: how to open each, or why it cannot run.
 
     Args:
@@ -62,14 +63,14 @@ def find_peers(model: Path, info: ModelInfo, settings: PeerSettings) -> list[Pee
     checkpoint = settings.checkpoint
     if checkpoint is not None:
         if not checkpoint.is_file():
-            raise BadInput(f"there is no checkpoint at {checkpoint}", fix="Check --checkpoint")
+            raise BadInput(f"there is no checkpoint at {checkpoint}", fix="Check `checkpoint`")
         if sha256(checkpoint) != info.provenance.get("checkpoint_sha256"):
             raise BadInput(
                 f"{model.name} was not exported from {checkpoint}",
                 why="a peer would run another network",
                 fix="Give the checkpoint that it was exported from",
             )
-    return [_find(name, model, info, settings) for name in settings.names]
+    return [_find(name, model, info, settings) for name in settings.peers]
 
 
 def same_size(paths: Sequence[Path], info: ModelInfo) -> Iterator[Path]:
@@ -89,48 +90,42 @@ def same_size(paths: Sequence[Path], info: ModelInfo) -> Iterator[Path]:
             yield path
 
 
-def _find(name: str, model: Path, info: ModelInfo, settings: PeerSettings) -> Peer | LeftOut:
+def _find(name: str, model: Path, info: ModelInfo, settings: BenchmarkSettings) -> Peer | LeftOut:
     if name == "onnxruntime":
         return _onnxruntime(model, info, settings)
-    compiled = name != "torchvision"
     if settings.checkpoint is None:
         return LeftOut(name=name, why="it runs the checkpoint, and no --checkpoint is given")
     if importlib.util.find_spec("torch") is None:
         return LeftOut(name=name, why="PyTorch is not installed")
-    if name == "torch-compile-fp16":
-        if not find_gpus():
-            return LeftOut(name=name, why="there is no GPU here")
-        return _own(name, info, settings, compiled=True, half=True, why="")
+    compiled, half = name != "torchvision", name == "torch-compile-fp16"
+    if half and not find_gpus():
+        return LeftOut(name=name, why="there is no GPU here")
     compiler = os.environ.get("CXX", "g++")
-    if compiled and shutil.which(compiler) is None:
+    if compiled and not half and shutil.which(compiler) is None:
         return LeftOut(name=name, why=f"torch.compile needs a C++ compiler, {compiler} is absent")
-    why = _why_not_torchvision(info, settings.folder)
-    if why:
-        return _own(name, info, settings, compiled=compiled, half=False, why=why)
+    from retinart.benchmarks.peers.torch_model import TorchModel
     from retinart.benchmarks.peers.torchvision_model import TorchvisionModel
 
-    rule = info.resize
-    assert rule.short_side is not None
-    how = "torch.compile of its backbone and heads" if compiled else "eager mode"
-    variant = info.variant
+    why = "" if half else _why_not_torchvision(info, settings.torchvision)
+    torch = f"PyTorch {version('torch')}"
+    common: dict[str, Any] = {
+        "checkpoint": settings.checkpoint, "info": info, "threads": settings.threads,
+        "compiled": compiled,
+    }  # fmt: skip
+    if not half and not why:
+        how = "torch.compile of its backbone and heads" if compiled else "eager mode"
+        return Peer(
+            name="torch.compile" if compiled else "torchvision eager",
+            what=f"torchvision's RetinaNet, {how}, {torch}",
+            own_size=True,
+            recipe=partial(TorchvisionModel, folder=settings.torchvision, **common),
+        )
+    how = ("torch.compile" if compiled else "eager mode") + (", FP16 on the GPU" if half else "")
+    what = f"retinart's own network, {how}, {torch}"
     return Peer(
-        name="torch.compile" if compiled else "torchvision eager",
-        what=f"torchvision's RetinaNet, {how}, PyTorch {version('torch')}",
-        own_size=True,
-        recipe=partial(
-            TorchvisionModel,
-            checkpoint=settings.checkpoint,
-            folder=settings.folder,
-            backbone=variant.backbone,
-            num_classes=variant.num_classes,
-            group_norm=variant.head_norm_groups > 0,
-            bn_eps=variant.bn_eps,
-            min_size=rule.short_side,
-            max_size=rule.max_size or int(rule.short_side * PAPER_RATIO),
-            thresholds=info.thresholds,
-            compiled=compiled,
-            threads=settings.threads,
-        ),
+        name=("torch.compile" if compiled else "PyTorch eager") + (" FP16" if half else ""),
+        what=f"{what} ({why.rstrip('.')})" if why else what,
+        recipe=partial(TorchModel, half_on_gpu=half, **common),
     )
 
 
@@ -148,30 +143,7 @@ def _why_not_torchvision(info: ModelInfo, folder: Path) -> str:
     return ""
 
 
-def _own(
-    name: str, info: ModelInfo, settings: PeerSettings, *, compiled: bool, half: bool, why: str
-) -> Peer:
-    from retinart.benchmarks.peers.torch_model import TorchModel
-
-    assert settings.checkpoint is not None
-    how = ("torch.compile" if compiled else "eager mode") + (", FP16 on the GPU" if half else "")
-    label = ("torch.compile" if compiled else "PyTorch eager") + (" FP16" if half else "")
-    what = f"retinart's own network, {how}, PyTorch {version('torch')}"
-    return Peer(
-        name=label,
-        what=f"{what} ({why.rstrip('.')})" if why else what,
-        recipe=partial(
-            TorchModel,
-            checkpoint=settings.checkpoint,
-            info=info,
-            threads=settings.threads,
-            compiled=compiled,
-            half_on_gpu=half,
-        ),
-    )
-
-
-def _onnxruntime(model: Path, info: ModelInfo, settings: PeerSettings) -> Peer | LeftOut:
+def _onnxruntime(model: Path, info: ModelInfo, settings: BenchmarkSettings) -> Peer | LeftOut:
     name = "onnxruntime"
     if importlib.util.find_spec(name) is None:
         return LeftOut(name=name, why='it is not installed: `pip install "retinart[onnxruntime]"`')

@@ -80,4 +80,4 @@ class TorchModel:
                 detections = tuple(
                     r.detections_to_source(d) for d, r in zip(found, resized, strict=True)
                 )
-        return Call(ms={stage: sum(ms) for stage, ms in clock.ms.items()}, found=detections)
+        return Call({stage: sum(ms) for stage, ms in clock.ms.items()}, detections)

@@ -16,7 +16,8 @@ from retinart.benchmarks.peers.torchvision_shim import load_torchvision
 from retinart.benchmarks.timing.contestants import Call
 from retinart.engine.detections import Detections
 from retinart.engine.media.images import Image
-from retinart.engine.model.info import Thresholds
+from retinart.engine.model.info import ModelInfo
+from retinart.engine.model.resize_rule import PAPER_RATIO
 
 
 class TorchvisionModel:
@@ -28,50 +29,19 @@ class TorchvisionModel:
     Args:
         checkpoint: a state dict of torchvision's RetinaNet, v1 or v2.
         folder: that torchvision is imported from.
-        backbone: as torchvision calls it, such as "resnet101".
-        num_classes: of the network.
-        group_norm: it is a v2, with GroupNorm in the heads.
-        bn_eps: epsilon of the backbone's norms.
-        min_size, max_size: of the transform.
-        thresholds: of the selection and NMS.
+        info: metadata of the file that was exported from the checkpoint.
         compiled: backbone and heads go through torch.compile; else all is in eager mode.
         threads: of PyTorch.
     """
 
     def __init__(
-        self,
-        *,
-        checkpoint: Path,
-        folder: Path,
-        backbone: str,
-        num_classes: int,
-        group_norm: bool,
-        bn_eps: float,
-        min_size: int,
-        max_size: int,
-        thresholds: Thresholds,
-        compiled: bool,
-        threads: int,
+        self, *, checkpoint: Path, folder: Path, info: ModelInfo, compiled: bool, threads: int
     ) -> None:
         torch.set_num_threads(threads)
         torchvision = load_torchvision(folder)
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        self._model = _build(
-            torchvision,
-            backbone,
-            num_classes,
-            group_norm=group_norm,
-            frozen="backbone.body.bn1.num_batches_tracked" not in state,  # frozen norms count none
-            min_size=min_size,
-            max_size=max_size,
-            score_thresh=thresholds.score_thresh,
-            nms_thresh=thresholds.nms_thresh,
-            detections_per_img=thresholds.detections_per_img,
-            topk_candidates=thresholds.topk_candidates,
-        )
-        for module in self._model.backbone.modules():
-            if hasattr(module, "running_var"):
-                module.eps = bn_eps
+        frozen = "backbone.body.bn1.num_batches_tracked" not in state  # frozen norms count none
+        self._model = _build(torchvision, info, frozen=frozen)
         self._model.load_state_dict(state, strict=True)
         self._model.eval()
         if compiled:  # the rest is Python that follows each image's size
@@ -106,7 +76,7 @@ class TorchvisionModel:
             marks[f"{name} ends"] - marks[f"{name} starts"] for name in ("backbone", "head")
         )
         seconds = {"total": total, "resize": resize, "infer": infer, "nms": total - resize - infer}
-        return Call(ms={stage: 1000 * s for stage, s in seconds.items()}, found=(found,))
+        return Call({stage: 1000 * s for stage, s in seconds.items()}, (found,))
 
     def _mark(self, name: str, *_: Any) -> None:
         self._marks[name] = time.perf_counter()
@@ -118,39 +88,47 @@ def _tensor(image: Image) -> torch.Tensor:
     return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().float().div_(255)
 
 
-def _build(
-    torchvision: Any,
-    name: str,
-    num_classes: int,
-    *,
-    group_norm: bool,
-    frozen: bool,
-    **settings: float,
-) -> Any:
-    """torchvision's RetinaNet for such weights.
+def _build(torchvision: Any, info: ModelInfo, *, frozen: bool) -> Any:
+    """torchvision's RetinaNet for an exported file's network, sizes and thresholds.
 
     It is put together from its parts, as `retinanet_resnet50_fpn` and its v2 do it, for two
     reasons. Those functions take frozen norms only when they download weights, although the
     published v1 runs with frozen norms. And they have no other backbone.
     """
     detection, ops = torchvision.models.detection, torchvision.ops
+    variant, rule, limits = info.variant, info.resize, info.thresholds
+    v2 = variant.head_norm_groups > 0
     norm = ops.FrozenBatchNorm2d if frozen else torch.nn.BatchNorm2d
-    body = getattr(torchvision.models, name)(weights=None, norm_layer=norm)
-    p6_from = body.inplanes if group_norm else 256  # v2 takes P6 from C5, which has these channels
+    body = getattr(torchvision.models, variant.backbone)(weights=None, norm_layer=norm)
+    p6_from = body.inplanes if v2 else 256  # v2 takes P6 from C5, which has these channels
     backbone = detection.backbone_utils._resnet_fpn_extractor(
         body,
         3,
         returned_layers=[2, 3, 4],
         extra_blocks=ops.feature_pyramid_network.LastLevelP6P7(p6_from, 256),
     )
+    for module in backbone.modules():
+        if hasattr(module, "running_var"):
+            module.eps = variant.bn_eps
     more = {}
-    if group_norm:
+    if v2:
         anchors = detection.retinanet._default_anchorgen()
         more["anchor_generator"] = anchors
         more["head"] = detection.retinanet.RetinaNetHead(
             backbone.out_channels,
             anchors.num_anchors_per_location()[0],
-            num_classes,
+            variant.num_classes,
             norm_layer=partial(torch.nn.GroupNorm, 32),
         )
-    return detection.RetinaNet(backbone, num_classes, **settings, **more)
+    assert rule.short_side is not None
+    return detection.RetinaNet(
+        backbone,
+        variant.num_classes,
+        min_size=rule.short_side,
+        max_size=rule.max_size or int(rule.short_side * PAPER_RATIO),
+        score_thresh=limits.score_thresh,
+        nms_thresh=limits.nms_thresh,
+        detections_per_img=limits.detections_per_img,
+        topk_candidates=limits.topk_candidates,
+        **more,
+    )

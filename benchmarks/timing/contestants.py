@@ -1,21 +1,30 @@
-"""Contestants of a benchmark, each in a process of its own with its own threads and memory.
+"""Contestants that take turns on the same images, each in a process of its own.
 
-So a contestant can slow another one only while it runs, and only one runs at a time. Its process
-decodes the images before each round.
+Each has its own threads and memory, so it can slow another one only while it runs, and only one
+runs at a time. Its process decodes the images before each round.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
+import numpy as np
 
+from retinart.benchmarks.timing import machine, statistics
+from retinart.benchmarks.timing.results import STAGES, Percentiles
+from retinart.benchmarks.timing.settings import Setting
+from retinart.benchmarks.timing.worker import Worker
+from retinart.engine.common.progress import Progress
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
@@ -26,13 +35,13 @@ from retinart.engine.runtime.options import RuntimeChoice
 _MOST_STREAMS = 64
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Call:
     """One call of a contestant.
 
     Attributes:
-        ms: milliseconds by stage, under the names in `results.STAGES`. `total` is around all of
-            them but `decode`, which is reading the images' files before the call.
+        ms: milliseconds by stage. `total` is around all of them but `decode`, which is reading the
+            images' files before the call.
         found: the detections of each image, in its pixels.
     """
 
@@ -40,14 +49,9 @@ class Call:
     found: tuple[Detections, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Round:
-    """Calls at once, each in a thread.
-
-    Attributes:
-        calls: in the order of their batches.
-        ms: from the start of the first call to the end of the last one.
-    """
+    """Calls at once, each in a thread, and the ms from the first start to the last end."""
 
     calls: tuple[Call, ...]
     ms: float
@@ -67,13 +71,7 @@ Recipe = Callable[[], Contestant]  # picklable: it goes to the contestant's proc
 
 
 class OurDetector:
-    """Our detector as a contestant.
-
-    Args:
-        model: an exported file or an engine.
-        threads, runtime, compute: see `Detector`.
-        imgsz: shorter side, for files with dynamic sizes; None takes the file's.
-    """
+    """Our detector as a contestant; see `Detector` for the arguments."""
 
     def __init__(
         self,
@@ -84,13 +82,9 @@ class OurDetector:
         compute: Compute = "fp32",
         imgsz: int | None = None,
     ) -> None:
+        # without the self-test, which would count as loading
         self._detector = Detector(
-            model,
-            runtime=runtime,
-            compute=compute,
-            threads=threads,
-            imgsz=imgsz,
-            check=False,  # the self-test would count as loading
+            model, runtime=runtime, compute=compute, threads=threads, imgsz=imgsz, check=False
         )
 
     def size(self, image: Image) -> tuple[int, int]:
@@ -103,7 +97,7 @@ class OurDetector:
         clock = StageClock()
         with clock("total"):
             found = self._detector(images, clock=clock)
-        return Call(ms={stage: sum(ms) for stage, ms in clock.ms.items()}, found=tuple(found))
+        return Call({stage: sum(ms) for stage, ms in clock.ms.items()}, tuple(found))
 
 
 class Booth:
@@ -138,8 +132,9 @@ class Booth:
         start = time.perf_counter()
         calls = [run(read[0])] if len(read) == 1 else list(self._threads.map(run, read))
         ms = 1000 * (time.perf_counter() - start)
-        timed = zip(calls, decode, strict=True)
-        return Round(calls=tuple(replace(c, ms={**c.ms, "decode": d}) for c, d in timed), ms=ms)
+        for call, decode_ms in zip(calls, decode, strict=True):
+            call.ms["decode"] = decode_ms
+        return Round(tuple(calls), ms)
 
     def peak_mib(self) -> float:
         """The most memory that this process has held, in MiB, libraries included.
@@ -150,3 +145,69 @@ class Booth:
         found = re.search(r"VmHWM:\s*(\d+) kB", status)
         assert found is not None
         return int(found[1]) / 1024
+
+
+class Entrant:
+    """A contestant in its process, and what it has done.
+
+    Attributes:
+        sizes: the network input's (height, width) for each image.
+        rounds: that count.
+    """
+
+    def __init__(self, worker: Worker[Booth]) -> None:
+        self._worker, self.rounds = worker, list[Round]()
+        self._load_ms, self.sizes = worker.call(Booth.opened)
+        self._first_ms = self.play([[0]]).calls[0].ms["total"]
+
+    def play(self, batches: Sequence[Sequence[int]]) -> Round:
+        """Run on batches of images, given by index, all at once."""
+        return self._worker.call(partial(Booth.play, batches=batches))
+
+    def times_as_fast_as(self, other: Entrant) -> statistics.Estimate:
+        """Over the pairs of rounds."""
+        slow, fast = ([r.ms for r in entrant.rounds] for entrant in (other, self))
+        return statistics.median_of_ratios(slow, fast)
+
+    def times(self, setting: Setting) -> dict[str, Any]:
+        """The fields of `results.Times`."""
+        calls = [call for one in self.rounds for call in one.calls]
+        runs = {s: tuple(round(c.ms.get(s, 0.0) / setting.batch, 4) for c in calls) for s in STAGES}
+        seconds = float(np.mean([one.ms for one in self.rounds])) / 1000
+        found = float(np.mean([sum(map(len, call.found)) for call in calls]))
+        return {
+            "imgsz": setting.imgsz,
+            "input": Counter(self.sizes).most_common(1)[0][0],
+            "inputs": len(set(self.sizes)),
+            "ms": {stage: Percentiles.of(ms) for stage, ms in runs.items()},
+            "runs_ms": runs,
+            "images_per_second": setting.batch * setting.streams / seconds,
+            "detections": found / setting.batch,
+            "load_ms": self._load_ms,
+            "first_ms": self._first_ms,
+            "peak_mib": self._worker.call(Booth.peak_mib),
+        }
+
+
+def take_turns(
+    entrants: Sequence[Entrant], setting: Setting, *, repeats: int, images: int
+) -> list[float]:
+    """Fill the entrants' rounds; times of the reference workload between the repeats."""
+    progress = Progress()
+
+    def batches(image: int) -> list[list[int]]:
+        numbers = (i % images for i in itertools.count(image))
+        return [list(itertools.islice(numbers, setting.batch)) for _ in range(setting.streams)]
+
+    for entrant in entrants:  # warm-up, because a runtime prepares each new size
+        for image in range(images if len(set(entrant.sizes)) > 1 else min(2, images)):
+            entrant.play(batches(image))
+    reference = [machine.reference() for _ in range(3)]
+    for repeat, image, forward in statistics.turns(repeats, images):
+        for entrant in entrants if forward else entrants[::-1]:
+            time.sleep(machine.REST_S)
+            entrant.rounds.append(entrant.play(batches(image)))
+        progress.update(repeat * images + image + 1, repeats * images, "rounds")
+        if image == images - 1:
+            reference += [machine.reference() for _ in range(3)]
+    return reference

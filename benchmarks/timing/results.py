@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from retinart.benchmarks.timing.machine import Machine
 from retinart.benchmarks.timing.peaks import Peaks
 from retinart.benchmarks.timing.statistics import Estimate
-from retinart.engine.common import typed_json
 from retinart.engine.common.timing import StageName
 from retinart.engine.model.info import Compute
 
-SCHEMA = 1  # raise it with every change of a record
 STAGES: tuple[StageName, ...] = ("total", "decode", "resize", "copy", "infer", "nms", "results")
 
 
@@ -151,6 +149,9 @@ class Benchmark:
         command: that reproduces it.
     """
 
+    SCHEMA: ClassVar[int] = 1
+    AGAIN: ClassVar[str] = "Run the benchmark again with this version"
+
     what: str
     drawn: bool
     images: tuple[str, ...]
@@ -171,9 +172,3 @@ class Benchmark:
     def rows(self) -> tuple[ModelTimes | PeerTimes, ...]:
         """The models and then the peers."""
         return self.models + self.peers
-
-
-def read_benchmark(path: Path) -> Benchmark:
-    """What `retinart benchmark --out` wrote; BadInput where that is of another version."""
-    fix = "Run the benchmark again with this version"
-    return typed_json.read_typed(Benchmark, path, schema=SCHEMA, fix=fix)

@@ -1,7 +1,7 @@
 """Statistics of interleaved measurements: plain functions of numbers.
 
-Two engines that are timed in turn on the same images give pairs. Whatever slows the machine for a
-while slows both halves of a pair, so ratios by pair are steadier than times are.
+Two contestants that are timed in turn on the same images give pairs. Whatever slows the machine for
+a while slows both halves of a pair, so ratios of pairs are steadier than times.
 """
 
 from __future__ import annotations
@@ -40,34 +40,23 @@ def turns(repeats: int, images: int) -> Iterator[tuple[int, int, bool]]:
             yield repeat, image, (repeat + image) % 2 == 0
 
 
-def ratio_of_medians(slow: Values, fast: Values) -> Estimate:
-    """The ratio of the two halves' medians of the pairs."""
+def ratio_of_medians(slow: Values, fast: Values, *, paired: bool = True) -> Estimate:
+    """The ratio of the medians of some values and of others.
+
+    Args:
+        slow, fast: the values.
+        paired: they are the halves of pairs; else they were measured at different times.
+    """
     a, b = np.asarray(slow, float), np.asarray(fast, float)
-    picked = _resamples(len(a))
-    return _estimate(
-        float(np.median(a) / np.median(b)),
-        np.median(a[picked], axis=1) / np.median(b[picked], axis=1),
-    )
-
-
-def ratio_of_apart(new: Values, old: Values) -> Estimate:
-    """The ratio of two medians, for runs at different times, which do not form pairs."""
-    a, b = np.asarray(new, float), np.asarray(old, float)
-    first, second = _resamples(len(a)), _resamples(len(b), seed=1)
-    return _estimate(
-        float(np.median(a) / np.median(b)),
-        np.median(a[first], axis=1) / np.median(b[second], axis=1),
-    )
+    first = _resamples(len(a))
+    second = first if paired else _resamples(len(b), seed=1)
+    resampled = np.median(a[first], axis=1) / np.median(b[second], axis=1)
+    return _estimate(float(np.median(a) / np.median(b)), resampled)
 
 
 def median_of_ratios(slow: Values, fast: Values) -> Estimate:
-    """The median over pairs of how many times one half takes as long as the other."""
+    """The median over pairs of how many times one half is the other."""
     return median(np.asarray(slow, float) / np.asarray(fast, float))
-
-
-def median_of_differences(more: Values, less: Values) -> Estimate:
-    """The median over pairs of what one half takes longer than the other."""
-    return median(np.asarray(more, float) - np.asarray(less, float))
 
 
 def median(values: Values) -> Estimate:

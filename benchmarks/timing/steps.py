@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from retinart.benchmarks.timing.code import MODELS, code_hash
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
-from retinart.engine.common.typed_json import read_typed, write_typed
+from retinart.engine.common.typed_json import T, from_json, read_typed, to_json, write_typed
 from retinart.engine.errors import BadInput
 
-SCHEMA = 1
 State = Literal["done", "FAILED", "skipped"]
 
 
@@ -40,6 +39,9 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class _Kept:
+    SCHEMA: ClassVar[int] = 1
+    AGAIN: ClassVar[str] = "Name another place with --out, or delete the file"
+
     job: str
     steps: dict[str, Step] = field(default_factory=dict)
 
@@ -52,18 +54,17 @@ class Steps:
         job: what the steps belong to.
 
     Attributes:
-        taken_over: steps that `once` did not need to make.
+        taken_over: steps that no longer had to be made.
     """
 
     def __init__(self, path: Path | None, *, job: str) -> None:
         self._path, self._kept = path, _Kept(job=job)
-        self._progress = Progress()
-        self.taken_over = 0
+        self._progress, self.taken_over = Progress(), 0
         if path is not None and path.is_file():
-            fix = "Name another place with --out, or delete the file"
-            self._kept = read_typed(_Kept, path, schema=SCHEMA, fix=fix)
+            self._kept = read_typed(_Kept, path)
             if self._kept.job != job:
-                raise BadInput(f"{path} is of the job {self._kept.job}, and this is {job}", fix=fix)
+                what = f"{path} is of the job {self._kept.job}, and this is {job}"
+                raise BadInput(what, fix=_Kept.AGAIN)
 
     @property
     def all(self) -> dict[str, Step]:
@@ -74,7 +75,7 @@ class Steps:
         """Keep a step, on disk as well."""
         self._kept.steps[name] = step
         if self._path is not None:
-            write_typed(self._path, self._kept, SCHEMA)
+            write_typed(self._path, self._kept)
 
     def once(
         self,
@@ -123,10 +124,18 @@ class Steps:
         self.once(what, path.name, inputs, make_and_hash, holds)
         return path
 
-    def results(self, what: str, about: str) -> Iterator[Any]:
-        """The results of `once` with any inputs, the oldest first."""
-        start = f"{what} {about} "
-        return (step.result for name, step in self.all.items() if name.startswith(start))
+    def record(
+        self, kind: type[T], what: str, about: str, inputs: dict[str, Any], make: Callable[[], T]
+    ) -> T:
+        """As `once`, for a step whose result is a record."""
+        result = self.once(what, about, inputs, lambda: to_json(make()))
+        return from_json(kind, result, f"the step {what} {about}")
+
+    def records(self, kind: type[T], what: str, about: str) -> Iterator[T]:
+        """The records of the steps with any inputs, the latest first."""
+        for name, step in reversed(self.all.items()):
+            if name.startswith(f"{what} {about} "):
+                yield from_json(kind, step.result, f"the step {what} {about}")
 
 
 def digest(content: Any) -> str:

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from retinart.engine.errors import RetinartError
@@ -19,11 +18,7 @@ _END_SECONDS = 10  # that a process has to end by itself
 
 
 class Incomplete(Exception):
-    """Work that went wrong in part.
-
-    Attributes:
-        figures: the results of the other parts, with the errors.
-    """
+    """Work that went wrong in part; `figures` are the other parts' results, with the errors."""
 
     def __init__(self, figures: dict[str, Any]) -> None:
         super().__init__(figures)
@@ -50,49 +45,35 @@ class Worker(Generic[State]):
         self._pipe: Connection | None = None
 
     def call(self, function: Callable[[State], Answer], *, seconds: float | None = None) -> Answer:
-        """What a function returns. Both have to be picklable.
-
-        Args:
-            function: called with what `make` returned.
-            seconds: limit of this call.
+        """What a function returns within some seconds. Both have to be picklable.
 
         Raises:
             RetinartError, ImportError, Incomplete: `make` or the function raised it.
             Lost: it raised another error, the process died, or the time was up.
         """
         seconds = self._seconds if seconds is None else seconds
-        if self._pipe is None:
-            self._start()
-        assert self._pipe is not None
-        error: Exception
+        pipe = self._pipe or self._start()
+        good = False
         try:
-            self._pipe.send(function)
-            if self._pipe.poll(seconds):
-                good, answer, trace = self._pipe.recv()
-                if good:
-                    return answer  # type: ignore[no-any-return]
-                error = answer
-                error.__cause__ = _ChildTrace(trace)
-            else:
-                error = Lost(f"stopped after {seconds:g} s")
-        except (EOFError, OSError):
+            pipe.send(function)
+            if not pipe.poll(seconds):
+                raise Lost(f"stopped after {seconds:g} s")
+            good, answer, trace = pipe.recv()
+        except (EOFError, OSError) as error:
             self._process.join(_END_SECONDS)
-            error = Lost(f"its process died with exit code {self._process.exitcode}")
-        except BaseException:
-            self._kill()
-            raise
-        self._kill()
-        raise error
+            code = self._process.exitcode
+            raise Lost(f"its process died with exit code {code}") from error
+        finally:
+            if not good:
+                self._kill()
+        if not good:
+            raise answer from _ChildTrace(trace)
+        return answer  # type: ignore[no-any-return]
 
     def __enter__(self) -> Worker[State]:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the process, which does so by itself when its pipe is closed."""
         if self._pipe is not None:
             self._pipe.close()
@@ -106,13 +87,14 @@ class Worker(Generic[State]):
         self._pipe.close()
         self._pipe = None
 
-    def _start(self) -> None:
+    def _start(self) -> Connection:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
         # not a daemon, because work may start processes, as torch.compile does
         self._process = spawn.Process(target=_serve, args=(theirs, self._make))
         self._process.start()
         theirs.close()
+        return self._pipe
 
 
 def nothing() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retinart.engine.common.files import atomic_path
+from retinart.engine.common.table import Table
 from retinart.engine.errors import MissingDependency
 
 INK = "#808080"  # of axes and text; a page replaces it by the colour of its text
@@ -47,6 +48,15 @@ def load_matplotlib() -> Any:
     return matplotlib.figure
 
 
+def why_no_page() -> str:
+    """Why no page can be drawn here, and what to install; "" where one can."""
+    try:
+        load_matplotlib()
+    except MissingDependency as error:
+        return str(error)
+    return ""
+
+
 def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
     """Write a page.
 
@@ -69,6 +79,12 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
 def paragraphs(sentences: Sequence[str]) -> list[str]:
     """HTML: a paragraph for each piece of plain text."""
     return [f"<p>{html.escape(sentence)}</p>" for sentence in sentences]
+
+
+def table_parts(table: Table, heading: str = "h2", above: str = "") -> list[str]:
+    """HTML: a table below its title and some more HTML, and its notes below the table."""
+    title = f"<{heading}>{html.escape(table.title)}</{heading}>{above}"
+    return [title, table.html(), *paragraphs(table.notes)]
 
 
 def details(title: str, parts: Sequence[str]) -> str:

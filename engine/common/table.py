@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from retinart.engine.common.files import atomic_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,16 @@ class Table:
             return f'<table class="text"><tbody>{body}</tbody></table>'
         head = _row(self.head, "th")
         return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+
+    @classmethod
+    def of(cls, records: Sequence[Mapping[str, object]]) -> Table:
+        """A table of records that all have the same names."""
+        return cls(head=list(records[0]), rows=[list(record.values()) for record in records])
+
+    def write_csv(self, path: Path) -> None:
+        """Write the rows as CSV; the file has its name once it is whole."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.csv(), encoding="utf-8", newline="")
 
     def csv(self) -> str:
         """Comma-separated values. None is an empty cell, and numbers keep all their digits."""

@@ -7,31 +7,56 @@ import json
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from retinart.engine.common.files import write_json
 from retinart.engine.errors import BadInput
 
-T = TypeVar("T")
 KEY = "schema"  # the number stands under it
 _NAMES = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
 
 
-def to_json(record: Any, schema: int) -> dict[str, Any]:
+class Versioned(Protocol):
+    """A frozen dataclass that is kept as JSON.
+
+    Its fields may be numbers, text, literals, paths, optional values, tuples, mappings by name, and
+    other dataclasses.
+
+    Attributes:
+        SCHEMA: a number that each change of the fields raises.
+        AGAIN: what the user can do when a file is older or damaged.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    SCHEMA: ClassVar[int]
+    AGAIN: ClassVar[str]
+
+
+T = TypeVar("T", bound=Versioned)
+
+
+def to_json(record: Versioned) -> dict[str, Any]:
     """The schema's number and a record's fields, in types that `json.dumps` knows."""
-    return {KEY: schema, **dataclasses.asdict(record)}
+    return {KEY: record.SCHEMA, **dataclasses.asdict(record)}
 
 
-def from_json(kind: type[T], data: object, name: str, *, schema: int, fix: str) -> T:
+def from_json(kind: type[T], data: object, name: str) -> T:
     """The record that `to_json` gave.
 
     Args:
-        kind: the dataclass. Its fields may be numbers, text, literals, paths, optional values,
-            tuples, mappings by name, and other dataclasses.
+        kind: of the record.
         data: what `json.loads` returned.
         name: of the file, for errors.
-        schema: the number that this version reads.
-        fix: what the user can do when the file is older or damaged.
 
     Raises:
         BadInput: the file has another number or none, or a field is missing or of another type.
@@ -39,26 +64,26 @@ def from_json(kind: type[T], data: object, name: str, *, schema: int, fix: str) 
     if not isinstance(data, dict) or type(data.get(KEY)) is not int:
         raise BadInput(
             f"{name} has no schema number",
-            why=f"this version reads schema {schema}, and files of version 0.1 have no number",
-            fix=fix,
+            why=f"this version reads schema {kind.SCHEMA}, and files of version 0.1 have no number",
+            fix=kind.AGAIN,
         )
-    if data[KEY] != schema:
+    if data[KEY] != kind.SCHEMA:
         raise BadInput(
-            f"{name} has schema {data[KEY]}, and this version reads schema {schema}",
-            fix="Upgrade retinart" if data[KEY] > schema else fix,
+            f"{name} has schema {data[KEY]}, and this version reads schema {kind.SCHEMA}",
+            fix="Upgrade retinart" if data[KEY] > kind.SCHEMA else kind.AGAIN,
         )
     try:
         return kind(**_fields(kind, {k: v for k, v in data.items() if k != KEY}, ""))
     except _WrongField as error:
-        raise BadInput(f"{name} is damaged", why=str(error), fix=fix) from error
+        raise BadInput(f"{name} is damaged", why=str(error), fix=kind.AGAIN) from error
 
 
-def write_typed(path: Path, record: Any, schema: int) -> None:
+def write_typed(path: Path, record: Versioned) -> None:
     """Write a record; the file has its name once it is whole."""
-    write_json(path, to_json(record, schema), indent=1)
+    write_json(path, to_json(record), indent=1)
 
 
-def read_typed(kind: type[T], path: Path, *, schema: int, fix: str) -> T:
+def read_typed(kind: type[T], path: Path) -> T:
     """The record that `write_typed` wrote.
 
     Raises:
@@ -67,10 +92,11 @@ def read_typed(kind: type[T], path: Path, *, schema: int, fix: str) -> T:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(f"cannot read {path}", why=error.strerror or str(error), fix=fix) from error
+        why = error.strerror or str(error)
+        raise BadInput(f"cannot read {path}", why=why, fix=kind.AGAIN) from error
     except ValueError as error:
-        raise BadInput(f"{path} is not JSON", why=str(error), fix=fix) from error
-    return from_json(kind, data, str(path), schema=schema, fix=fix)
+        raise BadInput(f"{path} is not JSON", why=str(error), fix=kind.AGAIN) from error
+    return from_json(kind, data, str(path))
 
 
 class _WrongField(Exception):

@@ -19,7 +19,7 @@ _MAX_RATIO = 1.1
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart benchmark`."""
-    from retinart.benchmarks.latency.settings import BenchmarkSettings
+    from retinart.benchmarks.timing.settings import BenchmarkSettings
 
     describe_command(
         parser,
@@ -90,13 +90,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from retinart.benchmarks.latency.regression import compare_runs, failures, read_baseline
-    from retinart.benchmarks.latency.report import why_no_report, write_results
+    from retinart.benchmarks.latency.report import write_results
     from retinart.benchmarks.latency.run import benchmark
-    from retinart.benchmarks.latency.settings import BenchmarkSettings
     from retinart.benchmarks.latency.tables import report
-    from retinart.benchmarks.timing.results import SCHEMA
+    from retinart.benchmarks.timing.settings import BenchmarkSettings
     from retinart.benchmarks.timing.statistics import FEWEST
     from retinart.engine.common.files import new_folder
+    from retinart.engine.common.html_page import why_no_page
     from retinart.engine.common.typed_json import to_json
 
     max_ratio = _MAX_RATIO if args.max_ratio is None else args.max_ratio
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         if args.out is not None:  # before the work: can it be written?
             stack.enter_context(new_folder(args.out))
-            say_no_report(why_no_report())
+            say_no_report(why_no_page())
         result = benchmark(args.models, settings)
     result = replace(
         result,
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         for path in write_results(args.out, result):
             print(path, file=sys.stderr)
-    print(json.dumps(to_json(result, SCHEMA), indent=1) if args.json else report(result))
+    print(json.dumps(to_json(result), indent=1) if args.json else report(result))
     for line in slower:
         print(line, file=sys.stderr)
     return 1 if slower else 0

@@ -14,7 +14,7 @@ from retinart.cli.measuring import add_peers, add_runs, command_line, say_no_rep
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart curve`."""
-    from retinart.benchmarks.curve.settings import CurveSettings
+    from retinart.benchmarks.timing.settings import CurveSettings
 
     describe_command(
         parser,
@@ -55,16 +55,16 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from retinart.benchmarks.curve.report import report, write_results
-    from retinart.benchmarks.curve.run import SCHEMA, measure_curve
-    from retinart.benchmarks.curve.settings import CurveSettings
-    from retinart.benchmarks.latency.report import why_no_report
+    from retinart.benchmarks.curve.run import measure_curve
+    from retinart.benchmarks.timing.settings import CurveSettings
+    from retinart.engine.common.html_page import why_no_page
     from retinart.engine.common.typed_json import to_json
 
     settings = record_of(CurveSettings, args, peers=wanted_peers(args.peers))
-    say_no_report(why_no_report())
+    say_no_report(why_no_page())
     command = command_line("curve", *args.checkpoints, **asdict(settings), out=args.out)
     result = replace(measure_curve(args.checkpoints, args.out, settings), command=command)
     for path in write_results(args.out, result):
         print(path, file=sys.stderr)
-    print(json.dumps(to_json(result, SCHEMA), indent=1) if args.json else report(result))
+    print(json.dumps(to_json(result), indent=1) if args.json else report(result))
     return 0

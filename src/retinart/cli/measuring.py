@@ -19,11 +19,11 @@ def add_runs(add: Callable[..., None]) -> None:
 
 def add_peers(add: Callable[..., None]) -> None:
     """Add what else is timed."""
-    from retinart.benchmarks.peers.settings import NAMES
+    from retinart.benchmarks.timing.settings import PEERS
 
     add(
         "peers",
-        f"also time these peers: {', '.join(NAMES)}; --peers alone times all of them",
+        f"also time these peers: {', '.join(PEERS)}; --peers alone times all of them",
         otherwise="no peers",
         default=None,
         nargs="*",
@@ -38,9 +38,9 @@ def add_peers(add: Callable[..., None]) -> None:
 
 def wanted_peers(given: list[str] | None) -> tuple[str, ...]:
     """The peers that `--peers` asks for; all of them when it names none."""
-    from retinart.benchmarks.peers.settings import NAMES
+    from retinart.benchmarks.timing.settings import PEERS
 
-    return NAMES if given == [] else tuple(given or ())
+    return PEERS if given == [] else tuple(given or ())
 
 
 def say_no_report(why: str) -> None:

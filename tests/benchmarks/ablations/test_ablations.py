@@ -25,7 +25,8 @@ from retinart.benchmarks.ablations.paper import (
     ohem,
 )
 from retinart.benchmarks.ablations.report import markdown, verdict, write_results
-from retinart.benchmarks.ablations.run import AblationSettings, Budget, Cell, ablate, read_ablations
+from retinart.benchmarks.ablations.run import Ablations, AblationSettings, Budget, Cell, ablate
+from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import CheckFailed
 from retinart.engine.model.variant import Variant
 from retinart.train.data.drawing import SHAPES
@@ -40,14 +41,14 @@ SIZE = (64, 96)
 
 
 def row(cell: str, training: Training, paper: float | None = None) -> Row:
-    return Row(cells=(cell,), training=training, paper=paper)
+    return Row((cell,), training, paper)
 
 
 ALPHA, OHEM = (
-    PaperTable(name=name, title=name, head=("x",), rows=rows)
+    PaperTable(name, name, ("x",), rows)
     for name, rows in (
         ("alpha", (row("1", focal(0, 0.5), 30.2), row("2", BEST))),
-        ("ohem", (row("3", ohem(8, 0.5)), row("4", BEST, 36.0))),
+        ("ohem", (row("3", ohem("ohem", 8, 0.5)), row("4", BEST, 36.0))),
     )
 )
 
@@ -154,12 +155,12 @@ def test_what_a_cell_changes_reaches_the_trainer(
     monkeypatch.setattr(ablations, "TrainSettings", Settings)
     trainer = Trainer()
     rows = (
-        Row(cells=("a",), training=anchors(2, 1)),
-        Row(cells=("b",), training=focal(2, 0.25, prior=0.5, suffix="-x")),
-        Row(cells=("c",), training=BEST),
+        row("a", anchors(2, 1)),
+        row("b", focal(2, 0.25, prior=0.5, suffix="-x")),
+        row("c", BEST),
     )
     ablate(
-        _settings(data, tmp_path), (PaperTable(name="t", title="t", head=("x",), rows=rows),),
+        _settings(data, tmp_path), (PaperTable("t", "t", ("x",), rows),),
         train=trainer,
     )  # fmt: skip
     first, second, third = (vars(s) for s in trainer.seen)
@@ -203,12 +204,12 @@ def test_the_results_are_written_with_who_is_ahead(data: Path, tmp_path: Path) -
         "The focal loss (AP 30.0) beats the best of this table: alpha, 1 (AP 25.0).",
         "The focal loss (AP 30.0) does not beat the best of this table: ohem, 3 (AP 40.0).",
     ]
-    assert read_ablations(tmp_path / "out" / "ablations.json") == result
+    assert read_typed(Ablations, tmp_path / "out" / "ablations.json") == result
 
 
 def test_the_committed_tables_are_what_their_json_gives() -> None:
     results = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
-    found = read_ablations(results / "ablations" / "ablations.json")
+    found = read_typed(Ablations, results / "ablations" / "ablations.json")
     page = (results / "ablations.md").read_text().splitlines()
     lines = [line for line in markdown(found, TABLES).splitlines() if line.startswith("|")]
     assert len(lines) > 50 and set(lines) <= set(page)

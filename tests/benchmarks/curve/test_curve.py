@@ -14,12 +14,13 @@ import pytest
 
 from made_up import MACHINE, made_benchmark, model_times
 from retinart.benchmarks.curve.report import report, write_results
-from retinart.benchmarks.curve.run import Curve, Point, fastest, is_pareto, read_curve
+from retinart.benchmarks.curve.run import Curve, Point, fastest, is_pareto
 from retinart.benchmarks.demo import shipped_checkpoint
 from retinart.benchmarks.latency import scales
 from retinart.benchmarks.latency.scales import Scale
 from retinart.benchmarks.peers import find as peers
 from retinart.benchmarks.timing.results import Percentiles
+from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import BadInput
 from retinart.engine.runtime.openvino_runner import has_bf16
 
@@ -40,7 +41,7 @@ def test_curve(
     )  # fmt: skip
     ran = retinart(*arguments, "128", "256")
     assert ran.returncode == 0, ran.stderr
-    curve = read_curve(out / "curve.json")
+    curve = read_typed(Curve, out / "curve.json")
     points = curve.points
     assert [(p.scale.imgsz, p.model.precision) for p in points] == [
         (128, "fp32"), (128, "int8"), (256, "fp32"), (256, "int8"),
@@ -62,7 +63,7 @@ def test_curve(
     assert ran.returncode == 0, ran.stderr
     made = [line for line in ran.stderr.splitlines() if ".onnx" in line and "/" not in line]
     assert made == ["calibrate tiny-128.int8.onnx"]
-    again = read_curve(out / "curve.json")
+    again = read_typed(Curve, out / "curve.json")
     assert again.taken_over == 4
     assert [p.model for p in again.points] == [p.model for p in points[:2]]
 
@@ -74,7 +75,7 @@ def test_curve(
     if has_bf16():
         ran = retinart(*arguments, "128", "--precisions", "fp32", "--compute", "bf16")
         assert ran.returncode == 0, ran.stderr
-        more = read_curve(out / "curve.json")
+        more = read_typed(Curve, out / "curve.json")
         assert [p.model.precision for p in more.points] == ["bf16"]
         assert more.taken_over == 1  # the file
         assert 0 < abs(more.points[0].ap - points[0].ap) < 0.05
@@ -113,7 +114,7 @@ def _check_page(page: str) -> None:
 
 def test_the_committed_files_are_what_their_json_gives(tmp_path: Path) -> None:
     results = Path(__file__).resolve().parents[3] / "benchmarks" / "results" / "bccd"
-    curve = read_curve(results / "curve.json")
+    curve = read_typed(Curve, results / "curve.json")
     for path in write_results(tmp_path, curve)[:2]:
         assert path.read_bytes() == (results / path.name).read_bytes(), path.name
     assert "Fastest within 1 AP of the best" in report(curve)
@@ -129,7 +130,7 @@ def test_curves_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
     ):
         path.write_text(json.dumps({"machine": vars(MACHINE), **content}))
         with pytest.raises(BadInput, match=message):
-            read_curve(path)
+            read_typed(Curve, path)
 
 
 def test_which_points_are_named() -> None:

@@ -14,18 +14,18 @@ import pytest
 from made_up import PEER, made_benchmark, model_times
 from retinart.benchmarks.grid import __main__ as grid
 from retinart.benchmarks.grid import steps as grid_steps
-from retinart.benchmarks.grid.points import Grid, read_grid, the_peer
+from retinart.benchmarks.grid.points import Grid, the_peer
 from retinart.benchmarks.grid.report import report, write_results
 from retinart.benchmarks.grid.steps import GridSettings, GridSteps
 from retinart.benchmarks.latency import scales
 from retinart.benchmarks.latency.scales import Scale
-from retinart.benchmarks.latency.settings import BenchmarkSettings
 from retinart.benchmarks.peers import torchvision_shim
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.peaks import Peaks
-from retinart.benchmarks.timing.results import SCHEMA, Benchmark, LeftOut
+from retinart.benchmarks.timing.results import Benchmark, LeftOut
+from retinart.benchmarks.timing.settings import BenchmarkSettings
 from retinart.benchmarks.timing.steps import Step, Steps
-from retinart.engine.common.typed_json import to_json
+from retinart.engine.common.typed_json import read_typed, to_json
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, CheckFailed
 
@@ -55,7 +55,7 @@ def test_the_sums(tmp_path: Path) -> None:
     assert text.count("BELOW") == 1 and "WARNING: the reference workload varied" in text
     written = write_results(tmp_path / "grid", result)
     assert [path.suffix for path in written] == [".md", ".json", ".csv", ".html"]
-    assert read_grid(written[1]) == result
+    assert read_typed(Grid, written[1]) == result
     assert "4.40 (4.30 to 4.50) BELOW" in text
     with written[2].open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -83,7 +83,7 @@ def test_bf16_has_its_own_limit_and_the_files_aim() -> None:
 
 def test_the_committed_page_is_what_its_json_gives(tmp_path: Path) -> None:
     results = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
-    written = write_results(tmp_path / "paper_grid", read_grid(results / "paper_grid.json"))
+    written = write_results(tmp_path / "paper_grid", read_typed(Grid, results / "paper_grid.json"))
     for path in written[1:3]:
         assert path.read_bytes() == (results / path.name).read_bytes(), path.name
     assert written[0].read_text() in (results / "paper_grid.md").read_text()
@@ -126,8 +126,8 @@ def test_what_was_timed_is_drawn_again(
     """It takes the latest timing of each point with these settings, also one of older code."""
     steps = Steps(tmp_path / "done.json", job="grid")
 
-    def keep(name: str, benchmark: Benchmark, schema: int = SCHEMA) -> None:
-        result = json.loads(json.dumps(to_json(benchmark, schema)))
+    def keep(name: str, benchmark: Benchmark, schema: int = Benchmark.SCHEMA) -> None:
+        result = json.loads(json.dumps({**to_json(benchmark), "schema": schema}))
         steps.put(f"time resnet50-400.onnx {name}", Step(state="done", seconds=1, result=result))
 
     keep("a", timing(5.0, 150))
@@ -140,10 +140,10 @@ def test_what_was_timed_is_drawn_again(
     assert "INT8: 6.00 to 6.00 times as fast" in text and "--report-only" not in text
     assert grid.main([*arguments, "5"]) == 2
     assert "no timing of resnet50 at 400 on 1 images with 5 repeats" in capsys.readouterr().err
-    keep("c", timing(7.0, 150), schema=SCHEMA - 1)
+    keep("c", timing(7.0, 150), schema=Benchmark.SCHEMA - 1)
     assert grid.main([*arguments, "4"]) == 2
     said = capsys.readouterr().err
-    assert f"has schema {SCHEMA - 1}" in said and "Time it again" in said
+    assert f"has schema {Benchmark.SCHEMA - 1}" in said and "Run the benchmark again" in said
 
 
 def test_which_timings_are_kept(
@@ -191,4 +191,4 @@ def test_grids_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
     for change, message in (({"schema": 0}, "has schema 0"), ({"timings": 1}, "field timings has")):
         path.write_text(json.dumps({**content, **change}))
         with pytest.raises(BadInput, match=message):
-            read_grid(path)
+            read_typed(Grid, path)

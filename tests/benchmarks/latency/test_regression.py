@@ -13,9 +13,9 @@ import pytest
 
 from made_up import MACHINE, made_benchmark, model_times
 from retinart.benchmarks.latency.regression import compare_runs, failures, ratio_table
-from retinart.benchmarks.timing.results import SCHEMA, Benchmark, read_benchmark
-from retinart.benchmarks.timing.statistics import ratio_of_apart
-from retinart.engine.common.typed_json import write_typed
+from retinart.benchmarks.timing.results import Benchmark
+from retinart.benchmarks.timing.statistics import ratio_of_medians
+from retinart.engine.common.typed_json import read_typed, write_typed
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -47,8 +47,8 @@ def test_only_what_is_surely_slower_fails() -> None:
 
 def test_few_runs_prove_nothing() -> None:
     """The same medians: with three scattered runs the interval spans what is allowed."""
-    assert ratio_of_apart([90, 120, 160], [80, 100, 130]).low < 1.1
-    assert ratio_of_apart([120.0] * 30, [100.0] * 20).low == pytest.approx(1.2)
+    assert ratio_of_medians([90, 120, 160], [80, 100, 130], paired=False).low < 1.1
+    assert ratio_of_medians([120.0] * 30, [100.0] * 20, paired=False).low == pytest.approx(1.2)
 
 
 def test_what_else_has_changed_is_listed() -> None:
@@ -80,12 +80,12 @@ def test_command(retinart: Command, model_path: Path, small_scenes: Path, tmp_pa
     )  # fmt: skip
     ran = retinart(*arguments, "--out", tmp_path)
     assert ran.returncode == 0, ran.stderr
-    old = read_benchmark(tmp_path / "benchmark.json")
+    old = read_typed(Benchmark, tmp_path / "benchmark.json")
     for factor, code in ((1e-3, 1), (1e3, 0)):
         (model,) = old.models
         runs = {s: tuple(factor * v for v in ms) for s, ms in model.runs_ms.items()}
         write_typed(path := tmp_path / "old.json",
-                   replace(old, models=(replace(model, runs_ms=runs),)), SCHEMA)  # fmt: skip
+                   replace(old, models=(replace(model, runs_ms=runs),)))  # fmt: skip
         ran = retinart(*arguments, "--compare", path, "--max-ratio", "2")
         assert ran.returncode == code, ran.stderr
         assert "| model.onnx | infer |" in ran.stdout
@@ -104,15 +104,18 @@ def test_bad_baseline(
         (other, "it has model.onnx at 400; now there is model.onnx"),
         (old, "it has a.onnx; now there is model.onnx"),
     ):
-        write_typed(path, benchmark, SCHEMA)
+        write_typed(path, benchmark)
         ran = retinart(*compare)
         assert ran.returncode == 2 and message in ran.stderr, ran.stderr
     content = json.loads(path.read_text())
     for text, message in (
         ("{", "is not JSON"),
         ("[]", "has no schema number"),
-        (json.dumps({**content, "schema": SCHEMA - 1}), "Run the benchmark again"),
-        (json.dumps({**content, "schema": SCHEMA + 1}), f"has schema {SCHEMA + 1}"),
+        (json.dumps({**content, "schema": Benchmark.SCHEMA - 1}), "Run the benchmark again"),
+        (
+            json.dumps({**content, "schema": Benchmark.SCHEMA + 1}),
+            f"has schema {Benchmark.SCHEMA + 1}",
+        ),
     ):
         path.write_text(text)
         ran = retinart(*compare)

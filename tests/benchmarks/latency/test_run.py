@@ -30,7 +30,9 @@ from retinart.benchmarks.latency.shares import count_work, with_shares
 from retinart.benchmarks.peers import find as peers
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.peaks import Peaks
-from retinart.benchmarks.timing.results import Percentiles, read_benchmark
+from retinart.benchmarks.timing.results import Benchmark, Percentiles
+from retinart.engine.common.html_page import why_no_page
+from retinart.engine.common.typed_json import read_typed
 from retinart.engine.cuda.devices import Gpu
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import read_info
@@ -89,7 +91,7 @@ def _check_files(out: Path, result: dict[str, Any]) -> None:
     assert result["command"].startswith("retinart benchmark /") and (
         html.escape(result["command"]) in page
     )
-    assert result["command"].endswith("--num-images 2 --repeats 2 --threads 1")
+    assert " --num-images 2 --repeats 2 --threads 1 --images " in result["command"]
     assert page.count("<svg") == 2 and "model.int8.onnx, 4 runs" in page
     assert re.fullmatch(r"[0-9a-f]{40}( with changes)?", result["machine"]["commit"])
     for text in (result["machine"]["commit"], result["machine"]["versions"]["openvino"]):
@@ -101,12 +103,12 @@ def _check_files(out: Path, result: dict[str, Any]) -> None:
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The numbers are written all the same, and the reason says what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert 'pip install "retinart[report]"' in latency_report.why_no_report()
+    assert 'pip install "retinart[report]"' in why_no_page()
     result = made_benchmark(model_times())
     written = latency_report.write_results(tmp_path, result)
     assert [path.name for path in written] == ["benchmark.json", "benchmark.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmark.csv", "benchmark.json"]
-    assert read_benchmark(written[0]) == result
+    assert read_typed(Benchmark, written[0]) == result
 
 
 def test_benchmarks_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_benchmarks_of_other_versions_are_refused_by_number(tmp_path: Path) -> N
     ):
         path.write_text(json.dumps({**content, **change}))
         with pytest.raises(BadInput, match=re.escape(message)):
-            read_benchmark(path)
+            read_typed(Benchmark, path)
 
 
 def test_macs(model_path: Path) -> None:
@@ -350,7 +352,7 @@ def test_bad_input(retinart: Command, model_path: Path, small_scenes: Path, tmp_
     for arguments, message in (
         ((model_path, model_path, "--images", small_scenes), "a model is named twice"),
         ((model_path, "--images", tmp_path / "none"), "none"),
-        ((model_path, "--annotations", tmp_path / "a.json"), "Give their folder with --images"),
+        ((model_path, "--annotations", tmp_path / "a.json"), "Give the folder with --images"),
         ((model_path, "--images", small_scenes, "--repeats", "0"), "repeats is 0"),
         ((tmp_path / "no.onnx", "--images", small_scenes), "there is no model at"),
         ((model_path, "--images", small_scenes, "--imgsz", "64"), "has a fixed input size"),

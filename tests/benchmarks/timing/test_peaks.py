@@ -33,7 +33,7 @@ def test_a_failure_is_printed_and_ends_nothing(
         raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED\nand more")
 
     monkeypatch.setattr(latency, "measure_gpu_peaks", fail)
-    assert latency._gpu_peaks() is None
+    assert latency.gpu_peaks() is None
     said = capsys.readouterr().err
     assert said == "the GPU's peaks are not measured: RuntimeError: CUBLAS_STATUS_NOT_SUPPORTED\n"
 

@@ -7,7 +7,9 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -15,6 +17,15 @@ from retinart.benchmarks.timing import code
 from retinart.benchmarks.timing.code import GPU, MODELS, TIMING, code_hash
 from retinart.benchmarks.timing.steps import Steps
 from retinart.engine.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    SCHEMA: ClassVar[int] = 2
+    AGAIN: ClassVar[str] = "Time it again"
+
+    value: int
+
 
 ROOT = Path(code.__file__).resolve().parents[2]
 
@@ -36,7 +47,7 @@ def sources(tmp_path: Path) -> Path:
         ("calib/placement.py", (True, False, True)),
         ("export/graph.py", (True, False, True)),
         ("train/model/retinanet.py", (True, False, True)),
-        ("benchmarks/timing/entrants.py", (False, True, False)),
+        ("benchmarks/timing/contestants.py", (False, True, False)),
         ("benchmarks/timing/worker.py", (False, True, True)),
         ("benchmarks/latency/run.py", (False, True, False)),
         ("benchmarks/gpu/checks.py", (False, False, True)),
@@ -77,13 +88,25 @@ def test_a_step_is_made_once_for_its_inputs(tmp_path: Path) -> None:
 
     def step(**inputs: int) -> Steps:
         found = Steps(path, job="a job")
-        found.once("time", "a.onnx", inputs, lambda: (next(numbers),))
+        made = found.record(Number, "time", "a.onnx", inputs, lambda: Number(value=next(numbers)))
+        assert made in found.records(Number, "time", "a.onnx")
         return found
 
     assert (step(a=1).taken_over, step(a=1).taken_over) == (0, 1)
     again = step(a=2)
-    assert again.taken_over == 0 and list(again.results("time", "a.onnx")) == [[1], [2]]
-    assert list(again.results("export", "a.onnx")) == []
+    assert again.taken_over == 0
+    assert [n.value for n in again.records(Number, "time", "a.onnx")] == [2, 1]
+    assert list(again.records(Number, "export", "a.onnx")) == []
+
+
+def test_a_record_of_another_version_is_refused(tmp_path: Path) -> None:
+    steps = Steps(None, job="a job")
+    old = {"schema": 1, "value": 1}
+    steps.once("time", "a", {}, lambda: old)
+    with pytest.raises(BadInput, match=r"the step time a has schema 1.* Time it again"):
+        steps.record(Number, "time", "a", {}, lambda: Number(value=1))
+    with pytest.raises(BadInput, match="has schema 1"):
+        next(steps.records(Number, "time", "a"))
 
 
 def test_a_file_is_made_again_when_it_has_changed(tmp_path: Path) -> None:

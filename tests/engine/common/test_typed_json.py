@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -21,6 +21,9 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
+    SCHEMA: ClassVar[int] = 2
+    AGAIN: ClassVar[str] = "Run it again"
+
     name: str
     size: tuple[int, int]
     ms: dict[str, Times]
@@ -39,9 +42,9 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     whole = Result(**{**vars(RESULT), "ap": 0.5, "done": False})
     for result in (RESULT, whole):
         plain = Result(**{**vars(result), "path": "a"})
-        write_typed(path, plain, 3)
-        assert read_typed(Result, path, schema=3, fix="Again") == result
-    assert json.loads(path.read_text())["schema"] == 3
+        write_typed(path, plain)
+        assert read_typed(Result, path) == result
+    assert json.loads(path.read_text())["schema"] == 2
 
 
 @pytest.mark.parametrize(
@@ -62,9 +65,9 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, Any], why: str) -> None:
-    data = json.loads(json.dumps(to_json(RESULT, 1), default=str)) | change
+    data = json.loads(json.dumps(to_json(RESULT), default=str)) | change
     with pytest.raises(BadInput) as caught:
-        from_json(Result, data, "a.json", schema=1, fix="Run it again")
+        from_json(Result, data, "a.json")
     assert caught.value.what == "a.json is damaged" and why in caught.value.why
     assert caught.value.fix == "Run it again" and len(caught.value.why) < 140
 
@@ -76,16 +79,16 @@ def test_other_schemas_are_refused_by_number() -> None:
         (None, "a.json has no schema number", "Run it again"),
         ("2", "a.json has no schema number", "Run it again"),
     ):
-        data = {**to_json(RESULT, 2), "schema": number}
+        data = {**to_json(RESULT), "schema": number}
         with pytest.raises(BadInput) as caught:
-            from_json(Result, data, "a.json", schema=2, fix="Run it again")
+            from_json(Result, data, "a.json")
         assert (caught.value.what, caught.value.fix) == (what, fix)
     with pytest.raises(BadInput, match="has no schema number"):
-        from_json(Result, [], "a.json", schema=2, fix="Run it again")
+        from_json(Result, [], "a.json")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     for name, message in (("a.json", "is not JSON"), ("b.json", "cannot read")):
         with pytest.raises(BadInput, match=message):
-            read_typed(Result, tmp_path / name, schema=1, fix="Run it again")
+            read_typed(Result, tmp_path / name)
