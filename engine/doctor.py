@@ -12,7 +12,7 @@ from retinart.engine.common.cpu_budget import cpu_budget
 from retinart.engine.common.table import Table
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import RetinartError
-from retinart.engine.runtime.openvino_runner import has_bf16
+from retinart.engine.runtime.openvino_api import has_bf16
 from retinart.engine.runtime.saturation import saturates
 
 # For each part: the distributions that provide it, its extra of retinart, its purpose

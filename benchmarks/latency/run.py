@@ -37,7 +37,7 @@ from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, Ret
 from retinart.engine.evaluation.evaluate import check_evaluation, evaluate
 from retinart.engine.media.images import list_images
 from retinart.engine.model.info import Compute, ModelInfo, computed_in, read_info
-from retinart.engine.runtime.openvino_runner import has_bf16
+from retinart.engine.runtime.openvino_api import has_bf16
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 from retinart.train.data.scenes import make_scenes
 from retinart.train.data.settings import SceneSettings

@@ -12,8 +12,7 @@ import numpy as np
 
 from retinart.benchmarks.timing.worker import Worker, nothing, stateless
 from retinart.engine.cuda.devices import find_gpus
-from retinart.engine.runtime.openvino_api import load_openvino
-from retinart.engine.runtime.openvino_runner import has_bf16
+from retinart.engine.runtime.openvino_api import has_bf16, load_openvino
 
 # Rows, inner size and columns of the products. The fastest of them gives the peak, and the caches
 # decide which one that is. There are few rows, because quantizing them takes a part of the time.

@@ -1,4 +1,4 @@
-"""Room for output: noticed before a disk is full, as OpenCV's encoder never says that it was."""
+"""Notice that a disk is almost full, while there is room to complete the files that are open."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 
 from retinart.engine.errors import RetinartError
 
-RESERVE = 4 << 20  # bytes that ending the files may take: indices, encoders' buffers, the summary
-_HELD_BACK = 1 << 20  # bytes that an encoder may keep in memory; FFmpeg's buffer is a quarter of it
-_INDEX = 48  # bytes a frame in an MP4's index, at most
+RESERVE = 4 << 20  # bytes to complete the files: indices, encoders' buffers, summary.json
+_HELD_BACK = 1 << 20  # bytes of a file that may still be in memory; FFmpeg buffers a quarter of it
+_INDEX = 48  # most bytes that an MP4's index has for one frame
 
 
 class OutOfRoom(RetinartError):
-    """There is no more room for output; what was written until then is kept."""
+    """There is no more room for output. The output that was written before is kept."""
 
 
 def check_room(folders: Iterable[Path], files: dict[Path, int]) -> None:
-    """See that files can grow and still be ended.
+    """Check that the files can grow and then be completed.
 
     Args:
-        folders: whose disks are written to.
-        files: those being written, with the number of frames in each video, 0 for others.
+        folders: on the disks that are written to.
+        files: that are open. The value is the number of frames of a video, and 0 for other files.
 
     Raises:
-        OutOfRoom: the disk has no more than what ending them may take, or one of them comes near
-            the largest size that this process may write (`ulimit -f`).
+        OutOfRoom: the disk has only the room that completing the files may take, or a file has
+            almost the largest size that this process may write (`ulimit -f`).
     """
     index = _INDEX * sum(files.values())
     for folder in folders:
@@ -35,7 +35,7 @@ def check_room(folders: Iterable[Path], files: dict[Path, int]) -> None:
         if free < RESERVE + index:
             raise OutOfRoom(
                 f"the disk of {folder} is full",
-                why=f"{free / 2**20:.1f} MiB are left, which ending the files may take",
+                why=f"{free / 2**20:.1f} MiB are left, which are needed to complete the files",
                 fix="Make room, or choose another `out`",
             )
     limit = largest_file()
@@ -51,7 +51,7 @@ def check_room(folders: Iterable[Path], files: dict[Path, int]) -> None:
 
 
 def largest_file() -> int | None:
-    """Bytes that a file of this process may have; None without a limit."""
+    """The most bytes that this process may write to a file; None if there is no limit."""
     if sys.platform == "win32":
         return None
     import resource

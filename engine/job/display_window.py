@@ -1,4 +1,4 @@
-"""A window for annotated frames, where OpenCV has one."""
+"""A window that shows annotated frames, if this OpenCV can open windows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from retinart.engine.errors import MissingDependency
 from retinart.engine.job.draw import collage
 from retinart.engine.media.images import Image
 
-_CLOSING_KEYS = (ord("q"), 27)  # and Esc
+_CLOSING_KEYS = (ord("q"), 27)  # 27 is Esc
 
 
 class Window:
-    """Shows the pictures of all sources side by side. Use it from the main thread.
+    """A window that shows the pictures of all sources side by side. Use it in the main thread.
 
     Raises:
-        MissingDependency: this OpenCV has no windows, or there is no screen.
+        MissingDependency: this OpenCV cannot open windows, or there is no screen.
     """
 
     def __init__(self, title: str) -> None:
@@ -27,7 +27,7 @@ class Window:
         if not has_windows():
             raise MissingDependency(
                 "a window cannot be opened",
-                why="opencv-python-headless, which comes with retinart, has none",
+                why="opencv-python-headless, which comes with retinart, cannot open windows",
                 fix="Run `pip uninstall opencv-python-headless` and `pip install opencv-python`, "
                 "which needs X11 libraries (on Debian libgl1), or leave `show` out",
             )
@@ -40,13 +40,13 @@ class Window:
             )
 
     def show(self, pictures: Sequence[Image]) -> bool:
-        """Show pictures (H, W, 3) uint8 BGR; False when the user has closed it (q or Esc)."""
+        """Show pictures (H, W, 3) uint8 BGR. Returns False after the user has pressed q or Esc."""
         if pictures:
             cv2.imshow(self._title, collage(pictures, len(pictures)))
         return cv2.waitKey(1) & 0xFF not in _CLOSING_KEYS
 
     def close(self) -> None:
-        """Close it."""
+        """Close the window."""
         cv2.destroyWindow(self._title)
 
 

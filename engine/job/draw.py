@@ -1,4 +1,4 @@
-"""Drawing detections on a picture, readable at any size, and pictures side by side."""
+"""Draw detections on a picture, and put pictures side by side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from retinart.engine.media.images import Image
 
 @functools.cache
 def class_color(class_id: int) -> tuple[int, int, int]:
-    """A BGR colour; neighbouring classes lie a golden angle of hue apart."""
+    """The BGR colour of a class. The hues of successive classes are a golden angle apart."""
     hue = (0.07 + class_id * 0.618034) % 1.0
     value = 1.0 if class_id % 2 == 0 else 0.8
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
@@ -25,7 +25,7 @@ def class_color(class_id: int) -> tuple[int, int, int]:
 
 
 def draw(image: Image, detections: Detections, classes: Sequence[str]) -> Image:
-    """A copy of an image with its detections drawn on it.
+    """Draw detections on a copy of an image. Lines and text grow with the image.
 
     Args:
         image: (H, W, 3) uint8 BGR.
@@ -33,19 +33,19 @@ def draw(image: Image, detections: Detections, classes: Sequence[str]) -> Image:
         classes: names that `class_id` indexes.
 
     Returns:
-        (H, W, 3) uint8 BGR. Labels stay inside the picture.
+        (H, W, 3) uint8 BGR. Every label lies inside the picture.
     """
     canvas = image.copy()
     height, width = image.shape[:2]
     scale = max(0.35, min(height, width) / 1000)
     line = max(1, round(min(height, width) / 320))
-    pen = max(1, round(1.6 * scale))  # thinner than boxes: readable when small, and faster
+    pen = max(1, round(1.6 * scale))  # thin letters stay readable when they are small
     boxes = detections.xyxy.round().astype(int).tolist()
     labels, scores = detections.class_id.tolist(), detections.confidence.tolist()
     ids = [-1] * len(detections)
     if detections.tracker_id is not None:
         ids = detections.tracker_id.tolist()
-    for i in reversed(range(len(detections))):  # the best on top
+    for i in reversed(range(len(detections))):  # the best last, on top
         (x1, y1, x2, y2), label = boxes[i], labels[i]
         color = class_color(label)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line)
@@ -65,12 +65,12 @@ def draw(image: Image, detections: Detections, classes: Sequence[str]) -> Image:
 
 
 def collage(pictures: Sequence[Image], columns: int, height: int | None = None) -> Image:
-    """Pictures in rows, scaled to one height; black fills what is left of a row.
+    """Scale pictures to one height and put them in rows. Shorter rows end in black.
 
     Args:
         pictures: each (H, W, 3) uint8 BGR, at least one.
-        columns: pictures in a row.
-        height: of a row in pixels; None takes the first picture's.
+        columns: how many pictures a row has.
+        height: of each row, in pixels; None takes the height of the first picture.
     """
     height = height or pictures[0].shape[0]
     fitted = [
@@ -85,7 +85,7 @@ def collage(pictures: Sequence[Image], columns: int, height: int | None = None) 
 
 
 def write_jpeg(path: Path, picture: Image) -> None:
-    """Write a picture; the file has its name once it is whole."""
+    """Write a picture (H, W, 3) uint8 BGR. The file gets its name when it is complete."""
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -201,7 +201,7 @@ class Outputs:
     def _annotate(self, frame: Frame, picture: Image) -> None:
         copy = self._copies[frame.source_index]
         if copy.path is None:
-            _write_picture(copy.pictures[frame.source], picture, self._taken)
+            write_picture(copy.pictures[frame.source], picture, self._taken)
             return
         video = self._videos.get(frame.source_index)
         if video is None:
@@ -211,7 +211,7 @@ class Outputs:
         video.write(picture, frame.time_ms)
 
 
-def _write_picture(target: Path, picture: Image, taken: set[Path]) -> None:
+def write_picture(target: Path, picture: Image, taken: set[Path]) -> None:
     """Write in the source's format, or as PNG where OpenCV cannot (colour in .pgm, huge JPEGs).
 
     The PNG gets a name that is not `taken` by another source's copy.

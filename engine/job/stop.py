@@ -1,4 +1,4 @@
-"""Asking a running job to stop, by Ctrl-C and SIGTERM alike."""
+"""Ask a running job to stop, from another thread or on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from types import FrameType
 
 
 class StopRequest:
-    """Asks a job to stop, from any thread.
+    """A flag that asks a job to stop. Any thread may set it.
 
     Attributes:
-        reason: what asked first, such as "Ctrl-C"; "" before that.
+        reason: who or what asked first, such as "Ctrl-C"; "" before the first request.
     """
 
     def __init__(self) -> None:
         self.reason = ""
 
     def request(self, reason: str) -> None:
-        """Ask for it."""
+        """Ask the job to stop. The first reason is kept."""
         self.reason = self.reason or reason
 
 
 @contextmanager
 def stop_on_signals(stop: StopRequest) -> Iterator[StopRequest]:
-    """While the block runs, SIGINT and SIGTERM ask to stop; the second of them interrupts at once.
+    """While the block runs, the first SIGINT or SIGTERM asks to stop, and the second interrupts.
 
-    Outside of the main thread, which alone gets signals, nothing is changed.
+    Python handles signals in the main thread only. In another thread this changes nothing.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Ids for objects through the frames of a source: ByteTrack, of the package `trackers`."""
+"""Give each object of a source an id that it keeps from frame to frame, with ByteTrack."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy as np
 from retinart.engine.detections import Detections
 from retinart.engine.errors import MissingDependency
 
-# ByteTrack's own 0.6 and 0.7 are for detectors whose scores lie higher than focal loss makes them
+# Score from which on a detection may begin a track. ByteTrack's defaults, 0.6 and 0.7, are too high
+# for a RetinaNet: the focal loss gives lower scores.
 _SURE = 0.5
 
 
 class Trackers:
-    """A tracker for each source; an id belongs to its source.
+    """One ByteTrack tracker for each source. Ids of different sources are independent.
 
     Args:
-        rates: frames a second of each source, which say how long a lost object is remembered.
+        rates: frames a second of each source. A lost object is remembered for one second.
 
     Raises:
-        MissingDependency: the package is not installed.
+        MissingDependency: the package `trackers` is not installed.
     """
 
     def __init__(self, rates: list[float]) -> None:
@@ -30,7 +31,7 @@ class Trackers:
             bytetrack = importlib.import_module("trackers").ByteTrackTracker
         except ImportError as error:
             raise MissingDependency.package("trackers", "track", "Tracking") from error
-        # it scales its memory, a second, by the rate, and forgets at once under one a second
+        # At a rate below one frame a second, ByteTrack forgets an object at once.
         self._trackers: list[Any] = [
             bytetrack(
                 frame_rate=max(rate, 2.0),
@@ -41,11 +42,11 @@ class Trackers:
         ]
 
     def __call__(self, source_index: int, found: Detections) -> Detections:
-        """The detections of a source's next frame, with `tracker_id`.
+        """Add `tracker_id` to the detections of a source's next frame.
 
         Args:
             source_index: of the source that the frame is from.
-            found: every detection, as weak ones continue tracks too.
+            found: all detections of the frame. Weak ones can continue a track.
         """
         given = self._supervision.Detections(
             xyxy=found.xyxy.copy(),
@@ -56,7 +57,7 @@ class Trackers:
         tracked = self._trackers[source_index].update(given)
         ids = np.full(len(found), -1, np.int32)
         if len(tracked) and tracked.tracker_id is not None:
-            # it does not keep the order of the detections
+            # ByteTrack changes the order of the detections.
             ids[np.asarray(tracked.data["row"], np.int64)] = tracked.tracker_id
         return Detections(
             xyxy=found.xyxy,

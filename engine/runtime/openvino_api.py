@@ -1,4 +1,4 @@
-"""OpenVINO: its import, and tensors by name."""
+"""OpenVINO: its import, what a device can do, and tensors by name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from retinart.engine.errors import MissingDependency
+
+_alive: dict[str, Any] = {}  # an openvino.Core for each device
 
 
 def load_openvino() -> Any:
@@ -30,6 +32,23 @@ def load_openvino() -> Any:
     finally:
         if blocked:
             del sys.modules[telemetry]
+
+
+def keep_alive(core: Any, device: str) -> Any:
+    """Keep an `openvino.Core` of a device until the process ends, and return the one that is kept.
+
+    Unloading the library while its threads run can crash.
+    """
+    return _alive.setdefault(device, core)
+
+
+def has_bf16(device: str = "CPU") -> bool:
+    """Whether an OpenVINO device has instructions for bfloat16."""
+    try:
+        core = keep_alive(load_openvino().Core(), device)
+        return "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    except RuntimeError:  # there is no such device; compiling a model for it says so
+        return False
 
 
 def find_tensors(model: Any, names: Iterable[str]) -> list[Any]:

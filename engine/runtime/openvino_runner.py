@@ -18,7 +18,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
 from retinart.engine.runtime.nms import detect_from_candidates
-from retinart.engine.runtime.openvino_api import find_tensors, load_openvino
+from retinart.engine.runtime.openvino_api import find_tensors, has_bf16, keep_alive, load_openvino
 from retinart.engine.runtime.options import OpenVINOOptions
 from retinart.engine.runtime.runner import Finish, Floats, Prepared, last_line
 from retinart.engine.runtime.saturation import avoid_saturation
@@ -26,18 +26,6 @@ from retinart.engine.runtime.winograd import use_winograd
 
 _BATCH_SIZES = 4  # compiled models that are kept, one for each batch size
 _HINTS: dict[Compute, str] = {"fp32": "f32", "fp32-direct": "f32", "bf16": "bf16"}
-
-# One Core per device, kept alive: unloading the library while its threads run can crash.
-_kept: dict[str, Any] = {}
-
-
-def has_bf16(device: str = "CPU") -> bool:
-    """Whether an OpenVINO device has instructions for bfloat16."""
-    try:
-        core = _kept.setdefault(device, load_openvino().Core())
-        return "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    except RuntimeError:  # there is no such device; compiling a model for it says so
-        return False
 
 
 def _keep_additions_in_convolutions(core: Any) -> None:
@@ -73,7 +61,7 @@ class OpenVINORunner:
         self.identity: tuple[str, ...] = (self.name, openvino.__version__, device, options.compute)
         self.info, self.thresholds, self._device = info, thresholds, device
         self._core = openvino.Core()
-        _kept.setdefault(device, self._core)
+        keep_alive(self._core, device)
         if options.compute == "bf16" and not has_bf16(device):
             raise BadInput(
                 f"the device {device} has no bf16 instructions",
@@ -101,7 +89,7 @@ class OpenVINORunner:
         self._pools: dict[int, _Pool] = {}
         self._closed = False
         try:
-            best = self._pool(1).compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            best = self.compiled(1).get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         except RuntimeError as error:
             raise BadInput(
                 f"OpenVINO cannot prepare {path} for the device {device}",
@@ -146,6 +134,10 @@ class OpenVINORunner:
         model.reshape({INPUT: list(frames.shape)})
         found = self._core.compile_model(model, self._device, self._config)({0: frames})
         return {name: found[i] for i, name in enumerate(names)}
+
+    def compiled(self, batch: int) -> Any:
+        """The `openvino.CompiledModel` that runs batches of this size."""
+        return self._pool(batch).compiled
 
     def _cut(self, names: Sequence[str]) -> Any:
         """The graph up to these tensors, with the changes that this device runs it with."""

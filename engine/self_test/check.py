@@ -57,6 +57,7 @@ BARS = {
     "int8+fp16": Bar(noise=0.08, corner=0.3, score=0.15, share=0.75),
     "int8+bf16": Bar(noise=0.08, corner=0.3, score=0.15, share=0.75),
 }
+PASSED_BEFORE = "self-test passed before"  # begins what `check_once` returns of a known file
 ROOM = 1.5  # times the rounding of INT8 weights of one bit less
 
 
@@ -132,7 +133,7 @@ def check_once(runner: Runner, info: ModelInfo, precision: str, path: Path, *, e
             "`check=False` runs the file all the same",
         )
     last = report.stages[-1]
-    known.set(f"self-test passed before: {last.name} {last.text}", *key)
+    known.set(f"{PASSED_BEFORE}: {last.name} {last.text}", *key)
     return f"self-test passed: {last.name} {last.text}"
 
 

@@ -206,7 +206,7 @@ def test_residual_additions_run_within_int8_convolutions(int8_path: Path) -> Non
     """Taken out of them, as OpenVINO does on its own, they cost a float feature map each."""
     with Detector(int8_path, threads=1) as detector:
         assert isinstance(detector.runner, OpenVINORunner)
-        executed = detector.runner._pool(1).compiled.get_runtime_model().get_ordered_ops()
+        executed = detector.runner.compiled(1).get_runtime_model().get_ordered_ops()
     kinds = {
         layer: str(op.get_rt_info()["layerType"].astype(str))
         for op in executed

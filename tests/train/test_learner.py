@@ -30,6 +30,13 @@ def _learner(settings: TrainSettings = SETTINGS) -> Learner:
     return Learner(start(settings, ["x"]), settings, Ranks(device=torch.device("cpu")))
 
 
+def scale_losses(learning: Learner, scale: float) -> None:
+    """Set the factor of the loss in fp16, which falls when a gradient overflows."""
+    state = learning.state()
+    state["scaler"] = {**state["scaler"], "scale": scale}
+    learning.restore({**state, "average": learning.average.model.state_dict()})
+
+
 def _batch() -> Batch:
     """Two images of noise, 64x64, each with one object."""
     rng = np.random.default_rng(0)
@@ -85,7 +92,7 @@ def test_gradients_are_shortened_to_the_norm() -> None:
 def test_a_step_in_fp16_changes_the_weights() -> None:
     learning = _learner(replace(SETTINGS, precision="fp16"))
     before = learning.net.fpn.p6.weight.detach().clone()
-    learning._scaler.load_state_dict({**learning._scaler.state_dict(), "scale": 64.0})
+    scale_losses(learning, 64.0)
     learning.step(_batch(), 0.01)
     assert not torch.equal(before, learning.net.fpn.p6.weight)
     assert torch.isfinite(learning.net.fpn.p6.weight).all()
@@ -106,7 +113,7 @@ def test_a_lasting_nan_in_the_gradient_is_no_success(
     before = learning.net.fpn.p6.weight.detach().clone()
     monkeypatch.setattr(learner, "detection_loss", poisoned)
     if precision == "fp16":
-        learning._scaler.load_state_dict({**learning._scaler.state_dict(), "scale": 2.0})
+        scale_losses(learning, 2.0)
         learning.step(_batch(), 0.01)
         learning.step(_batch(), 0.01)
     with pytest.raises(Diverged, match="gradient"):

@@ -57,8 +57,12 @@ def add_how(group: argparse._ArgumentGroup) -> None:
 
 
 def open_detector(args: argparse.Namespace, model: Path | None = None, **more: Any) -> Any:
-    """A detector of the command's model, or of another one."""
+    """A detector of the command's model, or of another one.
+
+    The self-test's result is printed when the test ran now. One that passed before is not printed.
+    """
     from retinart.engine.detector import Detector
+    from retinart.engine.self_test.check import PASSED_BEFORE
 
     detector = Detector(
         model or args.model,
@@ -67,7 +71,7 @@ def open_detector(args: argparse.Namespace, model: Path | None = None, **more: A
         threads=args.threads,
         **{**_given(args), **more},
     )
-    if detector.checked:
+    if detector.checked and not detector.checked.startswith(PASSED_BEFORE):
         print(f"{model or args.model}: {detector.checked}", file=sys.stderr)
     return detector
 

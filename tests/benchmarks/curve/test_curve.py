@@ -22,7 +22,7 @@ from retinart.benchmarks.peers import find as peers
 from retinart.benchmarks.timing.results import Percentiles
 from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import BadInput
-from retinart.engine.runtime.openvino_runner import has_bf16
+from retinart.engine.runtime.openvino_api import has_bf16
 
 Command = Callable[..., CompletedProcess[str]]
 

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from retinart.engine import detector
 from retinart.engine.common.cpu_budget import CpuBudget, cpu_budget
 from retinart.engine.detector import Detector
+from retinart.engine.runtime.openvino_runner import OpenVINORunner
 
 BUDGET = """
 from retinart.engine.common.cpu_budget import cpu_budget
@@ -118,8 +118,8 @@ def test_a_detector_keeps_to_the_budget(model_path: Path, monkeypatch: pytest.Mo
 
 
 def _threads(detect: Detector) -> int:
-    runner: Any = detect.runner
-    return int(runner._pool(1).compiled.get_property("INFERENCE_NUM_THREADS"))
+    assert isinstance(detect.runner, OpenVINORunner)
+    return int(detect.runner.compiled(1).get_property("INFERENCE_NUM_THREADS"))
 
 
 @pytest.fixture

@@ -66,10 +66,10 @@ class _Known:
     """A detector that returns a given answer for each image."""
 
     def __init__(self, classes: Sequence[str], answers: Sequence[Detections]) -> None:
-        self.classes, self._answers = tuple(classes), answers
+        self.classes, self.answers = tuple(classes), answers
 
     def __call__(self, image: Image, **more: Any) -> Detections:
-        return self._answers[int(image[0, 0, 0])]
+        return self.answers[int(image[0, 0, 0])]
 
 
 def _detections(rows: Sequence[tuple[Sequence[float], float, int]]) -> Detections:
@@ -127,7 +127,7 @@ def test_half_of_the_objects(tmp_path: Path) -> None:
     """Every second object of a class is found: precision is 1 up to recall 1/2."""
     path, images = _write(tmp_path, _document())
     detector = _perfect(load_coco(path, images), ("disc", "square", "ring"))
-    detector._answers[1:4:2] = [_detections([])] * 2
+    detector.answers[1:4:2] = [_detections([])] * 2
     result = evaluate(detector, path, images)
     assert result.figures["AP"] == pytest.approx(51 / 101)  # 101 recall levels, 0 to 0.5
     assert result.figures["AR_100"] == pytest.approx(0.5)
@@ -247,14 +247,14 @@ def test_images_of_twice_the_size_score_the_same(tmp_path: Path) -> None:
     """Detections are in the file's pixels and are compared in the annotations' pixels."""
     path, images = _write(tmp_path, _document())
     detector = _perfect(load_coco(path, images), ("disc", "square", "ring"))
-    detector._answers = [  # shifted by a pixel: they miss the highest thresholds
-        replace(d, xyxy=d.xyxy + np.float32(1)) for d in detector._answers
+    detector.answers = [  # shifted by a pixel: they miss the highest thresholds
+        replace(d, xyxy=d.xyxy + np.float32(1)) for d in detector.answers
     ]
     before = evaluate(detector, path, images)
-    for number, answer in enumerate(detector._answers):
+    for number, answer in enumerate(detector.answers):
         large = np.full((320, 800, 3), number, np.uint8)
         assert cv2.imwrite(str(images / f"{number}.png"), large)
-        detector._answers[number] = replace(answer, xyxy=2 * answer.xyxy)
+        detector.answers[number] = replace(answer, xyxy=2 * answer.xyxy)
     after = evaluate(detector, path, images)
     assert before.figures["AP"] is not None and 0.5 < before.figures["AP"] < 1
     assert after.figures == pytest.approx(before.figures)
@@ -280,9 +280,9 @@ def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
         "the model has 2 classes named disc: they count as one",
     )
     for label in (0, 3):  # either of the model's two classes counts
-        detector._answers = [
+        detector.answers = [
             replace(d, class_id=np.where(d.class_id % 3 == 0, label, d.class_id).astype(np.int32))
-            for d in detector._answers
+            for d in detector.answers
         ]
         assert evaluate(detector, path, images).figures["AP"] == pytest.approx(1.0)
 
@@ -303,7 +303,7 @@ def test_classes_that_the_model_lacks(tmp_path: Path) -> None:
     path, images = _write(tmp_path, _document())
     dataset = load_coco(path, images)
     full = _perfect(dataset, ("disc", "square", "ring"))
-    detector: Any = _Known(("disc", "unheard of"), [d[d.class_id == 0] for d in full._answers])
+    detector: Any = _Known(("disc", "unheard of"), [d[d.class_id == 0] for d in full.answers])
     result = evaluate(detector, path, images)
     assert result.problems[1:] == ("the model does not know Square, ring: they count as missed",)
     assert result.per_class == pytest.approx({"disc": 1.0, "Square": 0.0, "ring": 0.0})

@@ -26,7 +26,8 @@ def test_this_opencv_has_no_window_and_says_so(
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr.startswith(
         "retinart: a window cannot be opened: opencv-python-headless, which comes with retinart, "
-        "has none. Run `pip uninstall opencv-python-headless` and `pip install opencv-python`"
+        "cannot open windows. Run `pip uninstall opencv-python-headless` and `pip install "
+        "opencv-python`"
     )
     assert not (tmp_path / "out").exists()
 

@@ -78,7 +78,7 @@ def test_one_image_that_no_encoder_writes_in_colour(detector: Detector, tmp_path
 
 
 def test_a_picture_larger_than_its_format_allows(tmp_path: Path) -> None:
-    outputs._write_picture(tmp_path / "a.jpg", np.zeros((70_000, 2, 3), np.uint8), set())
+    outputs.write_picture(tmp_path / "a.jpg", np.zeros((70_000, 2, 3), np.uint8), set())
     assert files_below(tmp_path) == ["a.jpg.png"]
 
 

@@ -147,8 +147,8 @@ def test_a_disk_that_fills_up(
     summary = _run(detector, str(write_video(tmp_path / "clip.mp4", frames=30)), out)
     assert summary.ended == "failed" and summary.frames == 7 and summary.incomplete
     assert str(summary.error) == (
-        f"the disk of {out} is full: 3.0 MiB are left, which ending the files may take. Make room, "
-        "or choose another `out`."
+        f"the disk of {out} is full: 3.0 MiB are left, which are needed to complete the files. "
+        "Make room, or choose another `out`."
     )
     said = _whole(out, "clip.mp4")
     assert said["ended"] == "failed" and said["error"].startswith("the disk of ")
@@ -173,32 +173,45 @@ def test_a_limit_on_file_sizes(model_path: Path, tmp_path: Path) -> None:
     assert 5 < said["frames"]["written"] < 400 and said["ended"] == "failed"
 
 
-def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
+class OnDisk:
+    """A file on a disk that has room for so many bytes more; None for any number."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.room: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: memoryview) -> int:
+        if self.room == 0:
+            raise OSError(28, "No space left on device")
+        written: int = self._file.write(data[: self.room])
+        if self.room is not None:
+            self.room -= written
+        return written
+
+
+def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a full disk leaves of a line: here its first four bytes."""
-    lines = LineFile(tmp_path / "a.jsonl")
+    real, files = Path.open, list[OnDisk]()
+
+    def opened(path: Path, *how: Any, **more: Any) -> OnDisk:
+        files.append(OnDisk(real(path, *how, **more)))
+        return files[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", opened)
+        lines = LineFile(tmp_path / "a.jsonl")
+    (disk,) = files
     assert not (tmp_path / "a.jsonl").exists()
     lines.write("first\n")
     assert (tmp_path / "a.jsonl").read_text() == "first\n"
-    real = lines._file
-
-    class Full:
-        def __init__(self) -> None:
-            self.full = False
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-        def write(self, data: memoryview) -> int:
-            if self.full:
-                raise OSError(28, "No space left on device")
-            self.full = True
-            return real.write(data[:4]) or 0
-
-    lines._file = Full()  # type: ignore[assignment]
+    disk.room = 4
     with pytest.raises(OSError, match="No space left"):
         lines.write("second\n")
     assert (tmp_path / "a.jsonl").read_text() == "first\n"
-    lines._file = real
+    disk.room = None
     lines.write("third\n")
     lines.close()
     assert (tmp_path / "a.jsonl").read_text() == "first\nthird\n"

@@ -16,7 +16,7 @@ from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import Compute, Precision, computed_in
 from retinart.engine.runtime import openvino_runner
-from retinart.engine.runtime.openvino_runner import has_bf16
+from retinart.engine.runtime.openvino_api import has_bf16
 
 Command = Callable[..., CompletedProcess[str]]
 

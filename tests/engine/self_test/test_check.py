@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,12 @@ from retinart.engine.errors import BadInput, CheckFailed
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import METADATA_KEY, ModelInfo, read_info
 from retinart.engine.model.probe import Probe
-from retinart.engine.runtime.openvino_runner import has_bf16
+from retinart.engine.runtime.openvino_api import has_bf16
 from retinart.engine.runtime.runner import Floats, Prepared, Runner
 from retinart.engine.self_test.check import BARS, CheckReport, check_model, check_once
 from retinart.engine.self_test.picture import probe_picture, probe_positions, probe_size
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 # What a runner would answer that does not know of saturation, on AVX512 without VNNI.
 SATURATING = """
@@ -190,6 +192,14 @@ def test_it_is_done_once(model_path: Path, cache: Path, monkeypatch: pytest.Monk
     kept.unlink()
     with pytest.raises(TypeError):
         Detector(model_path)
+
+
+def test_the_command_line_prints_it_once(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path, cache: Path
+) -> None:
+    given = ("detect", model_path, images, "--out", tmp_path / "out")
+    assert f"{model_path}: self-test passed: NMS" in retinart(*given).stderr
+    assert "self-test" not in retinart(*given).stderr
 
 
 def test_a_cache_that_cannot_be_written(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
