@@ -42,7 +42,7 @@ def quantize(
     zero = constant("quantize/zero_point", np.array(0, np.int8))
     pairs: dict[str, list[onnx.NodeProto]] = {}  # Q and DQ, by the tensor that they follow
     for name, readers in placement.activations.items():
-        scale = constant(f"{name}/scale", np.array(_scale(thresholds[name]), np.float32))
+        scale = constant(f"{name}/scale", np.array(int8_step(thresholds[name]), np.float32))
         quantized, back = f"{name}/quantized", f"{name}/dequantized"
         pairs[name] = [
             make_node("QuantizeLinear", [name, scale, zero], [quantized], f"{name}/quantize"),
@@ -88,14 +88,14 @@ def quantize_weights(
             `saturation`.
     """
     peaks = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales = np.array([_scale(float(p)) for p in peaks], np.float32)
+    scales = np.array([int8_step(float(p)) for p in peaks], np.float32)
     shape = (-1,) + (1,) * (weights.ndim - 1)
     integers = np.clip(np.round(weights / scales.reshape(shape)), -QMAX, QMAX)
     integers = integers.astype(np.int8)
     return (integers, scales) if bits == 8 else (halved(integers), 2 * scales)
 
 
-def _scale(peak: float) -> float:
+def int8_step(peak: float) -> float:
     """Step of a symmetric int8 whose 127 is `peak` or a little more.
 
     FP16 can hold it, so a file quantizes in the same way whether its float part is FP32 or FP16.

@@ -1,4 +1,4 @@
-"""Calibration: placement, and an INT8 file that runs."""
+"""Calibration: an INT8 file that runs and detects as its FP32 file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from onnx import numpy_helper
 from retinart.calib import calibration
 from retinart.calib.calibrate import calibrate
 from retinart.calib.observe import choose_images
-from retinart.calib.placement import place
-from retinart.calib.quantize import quantize_weights
 from retinart.calib.record import read_record
 from retinart.calib.settings import METHODS, CalibrationSettings
 from retinart.engine.detector import Detector
@@ -26,41 +24,6 @@ from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import read_info
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
-
-
-def test_weights_per_channel() -> None:
-    weights = np.random.default_rng(5).normal(0, 1, (4, 3, 3, 3)).astype(np.float32)
-    weights *= np.array([1, 10, 100, 0], np.float32)[:, None, None, None]
-    integers, scales = quantize_weights(weights)
-    assert integers.dtype == np.int8 and np.abs(integers).max() == 127
-    back = integers * scales[:, None, None, None]
-    assert (np.abs(back - weights).max(axis=(1, 2, 3)) <= scales / 2 + 1e-6).all()
-    assert not integers[3].any() and scales[3] == 1.0
-
-
-def test_placement(model_path: Path) -> None:
-    """Every convolution; additions at their skip; no Resize."""
-    graph = onnx.load(model_path)
-    placement = place(graph)
-    nodes = {n.name: n for n in graph.graph.node}
-    convolutions = [n.name for n in graph.graph.node if n.op_type == "Conv"]
-    assert sorted(convolutions) == sorted(placement.convolutions)
-    less = placement.without({"box_head.output"}).convolutions
-    left = set(convolutions) - set(less)
-    assert {name.split("@")[0] for name in left} == {"box_head.output"} and len(left) == 5
-    kinds = Counter(
-        nodes[name].op_type for readers in placement.activations.values() for name, _ in readers
-    )
-    additions = 4 + 2  # a shortcut a stage, two of the pyramid
-    assert kinds == {"Conv": len(placement.convolutions), "Add": additions}
-    skips = {
-        (name, index): tensor
-        for tensor, readers in placement.activations.items()
-        for name, index in readers
-        if nodes[name].op_type == "Add"
-    }
-    made_by = {tensor: nodes[tensor].op_type for tensor in skips.values()}
-    assert Counter(made_by.values()) == {"MaxPool": 1, "Conv": 3, "Resize": 2}
 
 
 @pytest.mark.parametrize("method", METHODS)
