@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +15,189 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
+from retinart.engine.media.header import COPY, PILLOW, Header, open_file, parse_header
 
 Image = npt.NDArray[np.uint8]
+Values = npt.NDArray[Any]
+# Told of each image that is changed on its way, as (kind, effect, example): kind is in the plural.
+Note = Callable[[str, str, str], None]
+
+# HEIC is among them so that such images are reported as skipped
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+    (
+        *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".pgm"),
+        *(".png", ".ppm", ".tif", ".tiff", ".webp"),
+    )
 )
-_COPY = "Copy it again, or open it in a viewer to see what it is"
+MAX_PIXELS = 100_000_000
+_LIMIT = "RETINART_MAX_PIXELS"  # in the environment, so that processes of ours inherit it
+_MOST_PIXELS, _LONGEST_SIDE = 1 << 30, 1 << 20  # of OpenCV
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-def read_image(path: Path) -> Image:
-    """An image file as OpenCV would show it.
+def read_image(path: Path, *, note: Note | None = None) -> Image:
+    """An image file as viewers show it.
 
-    Grey images get three channels, alpha is dropped, 16 bits are scaled to 8, and EXIF
-    orientation is applied.
+    It is turned and mirrored as EXIF says. Grey images get three channels, alpha is dropped, and of
+    several frames or pages the first is taken. More than 8 bits are scaled to 8: by the largest
+    value that the file states; otherwise, of 16 bits, by the smallest of 8, 10, 12, 14 and 16 bits
+    that the image's largest value needs.
+
+    Args:
+        path: the file.
+        note: told what was changed.
 
     Returns:
         (H, W, 3) uint8, BGR.
 
     Raises:
-        BadInput: the file is missing, empty, or not an image that OpenCV decodes.
+        BadInput: the file is missing, empty, not an image that can be read, or has more pixels than
+            `pixel_limit`.
     """
     try:
-        data = np.fromfile(path, np.uint8)
+        with open_file(path) as file:
+            header = parse_header(file, path)
+            _check_size(header, path)
+            file.seek(0)
+            data = file.read()
     except OSError as error:
         raise BadInput(
             f"cannot read the image {path}", why=error.strerror or str(error), fix="Check the path"
         ) from error
-    if not data.size:
-        raise BadInput(f"cannot read the image {path}", why="the file is empty", fix=_COPY)
+    values = _decoded(data, header, path)
+    white = header.white or _white(values)
+    # Pillow scales to the largest value itself, to 8 or 16 bits
+    full = (255 if values.dtype == np.uint8 else 65535) if header.by_pillow else white
+    image = _in_8_bits(values, full)
+    if header.inverted:
+        image = ~image
+    if note is not None:
+        for kind, effect in _changes(header, white):
+            note(kind, effect, path.name)
+    # OpenCV turns TIFF itself
+    return as_bgr(image if header.format == "TIFF" else _upright(image, header.orientation))
+
+
+def pixel_limit() -> int:
+    """The most pixels that an image may have; RETINART_MAX_PIXELS of the environment changes it.
+
+    Raises:
+        BadInput: that is not a number above 0.
+    """
+    text = os.environ.get(_LIMIT, str(MAX_PIXELS))
+    if not text.isdecimal() or not int(text):
+        raise BadInput(f"{_LIMIT} is {text!r}", fix="Give a whole number of pixels from 1 on")
+    return int(text)
+
+
+@contextmanager
+def limited_pixels(limit: int | None) -> Iterator[None]:
+    """Change the most pixels that an image may have, for this process and those that it starts."""
+    before = os.environ.get(_LIMIT)
+    if limit is not None:
+        os.environ[_LIMIT] = str(limit)
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise BadInput(f"cannot decode the image {path}", why=error.err, fix=_COPY) from error
-    if image is None:
+        pixel_limit()
+        yield
+    finally:
+        if before is not None:
+            os.environ[_LIMIT] = before
+        elif limit is not None:
+            del os.environ[_LIMIT]
+
+
+def _check_size(header: Header, path: Path) -> None:
+    """Refuse an image that is too large, before it is decoded."""
+    height, width = header.stored
+    what, limit = f"cannot decode the image {path}", pixel_limit()
+    if height * width > _MOST_PIXELS or max(height, width) > _LONGEST_SIDE:
         raise BadInput(
-            f"cannot decode the image {path}",
-            why="it is truncated or no image format",
-            fix=_COPY,
+            what,
+            why=f"its size is {width}x{height}, and OpenCV reads at most {_MOST_PIXELS} pixels and "
+            f"{_LONGEST_SIDE} a side",
+            fix="Make it smaller, or cut it into tiles",
         )
-    return as_bgr(image, str(path))
+    if height * width > limit:  # in the words of Pillow
+        raise BadInput(
+            what,
+            why=f"image size ({height * width} pixels) exceeds limit of {limit} pixels, could be "
+            "decompression bomb DOS attack",
+            fix="Make it smaller or cut it into tiles; if you trust it, raise `max_pixels`",
+        )
+
+
+def _decoded(data: bytes, header: Header, path: Path) -> Values:
+    """The pixels as they are stored: (H, W) or (H, W, 3) BGR, of any type."""
+    try:
+        if header.by_pillow:
+            return _by_pillow(data, header.format)
+        # OpenCV does not end a number of ASCII PNM with the file
+        end = b"\n" if header.format == "PNM" else b""
+        values = cv2.imdecode(np.frombuffer(data + end, np.uint8), _FLAGS)
+    except MemoryError:
+        raise
+    except cv2.error as error:
+        raise BadInput(f"cannot decode the image {path}", why=error.err, fix=COPY) from error
+    except Exception:  # Pillow raises whatever damage makes it stumble over
+        values = None
+    if values is None:
+        raise BadInput(
+            f"cannot decode the image {path}", why="it is truncated or no image format", fix=COPY
+        )
+    return values
+
+
+def _by_pillow(data: bytes, format: str) -> Values:
+    module, opener = PILLOW[format]
+    image: Any = getattr(import_module(f"PIL.{module}"), opener)(BytesIO(data))
+    image.load()
+    if image.mode.startswith("I"):
+        return np.asarray(image).astype(np.uint16)
+    return np.asarray(image.convert("RGB"), np.uint8)[:, :, ::-1]
+
+
+def _white(values: Values) -> int:
+    """The largest value of the smallest depth in use that holds all values."""
+    largest = int(values.max())
+    depths = (255, 1023, 4095, 16383) if largest else ()  # black says nothing
+    return next((white for white in depths if largest <= white), 65535)
+
+
+def _in_8_bits(values: Values, white: int) -> Image:
+    """Values from 0 to `white` as 8 bits."""
+    if values.dtype == np.uint8 and white == 255:
+        return np.asarray(values, np.uint8)
+    bits = white.bit_length()
+    if white == (1 << bits) - 1 and bits >= 8:
+        return (np.minimum(values, white) >> (bits - 8)).astype(np.uint8)
+    table = np.rint(np.minimum(np.arange(1 << 16), white) * (255 / white)).astype(np.uint8)
+    return np.asarray(table[values], np.uint8)
+
+
+def _upright(image: Image, orientation: int) -> Image:
+    """An image turned and mirrored as an orientation of EXIF says."""
+    if orientation >= 5:
+        image = np.asarray(cv2.transpose(image), np.uint8)
+    # the last step: left to right, both, top to bottom
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if flip is None else np.asarray(cv2.flip(image, flip), np.uint8)
+
+
+def _changes(header: Header, white: int) -> Iterator[tuple[str, str]]:
+    """What is changed of an image: the kind of image, and the change."""
+    bits = white.bit_length()
+    if not header.white and white < 65535:
+        yield f"images with values of {bits} bits in 16, by the largest one", "scaled from those"
+    elif white > 255:
+        yield f"images of {bits} bits", "scaled to 8"
+    if header.several:
+        yield "images of several frames or pages", "the first one is taken"
+    if header.orientation > 1:
+        yield "images turned or mirrored by EXIF", "taken as viewers show them"
+    if header.alpha:
+        yield "images with an alpha channel", "it is left out"
+    if header.cmyk:
+        yield "CMYK images", "converted without a colour profile"
 
 
 def as_bgr(image: npt.NDArray[Any], name: str = "the frame") -> Image:
@@ -56,7 +205,7 @@ def as_bgr(image: npt.NDArray[Any], name: str = "the frame") -> Image:
 
     Args:
         image: (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA; uint8, or uint16, which is
-            scaled to 8 bits.
+            scaled to 8 bits as `read_image` scales it.
         name: how to call it in an error.
 
     Raises:
@@ -66,8 +215,8 @@ def as_bgr(image: npt.NDArray[Any], name: str = "the frame") -> Image:
         raise BadInput(
             f"{name} is a {type(image).__name__}", fix="Pass a NumPy array, HxWx3 uint8 BGR"
         )
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+    if image.dtype == np.uint16 and image.size:
+        image = _in_8_bits(image, _white(image))
     if image.dtype != np.uint8:
         raise BadInput(
             f"{name} has dtype {image.dtype}",

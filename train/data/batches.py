@@ -20,6 +20,7 @@ from torch import Tensor
 
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import CocoDataset, CocoImage
+from retinart.engine.media.header import is_turned
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant
@@ -153,7 +154,7 @@ class Batches:
     ) -> tuple[Image, Objects]:
         settings = self._augmentation
         pixels = read_image(image.path)
-        if is_turned(image, *pixels.shape[:2]):
+        if is_turned(pixels.shape[:2], (image.height, image.width)):
             raise BadInput(
                 f"{image.path} is turned against its annotations, as by EXIF",
                 fix="Check the images before the training, with `check_images`: it leaves such out",
@@ -175,15 +176,6 @@ class Batches:
             labels=torch.from_numpy(image.labels),
             crowd=torch.from_numpy(sample.crowd),
         )
-
-
-def is_turned(image: CocoImage, height: int, width: int) -> bool:
-    """Whether a file has the annotated height and width the other way round.
-
-    Then nothing says where its boxes are: a program for annotation may or may not turn a picture as
-    its EXIF entry asks, and does not write down which.
-    """
-    return height != width and (height, width) == (image.width, image.height)
 
 
 def prefetch(batches: Batches, steps: range, *, workers: int) -> Generator[Batch, None, None]:

@@ -17,8 +17,8 @@ from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import CocoDataset, CocoImage, Problems, load_coco
 from retinart.engine.evaluation.matching import box_iou
+from retinart.engine.media.header import is_turned
 from retinart.engine.media.images import read_image
-from retinart.train.data.batches import is_turned
 
 NEARLY = 0.9  # IoU from which on two boxes of a class are probably the same object
 
@@ -110,7 +110,7 @@ def _readable(images: Sequence[CocoImage], workers: int, found: Problems) -> Ite
                 continue
             height, width = size
             sizes = f"{width}x{height}, annotated {image.width}x{image.height}"
-            if is_turned(image, height, width):
+            if is_turned(size, (image.height, image.width)):
                 found.add(
                     "images turned against their annotations, as by EXIF",
                     "dropped",
