@@ -36,7 +36,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "errors", "settings", "detections", "common", "cuda", "media", "model", "evaluation",
         "runtime", "self_test", "tensorrt", "latency_histogram", "pipeline", "stream", "detector",
         "describe",
-        "doctor", "job",
+        "doctor", "job", "accuracy_drop",
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",
@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "benchmarks": (
         "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline", "gpu",
-        "accuracy_drop", "demo", "train_step", "resize", "winograd",
+        "train_step", "resize", "winograd",
     ),
 }  # fmt: skip
 

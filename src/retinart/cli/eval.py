@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from retinart.benchmarks.accuracy_drop import compare_models, drop_table
+    from retinart.engine.accuracy_drop import compare_models, drop_table
 
     with open_detector(args, compute="fp32") as first, open_detector(args, args.against) as second:
         result = compare_models(

@@ -15,11 +15,11 @@ import pytest
 from made_up import MACHINE, made_benchmark, model_times
 from retinart.benchmarks.curve.report import report, write_results
 from retinart.benchmarks.curve.run import Curve, Point, fastest, is_pareto
-from retinart.benchmarks.demo import shipped_checkpoint
 from retinart.benchmarks.latency import scales
 from retinart.benchmarks.latency.scales import Scale
 from retinart.benchmarks.peers import find as peers
 from retinart.benchmarks.timing.results import Percentiles
+from retinart.cli.demo import shipped_checkpoint
 from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import BadInput
 from retinart.engine.runtime.openvino_api import has_bf16

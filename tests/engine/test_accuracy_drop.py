@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from retinart.benchmarks.accuracy_drop import count
+from retinart.engine.accuracy_drop import count
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.coco import CocoImage, load_coco
 from support import files_below
