@@ -18,7 +18,7 @@ FOLDERS = ("engine", "train", "export", "calib", "benchmarks", "src")
 FAMILY = {"RetinartError", "BadInput", "CheckFailed", "MissingDependency"}
 COMMANDS = ("retinart export", "pip install")
 # Folders whose errors name a setting as `field`; the command line writes --field.
-LIBRARY = ("engine", "train", "export", "calib")
+LIBRARY = ("engine", "train", "export", "calib", "benchmarks")
 STARTERS = {"A", "An", "It", "Its", "No", "The", "There", "They", "This"}  # names stay as they are
 
 

@@ -16,10 +16,10 @@ from typing import ClassVar
 
 from retinart.benchmarks.latency.scales import Scale, ScaleSteps
 from retinart.benchmarks.timing import machine
-from retinart.benchmarks.timing.code import hash_of
 from retinart.benchmarks.timing.machine import Machine
 from retinart.benchmarks.timing.results import ModelTimes
 from retinart.benchmarks.timing.settings import CurveSettings
+from retinart.benchmarks.timing.source_hash import hash_of
 from retinart.benchmarks.timing.steps import Steps
 from retinart.engine.common.files import new_folder, sha256
 from retinart.engine.detector import Detector

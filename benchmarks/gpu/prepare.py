@@ -18,7 +18,7 @@ from retinart.benchmarks.gpu.bundle import (
     save_detections,
     split,
 )
-from retinart.benchmarks.timing.code import GPU, code_hash
+from retinart.benchmarks.timing.source_hash import GPU, code_hash
 from retinart.benchmarks.timing.steps import digest
 from retinart.engine.common.files import sha256
 from retinart.engine.common.typed_json import write_typed

@@ -30,8 +30,8 @@ from typing import Any
 from retinart.benchmarks.gpu.attempts import Attempts
 from retinart.benchmarks.gpu.bundle import Bundle, read_bundle
 from retinart.benchmarks.gpu.prepare import PRECISIONS
-from retinart.benchmarks.gpu.see import see
-from retinart.benchmarks.timing.code import GPU, code_hash
+from retinart.benchmarks.gpu.run_checks import run_checks
+from retinart.benchmarks.timing.source_hash import GPU, code_hash
 from retinart.benchmarks.timing.worker import Worker, nothing, stateless
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, RetinartError
@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, steps: Attempts, gpus: list[Gpu]) -> None:
         bundle = _prepare(args, folder, steps)
     if args.prepare is None:
         effort = {name: getattr(args, name) for name in EFFORT}
-        see(folder, bundle, steps, effort, gpu=bool(gpus), limit=args.limit)
+        run_checks(folder, bundle, steps, effort, gpu=bool(gpus), limit=args.limit)
 
 
 def _prepare(args: argparse.Namespace, folder: Path, steps: Attempts) -> Bundle:

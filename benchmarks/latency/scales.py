@@ -10,9 +10,9 @@ from pathlib import Path
 from retinart.benchmarks.latency.run import benchmark
 from retinart.benchmarks.peers.find import find_peers
 from retinart.benchmarks.timing import machine
-from retinart.benchmarks.timing.code import TIMING, code_hash, hash_of
 from retinart.benchmarks.timing.results import Benchmark, LeftOut
 from retinart.benchmarks.timing.settings import BenchmarkSettings
+from retinart.benchmarks.timing.source_hash import TIMING, code_hash, hash_of
 from retinart.benchmarks.timing.steps import Steps, code_of_models
 from retinart.calib.calibrate import calibrate
 from retinart.calib.observe import choose_images

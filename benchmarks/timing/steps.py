@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from retinart.benchmarks.timing.code import MODELS, code_hash
+from retinart.benchmarks.timing.source_hash import MODELS, code_hash
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.typed_json import T, from_json, read_typed, to_json, write_typed

@@ -17,7 +17,7 @@ from retinart.benchmarks.gpu import checks, prepare, see, verify
 from retinart.benchmarks.gpu.attempts import NO_TIME, Attempts
 from retinart.benchmarks.gpu.bundle import Bundle, Item, read_bundle, split
 from retinart.benchmarks.gpu.prepare import PRECISIONS
-from retinart.benchmarks.gpu.see import COMPILED, GROUPS, NATIVE
+from retinart.benchmarks.gpu.run_checks import COMPILED, GROUPS, NATIVE
 from retinart.benchmarks.timing.worker import Incomplete, Lost
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput
@@ -202,7 +202,7 @@ def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
 
     steps = Attempts(call=call)
     bundle = Bundle(of={}, images=("a.png",), items=tuple(items))
-    see.see(tmp_path, bundle, steps, {"frames": 1}, gpu=True, limit=None)
+    run_checks.run_checks(tmp_path, bundle, steps, {"frames": 1}, gpu=True, limit=None)
     assert list(limits)[:4] == [
         f"{name} {n}.engine" for n in (0, 1) for name in ("validity", "load_and_run")
     ]

@@ -14,7 +14,7 @@ from typing import ClassVar
 import pytest
 
 from retinart.benchmarks.timing import code
-from retinart.benchmarks.timing.code import GPU, MODELS, TIMING, code_hash
+from retinart.benchmarks.timing.source_hash import GPU, MODELS, TIMING, code_hash
 from retinart.benchmarks.timing.steps import Steps
 from retinart.engine.errors import BadInput
 

@@ -65,7 +65,7 @@ GROUPS = (
 )
 
 
-def see(
+def run_checks(
     folder: Path,
     bundle: Bundle,
     steps: Attempts,
