@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import cv2
 import numpy as np
 
+from retinart.benchmarks.program import new_parser, run
 from retinart.benchmarks.timing import machine, statistics
+from retinart.benchmarks.timing.alternate import alternate, milliseconds
 from retinart.engine.common.table import Table
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
@@ -31,19 +33,28 @@ from retinart.engine.model.variant import Interpolation
 
 FORMS: tuple[Interpolation, ...] = get_args(Interpolation)
 FRAMES = ((480, 640), (720, 1280), (1080, 1920), (2160, 3840))
+_RULE = ResizeRule(
+    short_side=800,
+    max_size=int(800 * PAPER_RATIO),
+    canvas=None,
+    pad_multiple=32,
+    pad_value=(104, 116, 124),
+    interpolation="opencv",
+)
 CLOSE, NEAR = Tolerance(score=0.01, corner=1.0), Tolerance(score=0.05, corner=5.0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print two tables. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m retinart.benchmarks.resize", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = new_parser("resize", __doc__)
     parser.add_argument("model", type=Path, nargs="*")
     parser.add_argument("--images", help="a folder, file or glob")
     parser.add_argument("--num", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=30)
-    args = parser.parse_args(argv)
+    return run(_work, parser, argv)
+
+
+def _work(args: argparse.Namespace) -> None:
     here = machine.describe("pillow")
     print(
         f"{here.cpu}, OpenCV {here.versions.get('opencv-python-headless')}, "
@@ -55,27 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         for model in args.model:
             table = changes(model, images)
             print(f"\n{table.title}\n\n{table.markdown()}")
-    return 0
 
 
 def costs(repeats: int) -> Table:
     """Milliseconds a frame, at the medians of so many turns."""
     cv2.setNumThreads(1)
-    noise = [machine.reference()]
-    rows = []
+    noise, rows, rng = [machine.reference()], [], np.random.default_rng(0)
+    rules = {form: replace(_RULE, interpolation=form) for form in FORMS}
     for height, width in FRAMES:
-        image = _picture(height, width)
-        ms: dict[str, list[float]] = {form: [] for form in FORMS}
-        size = (0, 0)
-        for turn in range(repeats + 1):
-            for form in FORMS:
-                rule = _rule(form)
-                size = rule.fit(height, width)
-                start = time.perf_counter()
-                rule.apply([image])
-                if turn:  # the first one warms up
-                    ms[form].append(1000 * (time.perf_counter() - start))
-        medians = (f"{np.median(ms[form]):.1f}" for form in FORMS)
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        works = {form: partial(rule.apply, [image]) for form, rule in rules.items()}
+        ms = alternate({form: partial(milliseconds, w) for form, w in works.items()}, repeats)
+        medians = (f"{np.median(values):.1f}" for values in ms.values())
+        size = _RULE.fit(height, width)
         rows.append((f"{width}x{height}", f"{size[1]}x{size[0]}", *medians))
         noise.append(machine.reference())
     print(f"The reference workload varied by {statistics.spread(noise):.0%}.\n")
@@ -118,22 +121,6 @@ def _compare(
     for a, b in zip(expected, found, strict=True):
         both += match(a, b, limits)
     return both
-
-
-def _rule(form: Interpolation) -> ResizeRule:
-    return ResizeRule(
-        short_side=800,
-        max_size=int(800 * PAPER_RATIO),
-        canvas=None,
-        pad_multiple=32,
-        pad_value=(104, 116, 124),
-        interpolation=form,
-    )
-
-
-def _picture(height: int, width: int) -> Image:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (height, width, 3), np.uint8)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,20 @@ from a folder of its own, see `--peers`.
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from retinart.benchmarks.peers.torchvision_shim import check_installed, load_torchvision
+from retinart.benchmarks.program import new_parser, run
 from retinart.benchmarks.timing import statistics
+from retinart.benchmarks.timing.alternate import alternate, milliseconds
 from retinart.benchmarks.timing.machine import describe, reference
 from retinart.engine.common.table import Table
-from retinart.engine.errors import RetinartError
 from retinart.engine.evaluation.coco import load_coco
 from retinart.train.data.batches import Batch, Batches, training_rule
 from retinart.train.data.settings import NO_AUGMENTATION
@@ -36,16 +37,10 @@ _LR = 0.001
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Time the steps and print the ratio. Returns the exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        print(_report(args))
-    except RetinartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return run(_work, _parser(), argv)
 
 
-def _report(args: argparse.Namespace) -> str:
+def _work(args: argparse.Namespace) -> None:
     check_installed(args.peers)
     torch.set_num_threads(args.threads)
     settings = TrainSettings(
@@ -69,24 +64,21 @@ def _report(args: argparse.Namespace) -> str:
     )
     learner = Learner(begun, settings, Ranks(device=torch.device("cpu")))
     theirs = _torchvision_step(args, len(dataset.classes), settings)
-    steps: dict[str, Callable[[Batch], object]] = {
-        "retinart": lambda batch: learner.step(batch, _LR),
-        "torchvision": theirs,
-    }
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    noise = []
-    for repeat in range(-args.warmup, args.repeats):
-        batch = batches[repeat % batches.steps_per_epoch]
-        order = list(steps) if repeat % 2 else list(steps)[::-1]
-        for name in order:
-            began = time.perf_counter()
-            steps[name](batch)
-            if repeat >= 0:
-                times[name].append(1000 * (time.perf_counter() - began))
+    noise, numbers = list[float](), {name: count() for name in ("retinart", "torchvision")}
+
+    def step(name: str, work: Callable[[Batch], object]) -> float:
+        batch = batches[next(numbers[name]) % batches.steps_per_epoch]
         noise.append(reference())
+        return milliseconds(lambda: work(batch))
+
+    arms = {
+        "retinart": partial(step, "retinart", lambda batch: learner.step(batch, _LR)),
+        "torchvision": partial(step, "torchvision", theirs),
+    }
+    times = alternate(arms, args.repeats, warm_up=args.warmup)
     ratio = statistics.ratio_of_medians(times["torchvision"], times["retinart"])
     rows = [(name, f"{statistics.median(ms).value:.0f}") for name, ms in times.items()]
-    return (
+    print(
         f"{args.model}, {args.height}x{args.width}, batch {args.batch}, {args.threads} threads, "
         f"{args.repeats} steps each, in turns; {describe().cpu}, torch {torch.__version__}\n\n"
         f"{Table(head=('', 'ms a step, median'), rows=rows).markdown()}\n\n"
@@ -128,17 +120,18 @@ def _torchvision_step(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--annotations", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--model", default="resnet18")
-    parser.add_argument("--height", type=int, default=256)
-    parser.add_argument("--width", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peers", type=Path, default=Path("build/peers"), metavar="DIR")
+    parser = new_parser("train_step", __doc__)
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="DIR")
+    add("--annotations", type=Path, required=True, metavar="FILE")
+    add("--model", default="resnet18")
+    add("--height", type=int, default=256)
+    add("--width", type=int, default=320)
+    add("--batch", type=int, default=8)
+    add("--repeats", type=int, default=20)
+    add("--warmup", type=int, default=2)
+    add("--threads", type=int, default=2)
+    add("--peers", type=Path, default=Path("build/peers"), metavar="DIR")
     return parser
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from retinart.benchmarks.program import new_parser, run
 from retinart.benchmarks.timing import machine, statistics
+from retinart.benchmarks.timing.alternate import alternate, milliseconds
 from retinart.engine.common.table import Table
 from retinart.engine.runtime.openvino_api import load_openvino
 from retinart.engine.runtime.winograd import pays, use_winograd
@@ -33,12 +35,13 @@ LAYERS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m retinart.benchmarks.winograd", description=(__doc__ or "").split(":")[0]
-    )
+    parser = new_parser("winograd", __doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=20)
-    args = parser.parse_args(argv)
+    return run(_work, parser, argv)
+
+
+def _work(args: argparse.Namespace) -> None:
     here = machine.describe()
     print(
         f"{args.threads} threads, {args.repeats} runs each, in turns, medians; {here.cpu}, "
@@ -53,21 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             "taken", "rms error, of the outputs'")  # fmt: skip
     print(Table(head=head, rows=rows).markdown())
     print(f"\nThe reference workload varied by {statistics.spread(noise):.0%}.")
-    return 0
 
 
 def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> tuple[object, ...]:
     channels, outputs, height, width = layer
     x = np.random.default_rng(1).standard_normal((1, channels, height, width)).astype(np.float32)
-    requests = [_request(layer, threads, fast) for fast in (False, True)]
-    times: list[list[float]] = [[], []]
-    for repeat in range(-3, repeats):
-        for i in (0, 1) if repeat % 2 else (1, 0):
-            start = time.perf_counter()
-            requests[i].infer({0: x}, share_inputs=True)
-            if repeat >= 0:
-                times[i].append(1000 * (time.perf_counter() - start))
-    direct, fast = (request.get_output_tensor(0).data for request in requests)
+    requests = {name: _request(layer, threads, name == "fast") for name in ("direct", "fast")}
+    works = {name: partial(r.infer, {0: x}, share_inputs=True) for name, r in requests.items()}
+    arms = {name: partial(milliseconds, work) for name, work in works.items()}
+    times = alternate(arms, repeats, warm_up=3).values()
+    direct, fast = (request.get_output_tensor(0).data for request in requests.values())
     error = float(np.sqrt(np.mean((fast - direct) ** 2) / np.mean(direct**2)))
     ms = (f"{statistics.median(values).value:.2f}" for values in times)
     ratio, taken = statistics.ratio_of_medians(*times), "yes" if pays(*layer) else "no"

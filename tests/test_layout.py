@@ -43,7 +43,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "learner", "run_folder", "trainer",
     ),
     "benchmarks": (
-        "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline", "gpu",
+        "program", "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline", "gpu",
         "train_step", "resize", "winograd",
     ),
 }  # fmt: skip

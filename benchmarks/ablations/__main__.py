@@ -10,21 +10,24 @@ kept in the folder under a hash of everything that it depends on, so a stopped r
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from retinart.benchmarks.ablations.paper import TABLES
-from retinart.benchmarks.ablations.report import write_results
+from retinart.benchmarks.ablations.report import markdown, write_results
 from retinart.benchmarks.ablations.run import AblationSettings, Budget, ablate
-from retinart.engine.errors import BadInput, RetinartError
+from retinart.benchmarks.program import new_parser, run
+from retinart.engine.errors import BadInput
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print Markdown, write results. Returns the exit code."""
-    args = _parser().parse_args(argv)
+    return run(_work, _parser(), argv)
+
+
+def _work(args: argparse.Namespace) -> None:
     budget = Budget(
         model=args.model,
         size=(args.height, args.width),
@@ -37,29 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = AblationSettings(
         data=args.data, out=args.out, budget=budget, seeds=tuple(args.seeds), threads=args.threads
     )
-    try:
-        for name in ("train.json", "test.json", "images"):
-            if not (settings.data / name).exists():
-                raise BadInput(f"there is no {settings.data / name}", fix="Give a folder with it")
-        tables = [table for table in TABLES if table.name in (args.only or table.name)]
-        words = sys.argv[1:] if argv is None else argv
-        command = shlex.join(["python", "-m", "retinart.benchmarks.ablations", *words])
-        paths = write_results(
-            settings.out, replace(ablate(settings, tables), command=command), tables
-        )
-    except RetinartError as error:
-        print(f"ablations: {error}", file=sys.stderr)
-        return error.exit_code
-    print((settings.out / "ablations.md").read_text(encoding="utf-8"))
+    for name in ("train.json", "test.json", "images"):
+        if not (settings.data / name).exists():
+            raise BadInput(f"there is no {settings.data / name}", fix="Give a folder with it")
+    tables = [table for table in TABLES if table.name in (args.only or table.name)]
+    result = replace(ablate(settings, tables), command=args.command)
+    paths = write_results(settings.out, result, tables)
+    print(markdown(result, tables))
     print(*paths, sep="\n", file=sys.stderr)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m retinart.benchmarks.ablations",
-        description=(__doc__ or "").splitlines()[0],
-    )
+    parser = new_parser("ablations", __doc__)
     default, add = Budget(), parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR",
         help="with train.json, test.json and images/")  # fmt: skip

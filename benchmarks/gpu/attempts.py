@@ -54,7 +54,7 @@ class Attempts:
         elif differ := [key for key in value if old.result.get(key) != value[key]]:
             raise BadInput(
                 f"{self._out} is of another {', '.join(differ)}",
-                fix="Name another file with --out",
+                fix="Give another file with `out`",
             )
 
     def note(self, name: str, value: Any) -> None:

@@ -60,7 +60,7 @@ class Bundle:
     """
 
     SCHEMA: ClassVar[int] = 1
-    AGAIN: ClassVar[str] = "Make the folder again with --prepare, and bring all of its packs"
+    AGAIN: ClassVar[str] = "Make the folder again with `prepare`, and bring all of its packs"
 
     of: dict[str, str]
     images: tuple[str, ...]

@@ -87,7 +87,7 @@ def prepare(settings: PrepareSettings, folder: Path, steps: Attempts) -> Bundle:
         if differ := [key for key in of if old.of.get(key) != of[key]]:
             raise BadInput(
                 f"{folder} was made from another {', '.join(differ)}",
-                fix="Name another one with --prepare, or --models",
+                fix="Give another one with `prepare` or `models`",
             )
         items = {item.title: item for item in old.items}
     steps.same("of", of)

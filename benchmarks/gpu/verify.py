@@ -31,10 +31,11 @@ from retinart.benchmarks.gpu.attempts import Attempts
 from retinart.benchmarks.gpu.bundle import Bundle, read_bundle
 from retinart.benchmarks.gpu.prepare import PRECISIONS
 from retinart.benchmarks.gpu.run_checks import run_checks
+from retinart.benchmarks.program import new_parser, run
 from retinart.benchmarks.timing.source_hash import GPU, code_hash
 from retinart.benchmarks.timing.worker import Worker, nothing, stateless
 from retinart.engine.cuda.devices import Gpu, find_gpus
-from retinart.engine.errors import BadInput, RetinartError
+from retinart.engine.errors import BadInput
 
 # The values of flags that are not given: without and with --full.
 DEFAULTS: dict[str, tuple[Any, Any]] = {
@@ -50,31 +51,24 @@ EFFORT = ("frames", "seconds", "batches", "contexts", "compile_mode")  # fields 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run every step that has no result yet. Returns the exit code."""
-    args = _parser().parse_args(argv)
+    return run(_work, _parser(), argv)
+
+
+def _work(args: argparse.Namespace) -> int:
     for name, choice in DEFAULTS.items():
         if getattr(args, name, None) is None:
             setattr(args, name, choice[args.full])
     minutes = (9 if args.prepare is None else 0) if args.minutes is None else args.minutes
     gpus = find_gpus()
-    try:
-        with Worker(nothing, seconds=300) as worker:
-            steps = Attempts(
-                _out(args),
-                call=lambda work, limit: worker.call(stateless(work), seconds=limit),
-                on=gpus[0].name if gpus else "a CPU",
-                seconds=60 * minutes or float("inf"),
-                retry=args.retry,
-            )
-            _run(args, steps, gpus)
-    except RetinartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except ImportError as error:
-        print(f"error: something is not installed here: {error}", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here, if it has --out", file=sys.stderr)
-        return 130
+    with Worker(nothing, seconds=300) as worker:
+        steps = Attempts(
+            _out(args),
+            call=lambda work, limit: worker.call(stateless(work), seconds=limit),
+            on=gpus[0].name if gpus else "a CPU",
+            seconds=60 * minutes or float("inf"),
+            retry=args.retry,
+        )
+        _run(args, steps, gpus)
     done, failed, skipped = (steps.count(s) for s in ("done", "FAILED", "skipped"))
     print(f"{done} done, {failed} failed, {skipped} skipped")
     return 1 if failed else 3 if skipped else 0
@@ -98,7 +92,9 @@ def _prepare(args: argparse.Namespace, folder: Path, steps: Attempts) -> Bundle:
     from retinart.benchmarks.gpu.prepare import PrepareSettings, prepare, print_sizes
 
     if args.checkpoint is None or args.images is None:
-        raise BadInput("there is no --checkpoint or no --images", fix="Give both, or --run FOLDER")
+        raise BadInput(
+            "a checkpoint and images are needed", fix="Give `checkpoint` and `images`, or `run`"
+        )
     settings = PrepareSettings(**{f.name: getattr(args, f.name) for f in fields(PrepareSettings)})
     bundle = prepare(settings, folder, steps)
     if args.prepare is not None:
@@ -135,10 +131,8 @@ def _size(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m retinart.benchmarks.gpu.verify",
-        description=(__doc__ or "").split("\n")[0],
-    )
+    parser = new_parser("gpu.verify", __doc__)
+    parser.formatter_class = argparse.HelpFormatter  # most defaults depend on others
     add = parser.add_argument
     half = parser.add_mutually_exclusive_group()
     half.add_argument("--prepare", type=Path, metavar="FOLDER", help="only the CPU's part, for it")

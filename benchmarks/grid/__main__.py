@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -28,50 +27,42 @@ from retinart.benchmarks.grid.points import Grid
 from retinart.benchmarks.grid.report import report, write_results
 from retinart.benchmarks.grid.steps import GridSettings, GridSteps
 from retinart.benchmarks.peers import torchvision_shim
+from retinart.benchmarks.program import new_parser, run
 from retinart.engine.common.files import new_folder
 from retinart.engine.common.typed_json import to_json
-from retinart.engine.errors import RetinartError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepare, measure, write. Returns the exit code."""
-    args = _parser().parse_args(argv)
+    return run(_work, _parser(), argv)
+
+
+def _work(args: argparse.Namespace) -> None:
     values: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(GridSettings)}
     values |= {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
     settings = GridSettings(**values)
     pairs = list(itertools.product(settings.backbones, settings.imgsz))
-    try:
-        if args.only == "report":
+    if args.only == "report":
+        steps = GridSteps(settings)
+        timings = [steps.kept_timing(*pair) for pair in pairs]
+    else:
+        torchvision_shim.check_installed(settings.peers)
+        with new_folder(settings.work):
             steps = GridSteps(settings)
-            timings = [steps.kept_timing(*pair) for pair in pairs]
-        else:
-            torchvision_shim.check_installed(settings.peers)
-            with new_folder(settings.work):
-                steps = GridSteps(settings)
-            for pair in pairs:
-                steps.files(*pair)
-            if args.only == "prepare":
-                print(f"{settings.work} holds what is to be timed", file=sys.stderr)
-                return 0
-            timings = [steps.timing(*pair) for pair in pairs]
-        words = ["python", "-m", "retinart.benchmarks.grid", *(argv or sys.argv[1:])]
-        command = shlex.join(word for word in words if word != "--report-only")
-        found = Grid(timings=tuple(timings), command=command)
-        for path in [] if args.out is None else write_results(args.out, found):
-            print(path, file=sys.stderr)
-    except RetinartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        for pair in pairs:
+            steps.files(*pair)
+        if args.only == "prepare":
+            print(f"{settings.work} holds what is to be timed", file=sys.stderr)
+            return
+        timings = [steps.timing(*pair) for pair in pairs]
+    found = Grid(timings=tuple(timings), command=args.command.replace(" --report-only", ""))
+    for path in [] if args.out is None else write_results(args.out, found):
+        print(path, file=sys.stderr)
     print(json.dumps(to_json(found), indent=1) if args.json else report(found))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m retinart.benchmarks.grid",
-        description=(__doc__ or "").splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = new_parser("grid", __doc__)
     defaults = GridSettings(images="")
     add = parser.add_argument
     add("--images", required=True, help="folder, file or glob; the first 4:3 ones are taken")

@@ -98,7 +98,7 @@ class GridSteps:
         raise BadInput(
             f"{s.work} holds no timing of {backbone} at {size} on {s.num_images} images with "
             f"{s.repeats} repeats and {s.threads} threads",
-            fix="Give the flags that it was timed with, or leave out --report-only",
+            fix="Give the settings that it was timed with, or time it",
         )
 
     def _checkpoint(self, backbone: str) -> Path:

@@ -38,7 +38,7 @@ def read_baseline(path: Path, names: Sequence[str]) -> Benchmark:
         raise BadInput(
             f"{path} holds too few runs to compare with",
             why=f"the median of less than {statistics.FEWEST} has no 95% interval",
-            fix="Run the old benchmark again with more --repeats",
+            fix="Run the old benchmark again with more `repeats`",
         )
     if len(set(names)) < len(names):
         raise BadInput(

@@ -225,7 +225,7 @@ class _Bench:
                 f"a peer would resize each of the {len(images)} images to another size than the "
                 "file",
                 why="its input is 4:3, and none of them is",
-                fix="Give images such as 640x480, or a file exported with --dynamic",
+                fix="Give images such as 640x480, or a file of `retinart export --dynamic`",
             )
         return chosen
 

@@ -104,13 +104,13 @@ def warnings(result: Benchmark) -> list[str]:
     if result.drawn:
         sentences.append(
             "WARNING: no real images were given: on drawn scenes NMS has other work than in use. "
-            "Give --images."
+            "Give real images."
         )
     runs = len(result.images) * result.repeats
     if runs < statistics.FEWEST:
         sentences.append(
             f"WARNING: {runs} runs are too few for a 95% interval: those given are too narrow. "
-            "Raise --repeats."
+            "Raise the number of repeats."
         )
     for m in result.models:
         for name, ratio in {"the first": m.times_as_fast_as_first, **m.times_as_fast_as}.items():

@@ -94,7 +94,7 @@ def _find(name: str, model: Path, info: ModelInfo, settings: BenchmarkSettings) 
     if name == "onnxruntime":
         return _onnxruntime(model, info, settings)
     if settings.checkpoint is None:
-        return LeftOut(name=name, why="it runs the checkpoint, and no --checkpoint is given")
+        return LeftOut(name=name, why="it runs the checkpoint, and no checkpoint is given")
     if importlib.util.find_spec("torch") is None:
         return LeftOut(name=name, why="PyTorch is not installed")
     compiled, half = name != "torchvision", name == "torch-compile-fp16"

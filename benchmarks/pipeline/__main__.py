@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from retinart.benchmarks.pipeline.live import first_frames, run_live, run_long
+from retinart.benchmarks.program import new_parser, run
+from retinart.benchmarks.timing.alternate import alternate
 from retinart.benchmarks.timing.statistics import median, median_of_ratios
 from retinart.engine.common.files import write_json
 from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
-from retinart.engine.errors import RetinartError
 from retinart.engine.job.job import run_job
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.runtime.runner import Pending, Prepared
@@ -53,29 +54,29 @@ class _Rate:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print Markdown, write JSON. Returns the exit code."""
-    args = _parser().parse_args(argv)
+    return run(_work, _parser(), argv)
+
+
+def _work(args: argparse.Namespace) -> None:
     result = []
-    try:
-        for model in args.model:
-            files = bool(args.long)  # as `retinart detect` has it for them
-            with Detector(model, threads=args.threads, throughput=files) as detector:
-                size = "x".join(map(str, detector.info.resize.canvas or ("dynamic",)))
-                print(f"## {model.stem}, {size}, {args.video.name}, {args.threads} threads\n")
-                if args.live:
-                    result.append(run_live(detector, args.video, seconds=args.live))
-                elif args.long:
-                    result.append(run_long(detector, args.video, frames=args.long))
-                else:
-                    with Detector(model, threads=args.threads, throughput=True) as fast:
-                        run = {"frames": args.frames, "turns": args.turns}
-                        result.append(compare(detector, fast, args.video, **run))
-                print()
-        if args.out is not None:
-            write_json(args.out, result, indent=1)
-    except RetinartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    for model in args.model:
+        files = bool(args.long)  # as `retinart detect` has it for them
+        with Detector(model, threads=args.threads, throughput=files) as detector:
+            size = "x".join(map(str, detector.info.resize.canvas or ("dynamic",)))
+            print(f"## {model.stem}, {size}, {args.video.name}, {args.threads} threads\n")
+            if args.live:
+                result.append(run_live(detector, args.video, seconds=args.live))
+            elif args.long:
+                result.append(run_long(detector, args.video, frames=args.long))
+            else:
+                with Detector(model, threads=args.threads, throughput=True) as fast:
+                    found = compare(
+                        detector, fast, args.video, frames=args.frames, turns=args.turns
+                    )
+                    result.append(found)
+            print()
+    if args.out is not None:
+        write_json(args.out, result, indent=1)
 
 
 def compare(
@@ -108,10 +109,7 @@ def compare(
     }
     _alone(batches, 10, 1)
     _alone(fast_batches, 10, at_once)
-    rates: dict[str, list[_Rate]] = {name: [] for name in arms}
-    for turn in range(turns):
-        for name in reversed(arms) if turn % 2 else arms:
-            rates[name].append(arms[name]())
+    rates = alternate(arms, turns, warm_up=0)
     fps, cpu = (
         {name: [getattr(rate, of) for rate in some] for name, some in rates.items()}
         for of in ("fps", "cpu_ms")
@@ -160,11 +158,7 @@ def _job(detector: Detector, video: Path, frames: int) -> tuple[_Rate, DetectSum
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m retinart.benchmarks.pipeline",
-        description=(__doc__ or "").splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = new_parser("pipeline", __doc__)
     add = parser.add_argument
     add("model", type=Path, nargs="+", help="an ONNX file of retinart")
     add("--video", type=Path, required=True, help="file to run on")

@@ -40,7 +40,7 @@ class Step:
 @dataclass(frozen=True, kw_only=True)
 class _Kept:
     SCHEMA: ClassVar[int] = 1
-    AGAIN: ClassVar[str] = "Name another place with --out, or delete the file"
+    AGAIN: ClassVar[str] = "Delete the file, or give another folder"
 
     job: str
     steps: dict[str, Step] = field(default_factory=dict)

@@ -11,7 +11,8 @@ import pytest
 
 from retinart.calib.settings import METHODS, CalibrationSettings, ConvertSettings
 from retinart.cli import build_parser
-from retinart.cli.fields import options_of, record_of, with_flags
+from retinart.cli.fields import options_of, record_of
+from retinart.engine.common.option_names import with_flags
 from retinart.export.settings import BuildSettings, ExportSettings
 from retinart.train.settings import TrainSettings
 

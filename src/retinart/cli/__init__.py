@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
-from retinart.cli.fields import with_flags
+from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput, MissingDependency, RetinartError
 
 COMMANDS = {

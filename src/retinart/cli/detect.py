@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinart.cli.fields import add_out, describe_command, options_of, record_of, with_flags
+from retinart.cli.fields import add_out, describe_command, options_of, record_of
 from retinart.cli.running import add_running, open_detector
+from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import types
 from collections.abc import Callable
 from functools import partial
@@ -17,8 +16,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 Record = TypeVar("Record")
 
-# Fields of `Thresholds`, and the options that set them.
-_THRESHOLDS = {"score_thresh": "conf", "nms_thresh": "iou", "detections_per_img": "max_det"}
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 
 
@@ -84,21 +81,6 @@ def record_of(record: type[Record], args: argparse.Namespace, **more: Any) -> Re
     names = [f.name for f in dataclasses.fields(record) if f.name in given]  # type: ignore[arg-type]
     values = {name: _as_tuple(given[name]) for name in names}
     return record(**{**values, **more})
-
-
-def with_flags(text: str, parser: argparse.ArgumentParser) -> str:
-    """A text of the library as the command line writes it.
-
-    `field` becomes --field, and `field=False` becomes --no-field, where the command has such an
-    option.
-    """
-    flags = {
-        f"{action.dest}=False" if action.const is False else action.dest: action.option_strings[-1]
-        for action in parser._actions
-        if action.option_strings
-    }
-    flags |= {field: flags[option] for field, option in _THRESHOLDS.items() if option in flags}
-    return re.sub(r"`(\w+(=False)?)`", lambda match: flags.get(match[1], match[0]), text)
 
 
 def _keywords(hint: Any, default: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import pytest
 
-from retinart.benchmarks.gpu import checks, prepare, see, verify
+from retinart.benchmarks.gpu import checks, prepare, run_checks, verify
 from retinart.benchmarks.gpu.attempts import NO_TIME, Attempts
 from retinart.benchmarks.gpu.bundle import Bundle, Item, read_bundle, split
 from retinart.benchmarks.gpu.prepare import PRECISIONS
@@ -55,7 +55,7 @@ def test_it_runs_to_the_first_call_of_a_gpu(
         title = f"given at 96, {precision}"
         assert states[f"build {title}"] == states[f"reference of {title} by openvino"] == "done"
         for kind in {check.name for group in GROUPS for check in group} - {NATIVE, COMPILED}:
-            assert results[f"{kind}, {title}"]["result"] == see.NO_GPU
+            assert results[f"{kind}, {title}"]["result"] == run_checks.NO_GPU
     assert states["torch.compile FP16, given at 96"] == "skipped"
     assert results["build given at 96, fp16"]["on"] == "a CPU"
     said = capsys.readouterr().out
@@ -211,5 +211,5 @@ def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
         *(f"{name} 0.engine" for name in ("torch_compile", "throughput", "streams", "endurance")),
     ]
     assert limits["load_and_run 0.engine"] == 120 and limits["torch_compile 0.engine"] == 600
-    assert steps.all["detections, given at 800, int8"].result == see.NOT_SEEN
-    assert steps.all["latency, resnet50 at 800, fp16"].result == see.NOT_HERE
+    assert steps.all["detections, given at 800, int8"].result == run_checks.NOT_SEEN
+    assert steps.all["latency, resnet50 at 800, fp16"].result == run_checks.NOT_HERE

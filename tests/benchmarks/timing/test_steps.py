@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 
-from retinart.benchmarks.timing import code
+from retinart.benchmarks.timing import source_hash
 from retinart.benchmarks.timing.source_hash import GPU, MODELS, TIMING, code_hash
 from retinart.benchmarks.timing.steps import Steps
 from retinart.engine.errors import BadInput
@@ -27,7 +27,7 @@ class Number:
     value: int
 
 
-ROOT = Path(code.__file__).resolve().parents[2]
+ROOT = Path(source_hash.__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_which_code_counts(sources: Path, changed: str, expected: tuple[bool, ..
 
 def test_every_part_is_there() -> None:
     """A part that was moved away would silently count no more."""
-    assert all((ROOT / part).exists() for part in (*MODELS, *TIMING, *GPU, *code._DRAW))
+    assert all((ROOT / part).exists() for part in (*MODELS, *TIMING, *GPU, *source_hash._DRAW))
 
 
 def test_exports_take_nothing_from_training_but_the_network() -> None:
@@ -134,5 +134,5 @@ def test_files_of_another_job_or_version_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=message):
             Steps(path, job="curve")
     path.write_text(json.dumps({"key": "curve 2", "time 1": {}}))
-    with pytest.raises(BadInput, match=r"has no schema number.*delete the file"):
+    with pytest.raises(BadInput, match=r"has no schema number.*Delete the file"):
         Steps(path, job="curve")

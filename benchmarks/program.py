@@ -1,0 +1,53 @@
+"""What the programs of `python -m retinart.benchmarks.NAME` have in common."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+
+from retinart.engine.common.option_names import with_flags
+from retinart.engine.errors import RetinartError
+
+
+def new_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help shows defaults.
+
+    Args:
+        name: of the program, below retinart.benchmarks.
+        doc: its docstring, whose first line describes it.
+    """
+    return argparse.ArgumentParser(
+        prog=f"python -m retinart.benchmarks.{name}",
+        description=(doc or "").splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def run(
+    work: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+) -> int:
+    """Do the work, which returns an exit code or None for 0; an error becomes a line on stderr.
+
+    Args:
+        work: gets the options.
+        parser: of the options. Before `work` gets them, `command` is set to the whole command.
+        argv: None takes those of this process.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser.parse_args(words)
+    args.command = shlex.join([*parser.prog.split(), *words])
+    try:
+        return work(args) or 0
+    except RetinartError as error:
+        print(f"error: {with_flags(str(error), parser)}", file=sys.stderr)
+        return error.exit_code
+    except ImportError as error:
+        print(f"error: something is not installed here: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
