@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import av
@@ -10,6 +9,7 @@ import cv2
 from av.codec.context import Flags
 from av.container import InputContainer
 
+from retinart.engine.media import http_ranges
 from retinart.engine.media.decoding import Frames, Pictures
 from retinart.engine.media.images import Image
 
@@ -46,12 +46,17 @@ def connect(address: str | int, timeout: float) -> Capture:
 
 
 class NetworkCapture:
-    """A network stream as a `Capture`; each frame has the size that it was sent with."""
+    """A network stream as a `Capture`; each frame has the size that it was sent with.
+
+    Attributes:
+        why: why it cannot be opened or gives no frame, where that is known.
+    """
 
     def __init__(self, address: str, timeout: float) -> None:
+        self.why, self._address, self._timeout = "", address, timeout
         self._container: InputContainer | None = None
         self._frame: av.VideoFrame | None = None
-        self._frames: Iterator[av.VideoFrame | None] = iter(())
+        self._frames: Frames | None = None
         self._picture = Pictures()
         try:
             container = av.open(
@@ -60,7 +65,8 @@ class NetworkCapture:
                 timeout=(timeout, timeout),
                 metadata_errors="replace",
             )
-        except (av.FFmpegError, OSError):
+        except (av.FFmpegError, OSError) as error:
+            self.why = error.strerror or ""
             return
         self._container = container
         stream = container.streams.best("video")
@@ -77,8 +83,18 @@ class NetworkCapture:
 
     def grab(self) -> bool:
         """See `Capture`."""
-        self._frame = next(self._frames, None)
+        self._frame = None if self._frames is None else next(self._frames, None)
+        if self._frame is None and self._container is not None and not self.why:
+            self.why = self._why_none(self._container)
         return self._frame is not None
+
+    def _why_none(self, container: InputContainer) -> str:
+        if self._frames is None:
+            return "it holds no video"
+        format, timeout = container.format.name, self._timeout
+        if not self._frames.packets and http_ranges.is_out_of_reach(self._address, format, timeout):
+            return http_ranges.WHY
+        return ""
 
     def retrieve(self) -> tuple[bool, Image | None]:
         """See `Capture`."""

@@ -75,7 +75,16 @@ def read_image(path: Path, *, note: Note | None = None) -> Image:
         for kind, effect in _changes(header, white):
             note(kind, effect, path.name)
     # OpenCV turns TIFF itself
-    return as_bgr(image if header.format == "TIFF" else _upright(image, header.orientation))
+    return as_bgr(image if header.format == "TIFF" else upright(image, header.orientation))
+
+
+def upright(image: Image, orientation: int) -> Image:
+    """An image turned and mirrored as an orientation of EXIF says."""
+    if orientation >= 5:
+        image = np.asarray(cv2.transpose(image), np.uint8)
+    # the last step: left to right, both, top to bottom
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if flip is None else np.asarray(cv2.flip(image, flip), np.uint8)
 
 
 def pixel_limit() -> int:
@@ -172,15 +181,6 @@ def _in_8_bits(values: Values, white: int) -> Image:
         return (np.minimum(values, white) >> (bits - 8)).astype(np.uint8)
     table = np.rint(np.minimum(np.arange(1 << 16), white) * (255 / white)).astype(np.uint8)
     return np.asarray(table[values], np.uint8)
-
-
-def _upright(image: Image, orientation: int) -> Image:
-    """An image turned and mirrored as an orientation of EXIF says."""
-    if orientation >= 5:
-        image = np.asarray(cv2.transpose(image), np.uint8)
-    # the last step: left to right, both, top to bottom
-    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
-    return image if flip is None else np.asarray(cv2.flip(image, flip), np.uint8)
 
 
 def _changes(header: Header, white: int) -> Iterator[tuple[str, str]]:

@@ -117,7 +117,8 @@ class LiveSource:
         capture = self._connect()
         try:
             if not capture.isOpened():
-                return "cannot be opened"
+                why = _why(capture)
+                return f"cannot be opened ({why})" if why else "cannot be opened"
             failed = 0  # grabs in a row
             while not self._stop.is_set():
                 start = time.perf_counter()
@@ -126,7 +127,7 @@ class LiveSource:
                         return f"no frame for {self._settings.timeout:g} s"
                     failed += 1
                     if failed > _BROKEN_GRABS:
-                        return "the stream ended or broke off"
+                        return _why(capture) or "the stream ended or broke off"
                     continue
                 captured = time.perf_counter()
                 self._count_broken(failed)  # a frame follows, so they were not the end
@@ -180,6 +181,11 @@ class LiveSource:
         with self._lock:
             self.counts.ended, self.counts.why = how, why
         self._wake.set()
+
+
+def _why(capture: Capture) -> str:
+    """Why a capture cannot be opened or gives no frame; "" where it does not know."""
+    return str(getattr(capture, "why", ""))
 
 
 def _picture(ok: bool, image: npt.NDArray[Any] | None) -> Image | None:

@@ -16,6 +16,7 @@ from av.container.core import Flags
 
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
+from retinart.engine.media import http_ranges
 from retinart.engine.media.decoding import Frames, Pictures
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
@@ -44,6 +45,7 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv",
     )
 )
+_CONVERT = "Play it with ffplay to see what it is, and convert it with ffmpeg -i IN OUT.mp4"
 _USUAL_RATE = 25.0  # where a file names none
 
 
@@ -54,8 +56,8 @@ class VideoReader:
             for frame in video:
                 ...
 
-    Frames are turned upright as the file says. A damaged frame is counted and passed over. A frame
-    that is not chosen is decoded, because later frames build on it, but not made a picture.
+    Frames are turned and mirrored as the file says. A damaged frame is counted and passed over. A
+    frame that is not chosen is decoded, because later frames build on it, but not made a picture.
 
     Args:
         path: the file, or an address that FFmpeg reads as one.
@@ -93,7 +95,7 @@ class VideoReader:
         self._busy = threading.Lock()
         self._container = self._open(timeout)
         try:
-            self._begin()
+            self._begin(timeout)
         except BaseException:
             self._container.close()
             raise
@@ -111,7 +113,7 @@ class VideoReader:
             raise self._undecodable(error.strerror or str(error)) from error
         raise BadInput(f"there is no video at {self.path}", fix="Check the path")
 
-    def _begin(self) -> None:
+    def _begin(self, timeout: float) -> None:
         """Decode the first frame, which shows that there is one, and its size."""
         # PyAV asks FFmpeg to make up times that a file lacks, which are wrong for reordered frames
         self._container.flags &= ~cast(int, Flags.gen_pts.value)
@@ -125,6 +127,12 @@ class VideoReader:
             if frame is not None and (first := self._picture(frame)) is not None:
                 break
         else:
+            if (
+                isinstance(self.path, str)
+                and not frames.packets
+                and http_ranges.is_out_of_reach(self.path, self._container.format.name, timeout)
+            ):
+                raise self._undecodable(http_ranges.WHY, http_ranges.FIX)
             raise self._undecodable("no frame of it can be decoded")
         self.size = (first.shape[0], first.shape[1])
         self.has_sound = bool(self._container.streams.audio)
@@ -137,12 +145,8 @@ class VideoReader:
         self._start = stream.start_time or 0
         self._decoded, self._frames = frames, self._chosen(chain(head, frames))
 
-    def _undecodable(self, why: str) -> BadInput:
-        return BadInput(
-            f"cannot decode the video {self.name}",
-            why=why,
-            fix="Play it with ffplay to see what it is, and convert it with ffmpeg -i IN OUT.mp4",
-        )
+    def _undecodable(self, why: str, fix: str = _CONVERT) -> BadInput:
+        return BadInput(f"cannot decode the video {self.name}", why=why, fix=fix)
 
     def _chosen(self, frames: Iterator[av.VideoFrame | None]) -> Iterator[Frame]:
         counts, period_ms = self.counts, 1000 / self.rate

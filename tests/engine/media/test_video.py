@@ -18,6 +18,7 @@ import pytest
 from av.video.reformatter import Interpolation
 
 from retinart.engine.errors import BadInput
+from retinart.engine.media.capture import NetworkCapture
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
 from retinart.engine.settings import Position, Selection
@@ -36,16 +37,25 @@ def _write(path: Path, *, frames: int = 50, fps: float = 25, codec: str = "mp4v"
     return path
 
 
-def _encode(path: Path, pictures: list[Image], *, rotation: float = 0, **options: str) -> Path:
-    """An H.264 video of pictures, 25 a second, that is to be turned for showing."""
-    index_first = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
-    with av.open(str(path), "w", options=index_first) as container:
+def _encode(
+    path: Path,
+    pictures: list[Image],
+    *,
+    rotation: float = 0,
+    mirror: str = "",
+    index_first: bool = True,
+    **options: str,
+) -> Path:
+    """An H.264 video of pictures, 25 a second, that is to be turned and mirrored for showing."""
+    flags = {"movflags": "faststart"} if path.suffix == ".mp4" and index_first else {}
+    with av.open(str(path), "w", options=flags) as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "1", **options})
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = "yuv420p"
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if rotation or mirror:
+            horizontal, vertical = mirror == "horizontal", mirror == "vertical"
+            stream.set_display_rotation(rotation, hflip=horizontal, vflip=vertical)
         for picture in pictures:
             frame = av.VideoFrame.from_ndarray(picture, "bgr24")
             container.mux(stream.encode(frame.reformat(format="yuv420p", interpolation=_EXACT)))
@@ -140,9 +150,10 @@ def test_a_first_frame_that_is_damaged(tmp_path: Path) -> None:
     assert (video.counts.broken, video.counts.ended) == (1, "end")
 
 
-def test_a_video_that_was_trimmed_without_encoding_it_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bf", ["0", "2"])
+def test_a_video_that_was_trimmed_without_encoding_it_anew(tmp_path: Path, bf: str) -> None:
     """Its first frames are there for decoding only: no player shows them, and none are missing."""
-    whole = _encode(tmp_path / "whole.mp4", _grey(range(0, 250, 5)), g="50", bf="0")
+    whole = _encode(tmp_path / "whole.mp4", _grey(range(0, 250, 5)), g="50", bf=bf)
     path = tmp_path / "cut.mp4"
     with av.open(str(whole)) as source, av.open(str(path), "w") as out:
         stream = source.streams.video[0]
@@ -159,13 +170,44 @@ def test_a_video_that_was_trimmed_without_encoding_it_anew(tmp_path: Path) -> No
     assert (video.counts.announced, video.counts.ended) == (35, "end")
 
 
-@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (180, 2), (-90, 3)])
-def test_a_video_is_turned_upright(tmp_path: Path, rotation: float, turns: int) -> None:
-    """As phones write it: the sensor's picture, and how it is to be turned."""
+def _four_colours() -> Image:
     picture = np.zeros((*SIZE, 3), np.uint8)
     picture[:48, :64] = (255, 0, 0)
     picture[:48, 64:] = (0, 255, 0)
     picture[48:, :64] = (0, 0, 255)
+    return picture
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (180, 2), (-90, 3)])
+@pytest.mark.parametrize("mirror", ["horizontal", "vertical"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_video_is_mirrored_as_it_says(
+    tmp_path: Path, served: str, rotation: float, turns: int, mirror: str, suffix: str
+) -> None:
+    """From a file, from an address that is read as one, and from a live address."""
+    picture = _four_colours()
+    path = _encode(tmp_path / f"v{suffix}", [picture] * 9, rotation=rotation, mirror=mirror)
+    expected = np.rot90(picture, turns)
+    expected = expected[:, ::-1] if mirror == "horizontal" else expected[::-1]
+    (tmp_path / "live").write_bytes(path.read_bytes())
+    with VideoReader(path) as video, VideoReader(f"{served}/{path.name}") as remote:
+        images = [next(iter(video)).image, next(iter(remote)).image]
+        assert video.size == remote.size == expected.shape[:2]
+    live = NetworkCapture(f"{served}/live", 10)
+    assert live.grab()
+    images.append(np.asarray(live.retrieve()[1], np.uint8))
+    live.release()
+    for image in images:
+        assert image.shape == expected.shape
+        assert np.abs(image.astype(int) - expected).mean() < 5
+
+
+@pytest.mark.parametrize(("rotation", "turns"), [(0, 0), (90, 1), (180, 2), (-90, 3)])
+def test_a_video_is_turned_upright(
+    tmp_path: Path, served: str, rotation: float, turns: int
+) -> None:
+    """As phones write it: the sensor's picture, and how it is to be turned."""
+    picture = _four_colours()
     path = _encode(tmp_path / "v.mp4", [picture] * 3, rotation=rotation)
     with VideoReader(path) as video:
         (first, *_) = video
@@ -175,6 +217,11 @@ def test_a_video_is_turned_upright(tmp_path: Path, rotation: float, turns: int) 
     assert np.abs(first.image.astype(int) - expected).mean() < 5
     by_opencv = cv2.VideoCapture(str(path)).read()[1]
     np.testing.assert_array_equal(first.image, by_opencv)
+    (tmp_path / "live").write_bytes(path.read_bytes())
+    live = NetworkCapture(f"{served}/live", 10)
+    assert live.grab()
+    np.testing.assert_array_equal(live.retrieve()[1], first.image)
+    live.release()
 
 
 def test_a_selection(tmp_path: Path) -> None:
@@ -243,6 +290,22 @@ def test_a_file_of_an_address(tmp_path: Path, served: str) -> None:
     path = _encode(tmp_path / "v.mp4", _grey(range(0, 250, 5)))
     levels, video = _read(f"{served}/{path.name}".replace("://", "://me:secret@"))
     assert len(levels) == 50 and video.files == () and "secret" not in video.name
+
+
+def test_an_index_at_the_end_that_a_server_does_not_send(tmp_path: Path, served: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (9, *SIZE, 3), np.uint8)
+    path = _encode(tmp_path / "v.mp4", list(noise), index_first=False)
+    assert len(_read(path)[0]) == 9
+    with pytest.raises(BadInput) as raised:
+        VideoReader(f"{served}/v.mp4")
+    why = "its index stands at its end, and the server does not send parts of a file (HTTP ranges)"
+    assert str(raised.value).startswith(f"cannot decode the video {served}/v.mp4: {why}. Download")
+    path.rename(tmp_path / "live")
+    live = NetworkCapture(f"{served}/live", 10)
+    assert live.isOpened() and not live.grab() and live.why == why
+    live.release()
+    refused = NetworkCapture("http://127.0.0.1:9/live", 10)
+    assert not refused.isOpened() and refused.why == "Connection refused"
 
 
 def test_an_address_without_a_video_says_why(served: str) -> None:
