@@ -142,12 +142,13 @@ class DetectJob:
         source: an image, a folder, a glob, a video, a webcam's number or an address; or several.
         out: folder for annotated copies, `detections.jsonl` and `summary.json`.
         coco, csv: further files to write, or None.
-        draw_conf: detections below this score are written, but not drawn.
+        draw_conf: detections below this score are written, but they are neither drawn nor counted
+            in the lines for people.
         copies: whether annotated copies are written.
         audio: keep the sound of a video in its annotated copy.
         show: show them in a window as well.
         track: give objects ids through the frames.
-        stats: seconds between two tables of the figures so far on stderr; 0 for none.
+        stats: seconds between two tables of the figures so far on stderr; 0 prints no tables.
         stream: which frames, and how they get to the detector.
     """
 
@@ -160,7 +161,7 @@ class DetectJob:
     audio: bool = False
     show: bool = False
     track: bool = False
-    stats: float = 60.0
+    stats: float = 0.0
     stream: StreamSettings = field(default_factory=StreamSettings)
 
     def __post_init__(self) -> None:

@@ -8,9 +8,9 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import takewhile
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,39 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def results_folder(
+    out: Path | None, default: Path, files: Sequence[str], *, overwrite: bool = False
+) -> Iterator[Path]:
+    """A folder for the results of one run, which does not replace the results of another.
+
+    Args:
+        out: the folder that the user named, or None.
+        default: without one, this folder; if it exists, the first of `default`2, `default`3 and so
+            on that does not.
+        files: names of files that mark a folder with results.
+        overwrite: take `out`, or `default`, whatever it holds.
+
+    Raises:
+        BadInput: `out` holds results, or as `make_folder`.
+    """
+    folder = out or default
+    if not overwrite and any((folder / name).exists() for name in files if out):
+        raise BadInput(
+            f"{folder} holds the results of another run",
+            fix="Choose another `out`, or replace them with `overwrite`",
+        )
+    made = _missing(folder)
+    if not overwrite and out is None:
+        folder = _claimed(default)
+        made = [folder, *made[1:]]
+    try:
+        yield make_folder(folder)
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
 def make_folder(folder: Path) -> Path:
     """Make a folder with its parents, and check that files can be written to it.
 
@@ -151,6 +184,17 @@ def make_folder(folder: Path) -> Path:
     with _explained(folder), tempfile.TemporaryFile(dir=folder):
         pass
     return folder
+
+
+def _claimed(default: Path) -> Path:
+    """A new folder: `default`, or the first numbered one that does not exist."""
+    _mkdir(default.parent)
+    for number in count(1):
+        folder = default if number == 1 else default.with_name(f"{default.name}{number}")
+        with _explained(folder), suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError
 
 
 def _mkdir(folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""Progress on stderr: a bar on a terminal, otherwise a plain line every ten seconds."""
+"""Progress on stderr: a bar on a terminal, otherwise a plain line every ten seconds.
+
+The end is not shown: the caller then prints what came out.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,12 @@ class Progress:
         self._started, self._begun = time.perf_counter(), done
 
     def update(self, done: int, total: int, text: str | Callable[[], str]) -> None:
-        """Show the state. A total of 0 means that the total is unknown."""
+        """Show the state, and remove the bar at the end. A total of 0 means that it is unknown."""
         now = time.perf_counter()
-        if now - self._shown < (0.1 if self._terminal else _PLAIN_SECONDS) and done != total:
+        if total and done >= total:
+            self._clear()
+            return
+        if now - self._shown < (0.1 if self._terminal else _PLAIN_SECONDS):
             return
         self._shown = now
         text = text if isinstance(text, str) else text()
@@ -43,5 +49,11 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Write a line that stays."""
-        sys.stderr.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
+        self._clear()
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+
+    def _clear(self) -> None:
+        if self._terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

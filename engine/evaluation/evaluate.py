@@ -106,7 +106,7 @@ def evaluate(
         by_image[item.image_id] = found
         results += _results(item.image_id, found, category)
         if not quiet:
-            progress.update(count, len(dataset.images), f"{len(found)} objects")
+            progress.update(count, len(dataset.images), "images")
     if not by_image:
         raise BadInput(
             f"no image in {images} can be read",

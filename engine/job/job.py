@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.timing import STAGES, StageName
+from retinart.engine.common.wording import counted
+from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.job.copies import USUAL_RATE, Copy, check_outputs, plan_copies
@@ -53,7 +55,7 @@ class _Run:
 
     def __init__(self, detector: Detector, job: DetectJob, stop: StopRequest) -> None:
         self._detector, self._job, self._stop = detector, job, stop
-        self._summary, self._progress = DetectSummary(), Progress()
+        self._summary, self._progress = DetectSummary(draw_conf=job.draw_conf), Progress()
         self._window = Window("retinart") if job.show else None
         given = job.source
         names = [given] if isinstance(given, str) else list(given)
@@ -126,9 +128,12 @@ class _Run:
     def _draw(self, step: Step) -> Step:
         pictures = []
         for frame, found in zip(step.frames, step.found, strict=True):
-            sure = found[found.confidence >= self._job.draw_conf]
-            pictures.append(draw(frame.image, sure, self._detector.classes))
+            pictures.append(draw(frame.image, self._sure(found), self._detector.classes))
         return replace(step, pictures=pictures)
+
+    def _sure(self, found: Detections) -> Detections:
+        """The detections that people mean: those that are drawn."""
+        return found[found.confidence >= self._job.draw_conf]
 
     def _write(self, step: Step) -> Step:
         for i, (frame, found) in enumerate(zip(step.frames, step.found, strict=True)):
@@ -148,6 +153,8 @@ class _Run:
             self._summary.to_result.add(1000 * (self._last - frame.captured))
             self._summary.frames += 1
             self._summary.detections += len(found)
+            classes = self._detector.classes
+            self._summary.confident.update(classes[i] for i in self._sure(found).class_id)
             self._sources[frame.source_index].counts.written += 1
         return step
 
@@ -167,8 +174,9 @@ class _Run:
     def _state(self, step: Step) -> str:
         """The figures so far, for the line on stderr."""
         age, written = self._summary.to_result, self._summary.frames
-        found = sum(len(found) for found in step.found)
-        text = f"{found} objects, {written / max(1e-9, self._last - self._first):.1f} fps"
+        found = sum(len(self._sure(found)) for found in step.found)
+        rate = written / max(1e-9, self._last - self._first)
+        text = f"{counted(found, 'object')}, {rate:.1f} fps"
         if self._stream.sources.live:
             dropped = sum(source.counts.dropped for source in self._sources)
             text += f", capture to result p95 {age.percentile(95):.0f} ms, {dropped} dropped"

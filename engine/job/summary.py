@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from retinart.engine.common.files import write_json
 from retinart.engine.common.timing import StageName
+from retinart.engine.common.wording import counted
 from retinart.engine.latency_histogram import PERCENTILES, Times, table
 from retinart.engine.media.source import SourceCounts
 
@@ -18,6 +20,7 @@ Count = Literal["read", "skipped", "dropped", "broken", "detected", "written", "
 COUNTS: tuple[Count, ...] = get_args(Count)
 Sound = Literal["kept", "dropped", "none", "unknown"]  # a live source's is unknown
 
+_CLASSES = 5  # that the line for people names
 _COVERS: dict[StageName, str] = {
     "decode": "reading and decoding a frame of a file into BGR, with those left out before it",
     "receive": "waiting for a live source's next frame, decoding it, and BGR",
@@ -77,7 +80,9 @@ class DetectSummary:
 
     Attributes:
         frames: images or frames whose results were written.
-        detections: found in all of them.
+        detections: found in all of them, as the files hold them.
+        confident: how many of these score `draw_conf` or more, by class name.
+        draw_conf: see `DetectJob`.
         images: whether all sources are images.
         ended: how.
         error: what stopped it, for "failed".
@@ -96,6 +101,8 @@ class DetectSummary:
 
     frames: int = 0
     detections: int = 0
+    confident: Counter[str] = field(default_factory=Counter)
+    draw_conf: float = 0.0
     images: bool = False
     ended: How = "complete"
     error: Exception | None = None
@@ -142,6 +149,21 @@ class DetectSummary:
         """The sum over all sources of one of their counts."""
         return sum(getattr(source.counts, count) for source in self.sources)
 
+    def outcome(self) -> str:
+        """What was found, in one line for people."""
+        kind, sure = "image" if self.images else "frame", self.confident.total()
+        text = counted(self.frames, kind)
+        if self.skipped:
+            text += f", {len(self.skipped)} skipped"
+        text += f", {counted(sure, 'detection')} with a score from {self.draw_conf:g} on"
+        if most := self.confident.most_common(_CLASSES):
+            names = ", ".join(f"{n:,} {name}" for name, n in most)
+            rest = sure - sum(n for _, n in most)
+            text += f": {names}" + (f", {rest:,} of other classes" if rest else "")
+        if weaker := self.detections - sure:
+            text += f"; the files also hold {counted(weaker, 'weaker one')}"
+        return text + (f"; {self.fps:.1f} {kind}s a second" if self.frames > 1 else "")
+
     def counts(self) -> str:
         """What became of the frames, for people."""
         return (
@@ -177,6 +199,11 @@ class DetectSummary:
                 "+ broken (no picture) + detected + abandoned (taken, but the job stopped)",
             },
             "detections": self.detections,
+            "confident": {
+                "value": self.confident.total(),
+                "by_class": dict(self.confident.most_common()),
+                "covers": f"detections with a score from {self.draw_conf:g} (draw_conf) on",
+            },
             "seconds": round(self.seconds, 3),
             "fps": {
                 "value": round(self.fps, 3),

@@ -60,7 +60,7 @@ def test_a_full_disk_is_said_in_a_line(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device", "x.png")
 
-    monkeypatch.setattr(outputs, "_write_picture", full)
+    monkeypatch.setattr(outputs, "write_picture", full)
     ran = retinart("detect", model_path, images, "--out", tmp_path / "out")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.endswith(

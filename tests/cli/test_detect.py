@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -28,8 +29,8 @@ def test_detect_on_a_folder(
     assert ran.returncode == 0
     names = (out / "detections.jsonl", out, out / "summary.json")
     assert ran.stdout.splitlines() == [str(p) for p in names]
-    assert "3 images, " in ran.stderr and ", 0 skipped" in ran.stderr
-    assert "infer" in ran.stderr and "p50 ms" in ran.stderr  # where the time went
+    said = ran.stderr.splitlines()
+    assert len(said) == 1 and said[0].startswith("3 images, ") and "skipped" not in said[0]
     assert files_below(out) == ["0.png", "1.png", "2.png", "detections.jsonl", "summary.json"]
     lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
     assert [list(line) for line in lines] == [
@@ -90,8 +91,7 @@ def test_bad_images_in_a_folder(
     assert ran.returncode == code
     assert f"skipped {images / 'empty.jpg'}: the file is empty\n" in ran.stderr
     assert f"skipped {images / 'cut.png'}: it is truncated or no image format\n" in ran.stderr
-    assert ran.stderr.splitlines()[-1].startswith("3 images, ")
-    assert ran.stderr.splitlines()[-1].endswith(", 2 skipped")
+    assert ran.stderr.splitlines()[-1].startswith("3 images, 2 skipped, ")
     assert files_below(out) == ["0.png", "1.png", "2.png", "detections.jsonl", "summary.json"]
 
 
@@ -258,7 +258,8 @@ def test_a_part_of_a_video_keeps_its_times(
     more = ["--start", "2f", "--end", "0.9", "--every", "3", "--buffer", "1"]
     ran = retinart("detect", model_path, video, "--out", out, *more)
     assert ran.returncode == 0, ran.stderr
-    assert "read 9, dropped 0, left out 6; " in ran.stderr
+    counts = json.loads((out / "summary.json").read_text())["frames"]
+    assert (counts["read"], counts["dropped"], counts["skipped"]) == (9, 0, 6)
     lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
     assert [(line["frame"], line["time_ms"]) for line in lines] == [(2, 200), (5, 500), (8, 800)]
     with VideoReader(out / "clip.mp4") as made:  # 10 frames a second went in
@@ -289,7 +290,8 @@ def test_several_sources(
 def test_the_summary_says_what_each_figure_covers(
     retinart: Command, model_path: Path, video: Path, tmp_path: Path
 ) -> None:
-    ran = retinart("detect", model_path, video, "--out", tmp_path / "out", "--no-copies")
+    more = ("--no-copies", "--stats", "1000")
+    ran = retinart("detect", model_path, video, "--out", tmp_path / "out", *more)
     assert files_below(tmp_path / "out") == ["detections.jsonl", "summary.json"]
     said = json.loads((tmp_path / "out" / "summary.json").read_text())
     stages = said["stages_ms"]
@@ -310,15 +312,65 @@ def test_the_summary_says_what_each_figure_covers(
 def test_figures_while_it_runs(
     retinart: Command, model_path: Path, video: Path, tmp_path: Path
 ) -> None:
-    """--stats prints the final table at every interval."""
+    """--stats prints the table at every interval and at the end; without it there is none."""
     ran = retinart("detect", model_path, video, "--out", tmp_path / "out", "--stats", "1e-6")
     assert ran.stderr.count("capture to detections: p50 ") > 5
     counts = re.findall(r"read (\d+), dropped 0, left out 0; detected (\d+), ", ran.stderr)
     read = [int(n) for n, _ in counts]
     assert read == sorted(read) and counts[-1] == ("10", "10")
     assert all(int(detected) <= int(n) for n, detected in counts)
-    ran = retinart("detect", model_path, video, "--out", tmp_path / "out", "--stats", "0")
-    assert ran.stderr.count("capture to detections: p50 ") == 1  # only at the end
+    ran = retinart("detect", model_path, video, "--out", tmp_path / "plain")
+    assert ran.returncode == 0 and "capture to detections" not in ran.stderr
+
+
+def test_one_photo_is_one_line_with_what_people_mean(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path
+) -> None:
+    """Seen: 12 lines, and "100 objects", which counted all above 0.05."""
+    out, given = tmp_path / "out", ("detect", model_path, images / "1.png")
+    assert retinart(*given, "--out", tmp_path / "first").returncode == 0
+    (line,) = (tmp_path / "first" / "detections.jsonl").read_text().splitlines()
+    found = json.loads(line)["detections"]
+    scores = sorted({round(one["score"], 3) for one in found})
+    least = scores[len(scores) // 2]
+    sure = Counter(one["class"] for one in found if one["score"] >= least)
+    weaker = len(found) - sure.total()
+    assert sure and weaker > 1
+    ran = retinart(*given, "--out", out, "--draw-conf", str(least))
+    names = ", ".join(f"{number} {name}" for name, number in sure.most_common())
+    many = "1 detection" if sure.total() == 1 else f"{sure.total()} detections"
+    assert ran.stderr == (
+        f"1 image, {many} with a score from {least:g} on: {names}; the files also hold {weaker} "
+        "weaker ones\n"
+    )
+    said = json.loads((out / "summary.json").read_text())
+    assert said["detections"] == len(found)
+    assert said["confident"]["value"] == sure.total() and said["confident"]["by_class"] == sure
+
+
+def test_results_do_not_replace_those_of_another_run(
+    retinart: Command,
+    model_path: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen: ten lines of detections.jsonl became one, beside ten old pictures."""
+    monkeypatch.chdir(tmp_path)
+    for number in ("", "2", "3"):
+        ran = retinart("detect", model_path, images / f"{number or 1}.png".replace("3", "0"))
+        assert ran.returncode == 0 and f"runs/detect{number}/summary.json" in ran.stdout
+    ran = retinart("detect", "none.onnx", images, "--out", "runs/detect")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        "retinart: runs/detect holds the results of another run. Choose another --out, or replace "
+        "them with --overwrite.\n"
+    )
+    assert len(Path("runs/detect/detections.jsonl").read_text().splitlines()) == 1
+    for more in (("--out", "runs/detect"), ()):
+        assert retinart("detect", model_path, images, "--overwrite", *more).returncode == 0
+        assert len(Path("runs/detect/detections.jsonl").read_text().splitlines()) == 3
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["detect", "detect2", "detect3"]
 
 
 @pytest.mark.parametrize(("source", "throughput"), [("clip.mp4", True), ("0", False)])

@@ -54,8 +54,7 @@ def run(args: argparse.Namespace) -> int:
     say_export(exported)
     ap, ap50 = (100 * (found.figures[name] or 0.0) for name in ("AP", "AP50"))
     print(f"\nAP {ap:.1f}, AP50 {ap50:.1f} on {found.images} fresh scenes")
-    print(f"\nvideo, {video.frames} frames, ms a frame by stage:")
-    print(video.table())
+    print(f"\nvideo: {video.outcome()}")
     print("\nfiles:")
     for path in [exported.path, *video.outputs, picture]:
         print(f"  {path}")

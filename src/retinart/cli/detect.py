@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinart.cli.fields import add_out, describe_command, options_of, record_of
+from retinart.cli.fields import add_results_out, describe_command, options_of, record_of
 from retinart.cli.running import add_running, open_detector
 from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from retinart.engine.job.summary import DetectSummary
     from retinart.engine.settings import DetectJob
 
+DEFAULT_OUT = Path("runs/detect")
+RESULTS = ("detections.jsonl", "summary.json")
 _INTERRUPTED, _TERMINATED = 130, 143  # 128 and the signal's number, as a shell has it
 _POSITION = "in seconds (12.5) or frames (300f); for a live source, after its first frame"
 
@@ -32,7 +34,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "counts and times. It takes every frame of a file, in order. Of a live source it takes the "
         "newest frame, and drops and counts older ones. Ctrl-C and SIGTERM end it in order, with "
         "exit code 130 or 143.",
-        "retinart detect model.onnx video.mp4 --out runs/detect",
+        "retinart detect model.onnx video.mp4",
         "retinart detect model.onnx rtsp://camera/stream1 --track",
     )
     model = add_running(parser)
@@ -54,11 +56,15 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     from retinart.engine.settings import DetectJob
 
     group = parser.add_argument_group("output")
-    add_out(group, Path("runs/detect"), "folder for all results")
+    add_results_out(group, DEFAULT_OUT, "folder for all results")
     add = options_of(group, DetectJob)
     add("copies", "write no annotated images or videos")
     add("audio", "keep the sound of a video in its annotated copy")
-    add("draw_conf", "score from which on a detection is drawn; the files hold all detections")
+    add(
+        "draw_conf",
+        "score from which on a detection is drawn, and counted on stderr; the files hold all "
+        "detections",
+    )
     add("track", "give each object an id that it keeps through the frames")
     add("csv", "also write a CSV file with a row for each detection", otherwise="no CSV file")
     add(
@@ -72,7 +78,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add("show", "show the annotated frames in a window; q closes it")
     add(
         "stats",
-        "seconds between two tables of counts, times and queues on stderr; 0 prints none",
+        "seconds between two tables of counts, times and queues on stderr, with one at the end; 0 "
+        "prints none",
         metavar="SECONDS",
     )
     group.add_argument(
@@ -115,7 +122,7 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    from retinart.engine.common.files import new_folder
+    from retinart.engine.common.files import results_folder
     from retinart.engine.job.job import run_job
     from retinart.engine.job.stop import StopRequest, stop_on_signals
     from retinart.engine.media.sources import is_live
@@ -123,18 +130,20 @@ def run(args: argparse.Namespace) -> int:
 
     start, end = (None if text is None else Position.parse(text) for text in (args.start, args.end))
     stream = record_of(StreamSettings, args, start=start, end=end)
-    job = record_of(DetectJob, args, stream=stream)
-    _check_before_loading(job)
     files = not any(is_live(name) for name in args.source)
     more = {"throughput": files, "gpu_resize": args.gpu_resize}
     stop = StopRequest()
     try:
-        with new_folder(job.out), open_detector(args, **more) as detector, stop_on_signals(stop):
-            summary = run_job(detector, job, stop=stop)
+        with results_folder(args.out, DEFAULT_OUT, RESULTS, overwrite=args.overwrite) as out:
+            job = record_of(DetectJob, args, stream=stream, out=out)
+            _check_before_loading(job)
+            with open_detector(args, **more) as detector, stop_on_signals(stop):
+                summary = run_job(detector, job, stop=stop)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _TERMINATED if stop.reason == "SIGTERM" else _INTERRUPTED
-    print(summary.table(), file=sys.stderr)
+    if args.stats:
+        print(f"{summary.table()}\n{summary.counts()}", file=sys.stderr)
     for line in _said(summary):
         print(with_flags(line, args.options), file=sys.stderr)
     for path in summary.outputs:
@@ -185,8 +194,6 @@ def _said(summary: DetectSummary) -> Iterator[str]:
     yield from summary.notes
     for problem in summary.problems:
         yield str(problem)
-    yield summary.counts()
-    yield (
-        f"{summary.frames} {'images' if summary.images else 'frames'}, "
-        f"{summary.detections} detections, {len(summary.skipped)} skipped"
-    )
+    if summary.total("dropped"):
+        yield summary.counts()
+    yield summary.outcome()

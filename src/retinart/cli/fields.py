@@ -135,6 +135,25 @@ def add_out(parser: argparse._ActionsContainer, default: Path, text: str) -> Non
     )
 
 
+def add_results_out(parser: argparse._ActionsContainer, default: Path, text: str) -> None:
+    """Add `--out` for a folder with the results of one run, and `--overwrite`.
+
+    `results_folder` makes the folder.
+    """
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"{text}; it must not hold the results of another run (default: {default}; if that "
+        f"exists, {default}2 and so on)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="let files of this run replace files of another run with the same names",
+    )
+
+
 def add_size(parser: argparse._ActionsContainer, default: tuple[int, int], of_what: str) -> None:
     """Add `--height` and `--width`."""
     for name, value in zip(("height", "width"), default, strict=True):

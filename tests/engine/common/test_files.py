@@ -14,6 +14,7 @@ from retinart.engine.common.files import (
     make_folder,
     new_folder,
     remove_unfinished,
+    results_folder,
     write_json,
 )
 from retinart.engine.errors import BadInput
@@ -129,6 +130,36 @@ def test_a_failure_takes_back_the_folders_that_it_made(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "old/new/newer"):
         _fail_halfway(tmp_path / "old/new/kept.txt")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["kept.txt", "new", "old"]
+
+
+def results(out: Path | None, default: Path, **more: bool) -> Path:
+    with results_folder(out, default, ["a.json", "b.json"], **more) as folder:
+        (folder / "b.json").touch()
+        return folder
+
+
+def test_a_folder_of_results_is_numbered_refused_or_overwritten(tmp_path: Path) -> None:
+    default = tmp_path / "runs" / "detect"
+    made = [results(None, default).name for _ in range(3)]
+    assert made == ["detect", "detect2", "detect3"]
+    assert results(None, default, overwrite=True) == default
+    with pytest.raises(BadInput, match="holds the results of another run"):
+        results(default, tmp_path / "other")
+    assert results(default, tmp_path / "other", overwrite=True) == default
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").touch()
+    assert results(mine, default) == mine
+    with pytest.raises(BadInput, match="cannot write to the folder"):
+        results(None, mine / "notes.txt" / "detect")
+
+
+@pytest.mark.parametrize("out", [None, "given"])
+def test_a_run_without_results_leaves_no_folder(tmp_path: Path, out: str | None) -> None:
+    given, default = tmp_path / out if out else None, tmp_path / "runs" / "detect"
+    with pytest.raises(ZeroDivisionError), results_folder(given, default, ["a.json"]) as folder:
+        raise ZeroDivisionError(folder)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_make_folder_names_the_reason(tmp_path: Path) -> None:

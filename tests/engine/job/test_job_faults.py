@@ -273,7 +273,7 @@ def test_one_source_that_dies_does_not_stop_the_others(
     assert f"{CLOSED} was lost: cannot be opened\n" in ran.stderr
     assert _whole(out, "clip.mp4")["ended"] == "complete"
     assert [line["frame"] for line in read_lines(out / "detections.jsonl")] == list(range(25))
-    assert retinart(*arguments, "--strict").returncode == 1
+    assert retinart(*arguments, "--strict", "--overwrite").returncode == 1
 
 
 def test_a_camera_that_comes_back(
