@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retinart.train.model.pickle_check import check_pickle
+
 
 def load_arrays(data: bytes) -> Any:
     """The content of a pickle, arrays as NumPy arrays; text of Python 2 is read as latin1.
 
     Raises:
-        pickle.UnpicklingError: it asks for more than arrays of numbers, or is damaged.
+        pickle.UnpicklingError: it asks for more than arrays of numbers or for more memory than it
+            holds, or is damaged.
     """
     try:
+        check_pickle(io.BytesIO(data), len(data))
         return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load())
     except (pickle.UnpicklingError, MemoryError):
         raise

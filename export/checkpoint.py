@@ -14,18 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinart.engine.common.reading import MIB, read_bytes
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant, override
 from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint_projects import PROJECTS, Project
 from retinart.export.coco_names import default_names
 from retinart.export.file_settings import FileSettings
-from retinart.train.model.checkpoint import FORMAT, from_content, read_torch_file
+from retinart.train.model.checkpoint import empty_model, fill_model, from_content, is_own
 from retinart.train.model.resnet import BACKBONES, BackboneSpec
-from retinart.train.model.retinanet import RetinaNet, build_retinanet
+from retinart.train.model.retinanet import RetinaNet
+from retinart.train.model.torch_file import read_torch_file
 
 # keys under which projects put the state dict
 WRAPPERS = ("model", "state_dict")
+_MOST = 8192 * MIB  # of a pickle of arrays
+_COMPARED = 50_000  # pairs of keys up to which the nearest ones are looked for
+_LONG = 200  # letters of a key from which on nothing is compared with it
+_LISTED = 1000  # differences that an error lists
 # tensors of our model that show a network's sizes
 _SIZES = (
     "cls_head.output.weight",
@@ -62,7 +68,7 @@ def load_any(path: Path, *, settings: Sequence[str] = ()) -> Loaded:
             projects; or its keys or shapes differ from the project's RetinaNets.
     """
     content = _read(path)
-    if isinstance(content, Mapping) and content.get("format") == FORMAT:
+    if is_own(content):
         if settings:
             raise BadInput(f"{path} holds all of its settings", fix="Give none for this file")
         model, variant, classes = from_content(content, path)
@@ -128,7 +134,7 @@ def load_state_dict(
         if name is None:
             unexpected.append(key)
         elif name:
-            renamed[name], theirs[name] = tensor.float(), key
+            renamed[name], theirs[name] = tensor, key
     if lost := [project.original(name) for name in _SIZES if name not in renamed]:
         raise _misfit(path, project, lost, unexpected, [])
     if flat := [name for name in _SIZES if renamed[name].ndim != 4]:
@@ -136,7 +142,7 @@ def load_state_dict(
         shapes = [f"{theirs[n]}: {_shape(renamed[n])}, {hint}" for n in flat]
         raise _misfit(path, project, [], unexpected, shapes)
     variant = override(_variant(renamed, project, path, found), settings)
-    model = build_retinanet(variant)
+    model = empty_model(variant)
     expected = {
         k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
     }
@@ -149,17 +155,18 @@ def load_state_dict(
     ]
     if missing or unexpected or shapes:
         raise _misfit(path, project, missing, unexpected, shapes)
-    model.load_state_dict(renamed, strict=False)
+    model = fill_model(model, renamed)
     names = found.classes or ()
     classes = names if len(names) == variant.num_classes else default_names(variant.num_classes)
     return Loaded(model=model.eval(), variant=variant, classes=classes)
 
 
 def _read(path: Path) -> Any:
-    if path.suffix != ".pkl" or not path.is_file() or zipfile.is_zipfile(path):
+    if path.suffix != ".pkl" or not path.exists() or zipfile.is_zipfile(path):
         return read_torch_file(path)
+    data = read_bytes(path, noun="checkpoint", most=_MOST)
     try:
-        return load_arrays(path.read_bytes())
+        return load_arrays(data)
     except pickle.UnpicklingError as error:
         raise BadInput(
             f"cannot read the checkpoint {path}",
@@ -248,15 +255,20 @@ def _misfit(
     """The error that lists every key that is missing, unexpected or of another shape."""
 
     def near(key: str, others: list[str], where: str) -> str:
+        if len(missing) * len(unexpected) > _COMPARED or len(key) > _LONG:
+            return ""
         found = difflib.get_close_matches(key, others, n=1, cutoff=0.6)
         return f" (nearest {where}: {found[0]})" if found else ""
 
     lines = [f"  missing     {key}{near(key, unexpected, 'in the file')}" for key in missing]
     lines += [f"  unexpected  {key}{near(key, missing, 'expected')}" for key in unexpected]
     lines += [f"  misshapen   {text}" for text in shapes]
+    count = len(lines)
+    if count > _LISTED:
+        lines = [*lines[:_LISTED], "  ..."]
     return BadInput(
         f"{path} looks like {project.name}, but its tensors do not fit",
-        why="\n".join([f"{len(lines)} differ:", *lines]),
+        why="\n".join([f"{count} differ:", *lines]),
         fix="Nothing was loaded. Export from the file that the project itself saved",
     )
 

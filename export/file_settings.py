@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from retinart.engine.errors import BadInput
 from retinart.train.model.anchors import LEVEL_STRIDES
+
+_MOST, _LARGE = 256, 1e9  # numbers in a list of settings, and each of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +41,10 @@ def odtk(content: Mapping[str, Any]) -> FileSettings:
     Raises:
         BadInput: it is a detector of rotated boxes.
     """
-    if content.get("angles"):
+    if angles := _numbers(content.get("angles"), above=-math.inf):
         raise BadInput(
             "this odtk checkpoint detects rotated boxes",
-            why=f"its anchors have the angles {content['angles']}",
+            why=f"its anchors have the angles {list(angles)}",
             fix="Only detectors of upright boxes can be exported",
         )
     ratios, scales = _numbers(content.get("ratios")), _numbers(content.get("scales"))
@@ -57,11 +60,10 @@ def detectron2(content: Mapping[str, Any]) -> FileSettings:
     if not isinstance(state, Mapping):
         return FileSettings()
     found = {
-        field: tuple(round(float(v), 4) for v in np.asarray(state[key]).ravel())
+        field: tuple(round(v, 4) for v in _three(state.get(key)))
         for field, key in (("mean", "pixel_mean"), ("std", "pixel_std"))
-        if isinstance(state.get(key), np.ndarray | Tensor)
     }
-    return FileSettings(fields=found if [len(v) for v in found.values()] == [3, 3] else {})
+    return FileSettings(fields=found if all(found.values()) else {})
 
 
 def mmdetection(content: Mapping[str, Any]) -> FileSettings:
@@ -101,9 +103,19 @@ def _colours(config: str) -> dict[str, Any]:
     }
 
 
-def _numbers(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple):
+def _three(value: Any) -> tuple[float, ...]:
+    """The three numbers of a tensor or an array; none of anything else."""
+    if isinstance(value, Tensor) and value.numel() == 3:
+        return tuple(value.double().flatten().tolist())
+    if isinstance(value, np.ndarray) and value.size == 3:
+        return tuple(float(v) for v in value.ravel())
+    return ()
+
+
+def _numbers(value: Any, *, above: float = 0) -> tuple[float, ...]:
+    """A list of a few finite numbers; none of anything else."""
+    if not isinstance(value, list | tuple) or len(value) > _MOST:
         return ()
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in value):
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
         return ()
-    return tuple(float(v) for v in value)
+    return tuple(float(v) for v in value) if all(above < v < _LARGE for v in value) else ()

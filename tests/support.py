@@ -100,7 +100,7 @@ def project_state(
 ) -> dict[str, Tensor]:
     """A small state dict under a project's names, made by undoing the renaming.
 
-    Each tensor is one number, of its own, in a shape; a file of it is small.
+    Each tensor holds one number, of its own.
     """
     source = named(name)
     settings = {"fpn_channels": 32, **source.settings, **fields}
@@ -109,7 +109,7 @@ def project_state(
         ours = build_retinanet(variant).state_dict()
     numbers = torch.linspace(0.5, 1, len(ours))
     return {
-        source.original(key): number.clone().expand(value.shape)
+        source.original(key): number.expand(value.shape).contiguous()
         for number, (key, value) in zip(numbers, ours.items(), strict=True)
         if not key.endswith("num_batches_tracked")
     }

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant
-from retinart.train.model.checkpoint import load_checkpoint, read_torch_file
+from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import RetinaNet, build_retinanet
+from retinart.train.model.torch_file import read_torch_file
 from retinart.train.settings import DEFAULT_MODEL, TrainSettings
 
 _GROUPS = 16  # of a backbone with GroupNorm: divides every width of every backbone
@@ -115,7 +116,9 @@ def load_backbone(backbone: nn.Module, path: Path) -> str:
     state = {
         key.removeprefix("module."): value
         for key, value in content.items()
-        if isinstance(value, Tensor) and not key.removeprefix("module.").startswith("fc.")
+        if isinstance(value, Tensor)
+        and isinstance(key, str)
+        and not key.removeprefix("module.").startswith("fc.")
     }
     wanted = {
         key: value

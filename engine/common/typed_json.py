@@ -14,13 +14,15 @@ from typing import (
     Protocol,
     TypeVar,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
 )
 
 from retinart.engine.common.files import write_json
-from retinart.engine.errors import BadInput
+from retinart.engine.common.reading import check_plain, read_json
+from retinart.engine.errors import BadInput, RetinartError
 
 KEY = "schema"  # the number stands under it
 _NAMES = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
@@ -43,6 +45,7 @@ class Versioned(Protocol):
 
 
 T = TypeVar("T", bound=Versioned)
+R = TypeVar("R")
 
 
 def to_json(record: Versioned) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def from_json(kind: type[T], data: object, name: str) -> T:
         name: of the file, for errors.
 
     Raises:
-        BadInput: the file has another number or none, or a field is missing or of another type.
+        BadInput: the file has another number or none, or as `from_plain`.
     """
     if not isinstance(data, dict) or type(data.get(KEY)) is not int:
         raise BadInput(
@@ -72,10 +75,28 @@ def from_json(kind: type[T], data: object, name: str) -> T:
             f"{name} has schema {data[KEY]}, and this version reads schema {kind.SCHEMA}",
             fix="Upgrade retinart" if data[KEY] > kind.SCHEMA else kind.AGAIN,
         )
+    fields = {k: v for k, v in data.items() if k != KEY}
+    return from_plain(kind, fields, name, fix=kind.AGAIN)
+
+
+def from_plain(kind: type[R], data: object, name: str, *, fix: str) -> R:
+    """A record from plain values, without a schema's number.
+
+    Args:
+        kind: a dataclass as `Versioned` describes it. A field may also be of a class with a method
+            `from_dict`.
+        data: what `json.loads` returned.
+        name: of the file, for errors.
+        fix: what the user can do when the file is damaged.
+
+    Raises:
+        BadInput: a field is missing, unknown, of another type or beyond its range.
+    """
     try:
-        return kind(**_fields(kind, {k: v for k, v in data.items() if k != KEY}, ""))
-    except _WrongField as error:
-        raise BadInput(f"{name} is damaged", why=str(error), fix=kind.AGAIN) from error
+        check_plain(data)
+        return cast(R, _value(kind, data, ""))
+    except (_WrongField, ValueError) as error:
+        raise BadInput(f"{name} is damaged", why=str(error), fix=fix) from error
 
 
 def write_typed(path: Path, record: Versioned) -> None:
@@ -89,14 +110,7 @@ def read_typed(kind: type[T], path: Path) -> T:
     Raises:
         BadInput: as `from_json`, or the file cannot be read, or holds no JSON.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise BadInput(f"cannot read {path}", why=why, fix=kind.AGAIN) from error
-    except ValueError as error:
-        raise BadInput(f"{path} is not JSON", why=str(error), fix=kind.AGAIN) from error
-    return from_json(kind, data, str(path))
+    return from_json(kind, read_json(path, fix=kind.AGAIN), str(path))
 
 
 class _WrongField(Exception):
@@ -105,7 +119,7 @@ class _WrongField(Exception):
 
 def _fields(kind: Any, data: object, prefix: str) -> dict[str, Any]:
     """A dataclass's fields with their values."""
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise _wrong(prefix.rstrip("."), "an object", data)
     hints, values = get_type_hints(kind), dict[str, Any]()
     for field in dataclasses.fields(kind):
@@ -114,7 +128,7 @@ def _fields(kind: Any, data: object, prefix: str) -> dict[str, Any]:
         elif field.default is field.default_factory is dataclasses.MISSING:
             raise _WrongField(f"the field {prefix}{field.name} is missing")
     for name in sorted(data.keys() - values.keys()):
-        raise _WrongField(f"the field {prefix}{name} is not known")
+        raise _WrongField(f"the field {prefix}{name} is not known to this version")
     return values
 
 
@@ -124,25 +138,27 @@ def _value(kind: Any, value: Any, field: str) -> Any:
     if kind is Any:
         return value
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return kind(**_fields(kind, value, f"{field}."))
+        return _made(kind, _fields(kind, value, f"{field}." if field else ""), field)
+    if hasattr(kind, "from_dict"):
+        return _made(kind.from_dict, {"data": value}, field)
     if origin in (Union, types.UnionType):
         (some,) = (part for part in inner if part is not type(None))
         return None if value is None else _value(some, value, field)
     if origin is Literal:
-        if value not in inner:
+        if not isinstance(value, str | int) or value not in inner:
             raise _wrong(field, f"one of {', '.join(map(str, inner))}", value)
         return value
     if origin in (tuple, Sequence):
         kinds = inner if origin is tuple and ... not in inner else None
-        if not isinstance(value, list) or (kinds is not None and len(kinds) != len(value)):
+        if not isinstance(value, list | tuple) or (kinds is not None and len(kinds) != len(value)):
             raise _wrong(field, f"a list of {len(kinds)}" if kinds else "a list", value)
         each = enumerate(zip(kinds or inner[:1] * len(value), value, strict=True))
         return tuple(_value(k, v, f"{field}[{i}]") for i, (k, v) in each)
     if origin in (dict, Mapping):
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise _wrong(field, "an object", value)
         return {key: _value(inner[1], v, f"{field}.{key}") for key, v in value.items()}
-    if kind is Path and isinstance(value, str):
+    if kind is Path and isinstance(value, str) and "\0" not in value:
         return Path(value)
     allowed = (int, float) if kind is float else (kind,)
     if type(value) not in allowed:
@@ -150,7 +166,22 @@ def _value(kind: Any, value: Any, field: str) -> Any:
     return value
 
 
+def _made(make: Any, arguments: dict[str, Any], field: str) -> Any:
+    """What a class makes of checked fields; it may refuse a value that is beyond its range."""
+    try:
+        return make(**arguments)
+    except RetinartError as error:
+        why = str(error).rstrip(".")
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        why = str(error)
+    raise _WrongField(f"{field}: {why}" if field else why)
+
+
 def _wrong(field: str, wanted: str, value: object) -> _WrongField:
-    shown = json.dumps(value, default=str)
+    try:
+        shown = json.dumps(value, default=str)
+    except TypeError:  # keys that are no text
+        shown = str(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    return _WrongField(f"the field {field} has to be {wanted}, and is {shown}")
+    where = f"the field {field}" if field else "the content"
+    return _WrongField(f"{where} has to be {wanted}, and is {shown}")

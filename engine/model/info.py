@@ -174,7 +174,7 @@ class ModelInfo:
             canvas = resize.pop("canvas")
             return cls(
                 classes=tuple(data.pop("classes")),
-                variant=Variant.from_dict(data.pop("variant")),
+                variant=Variant.from_dict(data.pop("variant"), f"the metadata of {name}"),
                 resize=ResizeRule(
                     canvas=None if canvas is None else (canvas[0], canvas[1]),
                     pad_value=tuple(resize.pop("pad_value")),

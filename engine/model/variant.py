@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from retinart.engine.common.typed_json import from_plain
 from retinart.engine.errors import BadInput
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -120,10 +121,23 @@ class Variant:
                 f"{self.head_norm_groups} groups",
                 fix="Set a head_norm_groups that divides fpn_channels",
             )
+        for name, lowest, highest in _RANGES:
+            values = getattr(self, name)
+            flat = _flat(values)
+            if not all(lowest <= value <= highest for value in flat):
+                raise BadInput(
+                    f"the model's {name} is {values}",
+                    fix=f"Set numbers from {lowest:g} to {highest:g}",
+                )
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
             raise BadInput(
                 f"the model's mean {self.mean} or std {self.std} does not fit three channels",
                 fix="Set three numbers for each; the numbers of std must be above zero",
+            )
+        if not 1 <= self.num_anchors <= _MOST_ANCHORS:
+            raise BadInput(
+                f"the model has {self.num_anchors} anchors at a position",
+                fix=f"Set 1 to {_MOST_ANCHORS} by anchor_sizes and anchor_ratios",
             )
         if len(self.anchor_sizes) != 5 or len({len(level) for level in self.anchor_sizes}) != 1:
             raise BadInput(
@@ -134,7 +148,7 @@ class Variant:
     @property
     def num_anchors(self) -> int:
         """A, the anchors at each position."""
-        return len(self.anchor_sizes[0]) * len(self.anchor_ratios)
+        return len(self.anchor_sizes[0]) * len(self.anchor_ratios) if self.anchor_sizes else 0
 
     def clip_size(self, frame: tuple[int, int], image: tuple[int, int]) -> tuple[int, int]:
         """The size that boxes are clipped to: the frame's, or its image's."""
@@ -161,23 +175,14 @@ class Variant:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Variant:
-        """The record that `to_dict` wrote. Raises BadInput for fields that this version lacks."""
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise BadInput(
-                f"the model's variant has the unknown fields {', '.join(unknown)}",
-                why="a newer version wrote it",
-                fix="Upgrade retinart or export the model again",
-            )
-        try:
-            return cls(**{key: as_tuples(value) for key, value in data.items()})
-        except TypeError as error:
-            raise BadInput(
-                "the model's variant record is incomplete",
-                why=str(error),
-                fix="Copy or make the file again",
-            ) from error
+    def from_dict(cls, data: object, name: str) -> Variant:
+        """The record that `to_dict` wrote; `name` is the file's, for errors.
+
+        Raises:
+            BadInput: a field is missing, unknown, of another type or beyond its range.
+        """
+        fix = "Copy or make the file again, or upgrade retinart"
+        return from_plain(cls, data, name, fix=fix)
 
 
 _CHOICES = {
@@ -189,6 +194,12 @@ _CHOICES = {
     "anchor_strides": ("fixed", "image//grid"),
     "clip_to": ("image", "input"),
 }
+# the smallest and the largest number of a field, or of the numbers in it
+_RANGES = (
+    ("bn_eps", 0.0, 1.0), ("mean", -1e4, 1e4), ("std", 1e-6, 1e6), ("anchor_sizes", 1e-3, 1e6),
+    ("anchor_ratios", 1e-4, 1e4), ("anchor_center", -1e3, 1e3), ("box_clamp", 0.0, 80.0),
+)  # fmt: skip
+_MOST_ANCHORS = 256  # at a position
 # a checkpoint's tensors decide these, so a user cannot set them
 _IN_TENSORS = (
     "source", "backbone", "num_classes", "fpn_channels", "head_convs", "backbone_norm_groups",
@@ -197,6 +208,13 @@ _IN_TENSORS = (
 
 # a training may choose these besides
 _TRAINED = ("fpn_channels", "head_convs", "head_norm_groups")
+
+
+def _flat(value: Any) -> list[float]:
+    """The numbers in a field; none in None."""
+    if isinstance(value, tuple):
+        return [number for inner in value for number in _flat(inner)]
+    return [] if value is None else [value]
 
 
 def override(variant: Variant, assignments: Sequence[str]) -> Variant:

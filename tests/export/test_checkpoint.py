@@ -187,9 +187,9 @@ def test_recognition_takes_no_partial_match() -> None:
         ({"version": None}, "'version' is missing or not of type int"),
         ({"state_dict": 3}, "'state_dict' is missing or not of type dict"),
         ({"classes": ["a"]}, "names 1 classes and its model has 3"),
-        ({"variant": {"source": "x"}}, "variant record is incomplete"),
+        ({"variant": {"source": "x"}}, "is damaged: the field backbone is missing"),
         ({"variant": {"num_classes": -1}}, "num_classes is -1. Set a whole number, 1 to"),
-        ({"variant": {"colour": 1}}, "unknown fields colour"),
+        ({"variant": {"colour": 1}}, "the field colour is not known to this version"),
     ],
 )
 def test_damaged_records(

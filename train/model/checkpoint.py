@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from retinart.engine.common.files import atomic_path
+from retinart.engine.common.reading import check_plain
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant
 from retinart.train.model.retinanet import RetinaNet, build_retinanet
+from retinart.train.model.torch_file import read_torch_file
 
 FORMAT = "retinart.checkpoint"
 VERSION = 1
+_COPY = "Copy it again from where it was written"
 
 
 def save_checkpoint(
@@ -52,55 +53,6 @@ def save_checkpoint(
         torch.save(content, temporary)
 
 
-def read_torch_file(path: Path) -> Any:
-    """The content of a torch file, read with `weights_only` so that no code in it runs.
-
-    Raises:
-        BadInput: the file is missing, truncated, not a torch file, or wants to run code.
-    """
-    if not path.is_file():
-        raise BadInput(f"there is no checkpoint at {path}", fix="Check the path")
-    if kind := _other_kind(path):
-        raise BadInput(f"{path} is {kind[0]}, not a checkpoint", fix=kind[1])
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise BadInput(
-            f"refused to read the checkpoint {path}",
-            why=f"it is damaged, or wants to call {_unsafe_name(error)}",
-            fix="A checkpoint may hold tensors, numbers, strings, lists and dicts only; if you "
-            "trust it, load it yourself and save its state_dict alone",
-        ) from error
-    except Exception as error:  # bytes that are not a pickle may raise any exception
-        raise BadInput(
-            f"cannot read the checkpoint {path}",
-            why=f"it is truncated or not a torch file ({_first_line(error)})",
-            fix="Copy or download it again and compare its size",
-        ) from error
-
-
-def _other_kind(path: Path) -> tuple[str, str] | None:
-    """The kind of a file that people may take for a checkpoint, and what to do with it."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    if path.suffix == ".onnx":
-        return "an ONNX model", "Export from the checkpoint that it was made from"
-    if path.suffix == ".safetensors" or (head[8:] == b"{" and head[4:8] == bytes(4)):
-        return (
-            "a safetensors file",
-            "Save what it holds with torch.save(safetensors.torch.load_file(FILE), 'model.pth')",
-        )
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                return (
-                    "a TorchScript program",
-                    "Save its weights with torch.save(torch.jit.load(FILE).state_dict(), "
-                    "'model.pth')",
-                )
-    return None
-
-
 def load_resume_state(path: Path) -> dict[str, Any]:
     """The `resume` state of a checkpoint, with its weights as "average" and its variant.
 
@@ -113,7 +65,9 @@ def load_resume_state(path: Path) -> dict[str, Any]:
             f"the run of {path} is finished",
             fix="Start a new run from its weights: give them as `weights`",
         )
-    variant = Variant.from_dict(content["variant"])
+    if not isinstance(content["resume"], dict):
+        raise _damaged(path, "its 'resume' is not of type dict")
+    variant, _ = _described(content, path)
     return {**content["resume"], "average": content["state_dict"], "variant": variant}
 
 
@@ -126,19 +80,75 @@ def load_checkpoint(path: Path) -> tuple[RetinaNet, Variant, list[str]]:
     return from_content(_read_own(path), path)
 
 
+def is_own(content: object) -> bool:
+    """Whether a file's content has the form that `save_checkpoint` writes."""
+    if not isinstance(content, Mapping):
+        return False
+    name = content.get("format")
+    return isinstance(name, str) and name == FORMAT
+
+
 def _read_own(path: Path) -> dict[str, Any]:
     """The content of a file that `save_checkpoint` wrote."""
     content = read_torch_file(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not is_own(content):
         raise BadInput(
             f"{path} is not a checkpoint of retinart",
             fix="Give a file that `retinart train` wrote",
         )
-    return content
+    found: dict[str, Any] = content
+    return found
 
 
 def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Variant, list[str]]:
     """A model in evaluation mode from a checkpoint's content, see `load_checkpoint`."""
+    variant, classes = _described(content, path)
+    model, state = empty_model(variant), content["state_dict"]
+    wanted = model.state_dict()
+    misfits = [f"{key} is missing" for key in wanted if key not in state]
+    for key, tensor in state.items():
+        if key not in wanted:
+            misfits.append(f"{key} is unknown")
+        elif wanted[key].shape != tensor.shape:
+            misfits.append(f"{key} is {tuple(tensor.shape)}, not {tuple(wanted[key].shape)}")
+    if misfits:
+        raise BadInput(
+            f"the weights in {path} do not fit its own settings",
+            why=several(misfits),
+            fix=_COPY,
+        )
+    return fill_model(model, state).eval(), variant, classes
+
+
+def empty_model(variant: Variant) -> RetinaNet:
+    """A model whose weights have shapes and no memory yet, for `fill_model`."""
+    with torch.device("meta"):
+        return build_retinanet(variant)
+
+
+def fill_model(model: RetinaNet, state: Mapping[str, Tensor]) -> RetinaNet:
+    """Give an empty model its weights, in float32.
+
+    Args:
+        state: tensors of the shapes that the model wants. The counts of batches may be missing.
+    """
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    model.load_state_dict(weights, strict=False, assign=True)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(module, name, torch.zeros_like(buffer, device="cpu"))
+    return model
+
+
+def several(lines: Sequence[str], most: int = 8) -> str:
+    """The first few of many findings, as one text."""
+    more = f"; and {len(lines) - most} more" if len(lines) > most else ""
+    return "; ".join(lines[:most]) + more
+
+
+def _described(content: Mapping[str, Any], path: Path) -> tuple[Variant, list[str]]:
+    """The variant and the class names of a checkpoint whose fields have the right types."""
     version = content.get("version")
     if isinstance(version, int) and version > VERSION:
         raise BadInput(
@@ -149,36 +159,24 @@ def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Var
     kinds = {"version": int, "variant": dict, "classes": list, "state_dict": dict}
     for key, kind in kinds.items():
         if not isinstance(content.get(key), kind):
-            raise BadInput(
-                f"the checkpoint {path} is damaged",
-                why=f"its {key!r} is missing or not of type {kind.__name__}",
-                fix="Copy it again from where it was written",
-            )
-    variant = Variant.from_dict(content["variant"])
-    classes = [str(name) for name in content["classes"]]
-    if len(classes) != variant.num_classes:
-        raise BadInput(
-            f"the checkpoint {path} is damaged",
-            why=f"it names {len(classes)} classes and its model has {variant.num_classes}",
-            fix="Copy it again from where it was written",
-        )
-    model = build_retinanet(variant)
+            raise _damaged(path, f"its {key!r} is missing or not of type {kind.__name__}")
+    for key, tensor in content["state_dict"].items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise _damaged(path, f"its 'state_dict' holds {key!r}, which is no tensor with a name")
+    variant = Variant.from_dict(content["variant"], f"the checkpoint {path}")
+    classes: list[str] = content["classes"]
+    if not all(isinstance(name, str) for name in classes):
+        raise _damaged(path, "a class name is not text")
     try:
-        model.load_state_dict(content["state_dict"], strict=True)
-    except RuntimeError as error:
-        raise BadInput(
-            f"the weights in {path} do not fit its own settings",
-            why=str(error),
-            fix="Copy it again from where it was written",
-        ) from error
-    return model.eval(), variant, classes
+        check_plain(classes)
+    except ValueError as error:
+        raise _damaged(path, f"in its class names, {error}") from error
+    if len(classes) != variant.num_classes:
+        raise _damaged(
+            path, f"it names {len(classes)} classes and its model has {variant.num_classes}"
+        )
+    return variant, classes
 
 
-def _unsafe_name(error: pickle.UnpicklingError) -> str:
-    """What PyTorch's message says that the file wanted, such as `os.system`."""
-    found = re.search(r"(?:GLOBAL|class|type|function)\s+[`'\"]?(\w+(?:\.\w+)+)", str(error))
-    return found.group(1) if found else "something other than tensors and containers"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _damaged(path: Path, why: str) -> BadInput:
+    return BadInput(f"the checkpoint {path} is damaged", why=why, fix=_COPY)

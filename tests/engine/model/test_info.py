@@ -170,7 +170,7 @@ def test_a_newer_schema(tmp_path: Path) -> None:
 def test_a_newer_variant() -> None:
     data = json.loads(_info().to_json())
     data["variant"]["rotated"] = True
-    with pytest.raises(BadInput, match=r"fields rotated: a newer version wrote it"):
+    with pytest.raises(BadInput, match=r"rotated is not known to this version"):
         ModelInfo.from_json(json.dumps(data), "m.onnx")
 
 
@@ -254,7 +254,7 @@ def test_damaged_metadata(tmp_path: Path, damage: Any) -> None:
 def test_a_variant_without_a_required_field() -> None:
     data = json.loads(_info().to_json())
     del data["variant"]["num_classes"]
-    with pytest.raises(BadInput, match=r"variant record is incomplete: .*num_classes"):
+    with pytest.raises(BadInput, match=r"num_classes is missing"):
         ModelInfo.from_json(json.dumps(data), "m.onnx")
 
 
@@ -316,7 +316,7 @@ def test_variant_round_trip_and_properties() -> None:
     variant = Variant(
         source="y", backbone="resnet50", num_classes=80, channel_order="rgb", mean=(1.0, 2.0, 3.0)
     )
-    assert Variant.from_dict(json.loads(json.dumps(variant.to_dict()))) == variant
+    assert Variant.from_dict(json.loads(json.dumps(variant.to_dict())), "model.onnx") == variant
     assert variant.num_anchors == 9
     assert variant.mean_bgr == (3.0, 2.0, 1.0)
     assert dataclasses.replace(variant, channel_order="bgr").mean_bgr == (1.0, 2.0, 3.0)
