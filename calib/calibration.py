@@ -27,6 +27,7 @@ from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.coco import Problems
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import ModelInfo, read_info
 from retinart.engine.runtime.options import RuntimeChoice
@@ -71,6 +72,7 @@ class Calibration:
         if settings.images is not None:
             self.images = choose_images(settings.images, settings.num, settings.seed)
         self._images_sha256 = _hash_of(self.images)
+        self._changed = Problems()  # what was changed of images as they were read
         self._decoded: dict[Path, Image] = {}  # the images that several steps look at
         self._saved = Saved(output.with_name(f".{output.stem}.calibrating.json"), key=self._key())
 
@@ -170,6 +172,8 @@ class Calibration:
         for _ in steps:
             if seen.done % SAVE_EVERY == 0 and seen.done < len(self.images):
                 self._saved.set("observed", seen.to_dict())
+        for problem in self._changed.records():
+            Progress().line(str(problem))
         seen.check()
         self._saved.set("observed", seen.to_dict())
         return seen
@@ -184,7 +188,7 @@ class Calibration:
         """An image; those that every step looks at are decoded once."""
         image = self._decoded.get(path)
         if image is None:
-            image = read_image(path)
+            image = read_image(path, note=self._changed.add)
             if len(self._decoded) < LOOKED_AT:
                 self._decoded[path] = image
         return image

@@ -14,7 +14,8 @@ from retinart.calib.histogram import Histogram
 from retinart.calib.network import network_nodes
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput
-from retinart.engine.media.images import Image, list_images, read_image
+from retinart.engine.evaluation.coco import Problems
+from retinart.engine.media.images import Image, list_images, read_image, why_skipped
 from retinart.engine.model.info import ModelInfo
 from retinart.engine.runtime.openvino_probe import peak_probe, tensor_probe
 
@@ -119,8 +120,8 @@ def observe(
         try:
             image = read(path)
         except BadInput as error:
-            seen.problem = f"{path.name}: {error.why or error.what}"
-            progress.line(f"skipped {path}: {error.why or error.what}")
+            seen.problem = f"{path.name}: {why_skipped(error)}"
+            progress.line(f"skipped {path}: {why_skipped(error)}")
         else:
             frames = as_frames(info, image)
             for name, values in probe(frames).items():
@@ -141,9 +142,13 @@ def observe_peaks(
     """The largest magnitude of every float tensor of the network over images that can be read."""
     probe, progress = _peak_probe(model, graph), Progress()
     peaks: dict[str, float] = {}
+    changed = Problems()
     for count, path in enumerate(images, 1):
-        _keep_larger(peaks, probe(as_frames(info, read_image(path))))
+        image = read_image(path, note=changed.add)
+        _keep_larger(peaks, probe(as_frames(info, image)))
         progress.update(count, len(images), "images for the ranges of all tensors")
+    for problem in changed.records():
+        progress.line(str(problem))
     return peaks
 
 

@@ -279,8 +279,13 @@ class Detector:
         if not len(images):
             return []
         with clock("resize"):
-            prepared = runner.prepare([as_bgr(image) for image in images])
-        return prepared.submit(clock).result()
+            frames = [as_bgr(image) for image in images]
+            groups = self.info.resize.groups(frames)
+            prepared = [runner.prepare([frames[i] for i in group]) for group in groups]
+        found: dict[int, Detections] = {}
+        for group, batch in zip(groups, prepared, strict=True):
+            found |= zip(group, batch.submit(clock).result(), strict=True)
+        return [found[i] for i in range(len(frames))]
 
 
 def _only_openvino(path: Path, compute: Compute, why: str) -> BadInput:

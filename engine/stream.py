@@ -17,7 +17,7 @@ from retinart.engine.common.timing import StageClock, StageName
 from retinart.engine.detections import Detections
 from retinart.engine.latency_histogram import StageTimes
 from retinart.engine.media.frame import Frame
-from retinart.engine.media.images import Image
+from retinart.engine.media.images import Image, Note
 from retinart.engine.media.sources import Sources
 from retinart.engine.pipeline import Channel, Pipeline
 from retinart.engine.runtime.runner import Pending, Prepared, Runner
@@ -35,7 +35,10 @@ U = TypeVar("U")
 
 @dataclass(frozen=True)
 class _Resized:
-    """A step at the network's size, in batches that hold its frames in order."""
+    """A step at the network's size, in batches that hold its frames in order.
+
+    Frames that may share a batch stand together; see `ResizeRule.groups`.
+    """
 
     frames: list[Frame]
     batches: list[Prepared]
@@ -77,6 +80,7 @@ class Stream:
         settings: which frames, and how many may wait.
         stages: names and functions of what comes after infer; each makes a step of a step.
         say: told what happens to live sources.
+        note: told what is changed of images.
 
     Attributes:
         sources: what the frames come from.
@@ -94,10 +98,16 @@ class Stream:
         *,
         stages: Sequence[tuple[StageName, Callable[[Step], Step]]] = (),
         say: Callable[[str], None] = lambda text: None,
+        note: Note | None = None,
     ) -> None:
         self._runner, self.times = runner, StageTimes()
         self.sources = Sources(
-            names, selection=settings, settings=settings, say=say, time_stage=self.times.add
+            names,
+            selection=settings,
+            settings=settings,
+            say=say,
+            time_stage=self.times.add,
+            note=note,
         )
         before = settings.buffer
         if before is None:
@@ -168,12 +178,16 @@ class Stream:
         return run
 
     def _resize(self, frames: list[Frame]) -> _Resized:
-        batches, begin = [], 0
-        for size in _sizes(len(frames)):
-            images = [frame.image for frame in frames[begin : begin + size]]
-            batches.append(self._runner.prepare(images))
-            begin += size
-        return _Resized(frames, batches)
+        groups = self._runner.info.resize.groups([frame.image for frame in frames])
+        batches, ordered = [], []
+        for group in groups:
+            begin = 0
+            for size in _sizes(len(group)):
+                part = [frames[i] for i in group[begin : begin + size]]
+                batches.append(self._runner.prepare([frame.image for frame in part]))
+                ordered += part
+                begin += size
+        return _Resized(ordered, batches)
 
     def _submit(self, step: _Resized) -> _UnderWay:
         clock, begun = StageClock(), time.perf_counter()
@@ -181,13 +195,16 @@ class Stream:
         return _UnderWay(step.frames, pending, clock, begun)
 
     def _finish(self, step: _UnderWay) -> Step:
-        found = [one for batch in step.batches for one in batch.result()]
+        results = (one for batch in step.batches for one in batch.result())
+        pairs = sorted(
+            zip(step.frames, results, strict=True), key=lambda pair: pair[0].source_index
+        )
         done = time.perf_counter()
         self.times.add("infer", done - step.begun)
         self.times.add_parts_of_infer(step.clock)
         for frame in step.frames:
             self.sources.all[frame.source_index].counts.detected += 1
-        return Step(frames=step.frames, found=found, done=done)
+        return Step(frames=[f for f, _ in pairs], found=[one for _, one in pairs], done=done)
 
 
 def _sizes(frames: int) -> list[int]:

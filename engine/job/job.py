@@ -13,6 +13,7 @@ from retinart.engine.common.wording import counted
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.coco import Problems
 from retinart.engine.job.copies import USUAL_RATE, Copy, check_outputs, plan_copies
 from retinart.engine.job.display_window import Window
 from retinart.engine.job.draw import draw
@@ -56,6 +57,7 @@ class _Run:
     def __init__(self, detector: Detector, job: DetectJob, stop: StopRequest) -> None:
         self._detector, self._job, self._stop = detector, job, stop
         self._summary, self._progress = DetectSummary(draw_conf=job.draw_conf), Progress()
+        self._changed = Problems()
         self._window = Window("retinart") if job.show else None
         given = job.source
         names = [given] if isinstance(given, str) else list(given)
@@ -70,6 +72,7 @@ class _Run:
             job.stream,
             stages=stages,
             say=self._progress.line,
+            note=self._changed.add,
         )
         sources = self._sources = self._stream.sources.all
         self._summary.images = all(source.stills for source in sources)
@@ -238,6 +241,7 @@ class _Run:
         self._measure()
         for source in sources:
             summary.skipped += source.unreadable
+        summary.notes += map(str, self._changed.records())
         if self._job.copies and any(s.sound == "dropped" for s in summary.sources):
             summary.notes.append("annotated videos have no sound; the option `audio` keeps it")
         if self._job.audio and not any(s.sound == "kept" for s in summary.sources):

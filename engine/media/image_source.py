@@ -9,7 +9,7 @@ from pathlib import Path
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media.frame import Chooser, Frame
-from retinart.engine.media.images import read_image
+from retinart.engine.media.images import Note, read_image, why_skipped
 from retinart.engine.media.source import SourceCounts
 from retinart.engine.settings import Selection
 
@@ -23,6 +23,7 @@ class ImageSource:
         source_index: see `Frame`.
         selection: which of them.
         time_stage: told how long each image took, as "decode".
+        note: told what is changed of images.
 
     Raises:
         BadInput: the selection needs times, which images do not have.
@@ -39,6 +40,7 @@ class ImageSource:
         source_index: int,
         selection: Selection,
         time_stage: TimeStage,
+        note: Note | None = None,
     ) -> None:
         if selection.timed:
             raise BadInput(
@@ -48,6 +50,7 @@ class ImageSource:
         self.name, self.files = name, paths
         self.counts = SourceCounts(announced=len(paths))
         self.unreadable: list[tuple[Path, str]] = []
+        self._note = note
         self._source_index, self._choose, self._time = source_index, Chooser(selection), time_stage
 
     @property
@@ -69,10 +72,10 @@ class ImageSource:
                 continue
             path = self.files[index]
             try:
-                image = read_image(path)
+                image = read_image(path, note=self._note)
             except BadInput as error:
                 counts.broken += 1
-                self.unreadable.append((path, error.why or error.what))
+                self.unreadable.append((path, why_skipped(error)))
                 continue
             counts.taken += 1
             self._time("decode", time.perf_counter() - start)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
 from retinart.engine.media.header import COPY, PILLOW, Header, open_file, parse_header
+from retinart.engine.media.pixel_limit import check_pixels
 
 Image = npt.NDArray[np.uint8]
 Values = npt.NDArray[Any]
@@ -29,9 +28,6 @@ IMAGE_SUFFIXES = frozenset(
         *(".png", ".ppm", ".tif", ".tiff", ".webp"),
     )
 )
-MAX_PIXELS = 100_000_000
-_LIMIT = "RETINART_MAX_PIXELS"  # in the environment, so that processes of ours inherit it
-_MOST_PIXELS, _LONGEST_SIDE = 1 << 30, 1 << 20  # of OpenCV
 _FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -52,12 +48,12 @@ def read_image(path: Path, *, note: Note | None = None) -> Image:
 
     Raises:
         BadInput: the file is missing, empty, not an image that can be read, or has more pixels than
-            `pixel_limit`.
+            `pixel_limit()`.
     """
     try:
         with open_file(path) as file:
             header = parse_header(file, path)
-            _check_size(header, path)
+            check_pixels(header, path)
             file.seek(0)
             data = file.read()
     except OSError as error:
@@ -78,6 +74,15 @@ def read_image(path: Path, *, note: Note | None = None) -> Image:
     return as_bgr(image if header.format == "TIFF" else upright(image, header.orientation))
 
 
+def why_skipped(error: BadInput) -> str:
+    """Why an image cannot be read, and what to do, for a line that names the file itself.
+
+    What to do is left out for damaged files: there may be many of them, and it is obvious.
+    """
+    parts = (error.why or error.what, "" if error.fix == COPY else error.fix)
+    return ". ".join(part for part in parts if part)
+
+
 def upright(image: Image, orientation: int) -> Image:
     """An image turned and mirrored as an orientation of EXIF says."""
     if orientation >= 5:
@@ -85,54 +90,6 @@ def upright(image: Image, orientation: int) -> Image:
     # the last step: left to right, both, top to bottom
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     return image if flip is None else np.asarray(cv2.flip(image, flip), np.uint8)
-
-
-def pixel_limit() -> int:
-    """The most pixels that an image may have; RETINART_MAX_PIXELS of the environment changes it.
-
-    Raises:
-        BadInput: that is not a number above 0.
-    """
-    text = os.environ.get(_LIMIT, str(MAX_PIXELS))
-    if not text.isdecimal() or not int(text):
-        raise BadInput(f"{_LIMIT} is {text!r}", fix="Give a whole number of pixels from 1 on")
-    return int(text)
-
-
-@contextmanager
-def limited_pixels(limit: int | None) -> Iterator[None]:
-    """Change the most pixels that an image may have, for this process and those that it starts."""
-    before = os.environ.get(_LIMIT)
-    if limit is not None:
-        os.environ[_LIMIT] = str(limit)
-    try:
-        pixel_limit()
-        yield
-    finally:
-        if before is not None:
-            os.environ[_LIMIT] = before
-        elif limit is not None:
-            del os.environ[_LIMIT]
-
-
-def _check_size(header: Header, path: Path) -> None:
-    """Refuse an image that is too large, before it is decoded."""
-    height, width = header.stored
-    what, limit = f"cannot decode the image {path}", pixel_limit()
-    if height * width > _MOST_PIXELS or max(height, width) > _LONGEST_SIDE:
-        raise BadInput(
-            what,
-            why=f"its size is {width}x{height}, and OpenCV reads at most {_MOST_PIXELS} pixels and "
-            f"{_LONGEST_SIDE} a side",
-            fix="Make it smaller, or cut it into tiles",
-        )
-    if height * width > limit:  # in the words of Pillow
-        raise BadInput(
-            what,
-            why=f"image size ({height * width} pixels) exceeds limit of {limit} pixels, could be "
-            "decompression bomb DOS attack",
-            fix="Make it smaller or cut it into tiles; if you trust it, raise `max_pixels`",
-        )
 
 
 def _decoded(data: bytes, header: Header, path: Path) -> Values:

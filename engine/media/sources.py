@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -13,13 +14,15 @@ from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media.capture import connect
 from retinart.engine.media.frame import Frame
+from retinart.engine.media.header import read_header
 from retinart.engine.media.image_source import ImageSource
-from retinart.engine.media.images import IMAGE_SUFFIXES, list_images, read_image
+from retinart.engine.media.images import IMAGE_SUFFIXES, Note, list_images
 from retinart.engine.media.live import LiveSource
 from retinart.engine.media.source import Source
 from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader, shown_address
 from retinart.engine.settings import LiveSettings, Selection
 
+_ANIMATIONS = ("GIF", "PNG")  # that FFmpeg reads
 _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")
 
 
@@ -32,6 +35,7 @@ class Sources:
         settings: how patient live sources are.
         say: told what happens to live sources.
         time_stage: told how long frames took, as "decode" or "receive".
+        note: told what is changed of images.
 
     Attributes:
         all: the sources, in the order of their names.
@@ -48,6 +52,7 @@ class Sources:
         settings: LiveSettings,
         say: Callable[[str], None] = lambda text: None,
         time_stage: TimeStage = lambda stage, seconds: None,
+        note: Note | None = None,
     ) -> None:
         self._wake, self._stopped = threading.Event(), False
         self.all: list[Source] = []
@@ -58,6 +63,7 @@ class Sources:
             wake=self._wake,
             say=say,
             time_stage=time_stage,
+            note=note,
         )
         try:
             for source_index, name in enumerate(names):
@@ -107,12 +113,14 @@ def open_source(
     wake: threading.Event,
     say: Callable[[str], None],
     time_stage: TimeStage,
+    note: Note | None = None,
 ) -> Source:
     """A source by its name: a number is a webcam, `scheme://` an address, the rest files.
 
     An HTTP address that ends in a video's suffix is read as a file, every frame in order; any other
     address is live. `frame_%04d.png` stands for numbered images. A file with an unknown suffix is
-    tried as an image, then as a video.
+    tried as an image, then as a video. An animated GIF or PNG file is a video; in a folder or a
+    glob it is an image.
 
     Raises:
         BadInput: it is none of these, or a file that cannot be read.
@@ -205,11 +213,13 @@ def _open_video(path: Path, video: Callable[[Path], VideoReader]) -> VideoReader
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES and not path.is_dir():
         return video(path)
-    if suffix in IMAGE_SUFFIXES or not path.is_file():
+    if not path.is_file():
         return None
     try:
-        read_image(path)
+        header = read_header(path)
     except BadInput as no_image:
+        if suffix in IMAGE_SUFFIXES:
+            return None
         try:
             return video(path)
         except BadInput:
@@ -218,4 +228,7 @@ def _open_video(path: Path, video: Callable[[Path], VideoReader]) -> VideoReader
                 why=no_image.why,
                 fix="Give an image, a video, a folder of images or an address",
             ) from no_image
+    if header.several and header.format in _ANIMATIONS:
+        with suppress(BadInput):  # then it is an image
+            return video(path)
     return None

@@ -74,6 +74,20 @@ class ResizeRule:
         height, width = (max(s[i] for s in sizes) for i in (0, 1))
         return round_up(height, self.pad_multiple), round_up(width, self.pad_multiple)
 
+    def groups(self, images: Sequence[Image]) -> list[list[int]]:
+        """Images that may share a batch without changing each other's results, by their indices.
+
+        Without a canvas a batch is as large as its largest image, and GroupNorm sees what the
+        smaller ones are padded with. So the images of a batch have to be padded to one size alone.
+        """
+        if self.canvas is not None:
+            return [list(range(len(images)))]
+        found: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            canvas = self.canvas_for([self.fit(*image.shape[:2])])
+            found.setdefault(canvas, []).append(index)
+        return list(found.values())
+
     def apply(self, images: Sequence[Image]) -> tuple[Image, list[Resized]]:
         """Resize images into one batch.
 

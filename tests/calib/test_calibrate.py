@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,7 +89,7 @@ def test_an_interrupted_calibration_goes_on(
     whole = calibrate(model_path, tmp_path / "whole.onnx", settings)
     seen: list[Path] = []
 
-    def stop_at_the_sixth(path: Path) -> object:
+    def stop_at_the_sixth(path: Path, **more: Any) -> object:
         if len(seen) == 5:
             raise KeyboardInterrupt
         seen.append(path)
@@ -104,7 +105,7 @@ def test_an_interrupted_calibration_goes_on(
 
     seen.clear()
 
-    def note(path: Path) -> object:
+    def note(path: Path, **more: Any) -> object:
         seen.append(path)
         return read_image(path)
 

@@ -116,6 +116,15 @@ def test_a_dynamic_batch_of_several_sizes_stays_in_its_images(dynamic: Detector)
         _inside(found, image)
 
 
+def test_a_dynamic_batch_of_several_sizes_equals_its_images_alone(dynamic: Detector) -> None:
+    """Its heads have GroupNorm, which sees what an image is padded with."""
+    images = [*_pictures(), *_pictures()[::-1]]
+    for image, found in zip(images, dynamic(images), strict=True):
+        alone = dynamic(image)
+        assert len(found) == len(alone) > 0
+        np.testing.assert_allclose(found.confidence, alone.confidence, atol=1e-4)
+
+
 def test_an_empty_batch_and_a_tuple(detector: Detector, picture: Image) -> None:
     assert detector([]) == []
     (found,) = detector((picture,))

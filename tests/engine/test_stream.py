@@ -34,6 +34,24 @@ def detector(model_path: Path) -> Iterator[Detector]:
         yield one
 
 
+def test_sources_of_several_sizes_do_not_change_each_other(
+    tmp_path: Path, dynamic_model_path: Path
+) -> None:
+    """Without a fixed size they would be padded to the largest, which GroupNorm sees."""
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for seed, (path, size) in enumerate(
+        zip(paths, [(120, 180), (300, 100), (40, 400), (120, 180), (300, 100)], strict=True)
+    ):
+        assert cv2.imwrite(str(path), make_picture(seed, *size))
+    with Detector(dynamic_model_path, threads=2) as detector:
+        pairs = list(detector.stream(paths))
+        assert [frame.source for frame, _ in pairs] == [str(path) for path in paths]
+        for frame, found in pairs:
+            alone = detector(frame.image)
+            assert len(found) == len(alone) > 0
+            np.testing.assert_allclose(found.confidence, alone.confidence, atol=1e-4)
+
+
 def test_several_files_are_batched_and_each_comes_whole(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

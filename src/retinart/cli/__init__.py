@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be UTF-8: its bytes go through
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
-        code: int = args.run(args)
+        with _limits(args):
+            code: int = args.run(args)
         sys.stdout.flush()  # if the reader has gone away, notice it here rather than at exit
         return code
     except RetinartError as error:
@@ -120,6 +121,14 @@ def build_parser(fill: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentPa
                 "--debug", action="store_true", help="show Python's traceback after an error"
             )
     return parser
+
+
+def _limits(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    if getattr(args, "max_pixels", None) is None:
+        return contextlib.nullcontext()
+    from retinart.engine.media.pixel_limit import limited_pixels
+
+    return limited_pixels(args.max_pixels)
 
 
 class HelpFormatter(argparse.HelpFormatter):

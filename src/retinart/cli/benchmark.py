@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from retinart.cli.fields import add_json, describe_command, options_of, record_of
+from retinart.cli.fields import add_json, add_max_pixels, describe_command, options_of, record_of
 from retinart.cli.measuring import add_peers, add_runs, command_line, say_no_report, wanted_peers
 from retinart.engine.errors import BadInput
 
@@ -84,6 +84,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="with --compare, exit with 1 when a stage takes more than X times as long as then, "
         f"with its whole 95%% interval above X (default: {_MAX_RATIO})",
     )
+    add_max_pixels(parser)
     add_json(parser)
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinart.cli.fields import add_file, describe_command, options_of, record_of
+from retinart.cli.fields import add_file, add_max_pixels, describe_command, options_of, record_of
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +70,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "HTML page to write, with the ranges, each layer's sensitivity, and AP with --annotations",
         otherwise="no page",
     )
+    add_max_pixels(parser)
     parser.set_defaults(extra="export")
 
 

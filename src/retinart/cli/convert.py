@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinart.cli.fields import add_file, describe_command, options_of, record_of
+from retinart.cli.fields import add_file, add_max_pixels, describe_command, options_of, record_of
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +35,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "JSON file of a calibration of this model; its ranges are used",
         otherwise="the one beside the model, if there is one and no --images are given",
     )
+    add_max_pixels(parser)
     parser.set_defaults(extra="export")
 
 

@@ -8,7 +8,14 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from retinart.cli.fields import add_json, add_out, describe_command, options_of, record_of
+from retinart.cli.fields import (
+    add_json,
+    add_max_pixels,
+    add_out,
+    describe_command,
+    options_of,
+    record_of,
+)
 from retinart.cli.measuring import add_peers, add_runs, command_line, say_no_report, wanted_peers
 
 
@@ -48,6 +55,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add = options_of(parser, CurveSettings, "peers")
     add_peers(add)
     add_out(parser, Path("runs/curve"), "folder for the results and for all that is kept")
+    add_max_pixels(parser)
     add_json(parser)
     parser.set_defaults(extra="export,eval,report")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from retinart.cli.fields import add_json, add_size, describe_command, options_of
+from retinart.cli.fields import add_json, add_max_pixels, add_size, describe_command, options_of
 from retinart.engine.errors import BadInput
 
 
@@ -48,6 +48,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
     )
     add_size(group, TrainSettings.size, "of the network's input")
+    add_max_pixels(check)
     add_json(check)
     parser.set_defaults(extra="train", options=check)
 

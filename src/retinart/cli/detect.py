@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinart.cli.fields import add_results_out, describe_command, options_of, record_of
+from retinart.cli.fields import (
+    add_max_pixels,
+    add_results_out,
+    describe_command,
+    options_of,
+    record_of,
+)
 from retinart.cli.running import add_running, open_detector
 from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
@@ -48,6 +54,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="an image, a folder, a glob, numbered images (frame_%%04d.png), a video, a webcam's "
         "number, or an rtsp:// or http:// address; several sources are batched together",
     )
+    add_max_pixels(parser)
     _add_output(parser)
     _add_frames(parser)
 

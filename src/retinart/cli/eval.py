@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retinart.cli.fields import add_json, add_out, describe_command
+from retinart.cli.fields import add_json, add_max_pixels, add_out, describe_command
 from retinart.cli.running import add_running, open_detector
 from retinart.engine.errors import BadInput
 
@@ -51,6 +51,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "limit)",
     )
     add_out(group, Path("runs/compare"), "folder for the images of --against")
+    add_max_pixels(parser)
     add_json(parser)
     parser.set_defaults(extra="eval")
 

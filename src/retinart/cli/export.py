@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retinart.cli.fields import add_file, describe_command, options_of, record_of
+from retinart.cli.fields import add_file, add_max_pixels, describe_command, options_of, record_of
 from retinart.engine.errors import BadInput
 
 
@@ -79,6 +79,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "do not build the file with TensorRT-RTX, where that is installed",
         flag="--skip-tensorrt",
     )
+    add_max_pixels(parser)
 
 
 def run(args: argparse.Namespace) -> int:

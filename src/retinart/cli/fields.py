@@ -164,3 +164,16 @@ def add_size(parser: argparse._ActionsContainer, default: tuple[int, int], of_wh
             metavar="N",
             help=f"{name} {of_what} in pixels (default: %(default)s)",
         )
+
+
+def add_max_pixels(parser: argparse._ActionsContainer) -> None:
+    """Add `--max-pixels`, which `main` sets for the whole command."""
+    from retinart.engine.media.pixel_limit import MAX_PIXELS
+
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="refuse images of more pixels, before they are decoded: a small file can ask for all "
+        f"of the memory (default: {MAX_PIXELS})",
+    )

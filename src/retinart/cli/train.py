@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinart.cli.fields import add_size, describe_command, options_of, record_of
+from retinart.cli.fields import add_max_pixels, add_size, describe_command, options_of, record_of
 from retinart.engine.errors import BadInput
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _add_loop(parser)
     _add_loss(parser)
     parser.set_defaults(extra="train")
+    add_max_pixels(parser)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -257,7 +258,7 @@ def _refuse_others(args: argparse.Namespace) -> None:
             flag
             for name, value in plain.items()
             for flag in flags.get(name, ())
-            if name != "debug" and getattr(args, name) != value
+            if name not in ("debug", "max_pixels") and getattr(args, name) != value
         )
     ]
     if others:

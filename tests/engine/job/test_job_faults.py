@@ -270,7 +270,7 @@ def test_one_source_that_dies_does_not_stop_the_others(
     arguments = ["detect", model_path, CLOSED, source, "--out", out, "--max-retries", "1"]
     ran = retinart(*arguments)
     assert ran.returncode == 0
-    assert f"{CLOSED} was lost: cannot be opened\n" in ran.stderr
+    assert f"{CLOSED} was lost: cannot be opened (Connection refused)\n" in ran.stderr
     assert _whole(out, "clip.mp4")["ended"] == "complete"
     assert [line["frame"] for line in read_lines(out / "detections.jsonl")] == list(range(25))
     assert retinart(*arguments, "--strict", "--overwrite").returncode == 1
@@ -301,7 +301,7 @@ def test_a_camera_that_comes_back(
         "the stream ended or broke off; retry 1 of 1 in 0.0 s",
         "no frame for 2 s; retry 1 of 1 in 0.0 s",
         "the stream ended or broke off; retry 1 of 1 in 0.0 s",
-        "cannot be opened; given up after 1 retries",
+        "cannot be opened (Input/output error); given up after 1 retries",
     ]
 
 
@@ -311,7 +311,8 @@ def test_a_source_that_never_comes(retinart: Command, model_path: Path, tmp_path
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert f"retinart: nothing was received from {CLOSED}: cannot be opened. Check " in ran.stderr
+    why = "cannot be opened (Connection refused)"
+    assert f"retinart: nothing was received from {CLOSED}: {why}. Check " in ran.stderr
     assert "secret" not in ran.stderr
     assert list(tmp_path.iterdir()) == []
 

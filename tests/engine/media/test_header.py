@@ -18,7 +18,8 @@ from PIL import Image as Pillow
 from made_pictures import Values, encoded, exif, png, tiff, turned
 from retinart.engine.errors import BadInput
 from retinart.engine.media.header import is_turned, read_header
-from retinart.engine.media.images import as_bgr, limited_pixels, pixel_limit, read_image
+from retinart.engine.media.images import as_bgr, read_image
+from retinart.engine.media.pixel_limit import limited_pixels, pixel_limit
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
 
