@@ -20,7 +20,7 @@ from retinart.calib.record import CalibrationRecord
 from retinart.calib.report import write_report
 from retinart.calib.self_test import with_self_test
 from retinart.calib.settings import CalibrationSettings
-from retinart.engine.common.files import atomic_path
+from retinart.engine.common.files import atomic_pair
 from retinart.engine.common.html_page import load_matplotlib
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo
@@ -126,9 +126,9 @@ def _write(
             "calibration": {**calibration, "retinart": version("retinart")},
         },
     )
-    with atomic_path(output) as temporary:
-        write_onnx(result, with_self_test(result, described), temporary)
-        record.write(output.with_suffix(".json"))
+    with atomic_pair(output, output.with_suffix(".json")) as (model, beside):
+        write_onnx(result, with_self_test(result, described), model)
+        beside.write_text(record.to_text(), encoding="utf-8")
 
 
 def _for_fp16() -> RuntimeChoice:

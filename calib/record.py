@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retinart.calib.accuracy import Accuracy
 from retinart.calib.histogram import Histogram
-from retinart.engine.common.files import write_json
+from retinart.engine.common.files import json_text
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo
 
@@ -74,12 +74,12 @@ class CalibrationRecord:
         if self.preprocessing_sha256 != info.preprocessing_sha256:
             raise BadInput(what, why="images were resized or normalised differently", fix=_AGAIN)
 
-    def write(self, path: Path) -> None:
-        """Write it as JSON."""
+    def to_text(self) -> str:
+        """The text of its file, in JSON."""
         content = {"schema": SCHEMA, **vars(self)}
         content["accuracy"] = {name: asdict(a) for name, a in self.accuracy.items()}
         content["histograms"] = {n: h.to_dict() for n, h in self.histograms.items()}
-        write_json(path, content)
+        return json_text(content)
 
 
 def read_record(path: Path) -> CalibrationRecord:

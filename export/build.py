@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from retinart.engine.common.files import atomic_path, new_folder, restored, sha256, write_json
+from retinart.engine.common.files import atomic_pair, json_text, sha256
+from retinart.engine.common.folders import new_folder
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo, Precision, read_info
@@ -91,12 +92,9 @@ def build_engine(
         timing_cache=cache,
     )
     with contextlib.ExitStack() as stack:
-        # Open the outputs first, so that a bad path fails before the work. The plan is renamed
-        # last; on failure the older metadata is restored, since the older plan is still there.
+        # open the outputs first, so that a bad path fails before the work
         stack.enter_context(new_folder(output.parent))
-        stack.enter_context(restored(engine_json(output)))
-        temporary = stack.enter_context(atomic_path(output))
-        beside = stack.enter_context(atomic_path(engine_json(output)))
+        temporary, beside = stack.enter_context(atomic_pair(output, engine_json(output)))
         plan = build_plan(trt, runtime, data, plan_settings, name=model.name, show=show)
         gpu = gpus[0] if runtime == "tensorrt" else None  # TensorRT-RTX builds for many GPUs
         built = EngineInfo(
@@ -246,9 +244,9 @@ def write_cache(path: Path, data: bytes, built: EngineInfo, settings: BuildSetti
         first = json.loads(beside.read_text(encoding="utf-8"))
     known = key in first
     before = float(first.setdefault(key, built.build_seconds))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-    write_json(beside, first, indent=1)
+    with atomic_pair(path, beside) as (cache, seconds):
+        cache.write_bytes(data)
+        seconds.write_text(json_text(first, indent=1), encoding="utf-8")
     if not known:
         return f"the timing cache {path} is written: the next build of this file will be quicker"
     saved = before - built.build_seconds

@@ -67,6 +67,11 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first_process() -> bool:
+    """Whether `torchrun` gave this process the first rank; True without it."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def open_ranks(device: str) -> Iterator[Ranks]:
     """Join the processes of this run, and leave them at the end.

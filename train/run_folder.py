@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import torch
 
-from retinart.engine.common.files import atomic_path, make_folder, write_json
+from retinart.engine.common.files import atomic_path, write_json
+from retinart.engine.common.folders import make_folder
 from retinart.engine.common.html_page import COLORS, load_matplotlib
 from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import BadInput, MissingDependency

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from retinart.engine.common.files import remove_unfinished, sha256
+from retinart.engine.common.files import sha256
+from retinart.engine.common.folders import own_folder
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput, CheckFailed
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
@@ -23,7 +24,7 @@ from retinart.train.data.check import load_checked
 from retinart.train.initial import empty_start, start
 from retinart.train.learner import Diverged, Learner
 from retinart.train.model.checkpoint import load_resume_state, save_checkpoint
-from retinart.train.ranks import Ranks, open_ranks, process_count
+from retinart.train.ranks import Ranks, is_first_process, open_ranks, process_count
 from retinart.train.run_folder import Row, RunFolder
 from retinart.train.schedule import learning_rate
 from retinart.train.settings import TrainSettings
@@ -46,12 +47,18 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
         The path of `last.pt`.
 
     Raises:
-        BadInput: the data or the settings cannot be used, or a run of this name exists.
+        BadInput: the data or the settings cannot be used, a run of this name exists, or another
+            process trains in its folder.
         CheckFailed: the loss became NaN or infinite.
     """
     _check_start(settings, process_count())
     if not resume:
         settings.check_new()
+    with own_folder(settings.folder) if is_first_process() else nullcontext():
+        return _train(settings, command, resume)
+
+
+def _train(settings: TrainSettings, command: str, resume: bool) -> Path:
     state = load_resume_state(settings.last) if resume and settings.last.exists() else None
     dataset = load_checked(
         settings.annotations,
@@ -114,12 +121,12 @@ class _Run:
             first_epoch, seconds = len(self.rows), float(self.rows[-1]["seconds"] or 0.0)
         per_epoch, epochs = self.batches.steps_per_epoch, self.settings.epochs
         folder = RunFolder(self.settings.folder) if self.ranks.first else None
-        if folder is not None:
-            remove_unfinished(folder.path)
         if folder is not None and state is None:
             folder.describe(self.settings, self.ranks.device)
         if folder is not None:
             self.say([folder.open_board(first_epoch * per_epoch)])
+        if folder is not None and state is not None:
+            folder.record(self.rows)  # a killed run may have had no time for its last row
         started = time.perf_counter() - seconds
         steps = range(first_epoch * per_epoch, epochs * per_epoch)
         self.progress.begin(steps.start)
@@ -195,11 +202,11 @@ class _Run:
             row["AP"], row["AP50"] = figures["AP"], figures["AP50"]
             ap = f", AP {100 * (row['AP'] or 0):.1f}, AP50 {100 * (row['AP50'] or 0):.1f}"
         self.rows.append(row)
-        folder.record(self.rows)
         if row["AP"] is not None and row["AP"] > self.best:
             self.best = row["AP"]
             self._save(folder.path / "best.pt")
         self._save(folder.path / "last.pt", resume=self._state())
+        folder.record(self.rows)  # after the checkpoint: it tells of no epoch that was not kept
         self.progress.line(
             f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4f} (class "
             f"{row['cls_loss']:.4f}, box {row['box_loss']:.4f}){ap}, "

@@ -15,7 +15,8 @@ from retinart.benchmarks.ablations.paper import BEST, PRIOR, PaperTable, Trainin
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.machine import Machine
 from retinart.benchmarks.timing.steps import Steps, digest
-from retinart.engine.common.files import make_folder, sha256
+from retinart.engine.common.files import sha256
+from retinart.engine.common.folders import make_folder
 from retinart.engine.errors import CheckFailed
 from retinart.train.data.batches import training_rule
 from retinart.train.model.checkpoint import load_checkpoint

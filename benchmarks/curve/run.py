@@ -21,7 +21,8 @@ from retinart.benchmarks.timing.results import ModelTimes
 from retinart.benchmarks.timing.settings import CurveSettings
 from retinart.benchmarks.timing.source_hash import hash_of
 from retinart.benchmarks.timing.steps import Steps
-from retinart.engine.common.files import new_folder, sha256
+from retinart.engine.common.files import sha256
+from retinart.engine.common.folders import own_folder
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluation.coco import load_coco
@@ -106,7 +107,7 @@ def measure_curve(checkpoints: Sequence[Path], out: Path, settings: CurveSetting
     for path in checkpoints:
         if not path.is_file():
             raise BadInput(f"there is no checkpoint at {path}", fix="Check the path")
-    with new_folder(out):
+    with own_folder(out):
         maker = _Maker(out, settings)
         pairs = itertools.product(checkpoints, settings.imgsz)
         timings = tuple(maker.scale(checkpoint, size) for checkpoint, size in pairs)

@@ -28,7 +28,7 @@ from retinart.benchmarks.grid.report import report, write_results
 from retinart.benchmarks.grid.steps import GridSettings, GridSteps
 from retinart.benchmarks.peers import torchvision_shim
 from retinart.benchmarks.program import new_parser, run
-from retinart.engine.common.files import new_folder
+from retinart.engine.common.folders import new_folder
 from retinart.engine.common.typed_json import to_json
 
 

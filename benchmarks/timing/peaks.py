@@ -12,7 +12,7 @@ import numpy as np
 
 from retinart.benchmarks.timing.worker import Worker, nothing, stateless
 from retinart.engine.cuda.devices import find_gpus
-from retinart.engine.runtime.openvino_api import has_bf16, load_openvino
+from retinart.engine.runtime.openvino_api import has_bf16, load_openvino, openvino_core
 
 # Rows, inner size and columns of the products. The fastest of them gives the peak, and the caches
 # decide which one that is. There are few rows, because quantizing them takes a part of the time.
@@ -95,7 +95,7 @@ def _rate(
     model = openvino.Model([ops.matmul(left, right, False, True)], [x], "product")
     hint = "bf16" if kind == "bf16" else "f32"
     config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
-    request = openvino.Core().compile_model(model, "CPU", config).create_infer_request()
+    request = openvino_core().compile_model(model, "CPU", config).create_infer_request()
     values = rng.integers(-127, 128, (rows, inner)).astype(np.float32)
     best = np.inf
     for _ in range(10):

@@ -1,19 +1,18 @@
-"""Files that appear under their names only when they are whole."""
+"""Files that appear under their names only when they are whole, and survive a power cut then."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
-import secrets
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
+from retinart.engine.common.folders import make_parents, missing_folders, remove_empty
+from retinart.engine.common.leftovers import create, remove_leftovers, temporary_name
 from retinart.engine.errors import BadInput
 
 
@@ -24,8 +23,12 @@ class AtomicFile:
         file.temporary.write_text("all of it")
         file.commit()
 
+    If the process is killed, the next `AtomicFile` in the folder removes the temporary file.
+
     Args:
         path: the final name. Missing folders are made, and `discard` removes them again.
+        durable: whether `commit` waits until the disk has the file, so that a power cut cannot
+            lose it. That costs milliseconds; files that come by the thousand can do without.
 
     Attributes:
         path: the final name.
@@ -36,47 +39,61 @@ class AtomicFile:
         BadInput: the folder cannot be made or written to, or `path` is a folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}"
-        self._made = _missing(path.parent)
-        self._open = True
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        self.path, self._durable = path, durable
+        self.temporary = temporary_name(path.parent, path.suffix)
+        self._made = missing_folders(path.parent)
+        self._handle: int | None = None
         try:
-            _mkdir(path.parent)
-            self._create()
+            make_parents(path.parent)
+            remove_leftovers(path.parent)
+            self._handle = self._create()
         except BaseException:
-            self.discard()
+            remove_empty(self._made)
             raise
+
+    def sync(self) -> None:
+        """Wait until the disk has what was written so far, under the file's name of the moment."""
+        if self._handle is not None:
+            os.fsync(self._handle)
 
     def commit(self) -> None:
         """Give the file its name; it replaces an older file.
 
         Raises:
-            OSError: it cannot be renamed; then it is deleted.
+            OSError: it cannot be renamed or kept by the disk; then it is deleted.
         """
         try:
+            if self._durable:
+                self.sync()
             self.temporary.replace(self.path)
         except BaseException:
             self.discard()
             raise
-        self._open = False
+        if self._durable:
+            sync_folder(self.path.parent)
+        self._close()
 
     def discard(self) -> None:
         """Delete the file, and the folders that were made for it. After `commit` it stays."""
-        if self._open:
-            with suppress(OSError):  # an error while it was made may leave none
+        if self._handle is not None:
+            with suppress(OSError):  # its folder may be gone
                 self.temporary.unlink()
-            _remove_empty(self._made)
-        self._open = False
+            remove_empty(self._made)
+        self._close()
 
-    def _create(self) -> None:
+    def _close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = None
+
+    def _create(self) -> int:
         try:
             if self.path.is_dir():  # the rename would fail only after all the work
                 raise BadInput(
                     f"cannot write {self.path}", why="it is a folder", fix="Choose another name"
                 )
-            # os.open applies the umask; asking for the umask means setting it, for all threads
-            os.close(os.open(self.temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            return create(self.temporary)
         except OSError as error:
             raise BadInput(
                 f"cannot write {self.path}",
@@ -86,9 +103,9 @@ class AtomicFile:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """The temporary name of an `AtomicFile`: committed on success, discarded on failure."""
-    file = AtomicFile(path)
+    file = AtomicFile(path, durable=durable)
     try:
         yield file.temporary
     except BaseException:
@@ -97,136 +114,93 @@ def atomic_path(path: Path) -> Iterator[Path]:
     file.commit()
 
 
+@contextmanager
+def atomic_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
+    """Temporary names of two files that belong together: both get their names, or none does.
+
+    If the second one cannot be renamed, the older file is back under the first one's name.
+    """
+    files = [AtomicFile(first)]
+    try:
+        files.append(AtomicFile(second))
+        yield files[0].temporary, files[1].temporary
+        files[1].sync()  # what can fail goes before the first rename
+        old = _second_name(first)
+    except BaseException:
+        for file in files:
+            file.discard()
+        raise
+    try:
+        files[0].commit()
+        _commit_or_take_back(files[1], first, old)
+    finally:
+        files[1].discard()
+        if old is not None:
+            old.unlink(missing_ok=True)
+
+
+def _commit_or_take_back(file: AtomicFile, other: Path, old: Path | None) -> None:
+    try:
+        file.commit()
+    except BaseException:
+        if old is None:
+            other.unlink(missing_ok=True)
+        else:
+            old.replace(other)
+        raise
+
+
+def _second_name(path: Path) -> Path | None:
+    """Another name of a file's content, which stays when the file is replaced; None without one."""
+    if not path.exists():
+        return None
+    other = temporary_name(path.parent, path.suffix)
+    try:
+        os.link(path, other)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, other)
+    return other
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """The temporary name of a folder, which gets its own once it is whole.
+
+    Args:
+        folder: the final name; nothing is there, or an empty folder.
+    """
+    make_parents(folder.parent)
+    remove_leftovers(folder.parent)
+    temporary = temporary_name(folder.parent)
+    handle = create(temporary, folder=True)
+    try:
+        yield temporary
+        temporary.replace(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
 def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
     """Write plain JSON types, in ASCII; the file gets its name once it is whole."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content, indent=indent), encoding="utf-8")
 
 
-@contextmanager
-def restored(path: Path) -> Iterator[None]:
-    """After an error, a small file is as it was before, or missing if it was missing."""
-    old = _content(path)
-    try:
-        yield
-    except BaseException:
-        if _content(path) != old:
-            if old is None:
-                path.unlink()
-            else:
-                with atomic_path(path) as temporary:
-                    temporary.write_bytes(old)
-        raise
+def json_text(content: Any, *, indent: int | None = None) -> str:
+    """Plain JSON types as ASCII text that ends with a line break."""
+    return json.dumps(content, indent=indent) + "\n"
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder of retinart's own."""
-    for path in folder.glob(".*"):
-        if re.fullmatch(r"\.[0-9a-f]{16}", path.stem):
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder for output. On failure, the folders that this made go again where they are empty.
-
-    Raises:
-        BadInput: as `make_folder`.
-    """
-    made = _missing(folder)
-    try:
-        yield make_folder(folder)
-    except BaseException:
-        _remove_empty(made)
-        raise
-
-
-@contextmanager
-def results_folder(
-    out: Path | None, default: Path, files: Sequence[str], *, overwrite: bool = False
-) -> Iterator[Path]:
-    """A folder for the results of one run, which does not replace the results of another.
-
-    Args:
-        out: the folder that the user named, or None.
-        default: without one, this folder; if it exists, the first of `default`2, `default`3 and so
-            on that does not.
-        files: names of files that mark a folder with results.
-        overwrite: take `out`, or `default`, whatever it holds.
-
-    Raises:
-        BadInput: `out` holds results, or as `make_folder`.
-    """
-    folder = out or default
-    if not overwrite and any((folder / name).exists() for name in files if out):
-        raise BadInput(
-            f"{folder} holds the results of another run",
-            fix="Choose another `out`, or replace them with `overwrite`",
-        )
-    made = _missing(folder)
-    if not overwrite and out is None:
-        folder = _claimed(default)
-        made = [folder, *made[1:]]
-    try:
-        yield make_folder(folder)
-    except BaseException:
-        _remove_empty(made)
-        raise
-
-
-def make_folder(folder: Path) -> Path:
-    """Make a folder with its parents, and check that files can be written to it.
-
-    Raises:
-        BadInput: it cannot be made, is a file, or is not writable.
-    """
-    _mkdir(folder)
-    with _explained(folder), tempfile.TemporaryFile(dir=folder):
-        pass
-    return folder
-
-
-def _claimed(default: Path) -> Path:
-    """A new folder: `default`, or the first numbered one that does not exist."""
-    _mkdir(default.parent)
-    for number in count(1):
-        folder = default if number == 1 else default.with_name(f"{default.name}{number}")
-        with _explained(folder), suppress(FileExistsError):
-            folder.mkdir()
-            return folder
-    raise AssertionError
-
-
-def _mkdir(folder: Path) -> None:
-    with _explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BadInput(
-            f"cannot write to the folder {folder}",
-            why=error.strerror or str(error),
-            fix="Choose another output folder or change its permissions",
-        ) from error
-
-
-def _missing(folder: Path) -> list[Path]:
-    """The folder and its parents that do not exist, innermost first."""
-    return list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
-
-
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for path in folders:
-        with suppress(OSError):  # it holds something by now
-            path.rmdir()
-
-
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder, where the file system can say so."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def sha256(path: Path) -> str:

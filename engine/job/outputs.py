@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TextIO
 import cv2
 
 from retinart.engine.common.files import AtomicFile, atomic_path
+from retinart.engine.common.leftovers import same_file
 from retinart.engine.errors import BadInput
 from retinart.engine.job.copies import Copy
 from retinart.engine.job.disk import check_room
@@ -53,8 +55,29 @@ class LineFile:
 
     def close(self) -> None:
         """Close the file; one without a line is not kept."""
+        if not self._file.closed:
+            with suppress(OSError):
+                os.fsync(self._file.fileno())
         self._file.close()
         self._atomic.discard()
+
+    @property
+    def there(self) -> bool:
+        """Whether the open file still has its name."""
+        return same_file(self._file.fileno(), self.path)
+
+    def check_there(self) -> None:
+        """See that what was written can still be found.
+
+        Raises:
+            BadInput: the file was deleted or replaced.
+        """
+        if not self.there:
+            raise BadInput(
+                f"cannot go on writing {self.path}",
+                why="it was deleted or replaced while the job ran",
+                fix="Run the job again, and leave its folder alone until it has ended",
+            )
 
 
 class RecordFile:
@@ -154,8 +177,10 @@ class Outputs:
 
         Raises:
             OutOfRoom: what is left on the disk is needed to end the files.
-            BadInput, OSError: something cannot be written.
+            BadInput, OSError: something cannot be written, or was deleted since.
         """
+        if self.paths:
+            self._lines.check_there()
         open_files = {v.temporary: v.written for v in self._videos.values()}
         open_files |= dict.fromkeys((file.temporary for file in self._files), 0)
         if self.paths:
@@ -182,6 +207,8 @@ class Outputs:
                 self.paths.append(file.path)
         if any(copy.pictures for copy in self._copies) and self.paths:
             self.paths.append(self._out)
+        if self.paths and not self._lines.there:
+            self.paths.remove(self._lines.path)
         self._lines.close()
 
     def discard(self) -> None:
@@ -222,7 +249,7 @@ def write_picture(target: Path, picture: Image, taken: set[Path]) -> None:
     for path in (target, png):
         data = _encode(path.suffix, picture)
         if data is not None:
-            with atomic_path(path) as temporary:
+            with atomic_path(path, durable=False) as temporary:
                 temporary.write_bytes(data)
             return
     raise BadInput(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+import threading
 from collections.abc import Iterable
 from typing import Any
 
 from retinart.engine.errors import MissingDependency
 
-_alive: dict[str, Any] = {}  # an openvino.Core for each device
+_cores: dict[bool, Any] = {}
+_making = threading.Lock()
 
 
 def load_openvino() -> Any:
@@ -34,19 +37,35 @@ def load_openvino() -> Any:
             del sys.modules[telemetry]
 
 
-def keep_alive(core: Any, device: str) -> Any:
-    """Keep an `openvino.Core` of a device until the process ends, and return the one that is kept.
+def openvino_core(*, snippets: bool = True) -> Any:
+    """The process's `openvino.Core`. It lives until the process ends, for two reasons.
 
-    Unloading the library while its threads run can crash.
+    Unloading a device's library while its threads run can crash. And on a CPU with AMX that library
+    gives its thread a stack for signal handlers, which it frees when it is unloaded in another
+    thread; the next signal, such as Ctrl-C, then ends the process with a segmentation fault.
+
+    Args:
+        snippets: False for a Core of its own that keeps additions inside INT8 convolutions. With
+            Snippets such a convolution writes four bytes a value, which costs 1 to 5% of a frame.
+            The property is not public; an OpenVINO without it keeps Snippets.
+
+    Raises:
+        MissingDependency: OpenVINO is not installed.
     """
-    return _alive.setdefault(device, core)
+    with _making:
+        if snippets not in _cores:
+            core = load_openvino().Core()
+            if not snippets:
+                with contextlib.suppress(RuntimeError):
+                    core.set_property("CPU", {"SNIPPETS_MODE": "DISABLE"})
+            _cores[snippets] = core
+        return _cores[snippets]
 
 
 def has_bf16(device: str = "CPU") -> bool:
     """Whether an OpenVINO device has instructions for bfloat16."""
     try:
-        core = keep_alive(load_openvino().Core(), device)
-        return "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        return "BF16" in openvino_core().get_property(device, "OPTIMIZATION_CAPABILITIES")
     except RuntimeError:  # there is no such device; compiling a model for it says so
         return False
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retinart.engine.media.images import Image
-from retinart.engine.runtime.openvino_api import find_tensors, load_openvino
+from retinart.engine.runtime.openvino_api import find_tensors, load_openvino, openvino_core
 from retinart.engine.runtime.saturation import avoid_saturation
 
 
@@ -19,7 +19,7 @@ def tensor_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str
     The arrays belong to the runtime and change with the next call: copy those that you keep.
     """
     openvino = load_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     whole = core.read_model(path)
     model = openvino.Model(find_tensors(whole, names), whole.get_parameters(), "probe")
     avoid_saturation(model, "CPU")
@@ -40,7 +40,7 @@ def peak_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, 
     """
     openvino = load_openvino()
     ops = openvino.opset13
-    core = openvino.Core()
+    core = openvino_core()
     whole = core.read_model(path)
     peaks = []
     for port in find_tensors(whole, names):

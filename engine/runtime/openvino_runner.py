@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 import time
@@ -18,7 +17,12 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
 from retinart.engine.runtime.nms import detect_from_candidates
-from retinart.engine.runtime.openvino_api import find_tensors, has_bf16, keep_alive, load_openvino
+from retinart.engine.runtime.openvino_api import (
+    find_tensors,
+    has_bf16,
+    load_openvino,
+    openvino_core,
+)
 from retinart.engine.runtime.options import OpenVINOOptions
 from retinart.engine.runtime.runner import Finish, Floats, Prepared, last_line
 from retinart.engine.runtime.saturation import avoid_saturation
@@ -26,16 +30,6 @@ from retinart.engine.runtime.winograd import use_winograd
 
 _BATCH_SIZES = 4  # compiled models that are kept, one for each batch size
 _HINTS: dict[Compute, str] = {"fp32": "f32", "fp32-direct": "f32", "bf16": "bf16"}
-
-
-def _keep_additions_in_convolutions(core: Any) -> None:
-    """Turn off Snippets: it pulls residual adds out of INT8 convolutions.
-
-    Such a convolution then writes four bytes a value, which costs 1 to 5% of a frame. The property
-    is not public. An OpenVINO without it keeps Snippets.
-    """
-    with contextlib.suppress(RuntimeError):
-        core.set_property("CPU", {"SNIPPETS_MODE": "DISABLE"})
 
 
 class OpenVINORunner:
@@ -60,8 +54,8 @@ class OpenVINORunner:
         self._path, self._compute = path, options.compute
         self.identity: tuple[str, ...] = (self.name, openvino.__version__, device, options.compute)
         self.info, self.thresholds, self._device = info, thresholds, device
-        self._core = openvino.Core()
-        keep_alive(self._core, device)
+        int8_on_cpu = device == "CPU" and info.precision.startswith("int8")
+        self._core = openvino_core(snippets=not int8_on_cpu)
         if options.compute == "bf16" and not has_bf16(device):
             raise BadInput(
                 f"the device {device} has no bf16 instructions",
@@ -77,8 +71,6 @@ class OpenVINORunner:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
         if options.cache_dir is not None:
             self._config["CACHE_DIR"] = str(options.cache_dir)
-        if device == "CPU" and info.precision.startswith("int8"):
-            _keep_additions_in_convolutions(self._core)
         try:
             self._model = self._cut(CANDIDATES)
         except RuntimeError as error:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retinart.engine.runtime.openvino_api import load_openvino
+from retinart.engine.runtime.openvino_api import load_openvino, openvino_core
 
 LARGEST = 64  # magnitude of a 7-bit weight: 255 * (64 + 64) < 2**15
 
@@ -63,7 +63,7 @@ def saturates(device: str = "CPU") -> bool:
     )
     y = ops.convolution(quantized, weight, [1, 1], [0, 0], [0, 0], [1, 1])
     try:
-        compiled = openvino.Core().compile_model(
+        compiled = openvino_core().compile_model(
             openvino.Model([y], [x], "extremes"), device, {"INFERENCE_PRECISION_HINT": "f32"}
         )
         found = compiled({0: np.full((1, channels, 1, 1), 127, np.float32)})[0]

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from retinart.engine.common.files import atomic_path, new_folder
+from retinart.engine.common.files import atomic_path
+from retinart.engine.common.folders import new_folder
 from retinart.engine.errors import BadInput, RetinartError
 from retinart.engine.model.info import INPUT, OUTPUTS
 from retinart.engine.tensorrt.api import (

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from retinart.engine.common.files import make_folder
+from retinart.engine.common.files import atomic_folder
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.media.video_writer import VideoWriter
@@ -120,17 +118,11 @@ def make_scenes(out: Path, *, num: int, seed: int, settings: SceneSettings = _US
             f"{out} exists already and holds something other than these scenes",
             fix="Choose another folder or remove this one",
         )
-    make_folder(out.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with atomic_folder(out) as temporary:
         (temporary / "images").mkdir()
         document = _write_images(temporary / "images", num=num, seed=seed, settings=settings)
         text = json.dumps({"info": info, **document})
         (temporary / "instances.json").write_text(text, encoding="utf-8")
-        temporary.chmod(0o755)
-        temporary.replace(out)  # onto nothing or an empty folder
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return annotations
 
 

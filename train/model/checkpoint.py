@@ -49,8 +49,18 @@ def save_checkpoint(
     }
     if resume is not None:
         content["resume"] = dict(resume)
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's own text hides the system's reason
+            reason = error.__context__
+            if not isinstance(reason, OSError):
+                raise
+            raise BadInput(
+                f"cannot write {path}",
+                why=reason.strerror or str(reason),
+                fix="Make room on its disk; what was written before is kept",
+            ) from error
 
 
 def load_resume_state(path: Path) -> dict[str, Any]:

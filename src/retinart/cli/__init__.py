@@ -12,15 +12,13 @@ the work when it runs.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import os
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
+from retinart.cli.streams import discard_stdout, guarded_streams
 from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput, MissingDependency, RetinartError
 
@@ -50,14 +48,17 @@ _EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval", "matplotli
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    with guarded_streams():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser = build_parser({next((word for word in given if not word.startswith("-")), "")})
     if not given:
         parser.print_help(sys.stderr)
         return 2
     args = parser.parse_args(given)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be UTF-8: its bytes go through
-        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         with _limits(args):
             code: int = args.run(args)
@@ -76,8 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `retinart inspect ... | head -1` needs no more output
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return 0
     except OSError as error:
         if args.debug:

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     from retinart.benchmarks.latency.tables import report
     from retinart.benchmarks.timing.settings import BenchmarkSettings
     from retinart.benchmarks.timing.statistics import FEWEST
-    from retinart.engine.common.files import new_folder
+    from retinart.engine.common.folders import own_folder
     from retinart.engine.common.html_page import why_no_page
     from retinart.engine.common.typed_json import to_json
 
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         old = read_baseline(args.compare, settings.row_names(args.models))
     with contextlib.ExitStack() as stack:
         if args.out is not None:  # before the work: can it be written?
-            stack.enter_context(new_folder(args.out))
+            stack.enter_context(own_folder(args.out))
             say_no_report(why_no_page())
         result = benchmark(args.models, settings)
     result = replace(

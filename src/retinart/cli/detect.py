@@ -129,7 +129,7 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    from retinart.engine.common.files import results_folder
+    from retinart.engine.common.folders import results_folder
     from retinart.engine.job.job import run_job
     from retinart.engine.job.stop import StopRequest, stop_on_signals
     from retinart.engine.media.sources import is_live

@@ -10,11 +10,9 @@ import pytest
 
 from retinart.engine.common.files import (
     AtomicFile,
+    atomic_folder,
+    atomic_pair,
     atomic_path,
-    make_folder,
-    new_folder,
-    remove_unfinished,
-    results_folder,
     write_json,
 )
 from retinart.engine.errors import BadInput
@@ -127,56 +125,63 @@ def test_a_failure_takes_back_the_folders_that_it_made(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "old/new/newer/a.txt") as path:
         _fail_halfway(path)
     assert [p.name for p in tmp_path.rglob("*")] == ["old"]
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "old/new/newer"):
-        _fail_halfway(tmp_path / "old/new/kept.txt")
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["kept.txt", "new", "old"]
 
 
-def results(out: Path | None, default: Path, **more: bool) -> Path:
-    with results_folder(out, default, ["a.json", "b.json"], **more) as folder:
-        (folder / "b.json").touch()
-        return folder
+def test_the_disk_has_a_file_before_its_name_and_the_name_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the rename must not leave an empty file under the final name."""
+    (tmp_path / "a.txt").write_text("old")
+    seen: list[tuple[str, str]] = []
+    real = os.fsync
+
+    def sync(handle: int) -> None:
+        name = Path(f"/proc/self/fd/{handle}").readlink().name
+        seen.append((name, (tmp_path / "a.txt").read_text()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert seen == [(temporary.name, "old"), (tmp_path.name, "new")]
+    with atomic_path(tmp_path / "a.txt", durable=False) as temporary:
+        temporary.write_text("newer")
+    assert len(seen) == 2
 
 
-def test_a_folder_of_results_is_numbered_refused_or_overwritten(tmp_path: Path) -> None:
-    default = tmp_path / "runs" / "detect"
-    made = [results(None, default).name for _ in range(3)]
-    assert made == ["detect", "detect2", "detect3"]
-    assert results(None, default, overwrite=True) == default
-    with pytest.raises(BadInput, match="holds the results of another run"):
-        results(default, tmp_path / "other")
-    assert results(default, tmp_path / "other", overwrite=True) == default
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "notes.txt").touch()
-    assert results(mine, default) == mine
-    with pytest.raises(BadInput, match="cannot write to the folder"):
-        results(None, mine / "notes.txt" / "detect")
+def _put_a_folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
 
 
-@pytest.mark.parametrize("out", [None, "given"])
-def test_a_run_without_results_leaves_no_folder(tmp_path: Path, out: str | None) -> None:
-    given, default = tmp_path / out if out else None, tmp_path / "runs" / "detect"
-    with pytest.raises(ZeroDivisionError), results_folder(given, default, ["a.json"]) as folder:
-        raise ZeroDivisionError(folder)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_pair_gets_its_names_together_or_not_at_all(tmp_path: Path, old: str | None) -> None:
+    model, record = tmp_path / "model.onnx", tmp_path / "model.json"
+    if old:
+        model.write_text(old)
+        record.write_text(old)
+    before = files_below(tmp_path)
+    with pytest.raises(ZeroDivisionError), atomic_pair(model, record) as (first, _):
+        _fail_halfway(first)
+    assert files_below(tmp_path) == before
+    with pytest.raises(IsADirectoryError), atomic_pair(model, record) as (first, _):
+        _put_a_folder(record)  # now the second one cannot be renamed
+    record.rmdir()
+    assert (model.read_text() if model.exists() else None) == old
+    with atomic_pair(model, record) as (first, second):
+        first.write_text("new model")
+        second.write_text("new record")
+    assert (model.read_text(), record.read_text()) == ("new model", "new record")
+    assert files_below(tmp_path) == ["model.json", "model.onnx"]
 
 
-def test_make_folder_names_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match=r"cannot write to the folder .*file: File exists\. Choose"):
-        make_folder(tmp_path / "file")
-    with pytest.raises(BadInput, match=r"Not a directory\. Choose another output folder"):
-        make_folder(tmp_path / "file" / "below")
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    keep = ["last.pt", ".gitignore", ".0123.pt", "0123456789abcdef.pt"]
-    for name in (*keep, ".0123456789abcdef.pt", ".fedcba9876543210"):
-        (tmp_path / name).touch()
-    remove_unfinished(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(keep)
-    with atomic_path(tmp_path / "a.pt") as temporary:  # a temporary name of atomic_path matches
-        remove_unfinished(tmp_path)
-        assert not temporary.exists()
-        temporary.touch()
+def test_a_folder_appears_whole_with_the_umasks_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    with atomic_folder(tmp_path / "new" / "out") as temporary:
+        (temporary / "a.txt").write_text("whole")
+        assert not (tmp_path / "new" / "out").exists()
+    assert files_below(tmp_path) == ["new/out/a.txt"]
+    assert (tmp_path / "new" / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "other") as temporary:
+        _fail_halfway(temporary / "a.txt")
+    assert files_below(tmp_path) == ["new/out/a.txt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import signal
@@ -133,6 +134,34 @@ def test_a_stop_before_the_first_result_leaves_nothing(detector: Detector, tmp_p
     with pytest.raises(KeyboardInterrupt):
         _run(detector, [CLOSED], tmp_path / "out", stop=stop, stream=settings)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_output_folder_that_is_deleted_while_the_job_runs(
+    detector: Detector, tmp_path: Path, replaced: bool
+) -> None:
+    """The job went on for hours, and named a file that was not there."""
+    out, gone = tmp_path / "out", threading.Event()
+
+    def frames(connection: int) -> Iterator[bytes]:
+        for i in range(10**6):
+            if gone.wait(0.005):
+                return
+            if out.exists() and i > 20 and not (tmp_path / "done").exists():
+                (tmp_path / "done").touch()
+                shutil.rmtree(out, ignore_errors=True)
+                if replaced:
+                    out.mkdir()
+                    (out / "detections.jsonl").write_text("")
+            yield numbered_jpeg(i, make_picture(0))
+
+    with MJPEGServer(frames) as camera:
+        summary = _run(detector, camera.url, out, copies=False)
+        gone.set()
+    assert summary.ended == "failed"
+    wanted = r"detections\.jsonl: it was deleted or replaced while the job ran\. Run the job again"
+    assert re.search(wanted, str(summary.error))
+    assert summary.outputs == [out / "summary.json"]
 
 
 def test_a_disk_that_fills_up(

@@ -1,0 +1,101 @@
+"""Standard output and error of a command: closed ones, full disks, readers that have gone away."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from retinart.engine.errors import BadInput
+
+
+@contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Guard stdout and stderr while a command runs.
+
+    - A closed stream is opened onto nothing. Otherwise the next file that is opened would get its
+      number, and messages of libraries would land in that file.
+    - stderr never fails: progress that cannot be shown does not stop the work.
+    - stdout raises BadInput where what it is led into cannot take it.
+    - A reader of stdout that has gone away raises BrokenPipeError, as ever.
+    """
+    _open_closed()
+    out, err = sys.stdout, sys.stderr
+    if isinstance(out, io.TextIOWrapper):  # a path need not be UTF-8: its bytes go through
+        out.reconfigure(errors="surrogateescape")
+    sys.stdout, sys.stderr = _Stdout(out), _Stderr(err)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = out, err
+
+
+def discard_stdout() -> None:
+    """Lead stdout to nothing, so that what is left in its buffer cannot fail at exit."""
+    _to_nothing(1)
+
+
+class _Guarded:
+    """A stream whose `write` and `flush` have their errors treated."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError as error:
+            self._failed(error)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        raise NotImplementedError
+
+
+class _Stderr(_Guarded):
+    def _failed(self, error: OSError) -> None:
+        _to_nothing(2)
+
+
+class _Stdout(_Guarded):
+    def _failed(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):
+            raise error
+        _to_nothing(1)
+        raise BadInput(
+            "cannot write to standard output",
+            why=error.strerror or str(error),
+            fix="Lead it to a terminal, or to a file on a disk with room. Files that the command "
+            "wrote are complete",
+        ) from error
+
+
+def _open_closed() -> None:
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _to_nothing(number: int) -> None:
+    with suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, number)
+        os.close(nothing)
