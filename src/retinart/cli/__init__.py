@@ -12,6 +12,7 @@ the work when it runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
