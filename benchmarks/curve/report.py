@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import reduce
-from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +65,7 @@ def report(curve: Curve) -> str:
     parts = []
     for table in (_points(curve), *_against_peers(curve)):
         parts += [table.markdown(), *table.notes]
-    said = [_fastest(curve), *_commits(curve), noise_text(curve.noise)]
+    said = [_fastest(curve), *_remarks(curve), noise_text(curve.noise)]
     return "\n\n".join([*parts, "\n".join(said)])
 
 
@@ -99,8 +97,7 @@ def _against_peers(curve: Curve) -> list[Table]:
     """A table against peers, where any were asked for."""
     benchmarks = [scale.benchmark for scale in curve.timings]
     names = list(dict.fromkeys(p.peer for b in benchmarks for p in b.peers))
-    about = about_peers(benchmarks)
-    if not about:
+    if not names:
         return []
     rows = [
         (
@@ -114,13 +111,17 @@ def _against_peers(curve: Curve) -> list[Table]:
     ]
     head = ["checkpoint", "precision", "imgsz", "ms p50", *names]
     title = "How many times as fast as the peers (95%)"
-    return [Table(title=title, head=head, rows=rows, notes=about)]
+    return [Table(title=title, head=head, rows=rows, notes=about_peers(benchmarks))]
 
 
-def _commits(curve: Curve) -> list[str]:
-    """A sentence where the points were timed at several commits."""
-    commits = dict.fromkeys(str(s.benchmark.machine.commit)[:12] for s in curve.timings)
-    return [f"Timed at several commits: {', '.join(commits)}."] if len(commits) > 1 else []
+def _remarks(curve: Curve) -> list[str]:
+    """At which commits the points were timed, and what was left out, where that has to be said."""
+    benchmarks = [scale.benchmark for scale in curve.timings]
+    commits = dict.fromkeys(str(b.machine.commit)[:12] for b in benchmarks)
+    said = [f"Timed at several commits: {', '.join(commits)}."] if len(commits) > 1 else []
+    if any(b.peers for b in benchmarks):  # then the table against them says what was left out
+        return said
+    return said + about_peers(benchmarks)
 
 
 def draw(curve: Curve, *, paper: bool) -> Any:
@@ -212,7 +213,7 @@ def _parts(curve: Curve) -> Iterator[str]:
         f"over {curve.images} images.</p>"
     )
     yield f"<p><b>{html.escape(_fastest(curve))}</b></p>"
-    yield from paragraphs([*_commits(curve), noise_text(curve.noise)])
+    yield from paragraphs([*_remarks(curve), noise_text(curve.noise)])
     yield svg(draw(curve, paper=True))
     yield (
         "<p>Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as good "
@@ -223,7 +224,7 @@ def _parts(curve: Curve) -> Iterator[str]:
     yield (
         "<p>Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in the time "
         "of infer, over what the machine did in a large matrix product in the same precision"
-        f"{_peaks(curve)}.</p>"
+        f": {curve.peaks}.</p>"
     )
     for table in _against_peers(curve):
         yield from table_parts(table)
@@ -244,11 +245,6 @@ def _parts(curve: Curve) -> Iterator[str]:
     paper += [(n, f"{ap:.1f}", ms, "Figure 2, recalled") for n, (ap, ms) in RECALLED.items()]
     yield Table(head=["", "AP", "ms", "from"], rows=paper).html()
     yield environment(curve.command, curve.machine)
-
-
-def _peaks(curve: Curve) -> str:
-    """The best peaks of all timings, for the end of a sentence."""
-    return f": {reduce(or_, (scale.benchmark.peak_gops for scale in curve.timings))}"
 
 
 def _fastest(curve: Curve) -> str:

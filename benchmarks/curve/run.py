@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from retinart.benchmarks.latency.scales import Scale, ScaleSteps
+from retinart.benchmarks.latency.scales import Scale, Scales, ScaleSteps
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.machine import Machine
 from retinart.benchmarks.timing.results import ModelTimes
@@ -55,7 +55,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class Curve(Scales):
     """All that `retinart curve` found.
 
     Attributes:
@@ -79,11 +79,6 @@ class Curve:
     def points(self) -> list[Point]:
         """Each checkpoint at each scale in each precision."""
         return [Point(scale, model) for scale in self.timings for model in scale.benchmark.models]
-
-    @property
-    def noise(self) -> float:
-        """The worst of all timings."""
-        return max(scale.benchmark.noise for scale in self.timings)
 
 
 def measure_curve(checkpoints: Sequence[Path], out: Path, settings: CurveSettings) -> Curve:

@@ -16,6 +16,7 @@ import numpy as np
 
 from retinart.benchmarks.gpu.bundle import load_detections
 from retinart.benchmarks.gpu.judge import BARS, GROWTH, SLACK, Bar, Figures, compared, judged, same
+from retinart.benchmarks.timing.alternate import milliseconds
 from retinart.benchmarks.timing.results import Percentiles
 from retinart.benchmarks.timing.worker import Incomplete
 from retinart.engine.common.timing import StageClock
@@ -92,7 +93,7 @@ def load_and_run(subject: Subject) -> Figures:
     image, start = subject.picture(), time.perf_counter()
     with Detector(subject.engine, contexts=1, graphs=False) as detect:
         load = time.perf_counter() - start
-        first, *later = (_ms(partial(detect, image)) for _ in range(6))
+        first, *later = (milliseconds(partial(detect, image)) for _ in range(6))
         figures: Figures = {
             "load s": round(load, 2),
             "first run s": round(first / 1000, 2),
@@ -102,7 +103,7 @@ def load_and_run(subject: Subject) -> Figures:
     with tempfile.TemporaryDirectory() as folder:  # the compiled kernels are kept, and then loaded
         for what in ("keeps", "has"):
             with Detector(subject.engine, contexts=1, graphs=False, cache_dir=folder) as detect:
-                ms = _ms(partial(detect, image))
+                ms = milliseconds(partial(detect, image))
             figures[f"first run s, {what} kernels"] = round(ms / 1000, 2)
         figures["kernels KiB"] = sum(p.stat().st_size for p in Path(folder).iterdir()) >> 10
     return figures
@@ -150,7 +151,7 @@ def latency(subject: Subject) -> Figures:
             frames, _ = detect.info.resize.apply([image])
             runner: Any = detect.runner
             device = [runner.device_ms(frames) for _ in runs]
-            whole = [_ms(partial(detect, image)) for _ in runs]
+            whole = [milliseconds(partial(detect, image)) for _ in runs]
             faults = _no_graph(detect)
         return judged({"device": percentiles(device), "end to end": percentiles(whole)}, faults)
 
@@ -306,12 +307,6 @@ def _until(end: float, work: Callable[[], object], images: int, _: int) -> int:
         work()
         done += images
     return done
-
-
-def _ms(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return 1000 * (time.perf_counter() - start)
 
 
 def _each(variants: Mapping[str, Callable[[], Figures]]) -> Figures:

@@ -202,7 +202,11 @@ def export_model(
     fp32, int8 = paths["fp32"], paths["int8"]
     fp32.parent.mkdir(parents=True, exist_ok=True)
     if checkpoint is None:
-        checkpoint = random_checkpoint(name, fp32.parent / f"{name}.pt")
+        from retinart.benchmarks.grid.steps import random_checkpoint
+
+        checkpoint = fp32.parent / f"{name}.pth"
+        if not checkpoint.exists():
+            random_checkpoint(checkpoint, name, 80, read_image(list_images(images)[0]))
     if not fp32.exists():
         export_checkpoint(checkpoint, fp32, ExportSettings(imgsz=imgsz, tensorrt=False))
     num = min(16, len(list_images(images)))
@@ -212,23 +216,6 @@ def export_model(
         if not half.exists():
             convert(source, half, ConvertSettings(images=images, num=num))
     return [path.name for path in paths.values()]
-
-
-def random_checkpoint(backbone: str, path: Path) -> Path:
-    """A checkpoint of 80 classes with random weights, which is as fast as a trained one."""
-    if not path.exists():
-        import torch
-
-        from retinart.train.model.checkpoint import save_checkpoint
-        from retinart.train.model.presets import preset
-        from retinart.train.model.retinanet import build_retinanet
-
-        torch.manual_seed(0)
-        variant = preset(backbone, 80)
-        classes = tuple(f"class {i}" for i in range(80))
-        model = build_retinanet(variant, prior=0.01).eval()
-        save_checkpoint(path, model=model, variant=variant, classes=classes, training={})
-    return path
 
 
 def runtime_version(runtime: EngineRuntime | Literal["auto"]) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from typing import ClassVar
 
-from retinart.benchmarks.latency.scales import Scale
+from retinart.benchmarks.latency.scales import Scale, Scales
 from retinart.benchmarks.timing.peaks import Peaks
 from retinart.benchmarks.timing.results import Benchmark, ModelTimes, PeerTimes
 from retinart.benchmarks.timing.statistics import Estimate
@@ -61,7 +59,7 @@ class GridPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class Grid(Scales):
     """All that the grid found: each backbone and scale, and the command that reproduces it."""
 
     SCHEMA: ClassVar[int] = 1
@@ -74,16 +72,6 @@ class Grid:
     def first(self) -> Benchmark:
         """The first timing. All timings share its images, settings and machine."""
         return self.timings[0].benchmark
-
-    @property
-    def peaks(self) -> Peaks:
-        """The best of all timings."""
-        return reduce(or_, (scale.benchmark.peak_gops for scale in self.timings))
-
-    @property
-    def noise(self) -> float:
-        """The worst of all timings."""
-        return max(scale.benchmark.noise for scale in self.timings)
 
     @property
     def points(self) -> list[GridPoint]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 
 from retinart.benchmarks.latency.run import benchmark
 from retinart.benchmarks.peers.find import find_peers
 from retinart.benchmarks.timing import machine
+from retinart.benchmarks.timing.peaks import Peaks
 from retinart.benchmarks.timing.results import Benchmark, LeftOut
 from retinart.benchmarks.timing.settings import BenchmarkSettings
 from retinart.benchmarks.timing.source_hash import TIMING, code_hash, hash_of
@@ -36,6 +38,22 @@ class Scale:
     def name(self) -> str:
         """For headings."""
         return f"{self.checkpoint} at {self.imgsz}"
+
+
+class Scales:
+    """What a curve and a grid have in common: the benchmarks of checkpoints at several scales."""
+
+    timings: tuple[Scale, ...]
+
+    @property
+    def peaks(self) -> Peaks:
+        """The best of all timings, as a noisy moment can only lower one."""
+        return reduce(or_, (scale.benchmark.peak_gops for scale in self.timings))
+
+    @property
+    def noise(self) -> float:
+        """The worst of all timings."""
+        return max(scale.benchmark.noise for scale in self.timings)
 
 
 class ScaleSteps:

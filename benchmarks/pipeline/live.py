@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import tempfile
 import threading
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 
 from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer
+from retinart.benchmarks.timing.alternate import milliseconds
 from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
@@ -23,7 +25,6 @@ from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
 from retinart.engine.media.video_writer import VideoWriter
-from retinart.engine.runtime.runner import Prepared
 from retinart.engine.settings import DetectJob, StreamSettings
 
 _PICTURES = 64
@@ -77,8 +78,9 @@ def run_live(detector: Detector, video: Path, *, seconds: float) -> dict[str, An
     images = first_frames(video, _PICTURES)
     jpegs = [cv2.imencode(".jpg", image)[1].tobytes() for image in images]
     batches = [detector.runner.prepare([image]) for image in images]
-    times = [_seconds(batches[i % len(batches)]) for i in range(100)][20:]
-    infer_ms = 1000 * statistics.median(times)
+    turns = itertools.cycle(batches)
+    times = [milliseconds(lambda: next(turns).submit(StageClock()).result()) for _ in range(100)]
+    infer_ms = statistics.median(times[20:])
     step = infer_ms / 2000
 
     def frames(connection: int) -> Iterator[bytes]:
@@ -143,12 +145,6 @@ def first_frames(video: Path, count: int) -> list[Image]:
     """The first frames of a video, each (H, W, 3) uint8 BGR."""
     with VideoReader(video) as reader:
         return [frame.image for frame, _ in zip(reader, range(count), strict=False)]
-
-
-def _seconds(prepared: Prepared) -> float:
-    start = time.perf_counter()
-    prepared.submit(StageClock()).result()
-    return time.perf_counter() - start
 
 
 def _print(title: str, figures: dict[str, Any], summary: DetectSummary) -> None:

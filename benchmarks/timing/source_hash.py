@@ -17,7 +17,10 @@ _DRAW = (
 )  # fmt: skip
 # those that time models, and those that verify them on a GPU
 TIMING = ("benchmarks/timing", "benchmarks/peers", "benchmarks/latency/run.py")
-GPU = ("engine", "train", "export", "calib", "benchmarks/gpu", "benchmarks/timing/worker.py")
+GPU = (
+    "engine", "train", "export", "calib", "benchmarks/gpu", "benchmarks/timing/worker.py",
+    "benchmarks/timing/alternate.py",
+)  # fmt: skip
 
 
 def code_hash(parts: Sequence[str], root: Path = _ROOT) -> str:

@@ -18,7 +18,7 @@ from retinart.benchmarks.curve.run import Curve, Point, fastest, is_pareto
 from retinart.benchmarks.latency import scales
 from retinart.benchmarks.latency.scales import Scale
 from retinart.benchmarks.peers import find as peers
-from retinart.benchmarks.timing.results import Percentiles
+from retinart.benchmarks.timing.results import LeftOut, Percentiles
 from retinart.cli.demo import shipped_checkpoint
 from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import BadInput
@@ -131,6 +131,23 @@ def test_curves_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
         path.write_text(json.dumps({"machine": vars(MACHINE), **content}))
         with pytest.raises(BadInput, match=message):
             read_typed(Curve, path)
+
+
+def test_a_row_that_cannot_run_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    """Without a peer there is no table against peers, whose notes would say it."""
+    left = LeftOut(name="a.onnx in bf16", why="this CPU has no bf16 instructions")
+    found = made_benchmark(model_times(ap=0.5, times_as_fast_as={}), peers=(), left_out=(left,))
+    curve = Curve(
+        machine=MACHINE,
+        images=1,
+        annotations_sha256="00",
+        timings=(Scale(checkpoint="a", imgsz=64, benchmark=found),),
+        taken_over=0,
+    )
+    write_results(tmp_path, curve)
+    for text in (report(curve), (tmp_path / "report.html").read_text()):
+        assert "Left out: a.onnx in bf16, as this CPU has no bf16 instructions." in text
+        assert "as fast as the peers" not in text and "| ms p50 |\n" not in text
 
 
 def test_which_points_are_named() -> None:
