@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,3 +144,8 @@ def train_and_stop(settings: TrainSettings, after_epoch: int = 1) -> None:
         patch.setattr(trainer, "save_checkpoint", save)
         with pytest.raises(KeyboardInterrupt):
             trainer.train(settings)
+
+
+def narrow(text: str) -> str:
+    """A table of Markdown without the spaces that make its columns line up."""
+    return re.sub(r" +", " ", text)

@@ -27,7 +27,7 @@ COLUMNS = (
     "epoch", "step", "loss", "cls_loss", "box_loss", "lr", "images_per_s", "data_share",
     "seconds", "AP", "AP50",
 )  # fmt: skip
-Row = dict[str, float | None]
+Row = dict[str, float | None]  # AP and AP50 are 0 to 1
 _PICTURES = 6
 _CONFIDENCE = 0.3  # of the weakest prediction that is drawn
 
@@ -69,7 +69,8 @@ class RunFolder:
         return None
 
     def record(self, rows: Sequence[Row]) -> None:
-        """Write `results.csv`, and the last row to TensorBoard."""
+        """Write `results.csv`, and the last row to TensorBoard. AP is in points there."""
+        rows = [_in_points(row) for row in rows]
         lines = [",".join(COLUMNS)]
         lines += [",".join(_cell(row[name]) for name in COLUMNS) for row in rows]
         with atomic_path(self.path / "results.csv") as temporary:
@@ -81,7 +82,8 @@ class RunFolder:
             self._board.flush()
 
     def draw_curves(self, rows: Sequence[Row]) -> str | None:
-        """Write `curves.png`: loss, AP, learning rate. Returns why that cannot be done, or None."""
+        """Write `curves.png`: loss, AP in points, learning rate. Returns why it cannot, or None."""
+        rows = [_in_points(row) for row in rows]
         try:
             module = load_matplotlib()
         except MissingDependency:
@@ -117,6 +119,12 @@ class RunFolder:
         """End TensorBoard's file."""
         if self._board is not None:
             self._board.close()
+
+
+def _in_points(row: Row) -> Row:
+    """A row whose AP is 0 to 100."""
+    ap = {name: 100 * row[name] for name in ("AP", "AP50") if row[name] is not None}  # type: ignore[operator]
+    return {**row, **ap}
 
 
 def _cell(value: float | None) -> str:

@@ -176,7 +176,8 @@ class _Run:
                     step,
                     steps,
                     f"epoch {epoch}/{settings.epochs} loss {sums.sum() / done:.3f} "
-                    f"lr {lr:.2g} data {data / spent:.1%} {images / spent:.1f} images/s",
+                    f"lr {lr:.2g} {images / spent:.1f} images/s, {data / spent:.1%} of the time "
+                    "waiting for images",
                 )
         cls, box = (sums / per_epoch).tolist()
         return {
@@ -210,8 +211,8 @@ class _Run:
         self.progress.line(
             f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4f} (class "
             f"{row['cls_loss']:.4f}, box {row['box_loss']:.4f}){ap}, "
-            f"{row['images_per_s']:.1f} images/s, data {row['data_share']:.1%}, "
-            f"{row['seconds']:.0f} s"
+            f"{row['images_per_s']:.1f} images/s, {row['data_share']:.1%} of the time waiting for "
+            f"images, {row['seconds']:.0f} s"
         )
 
     def _finish(self, folder: RunFolder) -> None:

@@ -145,8 +145,7 @@ def draw(curve: Curve, *, paper: bool) -> Any:
         axes.set_ylabel("AP")
         axes.margins(0.12, 0.15)
         axes.grid(alpha=0.2)
-        place = "lower right" if axes is ours else "upper left"
-        axes.legend(fontsize=8, frameon=False, loc=place)
+        axes.legend(fontsize=8, frameon=False, loc="best")  # where it covers the least
     times = [point.ms for point in curve.points]
     if max(times) > 6 * min(times):  # lines of small models would lie on each other
         ours.set_xscale("log")
@@ -249,11 +248,17 @@ def _parts(curve: Curve) -> Iterator[str]:
 
 def _fastest(curve: Curve) -> str:
     best, chosen = max(curve.points, key=lambda p: p.ap), fastest(curve.points)
+    found = f"{chosen.name}, AP {100 * chosen.ap:.1f} in {chosen.ms:.1f} ms"
+    if chosen == best:
+        return f"Fastest within 1 AP of the best: the best itself, {found}."
     return (
-        f"Fastest within 1 AP of the best: {chosen.name}, AP {100 * chosen.ap:.1f} in "
-        f"{chosen.ms:.1f} ms; the best, {best.name}, has AP {100 * best.ap:.1f} in "
-        f"{best.ms:.1f} ms."
+        f"Fastest within 1 AP of the best: {found}; the best, {best.name}, has AP "
+        f"{100 * best.ap:.1f} in {best.ms:.1f} ms."
     )
+
+
+def _ap_points(ap: float | None) -> float | None:
+    return None if ap is None else round(100 * ap, 3)
 
 
 def _csv_row(point: Point, curve: Curve) -> dict[str, object]:
@@ -262,8 +267,8 @@ def _csv_row(point: Point, curve: Curve) -> dict[str, object]:
         "checkpoint": scale.checkpoint,
         "imgsz": scale.imgsz,
         "precision": model.precision,
-        "ap": model.ap,
-        "ap50": model.ap50,
+        "ap": _ap_points(model.ap),
+        "ap50": _ap_points(model.ap50),
         "images_per_second": model.images_per_second,
         "gmac": model.gmac,
         "share_of_peak": model.share_of_peak,

@@ -27,7 +27,8 @@ th:first-child, td:first-child { text-align: left; }
 .text td { text-align: left; vertical-align: top; } .text td:last-child { white-space: normal;
   overflow-wrap: anywhere; }
 thead th, tr.first td { border-bottom: 1px solid #8888; }
-svg { height: auto; min-width: 36rem; max-width: 100%; }
+svg { height: auto; max-width: 100%; }
+.warning { border-left: .3rem solid #c9870a; padding-left: .6rem; font-weight: 600; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 details { border-top: 1px solid #8888; } details:last-of-type { border-bottom: 1px solid #8888; }
 details > :not(summary) { margin-left: 1rem; }
@@ -77,8 +78,12 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
 
 
 def paragraphs(sentences: Sequence[str]) -> list[str]:
-    """HTML: a paragraph for each piece of plain text."""
-    return [f"<p>{html.escape(sentence)}</p>" for sentence in sentences]
+    """HTML: a paragraph for each piece of plain text; one that begins with WARNING stands out."""
+    plain, warning = "<p>", '<p class="warning">'
+    return [
+        f"{warning if sentence.startswith('WARNING') else plain}{html.escape(sentence)}</p>"
+        for sentence in sentences
+    ]
 
 
 def table_parts(table: Table, heading: str = "h2", above: str = "") -> list[str]:

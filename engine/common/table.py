@@ -33,20 +33,14 @@ class Table:
 
     def text(self) -> str:
         """Columns two spaces apart."""
-        lines = [[str(cell) for cell in row] for row in self._lines()]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if i < self.words else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        return "\n".join("  ".join(line).rstrip() for line in self._padded())
 
     def markdown(self) -> str:
-        """A table of Markdown, which has to have a head."""
-        lines = [self.head, ["---"] * len(self.head), *self.rows]
-        return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
+        """A table of Markdown, which has to have a head. Its columns line up in a terminal."""
+        head, *rows = self._padded()
+        rule = ["-" * len(cell) for cell in head]
+        rule[self.words :] = [f"{dashes[1:]}:" for dashes in rule[self.words :]]
+        return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows])
 
     def html(self) -> str:
         """A table of HTML. A wide one scrolls, and its first column stays in view."""
@@ -71,6 +65,18 @@ class Table:
         text = io.StringIO()
         csv.writer(text).writerows(self._lines())
         return text.getvalue()
+
+    def _padded(self) -> list[list[str]]:
+        """All lines, each column as wide as its widest cell."""
+        lines = [[str(cell) for cell in row] for row in self._lines()]
+        widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+        return [
+            [
+                cell.ljust(width) if i < self.words else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            for line in lines
+        ]
 
     def _lines(self) -> list[Sequence[object]]:
         return [self.head, *self.rows] if self.head else list(self.rows)

@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         result = benchmark(args.models, settings)
     result = replace(
         result,
-        command=command_line("benchmark", *args.models, **asdict(settings)),
+        command=command_line("benchmark", *args.models, **asdict(settings), out=args.out),
         comparison=None if old is None else compare_runs(result, old, max_ratio),
     )
     slower = [] if result.comparison is None else failures(result.comparison)

@@ -41,7 +41,7 @@ from retinart.export.settings import ExportSettings
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet
-from support import make_picture
+from support import make_picture, narrow
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -306,7 +306,7 @@ def test_a_row_that_cannot_run_here_is_left_out(
     ran = retinart(*arguments, "fp32")
     assert ran.returncode == 0, ran.stderr
     why = "Left out: model.onnx in bf16, as this CPU has no bf16 instructions."
-    assert ran.stdout.count(why) == 1 and "| model.onnx | fp32 |" in ran.stdout
+    assert ran.stdout.count(why) == 1 and "| model.onnx | fp32 |" in narrow(ran.stdout)
     ran = retinart(*arguments)
     assert ran.returncode == 3 and "this CPU has no bf16 instructions" in ran.stderr
 

@@ -16,10 +16,13 @@ def test_text_puts_words_left_and_numbers_right() -> None:
     assert words.text().splitlines() == ["a     b", "long  c"]
 
 
-def test_markdown() -> None:
+def test_markdown_lines_up_in_a_terminal() -> None:
     assert TABLE.markdown().splitlines() == [
-        "| model | ms |", "| --- | --- |", "| a & b | 9.5 |", "| c | 123.25 |",
-    ]  # fmt: skip
+        "| model |     ms |",
+        "| ----- | -----: |",
+        "| a & b |    9.5 |",
+        "| c     | 123.25 |",
+    ]
 
 
 def test_html_escapes_and_scrolls() -> None:
