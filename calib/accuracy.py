@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retinart.engine.detector import Detector
-from retinart.engine.evaluation.evaluate import evaluate
+from retinart.engine.evaluation.evaluate import evaluate, existing
 from retinart.engine.runtime.options import RuntimeChoice
 
 
@@ -28,8 +28,12 @@ class Accuracy:
 
     @property
     def ap(self) -> float:
-        """AP in points, 0 to 100."""
-        return 100 * (self.figures["AP"] or 0.0)
+        """AP in points, 0 to 100.
+
+        Raises:
+            BadInput: the record holds none, as nothing was measured.
+        """
+        return 100 * existing(self.figures, "AP")
 
 
 def measure(

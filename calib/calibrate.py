@@ -23,6 +23,7 @@ from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import atomic_pair
 from retinart.engine.common.html_page import load_matplotlib
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.evaluate import check_reference
 from retinart.engine.model.info import ModelInfo
 from retinart.engine.model.onnx_file import check_onnx_name, write_onnx
 from retinart.engine.runtime.options import RuntimeChoice
@@ -75,6 +76,7 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
     if settings.annotations is not None:
         accuracy["fp32"] = job.accuracy("FP32", lambda: job.graph)
     if settings.max_drop is not None:
+        check_reference(str(model), accuracy["fp32"].ap)
         ranked = [layer for layer in alone if layer not in kept]
 
         def drop(more: tuple[str, ...]) -> float:

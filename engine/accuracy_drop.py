@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from retinart.engine.common.files import write_json
 from retinart.engine.common.table import Table
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
+from retinart.engine.evaluation.class_names import class_key
 from retinart.engine.evaluation.coco import CocoImage, load_coco
-from retinart.engine.evaluation.evaluate import Evaluation, class_key, evaluate, points
+from retinart.engine.evaluation.evaluate import Evaluation, counted, evaluate, points
 from retinart.engine.evaluation.matching import Tolerance, box_iou, pair
 from retinart.engine.job.draw import collage, draw, write_jpeg
 from retinart.engine.media.images import Image, read_image
@@ -123,7 +125,7 @@ def compare_models(
         names=names,
         first=results[0],
         second=results[1],
-        drop=100 * ((results[0].figures["AP"] or 0.0) - (results[1].figures["AP"] or 0.0)),
+        drop=100 * (results[0].ap - results[1].ap),
         worst=shown,
         outputs=(*outputs, out / "comparison.json"),
     )
@@ -140,10 +142,16 @@ def drop_table(comparison: Comparison) -> str:
         return name, points(x), points(y), change
 
     rows = [row(name, value, b.figures[name]) for name, value in a.figures.items()]
-    classes = sorted(a.per_class, key=lambda n: (b.per_class[n] or 0.0) - (a.per_class[n] or 0.0))
-    rows.append((f"AP by class ({a.images} images)", "", "", ""))
-    rows += [row(f"  {name}", a.per_class[name], b.per_class[name]) for name in classes]
+    both = {name: (ap, b.per_class.get(name)) for name, ap in a.per_class.items()}
+    rows.append((f"AP by class ({counted(a)})", "", "", ""))
+    for name, (x, y) in sorted(both.items(), key=lambda item: _gain(*item[1])):
+        rows.append(row(f"  {name}", x, y))
     return Table(head=("", *comparison.names, "change"), rows=rows).text()
+
+
+def _gain(before: float | None, after: float | None) -> float:
+    """What a class gained; those without AP in either come last."""
+    return math.inf if before is None or after is None else after - before
 
 
 def count(

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from retinart.engine.common.reading import MIB, read_bytes
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.coco_names import default_names
 from retinart.engine.model.variant import Variant, override
 from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint_projects import PROJECTS, Project
-from retinart.export.coco_names import default_names
 from retinart.export.file_settings import FileSettings
 from retinart.train.model.checkpoint import empty_model, fill_model, from_content, is_own
 from retinart.train.model.resnet import BACKBONES, BackboneSpec

@@ -16,7 +16,7 @@ from retinart.engine.common.folders import own_folder
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput, CheckFailed
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
-from retinart.engine.evaluation.evaluate import check_evaluation
+from retinart.engine.evaluation.evaluate import check_evaluation, points
 from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant
 from retinart.train.data.batches import Batch, Batches, prefetch, training_rule
@@ -199,9 +199,9 @@ class _Run:
         settings, last = self.settings, epoch == self.settings.epochs
         ap = ""
         if self.validation and (last or epoch % settings.eval_every == 0):
-            figures = self.validation.run(self.learner.average.model, self.variant).figures
-            row["AP"], row["AP50"] = figures["AP"], figures["AP50"]
-            ap = f", AP {100 * (row['AP'] or 0):.1f}, AP50 {100 * (row['AP50'] or 0):.1f}"
+            found = self.validation.run(self.learner.average.model, self.variant)
+            row["AP"], row["AP50"] = found.ap, found.figures["AP50"]
+            ap = f", AP {points(row['AP'])}, AP50 {points(row['AP50'])}"
         self.rows.append(row)
         if row["AP"] is not None and row["AP"] > self.best:
             self.best = row["AP"]

@@ -18,6 +18,7 @@ from retinart.benchmarks.timing.steps import Steps, digest
 from retinart.engine.common.files import sha256
 from retinart.engine.common.folders import make_folder
 from retinart.engine.errors import CheckFailed
+from retinart.engine.evaluation.evaluate import existing
 from retinart.train.data.batches import training_rule
 from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.settings import TrainSettings
@@ -85,7 +86,7 @@ class Cell:
 
     def points(self, figure: str) -> float | None:
         """A figure, 0 to 100; None where the training diverged."""
-        return None if self.figures is None else 100 * (self.figures[figure] or 0.0)
+        return None if self.figures is None else 100 * existing(self.figures, figure)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from retinart.engine.common.folders import own_folder
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluation.coco import load_coco
-from retinart.engine.evaluation.evaluate import evaluate
+from retinart.engine.evaluation.evaluate import check_objects, evaluate, existing
 
 WITHIN = 0.01  # AP below the best, of the point that is named
 
@@ -50,8 +50,12 @@ class Point:
 
     @property
     def ap(self) -> float:
-        """0 to 1."""
-        return self.model.ap or 0.0
+        """0 to 1.
+
+        Raises:
+            BadInput: the file holds none, as nothing was measured.
+        """
+        return existing({"AP": self.model.ap}, "AP")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +148,8 @@ class _Maker:
             num=settings.calibration_num,
         )
         dataset = load_coco(settings.annotations, settings.images)
-        self.annotated = [image.path for image in dataset.images if image.path.is_file()]
+        check_objects(dataset)  # seen before the exports and the timings
+        self.annotated = [image.path for image in dataset.images]
         self._inputs = {
             "annotations": sha256(settings.annotations), "images": hash_of(self.annotated),
             **self._scales.code,

@@ -1,24 +1,44 @@
 """Read, check and clean COCO instance annotations, without pycocotools.
 
-M is the number of objects in an image.
+docs/annotations.md lists the rules. M is the number of objects in an image.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.boxes import CleanBoxes, clean_boxes
+from retinart.engine.evaluation.document import Entry, Id, Key, by_id, read_document, side
+from retinart.engine.evaluation.frames import Picture, frame_sizes
+from retinart.engine.evaluation.objects import Objects, read_objects
+from retinart.engine.evaluation.picture_files import PictureFiles, agreement
+from retinart.engine.evaluation.problems import Problem, Problems
 
-_EXAMPLES = 3
-_SLACK = 1.0  # pixels: a box that leaves its image by no more is not reported
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Truth:
+    """The objects of an image as an evaluation counts them, all N of them.
+
+    Attributes:
+        xywh: (N, 4) float64 left, top, width and height in pixels, as in the file. They may lie
+            outside of the image, or have no area.
+        labels: (N,) int64, indices into `CocoDataset.classes`.
+        crowd: (N,) bool, regions with many objects. Detections in them count neither as hit nor as
+            miss.
+        areas: (N,) float64, in pixels: the file's value (in COCO the area of a segment), otherwise
+            the area of the box. They decide what is small, medium and large.
+    """
+
+    xywh: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    crowd: npt.NDArray[np.bool_]
+    areas: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,16 +48,15 @@ class CocoImage:
     Attributes:
         image_id: as in the file.
         path: the image file; it exists.
-        height, width: in pixels, as the annotations say.
+        height, width: in pixels, what the boxes are in: as the annotations say, or as the file is.
         boxes: (M, 4) float32 xyxy in pixels, inside of the image.
         labels: (M,) int64, indices into `CocoDataset.classes`.
-        crowd: (M,) bool, regions with many objects. Detections in them count neither as hit nor as
-            miss.
-        areas: (M,) float32, in pixels: the file's value (in COCO the area of a segment), otherwise
-            the area of the box. They decide what is small, medium and large.
+        crowd: (M,) bool, see `Truth`.
+        areas: (M,) float32, see `Truth`.
+        truth: what an evaluation counts; it also holds objects of which nothing is in the image.
     """
 
-    image_id: int
+    image_id: Id
     path: Path
     height: int
     width: int
@@ -45,27 +64,7 @@ class CocoImage:
     labels: npt.NDArray[np.int64]
     crowd: npt.NDArray[np.bool_]
     areas: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One kind of error in a dataset.
-
-    Attributes:
-        kind: what is wrong, in the plural.
-        count: how often.
-        effect: what happens to these entries.
-        examples: the first few of them.
-    """
-
-    kind: str
-    count: int
-    effect: str
-    examples: tuple[str, ...]
-
-    def __str__(self) -> str:
-        more = ", ..." if self.count > len(self.examples) else ""
-        return f"{self.count} {self.kind} ({self.effect}): {', '.join(self.examples)}{more}"
+    truth: Truth
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,23 +76,25 @@ class CocoDataset:
         classes: names, in the order of the category ids.
         category_ids: the file's id of each class.
         images: in the file's order.
+        listed: images that the file lists.
         problems: what is wrong, one record a kind. `str` of a record is one line.
     """
 
     annotations: Path
     classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Id, ...]
     images: tuple[CocoImage, ...]
+    listed: int
     problems: tuple[Problem, ...]
 
     @property
     def num_boxes(self) -> int:
         """The number of objects in all images, crowds included."""
-        return sum(len(image.boxes) for image in self.images)
+        return sum(len(image.truth.labels) for image in self.images)
 
     def summary(self) -> list[str]:
         """A line that counts images, boxes and classes, then a line for each kind of problem."""
-        empty = sum(not len(image.boxes) for image in self.images)
+        empty = sum(not len(image.truth.labels) for image in self.images)
         return [
             f"{self.annotations.name}: {len(self.images)} images ({empty} without objects), "
             f"{self.num_boxes} boxes, {len(self.classes)} classes",
@@ -101,215 +102,170 @@ class CocoDataset:
         ]
 
 
-class Problems:
-    """Counts problems by kind: first the `known` ones, then each kind when it first occurs."""
-
-    def __init__(self, known: Iterable[Problem] = ()) -> None:
-        self._found: dict[tuple[str, str], tuple[int, list[str]]] = {
-            (p.kind, p.effect): (p.count, list(p.examples)) for p in known
-        }
-
-    def add(self, kind: str, effect: str, example: str) -> None:
-        """Count one more problem of a kind."""
-        count, examples = self._found.get((kind, effect), (0, []))
-        if count < _EXAMPLES:
-            examples.append(example)
-        self._found[kind, effect] = (count + 1, examples)
-
-    def records(self) -> tuple[Problem, ...]:
-        """One record for each kind."""
-        return tuple(
-            Problem(kind=kind, effect=effect, count=count, examples=tuple(examples))
-            for (kind, effect), (count, examples) in self._found.items()
-        )
-
-
-def load_coco(annotations: Path, images: Path) -> CocoDataset:
-    """Read a COCO instances file and check it against its image folder.
+def load_coco(annotations: Path, images: Path | Sequence[Path]) -> CocoDataset:
+    """Read a COCO instances file and check it against its images.
 
     Args:
         annotations: the JSON file with `images`, `annotations` and `categories`.
-        images: the folder that the file names are relative to.
+        images: the folder that the file names are relative to, or the image files.
 
     Returns:
         The dataset without the entries that cannot be used. `problems` lists them.
 
     Raises:
-        BadInput: the file cannot be read, is not a COCO instances file, or the folder has none of
-            its images.
+        BadInput: the file cannot be read, is not a COCO instances file, holds boxes that are not
+            pixels of their images or ids that stand for two things, or none of its images can be
+            used.
     """
-    document = _read(annotations)
-    problems = Problems()
-    categories = _by_id(document["categories"], "category", annotations, problems)
-    ids = sorted(categories)
-    index = {category_id: i for i, category_id in enumerate(ids)}
-    known = _by_id(document["images"], "image", annotations, problems)
-    if not ids or not known:
+    document, problems = read_document(annotations), Problems()
+    categories = by_id(document.categories, "category", "name", annotations, problems)
+    listed = by_id(document.images, "image", "file_name", annotations, problems)
+    if not categories or not listed:
         raise BadInput(
-            f"{annotations} lists no {'images' if ids else 'categories'}",
+            f"{annotations} lists no {'images' if categories else 'categories'}",
             fix="Check that it is the right file",
         )
-
-    present = {}
-    for image_id, entry in known.items():
-        path = images / str(entry.get("file_name", ""))
-        if not _positive(entry.get("height")) or not _positive(entry.get("width")):
-            problems.add("images without height and width", "dropped", f"id {image_id}")
-        elif not path.is_file():
-            problems.add("missing image files", "images dropped", str(entry.get("file_name")))
-        else:
-            present[image_id] = path
-    if not present:
+    keys = sorted(categories, key=lambda key: (isinstance(key, str), key))
+    paths = _find(annotations, listed, images, problems)
+    objects = read_objects(
+        document.annotations,
+        annotations,
+        images={key: i for i, key in enumerate(paths)},
+        absent=listed.keys() - paths.keys(),
+        classes={key: i for i, key in enumerate(keys)},
+        problems=problems,
+    )
+    pictures = [Picture.read(path, _size(listed[key])) for key, path in paths.items()]
+    sizes = frame_sizes(pictures, objects.xywh, objects.image, problems)
+    if not any(sizes):
+        where = images if isinstance(images, Path) else f"the {len(images)} images"
         raise BadInput(
-            f"none of the {len(known)} images of {annotations} can be used",
-            why=f"in {images} there are " + "; ".join(str(p) for p in problems.records()),
+            f"none of the {len(listed)} images of {annotations} can be used",
+            why=f"in {where} there are " + "; ".join(str(p) for p in problems.records()),
             fix="Give the folder that the annotations' file names are relative to",
         )
-
-    objects: dict[int, list[tuple[tuple[float, ...], int, bool, float]]] = {i: [] for i in present}
-    seen: set[Any] = set()
-    for position, entry in enumerate(document["annotations"]):
-        name = f"annotation {entry.get('id', f'number {position}')}"
-        if _is_repeated(entry.get("id"), seen):
-            problems.add("duplicate annotation ids", "later ones dropped", name)
-        elif _hashable(entry.get("image_id")) not in known:
-            problems.add("unknown image ids", "boxes dropped", f"{entry.get('image_id')} of {name}")
-        elif _hashable(entry.get("category_id")) not in index:
-            problems.add(
-                "unknown categories", "boxes dropped", f"{entry.get('category_id')} of {name}"
-            )
-        elif entry["image_id"] in present:
-            box = _clean_box(entry.get("bbox"), known[entry["image_id"]], name, problems)
-            if box is not None:
-                crowd = bool(entry.get("iscrowd", 0))
-                area = (box[2] - box[0]) * (box[3] - box[1])
-                if _finite(entry.get("area")):
-                    area = float(entry["area"])
-                label = index[entry["category_id"]]
-                objects[entry["image_id"]].append((box, label, crowd, area))
-
+    objects = objects[np.array([size is not None for size in sizes], np.bool_)[objects.image]]
+    frames = np.array([sizes[i] for i in objects.image], np.float64).reshape(-1, 2)
+    boxes = clean_boxes(objects.xywh, frames, objects.names, problems, annotations)
+    _count_twins(objects, boxes, problems)
     return CocoDataset(
         annotations=annotations,
-        classes=tuple(str(categories[i].get("name", i)) for i in ids),
-        category_ids=tuple(ids),
-        images=tuple(
-            CocoImage(
-                image_id=image_id,
-                path=path,
-                height=int(known[image_id]["height"]),
-                width=int(known[image_id]["width"]),
-                boxes=np.array([o[0] for o in objects[image_id]], np.float32).reshape(-1, 4),
-                labels=np.array([o[1] for o in objects[image_id]], np.int64),
-                crowd=np.array([o[2] for o in objects[image_id]], np.bool_),
-                areas=np.array([o[3] for o in objects[image_id]], np.float32),
-            )
-            for image_id, path in present.items()
-        ),
+        classes=tuple(str(categories[key].get("name") or key) for key in keys),
+        category_ids=tuple(categories[key]["id"] for key in keys),
+        images=_images(listed, paths, sizes, objects, boxes),
+        listed=len(listed),
         problems=problems.records(),
     )
 
 
-def coco_result(
-    image_id: int, category_id: int, box: Sequence[float], score: float
-) -> dict[str, Any]:
-    """One entry of a COCO results list. The box comes as xyxy and leaves as x, y, width, height."""
-    x1, y1, x2, y2 = box
-    return {
-        "image_id": image_id,
-        "category_id": category_id,
-        "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-        "score": round(score, 6),
-    }
-
-
-def _read(path: Path) -> Mapping[str, list[dict[str, Any]]]:
-    """Read the JSON document and check that its three lists hold objects."""
-    what = f"cannot read the annotations {path}"
-    try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(what, why=error.strerror or str(error), fix="Check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(
-            what,
-            why=f"it is not JSON or was cut off ({error})",
-            fix="Write or copy the file again",
-        ) from error
-    fix = "Give a COCO instances file, with the lists images, annotations and categories"
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise BadInput(
-                f"{path} is not a COCO instances file", why=f"it has no list {key!r}", fix=fix
-            )
-        if not all(isinstance(entry, dict) for entry in document[key]):
-            raise BadInput(
-                f"{path} is not a COCO instances file",
-                why=f"an entry of {key!r} is not an object",
-                fix=fix,
-            )
-    checked: dict[str, list[dict[str, Any]]] = document
-    return checked
-
-
-def _by_id(
-    entries: Iterable[dict[str, Any]], noun: str, path: Path, problems: Problems
-) -> dict[int, dict[str, Any]]:
-    """Entries by integer id. Of entries with the same id the first one stays."""
-    found: dict[int, dict[str, Any]] = {}
-    for position, entry in enumerate(entries):
-        key = entry.get("id")
-        if not isinstance(key, int):
-            raise BadInput(
-                f"{path} is not a COCO instances file",
-                why=f"{noun} number {position} has no integer id",
-                fix="Give every image and category an integer id",
-            )
-        if key in found:
-            problems.add(f"duplicate {noun} ids", "later ones dropped", str(key))
-        else:
-            found[key] = entry
+def _find(
+    annotations: Path,
+    listed: Mapping[Key, Entry],
+    images: Path | Sequence[Path],
+    problems: Problems,
+) -> dict[Key, Path]:
+    """The file of each image that is there, in the file's order."""
+    files, found = PictureFiles(images), dict[Key, Path]()
+    names = {k: str(e.get("file_name") or e.get("coco_url") or "") for k, e in listed.items()}
+    near, by_file = set[Key](), dict[Path, list[Key]]()
+    for key, name in names.items():
+        path, exact = files.find(name) if name else (None, True)
+        if path is not None:
+            found[key] = path
+            by_file.setdefault(path, []).append(key)
+            if not exact:
+                near.add(key)
+    for path, keys in by_file.items():
+        exact_keys = [key for key in keys if key not in near] or keys
+        for key in set(keys) - set(exact_keys):
+            del found[key]
+        for key in _others(annotations, path, {key: names[key] for key in exact_keys}, problems):
+            del found[key]
+    for key, name in names.items():
+        if not name:
+            problems.add("images without a file name", "dropped", f"id {key}")
+        elif key not in found:
+            problems.add("missing image files", "images dropped", name)
+        elif key in near:
+            effect = "found by the end of the name"
+            problems.add("file names of another folder or spelling", effect, name)
     return found
 
 
-def _clean_box(
-    bbox: Any, image: Mapping[str, Any], name: str, problems: Problems
-) -> tuple[float, ...] | None:
-    """Turn x, y, width, height into xyxy within the image; None when no area is left."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(_finite(v) for v in bbox):
-        problems.add("annotations without a box of four numbers", "dropped", name)
-        return None
-    x, y, w, h = (float(v) for v in bbox)
-    if w <= 0 or h <= 0:
-        problems.add("zero-area boxes", "dropped", name)
-        return None
-    width, height = float(image["width"]), float(image["height"])
-    box = (max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height))
-    if box[2] <= box[0] or box[3] <= box[1]:
-        problems.add("boxes outside of their image", "dropped", name)
-        return None
-    if max(-x, -y, x + w - width, y + h - height) > _SLACK:
-        problems.add("boxes partly outside of their image", "clipped", name)
-    return box
+def _others(
+    annotations: Path, path: Path, names: Mapping[Key, str], problems: Problems
+) -> Sequence[Key]:
+    """Of the ids that one file was found for, those that mean another file.
+
+    Raises:
+        BadInput: nothing says which of several names is the file's.
+    """
+    if len(set(names.values())) == 1:
+        if len(names) > 1:
+            effect = "each id counts as an image of its own"
+            problems.add("image files with several ids", effect, path.name)
+        return ()
+    agree = {key: agreement(path, name) for key, name in names.items()}
+    best = [key for key, count in agree.items() if count == max(agree.values())]
+    if len({names[key] for key in best}) > 1:
+        first, second = (names[key] for key in best[:2])
+        raise BadInput(
+            f"two images of {annotations} would be read from one file",
+            why=f"{first} and {second} are not there, and both end as {path} does",
+            fix="Give the folder that the annotations' file names are relative to",
+        )
+    return [key for key in names if key not in best]
 
 
-def _is_repeated(key: Any, seen: set[Any]) -> bool:
-    """Whether an earlier annotation has this id. Annotations without an id may repeat."""
-    key = _hashable(key)
-    if key is None:
-        return False
-    if key in seen:
-        return True
-    seen.add(key)
-    return False
+def _size(entry: Entry) -> tuple[int, int] | None:
+    """The annotated height and width, where both are there."""
+    height, width = side(entry.get("height")), side(entry.get("width"))
+    return None if height is None or width is None else (height, width)
 
 
-def _hashable(value: Any) -> int | str | None:
-    return value if isinstance(value, int | str) else None
+def _images(
+    listed: Mapping[Key, Entry],
+    paths: Mapping[Key, Path],
+    sizes: Sequence[tuple[int, int] | None],
+    objects: Objects,
+    boxes: CleanBoxes,
+) -> tuple[CocoImage, ...]:
+    """The images that can be used, with their objects."""
+    area = np.where(np.isnan(objects.area), boxes.xywh[:, 2:].prod(axis=1), objects.area)
+    order = np.argsort(objects.image, kind="stable")
+    parts = np.split(order, np.searchsorted(objects.image[order], np.arange(1, len(sizes))))
+    images = []
+    for (key, path), size, mine in zip(paths.items(), sizes, parts, strict=True):
+        if size is None:
+            continue
+        counted, learned = mine[boxes.kept[mine]], mine[boxes.learned[mine]]
+        images.append(
+            CocoImage(
+                image_id=listed[key]["id"],
+                path=path,
+                height=size[0],
+                width=size[1],
+                boxes=boxes.inside[learned].astype(np.float32),
+                labels=objects.label[learned],
+                crowd=objects.crowd[learned],
+                areas=area[learned].astype(np.float32),
+                truth=Truth(
+                    xywh=boxes.xywh[counted],
+                    labels=objects.label[counted],
+                    crowd=objects.crowd[counted],
+                    areas=area[counted],
+                ),
+            )
+        )
+    return tuple(images)
 
 
-def _finite(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _positive(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 1
+def _count_twins(objects: Objects, boxes: CleanBoxes, problems: Problems) -> None:
+    """Count objects that are listed twice: of one class, with equal boxes."""
+    seen = set[tuple[float, ...]]()
+    for k in np.flatnonzero(boxes.kept & ~objects.crowd).tolist():
+        row = (float(objects.image[k]), float(objects.label[k]), *boxes.xywh[k].tolist())
+        if row in seen:
+            effect = "learned once; in eval each counts"
+            problems.add("objects that are listed twice", effect, objects.names[k])
+        seen.add(row)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from retinart.engine.detections import Detections
-from retinart.engine.evaluation.coco import coco_result
+from retinart.engine.evaluation.results import coco_result
 
 
 class Lines(Protocol):

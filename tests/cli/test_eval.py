@@ -73,7 +73,7 @@ def test_eval_on_spoiled_annotations(
     assert ran.returncode == 0
     for line in (
         "1 missing image files (images dropped): gone.png",
-        "1 zero-area boxes (dropped): annotation 50",
+        "1 zero-area boxes (not learned; counted as missed in eval): annotation 50",
         "1 unknown categories (boxes dropped): 44 of annotation 51",
         f"skipped {images / '2.png'}: the file is empty",
     ):

@@ -91,7 +91,7 @@ def test_hits_and_false_detections(scenes: Path) -> None:
         image_id=first.image_id, path=first.path, height=100, width=100,
         boxes=np.array([[0, 0, 20, 20], [50, 50, 90, 90], [0, 60, 40, 100]], np.float32),
         labels=np.array([0, 1, 0]), crowd=np.array([False, False, True]),
-        areas=np.ones(3, np.float32),
+        areas=np.ones(3, np.float32), truth=first.truth,
     )  # fmt: skip
 
     def found(*rows: tuple[float, ...]) -> Detections:

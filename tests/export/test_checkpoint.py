@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.coco_names import COCO_80, COCO_91, default_names
 from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint import load_any, recognise
 from retinart.export.checkpoint_projects import PROJECTS
-from retinart.export.coco_names import COCO_80, COCO_91, default_names
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from support import named, torchvision_state
 

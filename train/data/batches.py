@@ -157,7 +157,8 @@ class Batches:
         if is_turned(pixels.shape[:2], (image.height, image.width)):
             raise BadInput(
                 f"{image.path} is turned against its annotations, as by EXIF",
-                fix="Check the images before the training, with `check_images`: it leaves such out",
+                why="the file was changed after the training began",
+                fix="Resume the training: it leaves such images out",
             )
         # if the file and the annotations disagree about the size, the file counts
         ratio = np.array([pixels.shape[1] / image.width, pixels.shape[0] / image.height] * 2)

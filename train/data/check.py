@@ -1,7 +1,7 @@
 """Find the errors of a dataset before a training rather than in the middle of it.
 
-`load_coco` checks the annotations against each other and against the folder. This module opens
-every image, and compares the boxes of each.
+`load_coco` checks the annotations against each other, the folder and the images' headers. This
+module decodes every image, and compares the boxes of each.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.coco import CocoDataset, CocoImage, Problems, load_coco
+from retinart.engine.evaluation.coco import CocoDataset, CocoImage, load_coco
 from retinart.engine.evaluation.matching import box_iou
-from retinart.engine.media.header import is_turned
+from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.images import read_image
 
 NEARLY = 0.9  # IoU from which on two boxes of a class are probably the same object
@@ -34,8 +34,7 @@ def load_checked(
         open_images: decode every image, which takes as long as loading an epoch.
 
     Returns:
-        The dataset without images that cannot be read or are turned against their boxes. It lists
-        every problem in `problems`.
+        The dataset without images that cannot be read. It lists every problem in `problems`.
 
     Raises:
         BadInput: see `load_coco`; or no image can be read, or no object is left.
@@ -90,9 +89,7 @@ def _pairs(image: CocoImage) -> Iterator[tuple[str, str, int]]:
     for i, j in zip(*np.nonzero(overlap >= NEARLY), strict=True):
         same_class = image.labels[single[i]] == image.labels[single[j]]
         if np.array_equal(boxes[i], boxes[j]):
-            if same_class:
-                yield "objects that are listed twice", "kept, learned once", int(single[i])
-            else:
+            if not same_class:  # `load_coco` counts objects that are listed twice
                 yield "boxes with two classes", "kept, the first is learned", int(single[i])
         elif same_class:
             kind = f"pairs of boxes that nearly coincide (IoU from {NEARLY} on)"
@@ -100,36 +97,22 @@ def _pairs(image: CocoImage) -> Iterator[tuple[str, str, int]]:
 
 
 def _readable(images: Sequence[CocoImage], workers: int, found: Problems) -> Iterator[CocoImage]:
-    """The images that can be used, in order. Problems are added to `found`."""
+    """The images that can be decoded, in order. The others are added to `found`."""
     progress = Progress()
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for done, (image, size) in enumerate(zip(images, pool.map(_size, images), strict=True), 1):
+        reasons = pool.map(_why_unreadable, images)
+        for done, (image, why) in enumerate(zip(images, reasons, strict=True), 1):
             progress.update(done, len(images), "images opened")
-            if isinstance(size, str):
-                found.add("unreadable images", "dropped", f"{image.path.name} ({size})")
-                continue
-            height, width = size
-            sizes = f"{width}x{height}, annotated {image.width}x{image.height}"
-            if is_turned(size, (image.height, image.width)):
-                found.add(
-                    "images turned against their annotations, as by EXIF",
-                    "dropped",
-                    f"{image.path.name} ({sizes})",
-                )
-                continue
-            if size != (image.height, image.width):
-                found.add(
-                    "images of another size than annotated",
-                    "boxes stretched to the file's",
-                    f"{image.path.name} ({sizes})",
-                )
-            yield image
+            if why:
+                found.add("unreadable images", "dropped", f"{image.path.name} ({why})")
+            else:
+                yield image
 
 
-def _size(image: CocoImage) -> tuple[int, int] | str:
-    """(height, width) of an image file, or why it cannot be read."""
+def _why_unreadable(image: CocoImage) -> str:
+    """Why an image cannot be decoded; empty if it can."""
     try:
-        height, width = read_image(image.path).shape[:2]
+        read_image(image.path)
     except BadInput as error:
         return error.why or error.what
-    return height, width
+    return ""

@@ -34,7 +34,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from retinart.engine.detector import Detector
-    from retinart.engine.evaluation.evaluate import evaluate
+    from retinart.engine.evaluation.evaluate import evaluate, points
     from retinart.engine.job.job import run_job
     from retinart.engine.settings import DetectJob
     from retinart.export.export import export_checkpoint
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
         video = run_job(detector, DetectJob(source=str(film), out=args.out / "detected"))
         picture = _picture(detector, args.out)
     say_export(exported)
-    ap, ap50 = (100 * (found.figures[name] or 0.0) for name in ("AP", "AP50"))
-    print(f"\nAP {ap:.1f}, AP50 {ap50:.1f} on {found.images} fresh scenes")
+    ap, ap50 = (points(found.figures[name]) for name in ("AP", "AP50"))
+    print(f"\nAP {ap}, AP50 {ap50} on {found.images} fresh scenes")
     print(f"\nvideo: {video.outcome()}")
     print("\nfiles:")
     for path in [exported.path, *video.outputs, picture]:

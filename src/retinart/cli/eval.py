@@ -35,6 +35,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="COCO file with their annotations",
     )
+    group.add_argument(
+        "--save-results",
+        type=Path,
+        metavar="FILE",
+        help="write the detections as COCO results with the annotations' ids, so that pycocotools "
+        "gives the same figures (default: no file)",
+    )
     group = parser.add_argument_group("comparison")
     group.add_argument(
         "--against",
@@ -58,6 +65,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
+    from retinart.engine.common.files import write_json
     from retinart.engine.evaluation.evaluate import evaluate, figures_table
 
     if not args.images.is_dir():
@@ -65,18 +73,27 @@ def run(args: argparse.Namespace) -> int:
             f"there is no folder {args.images}", fix="Give the annotations' image folder"
         )
     if args.against is not None:
+        if args.max_drop is not None and not 0 <= args.max_drop <= 100:
+            raise BadInput(f"--max-drop is {args.max_drop}", fix="Give AP points, 0 to 100")
+        if args.save_results is not None:
+            raise BadInput("--save-results is for one model", fix="Leave out --against")
         return _compare(args)
     if args.max_drop is not None:
         raise BadInput("--max-drop compares two models", fix="Give the second with --against")
+    _check_place(args)
     with open_detector(args) as detector:
         result = evaluate(detector, args.annotations, args.images)
     _say_problems(result)
+    if args.save_results is not None:
+        write_json(args.save_results, result.results())
+        print(args.save_results, file=sys.stderr)
     print(json.dumps(result.to_json(), indent=1) if args.json else figures_table(result))
     return 0
 
 
 def _compare(args: argparse.Namespace) -> int:
     from retinart.engine.accuracy_drop import compare_models, drop_table
+    from retinart.engine.evaluation.evaluate import check_reference
 
     with open_detector(args, compute="fp32") as first, open_detector(args, args.against) as second:
         result = compare_models(
@@ -93,6 +110,7 @@ def _compare(args: argparse.Namespace) -> int:
         print(path, file=sys.stderr)
     if args.max_drop is None:
         return 0
+    check_reference(str(args.model), result.first.ap)
     failed = result.drop > args.max_drop
     print(
         f"{args.against} loses {result.drop:.2f} AP, and {args.max_drop} "
@@ -100,6 +118,19 @@ def _compare(args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 1 if failed else 0
+
+
+def _check_place(args: argparse.Namespace) -> None:
+    """See before the work that the results can be written, and overwrite nothing that is read."""
+    from retinart.engine.common.files import AtomicFile
+
+    path: Path | None = args.save_results
+    if path is None:
+        return
+    for source in (args.annotations, args.model):
+        if path.resolve() == source.resolve():
+            raise BadInput(f"--save-results would overwrite {source}", fix="Give another file")
+    AtomicFile(path).discard()
 
 
 def _name(model: Path, compute: str) -> str:

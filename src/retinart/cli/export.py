@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say_alike(classes: tuple[str, ...]) -> None:
-    from retinart.engine.evaluation.evaluate import class_key
+    from retinart.engine.evaluation.class_names import class_key
 
     first: dict[str, str] = {}
     for name in classes:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.boxes import MISSED
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
 
 
@@ -60,13 +61,23 @@ def test_a_clean_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "line", "boxes"),
     [
-        (_box(7, 5, [1, 1, 0, 9]), "1 zero-area boxes (dropped): annotation 7", 2),
-        (_box(7, 5, [1, 1, 9, -1]), "1 zero-area boxes (dropped): annotation 7", 2),
-        (_box(7, 5, [200, 1, 9, 9]), "1 boxes outside of their image (dropped): annotation 7", 2),
-        (_box(7, 5, [-9, -9, 9, 9]), "1 boxes outside of their image (dropped): annotation 7", 2),
+        (_box(7, 5, [1, 1, 0, 9]), f"1 zero-area boxes ({MISSED}): annotation 7", 2),
+        (
+            _box(7, 5, [1, 1, 9, -1]),
+            "1 boxes with a negative side (their corners are sorted): annotation 7",
+            3,
+        ),
+        (
+            _box(7, 5, [1, 1, 9, -9]),
+            "1 boxes with a negative side that point out of their image (dropped): annotation 7",
+            2,
+        ),
+        (_box(7, 5, [200, 1, 9, 9]), f"1 boxes outside of their image ({MISSED}): annotation 7", 2),
+        (_box(7, 5, [-9, -9, 9, 9]), f"1 boxes outside of their image ({MISSED}): annotation 7", 2),
         (
             _box(7, 5, [190, 90, 20, 20]),
-            "1 boxes partly outside of their image (clipped): annotation 7",
+            "1 boxes partly outside of their image (clipped in training; as they are in eval): "
+            "annotation 7",
             3,
         ),
         (
@@ -87,8 +98,8 @@ def test_a_clean_file(tmp_path: Path) -> None:
         (_box(7, 6, [1, 1, 9, 9]), "1 unknown image ids (boxes dropped): 6 of annotation 7", 2),
         (
             _box(1, 5, [1, 1, 9, 9]),
-            "1 duplicate annotation ids (later ones dropped): annotation 1",
-            2,
+            "1 annotation ids that repeat (kept: these ids count for nothing): annotation 1",
+            3,
         ),
     ],
 )
@@ -100,7 +111,7 @@ def test_a_bad_annotation_is_named(
     dataset = _load(tmp_path, document)
     assert [str(p) for p in dataset.problems] == [line]
     assert dataset.summary()[1:] == [line]
-    assert dataset.num_boxes == boxes
+    assert sum(len(image.boxes) for image in dataset.images) == boxes
     for image in dataset.images:
         assert (image.boxes >= 0).all()
         assert (image.boxes <= [image.width, image.height] * 2).all()
@@ -121,14 +132,14 @@ def test_a_missing_image_is_dropped_with_its_boxes(tmp_path: Path) -> None:
     assert dataset.num_boxes == 0
 
 
-def test_duplicate_image_and_category_ids(tmp_path: Path) -> None:
+def test_repeated_images_and_categories(tmp_path: Path) -> None:
     document = _document()
-    document["images"].append({**document["images"][0], "file_name": "b.jpg"})
-    document["categories"].append({"id": 2, "name": "plum"})
+    document["images"].append({**document["images"][0], "id": 5.0})
+    document["categories"].append({"id": "2", "name": "apple"})
     dataset = _load(tmp_path, document)
     assert [str(p) for p in dataset.problems] == [
-        "1 duplicate category ids (later ones dropped): 2",
-        "1 duplicate image ids (later ones dropped): 5",
+        "1 entries that repeat a category (the first counts): id 2",
+        "1 entries that repeat an image (the first counts): id 5",
     ]
     assert dataset.classes == ("apple", "pear")
     assert dataset.images[0].path.name == "a.jpg"
@@ -136,11 +147,11 @@ def test_duplicate_image_and_category_ids(tmp_path: Path) -> None:
 
 def test_many_problems_are_one_line_with_a_few_examples(tmp_path: Path) -> None:
     document = _document()
-    document["annotations"] += [_box(100 + i, 5, [1, 1, 0, 0]) for i in range(50)]
+    document["annotations"] += [_box(100 + i, 5, [1, i, 0, 0]) for i in range(50)]
     (problem,) = _load(tmp_path, document).problems
     assert problem.count == 50
     assert str(problem) == (
-        "50 zero-area boxes (dropped): annotation 100, annotation 101, annotation 102, ..."
+        f"50 zero-area boxes ({MISSED}): annotation 100, annotation 101, annotation 102, ..."
     )
 
 
@@ -149,12 +160,12 @@ def test_many_problems_are_one_line_with_a_few_examples(tmp_path: Path) -> None:
     [
         ("", r"cannot read the annotations .* not JSON or was cut off"),
         ('{"images": [{"id": 1', r"cannot read the annotations .* cut off"),
-        ("[1, 2]", r"is not a COCO instances file: it has no list 'images'\. Give a COCO"),
+        ("[1, 2]", r"is not a COCO instances file: it is a list, and .* 'images'\. Give a COCO"),
         ({"images": [], "categories": []}, r"it has no list 'annotations'"),
         ({"images": [], "annotations": [], "categories": [3]}, "is not an object"),
         ({"images": [], "annotations": [], "categories": []}, "lists no categories"),
         ({**_document(), "images": []}, "lists no images"),
-        ({**_document(), "images": [{"file_name": "a.jpg"}]}, "image number 0 has no integer id"),
+        ({**_document(), "images": [{"file_name": "a.jpg"}]}, "image number 0 has no id"),
     ],
 )
 def test_what_is_no_coco_file_stops(tmp_path: Path, content: Any, message: str) -> None:

@@ -18,8 +18,11 @@ import pytest
 
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.coco import CocoDataset, coco_result, load_coco
-from retinart.engine.evaluation.evaluate import FIGURES, coco_figures, evaluate, figures_table
+from retinart.engine.evaluation.coco import CocoDataset, load_coco
+from retinart.engine.evaluation.document import Id
+from retinart.engine.evaluation.evaluate import evaluate, figures_table
+from retinart.engine.evaluation.figures import FIGURES, coco_figures
+from retinart.engine.evaluation.results import coco_result
 from retinart.engine.media.images import Image
 
 pytest.importorskip("pycocotools")
@@ -187,7 +190,7 @@ def test_pycocotools_on_the_raw_file_says_the_same(shared: Callable[..., Path]) 
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    def direct(category: int | None) -> list[float]:
+    def direct(category: Id | None) -> list[float]:
         with contextlib.redirect_stdout(io.StringIO()):
             truth = COCO(str(annotations))
             run = COCOeval(truth, truth.loadRes(results), "bbox")
@@ -232,15 +235,18 @@ def test_an_unreadable_image_is_left_out_and_named(tmp_path: Path) -> None:
         evaluate(detector, path, images)
 
 
-def test_images_of_another_size_are_named(tmp_path: Path) -> None:
-    """EXIF turned them, or they were shrunk, so boxes and annotations would not agree."""
+def test_turned_images_are_left_out_and_named(tmp_path: Path) -> None:
+    """EXIF turned them, so nothing says where the boxes are."""
     path, images = _write(tmp_path, _document())
     detector = _perfect(load_coco(path, images), ("disc", "square", "ring"))
     assert cv2.imwrite(str(images / "1.png"), np.full((400, 160, 3), 1, np.uint8))
-    assert evaluate(detector, path, images).problems[1:] == (
-        "1 images differ in size from their annotations (their detections are scaled to the "
-        "annotated size): 1.png (160x400)",
+    result = evaluate(detector, path, images)
+    assert result.problems[1:] == (
+        "1 images turned against their annotations, as by EXIF (dropped): "
+        "1.png (160x400, annotated 400x160)",
     )
+    assert (result.images, result.listed, result.ap) == (3, 4, pytest.approx(1.0))
+    assert "AP by class (3 of the 4 listed images)" in figures_table(result)
 
 
 def test_images_of_twice_the_size_score_the_same(tmp_path: Path) -> None:
@@ -258,7 +264,7 @@ def test_images_of_twice_the_size_score_the_same(tmp_path: Path) -> None:
     after = evaluate(detector, path, images)
     assert before.figures["AP"] is not None and 0.5 < before.figures["AP"] < 1
     assert after.figures == pytest.approx(before.figures)
-    assert after.problems[1].startswith("4 images differ in size from their annotations ")
+    assert after.problems[1].startswith("4 images of another size than annotated ")
 
 
 def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
@@ -273,7 +279,7 @@ def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
     detector = _perfect(dataset, ("disc ", "square", "ring", "disc"))
     detector.classes = ("disc", "square", "ring", "disc")
     result = evaluate(detector, path, images)
-    assert result.per_class == pytest.approx({"Disc ": 1.0, "Square": 1.0, "ring": 1.0})
+    assert result.per_class == pytest.approx({"disc": 1.0, "Square": 1.0, "ring": 1.0})
     assert result.figures["AP"] == pytest.approx(1.0)
     assert result.problems[1:] == (
         "2 categories are called Disc  (ids 0, 3): they count as one",

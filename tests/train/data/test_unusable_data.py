@@ -42,12 +42,36 @@ def _validated(settings: TrainSettings, path: Path, **lists: object) -> TrainSet
 def test_validation_data_are_described(
     settings: TrainSettings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    boxes = [{"id": 1, "image_id": 99, "category_id": 1, "bbox": [1, 1, 9, 9]}]
+    boxes = [
+        {"image_id": image_id, "category_id": 1, "bbox": [1, 1, 9, 9], "id": position}
+        for position, image_id in enumerate((99, 1), 1)
+    ]
     train(_validated(settings, tmp_path / "val.json", annotations=boxes))
     err = capfd.readouterr().err
-    assert "validation: val.json: 4 images (4 without objects), 0 boxes, 6 classes\n" in err
+    assert "validation: val.json: 4 images (3 without objects), 1 boxes, 6 classes\n" in err
     assert "validation: 1 unknown image ids (boxes dropped): 99 of annotation 1\n" in err
     assert err.index("validation: 1 unknown") < err.index("epoch 1/1")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "why"),
+    [
+        ([], "no image has an object"),
+        ([{"id": 1, "image_id": 99, "category_id": 1, "bbox": [1, 1, 9, 9]}], "1 unknown image"),
+        (
+            [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "iscrowd": 1}],
+            "all 1 objects are crowds",
+        ),
+    ],
+    ids=["empty", "of other images", "crowds"],
+)
+def test_validation_data_without_objects_stop_the_training(
+    settings: TrainSettings, tmp_path: Path, boxes: list[dict[str, Any]], why: str
+) -> None:
+    """Seen: AP 0.0 after every epoch, and no best.pt."""
+    with pytest.raises(BadInput, match=rf"nothing to measure AP on in .*val\.json: .*{why}"):
+        train(_validated(settings, tmp_path / "val.json", annotations=boxes))
+    assert not settings.runs.exists()
 
 
 def test_validation_classes_are_matched_before_the_training(

@@ -1,0 +1,136 @@
+"""The entries of the list `annotations`, read into arrays.
+
+K  objects that have an image, a class and a box
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from retinart.engine.evaluation.document import Entry, Key, id_key, is_crowd, number
+from retinart.engine.evaluation.problems import Problems
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Objects:
+    """The objects of a file.
+
+    Attributes:
+        names: (K) what to call the annotation of each.
+        image: (K,) int64 index of its image.
+        label: (K,) int64 index of its class.
+        crowd: (K,) bool.
+        xywh: (K, 4) float64, as in the file.
+        area: (K,) float64 as in the file; NaN where it holds none.
+    """
+
+    names: Sequence[str]
+    image: npt.NDArray[np.int64]
+    label: npt.NDArray[np.int64]
+    crowd: npt.NDArray[np.bool_]
+    xywh: npt.NDArray[np.float64]
+    area: npt.NDArray[np.float64]
+
+    def __getitem__(self, mask: npt.NDArray[np.bool_]) -> Objects:
+        """Some of the objects."""
+        return Objects(
+            names=[self.names[k] for k in np.flatnonzero(mask).tolist()],
+            image=self.image[mask],
+            label=self.label[mask],
+            crowd=self.crowd[mask],
+            xywh=self.xywh[mask],
+            area=self.area[mask],
+        )
+
+
+def read_objects(
+    entries: Sequence[Entry],
+    path: Path,
+    *,
+    images: Mapping[Key, int],
+    absent: Container[Key],
+    classes: Mapping[Key, int],
+    problems: Problems,
+) -> Objects:
+    """Read the objects of images that are there.
+
+    Args:
+        entries: the list `annotations`.
+        path: of the file, for errors.
+        images: index of each image that is there, by the key of its id.
+        absent: keys of images that are listed and not there; their objects go without a word.
+        classes: index of each class, by the key of its id.
+        problems: is added to.
+
+    Raises:
+        BadInput: as `is_crowd`.
+    """
+    names, image, label, crowd, boxes, areas = [], [], [], [], [], []
+    ids = set[Key]()
+    for position, entry in enumerate(entries):
+        name = f"annotation {entry.get('id', f'number {position}')}"
+        _look_at_marks(entry, name, ids, problems)
+        owner, kind = id_key(entry.get("image_id")), id_key(entry.get("category_id"))
+        if owner in absent:
+            continue
+        if owner is None or owner not in images:
+            problems.add("unknown image ids", "boxes dropped", f"{entry.get('image_id')} of {name}")
+            continue
+        if kind is None or kind not in classes:
+            given = entry.get("category_id")
+            problems.add("unknown categories", "boxes dropped", f"{given} of {name}")
+            continue
+        box = _box(entry.get("bbox"))
+        if box is None:
+            problems.add("annotations without a box of four numbers", "dropped", name)
+            continue
+        names.append(name)
+        image.append(images[owner])
+        label.append(classes[kind])
+        crowd.append(is_crowd(entry, name, path))
+        boxes.append(box)
+        areas.append(_area(entry.get("area"), box, name, problems))
+    return Objects(
+        names=names,
+        image=np.array(image, np.int64),
+        label=np.array(label, np.int64),
+        crowd=np.array(crowd, np.bool_),
+        xywh=np.array(boxes, np.float64).reshape(-1, 4),
+        area=np.array(areas, np.float64),
+    )
+
+
+def _look_at_marks(entry: Entry, name: str, ids: set[Key], problems: Problems) -> None:
+    """Count what has no effect, as in pycocotools: repeated ids, and marks to ignore."""
+    key = id_key(entry.get("id"))
+    if key is not None and key in ids:
+        problems.add("annotation ids that repeat", "kept: these ids count for nothing", name)
+    elif key is not None:
+        ids.add(key)
+    if number(entry.get("ignore")) or entry.get("ignore") is True:
+        problems.add("annotations marked as ignored", "the mark counts for nothing", name)
+
+
+def _box(value: object) -> tuple[float, ...] | None:
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    numbers = tuple(found for found in map(number, value) if found is not None)
+    return numbers if len(numbers) == 4 else None
+
+
+def _area(value: object, box: Sequence[float], name: str, problems: Problems) -> float:
+    """The area of an object; NaN where the box's counts."""
+    area = number(value)
+    if area is None or area < 0:
+        if value is not None:
+            problems.add("areas that are no area", "the box's area counts", name)
+        return math.nan
+    if area == 0 and box[2] and box[3]:
+        problems.add("areas of 0 of boxes that have one", "kept: the objects count as small", name)
+    return area
