@@ -81,7 +81,7 @@ def test_eval_on_spoiled_annotations(
     result = json.loads(ran.stdout)
     assert result["images"] == 2 and result["figures"]["AP"] is not None
     assert result["skipped"] == [[str(images / "2.png"), "the file is empty"]]
-    assert len(result["problems"]) == 4  # the summary, and the three above
+    assert len(result["problems"]) == 5  # the summary, the three above, and the class ring
 
 
 def test_eval_refuses_what_it_cannot_use(

@@ -23,6 +23,7 @@ from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import variant_anchors
 from support import make_picture, write_images
 
+TWICE = "1 objects that are listed twice (learned once; in eval each counts): annotation 3"
 GOOD = [10.0, 20.0, 50.0, 40.0]  # x, y, width, height
 
 
@@ -57,10 +58,7 @@ def _box(bbox: list[float], label: int = 1, **more: Any) -> dict[str, Any]:
     ("boxes", "line"),
     [
         ([], None),
-        (
-            [_box(GOOD)],
-            "1 objects that are listed twice (learned once; in eval each counts): annotation 3",
-        ),
+        ([_box(GOOD)], TWICE),
         ([_box(GOOD, 2)], "1 boxes with two classes (kept, the first is learned): cell in a.png"),
         (
             [_box([10, 20, 50, 41])],
@@ -200,9 +198,7 @@ def test_the_command_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFi
     code, out, _ = _run(capsys, *given)
     assert code == 0
     assert out.startswith("instances.json: 3 images (1 without objects), 3 boxes, 2 classes\n")
-    assert (
-        "1 objects that are listed twice (learned once; in eval each counts): annotation 3\n" in out
-    )
+    assert f"{TWICE}\n" in out
     assert "100.0% of the boxes have an anchor of tiny at 256x320 with an IoU of 0.5" in out
     assert out.endswith("nothing stops training\n")
     code, out, _ = _run(capsys, *given, "--json")
