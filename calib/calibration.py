@@ -27,7 +27,7 @@ from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.coco import Problems
+from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import ModelInfo, read_info
 from retinart.engine.runtime.options import RuntimeChoice

@@ -14,7 +14,7 @@ from retinart.calib.histogram import Histogram
 from retinart.calib.network import network_nodes
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.coco import Problems
+from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.images import Image, list_images, read_image, why_skipped
 from retinart.engine.model.info import ModelInfo
 from retinart.engine.runtime.openvino_probe import peak_probe, tensor_probe

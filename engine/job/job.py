@@ -13,7 +13,7 @@ from retinart.engine.common.wording import counted
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.coco import Problems
+from retinart.engine.evaluation.problems import Problems
 from retinart.engine.job.copies import USUAL_RATE, Copy, check_outputs, plan_copies
 from retinart.engine.job.display_window import Window
 from retinart.engine.job.draw import draw
