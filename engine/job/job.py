@@ -195,6 +195,9 @@ class _Run:
         for source in sources:
             if source.unreadable:
                 path, why = source.unreadable[0]
+                if source.name == str(path):
+                    fix = "Give another image"
+                    raise BadInput(f"cannot read the image {path}", why=why, fix=fix)
                 raise BadInput(
                     f"no image at {source.name} can be read",
                     why=f"{path.name}: {why}",

@@ -131,29 +131,34 @@ class _Refused(Exception):
         super().__init__(why)
 
 
-PILLOW = {  # the module that opens each format, and what in it
+_PILLOW = {  # the module that opens each format, and what in it
     "AVIF": ("AvifImagePlugin", "AvifImageFile"),
     "GIF": ("GifImagePlugin", "GifImageFile"),
     "JPEG": ("JpegImagePlugin", "jpeg_factory"),
     "JPEG2000": ("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    "PNG": ("PngImagePlugin", "PngImageFile"),
     "PNM": ("PpmImagePlugin", "PpmImageFile"),
     "TIFF": ("TiffImagePlugin", "TiffImageFile"),
     "WEBP": ("WebPImagePlugin", "WebPImageFile"),
 }
 
 
-def _by_pillow(format: str) -> Callable[[BinaryIO], Header]:
-    """A reader that is Pillow's for one format.
+def open_with_pillow(file: BinaryIO, format: str) -> Any:
+    """Pillow's image of an open file, of which the header is read.
 
-    It is not `PIL.Image.open`: its limit of pixels is a setting of the whole process.
+    It is not by `PIL.Image.open`, whose limit of pixels is a setting of the whole process.
     """
+    _silence_pillow()
+    module, opener = _PILLOW[format]
+    return getattr(import_module(f"PIL.{module}"), opener)(file)
 
-    module, opener = PILLOW[format]
+
+def _by_pillow(format: str) -> Callable[[BinaryIO], Header]:
+    """A reader of one format's headers that is Pillow's."""
 
     def read(file: BinaryIO) -> Header:
-        _silence_pillow()
         try:
-            image: Any = getattr(import_module(f"PIL.{module}"), opener)(file)
+            image = open_with_pillow(file, format)
         except SyntaxError as error:
             if "bit layers" in str(error):  # JPEG of 12 bits
                 why = f"Pillow and OpenCV {error}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
-from retinart.engine.media.header import COPY, PILLOW, Header, open_file, parse_header
+from retinart.engine.media.header import COPY, Header, open_file, open_with_pillow, parse_header
 from retinart.engine.media.pixel_limit import check_pixels
 
 Image = npt.NDArray[np.uint8]
@@ -114,8 +113,7 @@ def _decoded(data: bytes, header: Header, path: Path) -> Values:
 
 
 def _by_pillow(data: bytes, format: str) -> Values:
-    module, opener = PILLOW[format]
-    image: Any = getattr(import_module(f"PIL.{module}"), opener)(BytesIO(data))
+    image = open_with_pillow(BytesIO(data), format)
     image.load()
     if image.mode.startswith("I"):
         return np.asarray(image).astype(np.uint16)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
+from retinart.engine.media.animation import AnimationReader
 from retinart.engine.media.capture import connect
 from retinart.engine.media.frame import Frame
-from retinart.engine.media.header import read_header
+from retinart.engine.media.header import Header, read_header
 from retinart.engine.media.image_source import ImageSource
 from retinart.engine.media.images import IMAGE_SUFFIXES, Note, list_images
 from retinart.engine.media.live import LiveSource
@@ -22,7 +22,7 @@ from retinart.engine.media.source import Source
 from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader, shown_address
 from retinart.engine.settings import LiveSettings, Selection
 
-_ANIMATIONS = ("GIF", "PNG")  # that FFmpeg reads
+_ANIMATIONS = ("AVIF", "GIF", "PNG", "WEBP")  # of several frames, these are no pages
 _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")
 
 
@@ -119,8 +119,8 @@ def open_source(
 
     An HTTP address that ends in a video's suffix is read as a file, every frame in order; any other
     address is live. `frame_%04d.png` stands for numbered images. A file with an unknown suffix is
-    tried as an image, then as a video. An animated GIF or PNG file is a video; in a folder or a
-    glob it is an image.
+    tried as an image, then as a video. An animated GIF, PNG, WebP or AVIF file is a video; in a
+    folder or by a glob it is an image.
 
     Raises:
         BadInput: it is none of these, or a file that cannot be read.
@@ -149,11 +149,18 @@ def open_source(
     )
     if remote:
         return video(name, timeout=settings.timeout)
-    if (reader := _open_video(path, video)) is not None:
+    animation = partial(
+        AnimationReader, source_index=source_index, selection=selection, time_stage=time_stage
+    )
+    if (reader := _open_video(path, video, animation)) is not None:
         return reader
-    images = list_numbered(name) or list_images(name)
     return ImageSource(
-        name, images, source_index=source_index, selection=selection, time_stage=time_stage
+        name,
+        list_numbered(name) or list_images(name),
+        source_index=source_index,
+        selection=selection,
+        time_stage=time_stage,
+        note=note,
     )
 
 
@@ -204,8 +211,12 @@ def list_numbered(pattern: str) -> list[Path]:
     return [p for m, p in sorted(numbered, key=lambda item: (int(item[0][1]), item[1].name))]
 
 
-def _open_video(path: Path, video: Callable[[Path], VideoReader]) -> VideoReader | None:
-    """A path as a video; None where it stands for images.
+def _open_video(
+    path: Path,
+    video: Callable[[Path], VideoReader],
+    animation: Callable[[Path, Header], AnimationReader],
+) -> VideoReader | AnimationReader | None:
+    """A path as a video or an animation; None where it stands for images.
 
     Raises:
         BadInput: it is a file, but neither an image nor a video.
@@ -228,7 +239,5 @@ def _open_video(path: Path, video: Callable[[Path], VideoReader]) -> VideoReader
                 why=no_image.why,
                 fix="Give an image, a video, a folder of images or an address",
             ) from no_image
-    if header.several and header.format in _ANIMATIONS:
-        with suppress(BadInput):  # then it is an image
-            return video(path)
-    return None
+    animated = header.several and header.format in _ANIMATIONS
+    return animation(path, header) if animated else None
