@@ -133,6 +133,13 @@ def compare_models(
     return comparison
 
 
+def change_text(drop: float) -> str:
+    """What a drop in AP points is, in words."""
+    if abs(drop) < 0.005:  # which would be printed as 0.00
+        return "has the same AP"
+    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.2f} AP"
+
+
 def drop_table(comparison: Comparison) -> str:
     """Side by side in AP points, the classes with the largest loss first."""
     a, b = comparison.first, comparison.second

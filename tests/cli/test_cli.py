@@ -102,6 +102,7 @@ def test_an_onnx_of_somebody_else(
         "eval": ["--images", images, "--annotations", tmp_path / "none.json"],
         "inspect": ["--json"],
     }
+    (tmp_path / "none.json").touch()
     ran = retinart(command, foreign, *more[command])
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from retinart.engine.accuracy_drop import count
+from retinart.engine.accuracy_drop import change_text, count
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.coco import CocoImage, load_coco
 from support import files_below
@@ -44,7 +44,7 @@ def test_the_gate(
     data = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
     ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "1", "--out", out)
     assert ran.returncode == 1
-    assert "AP, and 1.0 was allowed" in ran.stderr
+    assert "worse.onnx loses " in ran.stderr and " AP; it may lose 1\n" in ran.stderr
     lines = ran.stdout.splitlines()
     assert lines[0].split() == ["tiny.onnx", "worse.onnx", "change"]
     assert lines[1].split()[0] == "AP" and float(lines[1].split()[3]) < -5
@@ -63,10 +63,15 @@ def test_the_gate(
     picture = cv2.imread(str(out / names[1]))
     assert picture is not None and picture.shape[1] == 3 * 320 and picture.shape[0] > 256
 
-    ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "90", "--out", out)
-    assert ran.returncode == 0 and "are allowed" in ran.stderr
-    ran = retinart("eval", worse, "--against", tiny_path, *data, "--max-drop", "0", "--out", out)
+    ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "90", "--out", out,
+                   "--overwrite")  # fmt: skip
+    assert ran.returncode == 0 and "it may lose 90\n" in ran.stderr
+    gate = ("eval", worse, "--against", tiny_path, *data, "--max-drop", "0", "--out")
+    ran = retinart(*gate, out)
+    assert ran.returncode == 2 and f"{out} holds the results of another run" in ran.stderr
+    ran = retinart(*gate, tmp_path / "gain")
     assert ran.returncode == 0, "a gain is not a drop"
+    assert "tiny.onnx gains " in ran.stderr and " AP; it may lose 0\n" in ran.stderr
 
 
 def test_json_and_no_budget(
@@ -113,3 +118,17 @@ def test_hits_and_false_detections(scenes: Path) -> None:
         (((11, 11, 31, 31, 0.9, 1),), (0, 1)),  # too far
     ):
         assert count(image, truth, found(*rows), model) == expected, rows
+
+
+@pytest.mark.parametrize(
+    ("drop", "text"),
+    [
+        (0.71, "loses 0.71 AP"),
+        (-0.123, "gains 0.12 AP"),
+        (0.004, "has the same AP"),
+        (-0.0, "has the same AP"),
+    ],
+)
+def test_a_gain_is_not_called_a_loss(drop: float, text: str) -> None:
+    """Seen: "loses -0.12 AP, and 0.5 are allowed"."""
+    assert change_text(drop) == text

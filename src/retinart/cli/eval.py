@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retinart.cli.fields import add_json, add_max_pixels, add_out, describe_command
+from retinart.cli.fields import add_json, add_max_pixels, add_results_out, describe_command
 from retinart.cli.running import add_running, open_detector
 from retinart.engine.errors import BadInput
+
+_DEFAULT_OUT = Path("runs/compare")
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +59,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="exit with 1 when the second model's AP is lower by more than X points (default: no "
         "limit)",
     )
-    add_out(group, Path("runs/compare"), "folder for the images of --against")
+    add_results_out(group, _DEFAULT_OUT, "folder for the images of --against")
     add_max_pixels(parser)
     add_json(parser)
     parser.set_defaults(extra="eval")
@@ -66,18 +68,25 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from retinart.engine.common.files import write_json
+    from retinart.engine.common.folders import results_folder
     from retinart.engine.evaluation.evaluate import evaluate, figures_table
+    from retinart.engine.evaluation.figures import load_pycocotools
 
+    load_pycocotools()  # with the files, looked for before a model is loaded, which takes seconds
     if not args.images.is_dir():
         raise BadInput(
             f"there is no folder {args.images}", fix="Give the annotations' image folder"
         )
+    if not args.annotations.is_file():
+        raise BadInput(f"there is no {args.annotations}", fix="Give a COCO file of annotations")
     if args.against is not None:
         if args.max_drop is not None and not 0 <= args.max_drop <= 100:
             raise BadInput(f"--max-drop is {args.max_drop}", fix="Give AP points, 0 to 100")
         if args.save_results is not None:
             raise BadInput("--save-results is for one model", fix="Leave out --against")
-        return _compare(args)
+        written = ["comparison.json"]
+        with results_folder(args.out, _DEFAULT_OUT, written, overwrite=args.overwrite) as out:
+            return _compare(args, out)
     if args.max_drop is not None:
         raise BadInput("--max-drop compares two models", fix="Give the second with --against")
     _check_place(args)
@@ -91,8 +100,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _compare(args: argparse.Namespace) -> int:
-    from retinart.engine.accuracy_drop import compare_models, drop_table
+def _compare(args: argparse.Namespace, out: Path) -> int:
+    from retinart.engine.accuracy_drop import change_text, compare_models, drop_table
     from retinart.engine.evaluation.evaluate import check_reference
 
     with open_detector(args, compute="fp32") as first, open_detector(args, args.against) as second:
@@ -101,7 +110,7 @@ def _compare(args: argparse.Namespace) -> int:
             second,
             args.annotations,
             args.images,
-            out=args.out,
+            out=out,
             names=(args.model.name, _name(args.against, args.compute)),
         )
     _say_problems(result.first)
@@ -113,9 +122,7 @@ def _compare(args: argparse.Namespace) -> int:
     check_reference(str(args.model), result.first.ap)
     failed = result.drop > args.max_drop
     print(
-        f"{args.against} loses {result.drop:.2f} AP, and {args.max_drop} "
-        f"{'was allowed' if failed else 'are allowed'}",
-        file=sys.stderr,
+        f"{args.against} {change_text(result.drop)}; it may lose {args.max_drop:g}", file=sys.stderr
     )
     return 1 if failed else 0
 
