@@ -69,6 +69,31 @@ def test_with_all_in_order_the_model_is_missed(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_evaluation_that_cannot_begin(
+    retinart: Command, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model does not exist either, and is missed last."""
+    file, used = tmp_path / "a.json", tmp_path / "used"
+    file.write_text("{}")
+    used.mkdir()
+    (used / "comparison.json").touch()
+    whole = ("--images", images, "--annotations", file)
+    against = (*whole, "--against", "none.onnx", "--out")
+    for given, message in (
+        (("--images", "gone", "--annotations", file), "there is no folder gone"),
+        (("--images", images, "--annotations", "gone.json"), "there is no gone.json"),
+        ((*against, file / "out"), f"cannot write to the folder {file / 'out'}"),
+        ((*against, used), f"{used} holds the results of another run"),
+        ((*against, tmp_path / "new"), "there is no model at none.onnx"),
+    ):
+        ran = retinart("eval", "none.onnx", *given)
+        assert ran.returncode == 2 and message in ran.stderr, ran.stderr
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    ran = retinart("eval", "none.onnx", *whole)
+    assert ran.returncode == 3 and "pycocotools" in ran.stderr
+
+
 TRAIN = """
 import sys
 from retinart.cli import main
