@@ -5,7 +5,7 @@ K  boxes of a file     xywh  left, top, width and height     size  height and wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ Mask = npt.NDArray[np.bool_]
 SLACK = 1.0  # pixels: a box that leaves its image by no more is not reported
 _PERCENT_FROM = 200  # pixels of an image's side, from which on boxes below 100 are told from pixels
 _FEW = 10  # boxes that say nothing about their unit
+_MANY = 20  # boxes that would not all lie in one quarter of their images by chance
+UNUSABLE = 0.1  # share of annotations that cannot be used, above which the rest says nothing
 _FIX = "Write x, y, width and height of each box in pixels"
 MISSED = "not learned; counted as missed in eval"
 
@@ -57,6 +59,9 @@ def clean_boxes(
     Raises:
         BadInput: the boxes are not in pixels of their images, or are corners.
     """
+    if not len(xywh):
+        none = np.zeros(0, np.bool_)
+        return CleanBoxes(xywh=xywh, inside=xywh, kept=none, learned=none)
     check_units(xywh, size, path)
     turned = (xywh[:, 2:] < 0).any(axis=1)
     xywh = with_positive_sides(xywh)
@@ -67,6 +72,12 @@ def clean_boxes(
     empty = (xywh[:, 2:] == 0).any(axis=1)
     outside = ~empty & (inside[:, 2:] <= inside[:, :2]).any(axis=1)
     wrong = turned & (beyond > SLACK)
+    if wrong.mean() > UNUSABLE:
+        raise BadInput(
+            f"{wrong.sum()} of the {len(xywh)} boxes of {path} have a negative side",
+            why="from their x and y they point out of their image",
+            fix=_FIX,
+        )
     for mask, kind, effect in (
         (turned & ~wrong, "boxes with a negative side", "their corners are sorted"),
         (wrong, "boxes with a negative side that point out of their image", "dropped"),
@@ -80,8 +91,9 @@ def clean_boxes(
     ):
         for k in np.flatnonzero(mask).tolist():
             problems.add(kind, effect, names[k])
-    kept = ~wrong
-    return CleanBoxes(xywh=xywh, inside=inside, kept=kept, learned=kept & ~empty & ~outside)
+    kept, learned = ~wrong, ~wrong & ~empty & ~outside
+    note_small(inside[learned], size[learned], problems)
+    return CleanBoxes(xywh=xywh, inside=inside, kept=kept, learned=learned)
 
 
 def check_units(xywh: Floats, size: Floats, path: Path) -> None:
@@ -95,8 +107,6 @@ def check_units(xywh: Floats, size: Floats, path: Path) -> None:
     Raises:
         BadInput: with what the boxes seem to be.
     """
-    if not len(xywh):
-        return
     what = f"the boxes of {path} are not x, y, width and height in pixels"
     shares = ((xywh >= 0) & (xywh <= 1)).all(axis=1)
     if shares.mean() > 0.5:
@@ -109,17 +119,32 @@ def check_units(xywh: Floats, size: Floats, path: Path) -> None:
             why = f"all {len(xywh)} lie within 100 of the left and top, as percent of the image"
             raise BadInput(what, why=why, fix=_FIX)
     leave = _beyond(corners, size) > SLACK
-    ordered = (xywh[:, 2:] > xywh[:, :2]).all(axis=1) & (_beyond(xywh, size) <= SLACK)
-    if leave.sum() >= 3 and leave.mean() >= 0.1 and ordered.all():
-        why = (
-            f"{leave.sum()} of {len(xywh)} leave their image, and all fit as the corners x1, y1, "
-            "x2 and y2"
-        )
-        raise BadInput(what, why=why, fix=_FIX)
+    if leave.sum() >= 3 and leave.mean() >= 0.1:
+        for name, read in _OTHER_FORMS.items():
+            other = read(xywh)
+            ordered = (other[:, 2:] >= other[:, :2]).all()
+            if ordered and (_beyond(other, size) <= SLACK).all():
+                why = f"{leave.sum()} of {len(xywh)} leave their image, and all fit as {name}"
+                raise BadInput(what, why=why, fix=_FIX)
     misfit = _misfit(with_positive_sides(xywh), size)
     if misfit.mean() > 0.5:
         why = f"{misfit.sum()} of {len(xywh)} lie for the most part outside of their image"
         raise BadInput(what, why=why, fix=f"{_FIX} of the size that the images have")
+
+
+def note_small(boxes: Floats, size: Floats, problems: Problems) -> None:
+    """Count boxes that all lie in one quarter of their images, as boxes of smaller images do.
+
+    Args:
+        boxes: (K, 4) xyxy inside of their images.
+        size: (K, 2).
+        problems: is added to.
+    """
+    if len(boxes) >= _MANY and (boxes[:, 2:] <= size[:, ::-1] / 2).all():
+        kind = "boxes, which is all, in the upper left quarter of their images"
+        effect = "kept; check that they are not of images of half the size"
+        for box in boxes:
+            problems.add(kind, effect, f"({box[0]:g}, {box[1]:g}) to ({box[2]:g}, {box[3]:g})")
 
 
 def to_corners(xywh: Floats) -> Floats:
@@ -148,3 +173,17 @@ def _misfit(xywh: Floats, size: Floats) -> Mask:
     limit = size[:, ::-1]
     sides = np.minimum(corners[:, 2:], limit) - np.maximum(corners[:, :2], 0)
     return np.asarray(np.maximum(sides, 0).prod(axis=1) < 0.5 * xywh[:, 2:].prod(axis=1))
+
+
+def _from_centre(box: Floats) -> Floats:
+    half = box[:, 2:] / 2
+    return np.concatenate([box[:, :2] - half, box[:, :2] + half], axis=1)
+
+
+# Each gives corners (K, 4) xyxy
+_OTHER_FORMS: dict[str, Callable[[Floats], Floats]] = {
+    "the corners x1, y1, x2 and y2": lambda box: box,
+    "the corners y1, x1, y2 and x2": lambda box: box[:, [1, 0, 3, 2]],
+    "the centre with width and height": _from_centre,
+    "y, x, height and width": lambda box: to_corners(box[:, [1, 0, 3, 2]]),
+}

@@ -142,7 +142,9 @@ def load_coco(annotations: Path, images: Path | Sequence[Path]) -> CocoDataset:
         raise BadInput(
             f"none of the {len(listed)} images of {annotations} can be used",
             why=f"in {where} there are " + "; ".join(str(p) for p in problems.records()),
-            fix="Give the folder that the annotations' file names are relative to",
+            fix="Give the folder that the annotations' file names are relative to"
+            if any(e.get("file_name") for key, e in listed.items() if key not in paths)
+            else "Copy the images again, turn them as annotated, or correct the annotations",
         )
     objects = objects[np.array([size is not None for size in sizes], np.bool_)[objects.image]]
     frames = np.array([sizes[i] for i in objects.image], np.float64).reshape(-1, 2)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.boxes import leaves
+from retinart.engine.evaluation.boxes import leaves, to_corners, with_positive_sides
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.header import Header, is_turned, read_header
 
@@ -18,6 +18,7 @@ Size = tuple[int, int]  # height and width in pixels
 
 _TURNED = 5  # EXIF orientation from which on height and width change places
 _SOME = 0.1  # share of boxes that shows a size to be wrong
+_MANY = 20  # boxes that show it by where they end
 _NEARLY_ALL = 0.95  # share of these that the other size has to hold
 
 
@@ -149,7 +150,10 @@ def _fit_the_file(
     of = [pictures[int(owner[k])] for k in mine]
     annotated = np.array([picture.annotated for picture in of], np.float64)
     shown = np.array([picture.header.shown for picture in of if picture.header], np.float64)
-    leave = leaves(xywh[mine], annotated)
-    if leave.mean() < _SOME:
-        return False
-    return bool((~leaves(xywh[mine][leave], shown[leave])).mean() >= _NEARLY_ALL)
+    boxes = with_positive_sides(xywh[mine])
+    leave, fit = leaves(boxes, annotated), ~leaves(boxes, shown)
+    if (shown < annotated).all() and len(boxes) >= _MANY:
+        # boxes of the larger image would not all end where the smaller one does
+        reach = (to_corners(boxes)[:, 2:] / shown[:, ::-1]).max(axis=0)
+        return bool(fit.all() and (reach > 0.75).all())
+    return bool(leave.mean() >= _SOME and fit[leave].mean() >= _NEARLY_ALL)

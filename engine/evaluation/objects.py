@@ -13,8 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.boxes import UNUSABLE
 from retinart.engine.evaluation.document import Entry, Key, id_key, is_crowd, number
 from retinart.engine.evaluation.problems import Problems
+
+_BOX = "a box of four numbers"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,26 +73,28 @@ def read_objects(
         problems: is added to.
 
     Raises:
-        BadInput: as `is_crowd`.
+        BadInput: as `is_crowd`; or too many of the entries cannot be used.
     """
     names, image, label, crowd, boxes, areas = [], [], [], [], [], []
-    ids = set[Key]()
+    ids, unusable = set[Key](), Problems()
     for position, entry in enumerate(entries):
         name = f"annotation {entry.get('id', f'number {position}')}"
         _look_at_marks(entry, name, ids, problems)
         owner, kind = id_key(entry.get("image_id")), id_key(entry.get("category_id"))
         if owner in absent:
             continue
-        if owner is None or owner not in images:
+        box = _box(entry.get("bbox"))
+        for value, what in ((owner, "an image id"), (kind, "a category id"), (box, _BOX)):
+            if value is None:
+                unusable.add(f"annotations without {what}", "dropped", name)
+        if owner is None or kind is None or box is None:
+            continue
+        if owner not in images:
             problems.add("unknown image ids", "boxes dropped", f"{entry.get('image_id')} of {name}")
             continue
-        if kind is None or kind not in classes:
+        if kind not in classes:
             given = entry.get("category_id")
             problems.add("unknown categories", "boxes dropped", f"{given} of {name}")
-            continue
-        box = _box(entry.get("bbox"))
-        if box is None:
-            problems.add("annotations without a box of four numbers", "dropped", name)
             continue
         names.append(name)
         image.append(images[owner])
@@ -96,6 +102,7 @@ def read_objects(
         crowd.append(is_crowd(entry, name, path))
         boxes.append(box)
         areas.append(_area(entry.get("area"), box, name, problems))
+    _check_unusable(unusable, len(names), path, problems)
     return Objects(
         names=names,
         image=np.array(image, np.int64),
@@ -104,6 +111,23 @@ def read_objects(
         xywh=np.array(boxes, np.float64).reshape(-1, 4),
         area=np.array(areas, np.float64),
     )
+
+
+def _check_unusable(unusable: Problems, used: int, path: Path, problems: Problems) -> None:
+    """Add what cannot be used to the problems.
+
+    Raises:
+        BadInput: it is so much that the rest says nothing about the images.
+    """
+    records = unusable.records()
+    count = sum(problem.count for problem in records)
+    if count > UNUSABLE * (count + used):
+        raise BadInput(
+            f"{count} of {count + used} annotations of {path} cannot be used",
+            why="; ".join(map(str, records)),
+            fix="Write them again, or leave out the images that they are of",
+        )
+    problems.extend(records)
 
 
 def _look_at_marks(entry: Entry, name: str, ids: set[Key], problems: Problems) -> None:

@@ -44,6 +44,11 @@ class Problems:
             examples.append(example)
         self._found[kind, effect] = (count + 1, examples)
 
+    def extend(self, records: Iterable[Problem]) -> None:
+        """Add what was counted elsewhere."""
+        for p in records:
+            self._found[p.kind, p.effect] = (p.count, list(p.examples))
+
     def records(self) -> tuple[Problem, ...]:
         """One record for each kind."""
         return tuple(
