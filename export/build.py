@@ -8,7 +8,6 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from retinart.engine.common.files import atomic_pair, json_text, sha256
 from retinart.engine.common.folders import new_folder
@@ -16,7 +15,14 @@ from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo, Precision, read_info
 from retinart.engine.tensorrt.api import TITLES, EngineRuntime, TensorRT, installed, load_tensorrt
-from retinart.engine.tensorrt.engine_file import AMPERE, EngineInfo, engine_json, is_engine, numbers
+from retinart.engine.tensorrt.engine_file import (
+    AMPERE,
+    EngineInfo,
+    NmsForm,
+    engine_json,
+    is_engine,
+    numbers,
+)
 from retinart.export.settings import BuildSettings
 from retinart.export.tensorrt_build import PlanSettings, Show, build_plan, profile_for
 
@@ -81,7 +87,7 @@ def build_engine(
     trt = load_tensorrt(runtime)
     check_supported(trt, runtime, settings, gpus)
     nms, notes = choose_nms(trt, runtime, settings)
-    data = _with_plugin(model, info) if nms == "plugin" else model.read_bytes()
+    data = _with_form(trt, nms, model, info)
     cache, cache_note = _read_cache(runtime, settings)
     plan_settings = PlanSettings(
         profile=profile_for(info, settings.batch),
@@ -90,6 +96,7 @@ def build_engine(
         version_compatible=settings.version_compatible,
         hardware_compatible=settings.hardware_compatible,
         timing_cache=cache,
+        aot_plugins=nms == "plugin",
     )
     with contextlib.ExitStack() as stack:
         # open the outputs first, so that a bad path fails before the work
@@ -163,11 +170,11 @@ def check_supported(
                 f"{gpus[0].compute_capability}",
                 fix="Leave it out, or build on a newer GPU",
             )
-        if settings.version_compatible and settings.nms == "plugin":
+        if settings.version_compatible and settings.nms in ("plugin", "efficient"):
             raise BadInput(
-                "`version_compatible` and the plugin for `nms` exclude each other",
+                "`version_compatible` and a plugin for `nms` exclude each other",
                 why="another version may lack the plugin",
-                fix="Set `nms` to native",
+                fix="Set `nms` to graph",
             )
         return
     for wanted, setting, why in (
@@ -177,7 +184,7 @@ def check_supported(
             "`hardware_compatible`",
             "its engines run on every GPU from Ampere on as they are",
         ),
-        (settings.nms == "plugin", "plugin for `nms`", "it has no EfficientNMS_TRT"),
+        (settings.nms in ("plugin", "efficient"), "plugin for `nms`", "it has no plugins"),
     ):
         if wanted:
             raise BadInput(f"{title} takes no {setting}", why=why, fix="Leave it out")
@@ -185,29 +192,33 @@ def check_supported(
 
 def choose_nms(
     trt: TensorRT, runtime: EngineRuntime, settings: BuildSettings
-) -> tuple[Literal["native", "plugin"], list[str]]:
+) -> tuple[NmsForm, list[str]]:
     """The form of NMS, and a note on why.
 
     Raises:
-        BadInput: the settings ask for the plugin, and this TensorRT does not have it.
+        BadInput: the settings ask for a plugin that this TensorRT does not have.
     """
-    if settings.nms == "native":
-        return "native", []
-    if runtime == "tensorrt-rtx":
-        return "native", ["NMS is the file's own: TensorRT-RTX has no EfficientNMS_TRT"]
-    if settings.version_compatible:
-        return "native", ["NMS is the file's own: a version-compatible engine takes no plugin"]
-    from retinart.export.efficient_nms import PLUGIN, PLUGIN_VERSION
+    from retinart.export import efficient_nms, nms_plugin
 
-    trt.init_libnvinfer_plugins(None, "")
-    registry = trt.get_plugin_registry()
-    if registry is not None and registry.get_creator(PLUGIN, PLUGIN_VERSION, "") is not None:
-        return "plugin", [f"NMS is the plugin {PLUGIN}"]
-    if settings.nms == "plugin":
-        raise BadInput(
-            f"TensorRT {trt.__version__} has no plugin {PLUGIN}", fix="Set `nms` to native"
-        )
-    return "native", [f"NMS is the file's own: this TensorRT has no {PLUGIN}"]
+    if settings.nms == "graph":
+        return "graph", []
+    if runtime == "tensorrt-rtx":
+        return "graph", ["NMS is the file's own: TensorRT-RTX has no plugins"]
+    if settings.version_compatible:
+        return "graph", ["NMS is the file's own: a version-compatible engine takes no plugin"]
+    wanted = ("plugin", "efficient") if settings.nms == "auto" else (settings.nms,)
+    if "plugin" in wanted and nms_plugin.has_aot_plugins(trt):
+        return "plugin", [f"NMS is retinart's plugin {nms_plugin.PLUGIN}"]
+    if "efficient" in wanted and efficient_nms.has_plugin(trt):
+        return "efficient", [f"NMS is the plugin {efficient_nms.PLUGIN}"]
+    lacks = {
+        "plugin": "takes no kernels into a plan, which TensorRT does since 10.9",
+        "efficient": f"has no plugin {efficient_nms.PLUGIN}",
+    }
+    why = " and ".join(lacks[form] for form in wanted)
+    if settings.nms != "auto":
+        raise BadInput(f"TensorRT {trt.__version__} {why}", fix="Set `nms` to auto")
+    return "graph", [f"NMS is the file's own: TensorRT {trt.__version__} {why}"]
 
 
 def rebuild_command(model: Path, output: Path, settings: BuildSettings) -> str:
@@ -268,9 +279,17 @@ def _read_cache(runtime: EngineRuntime, settings: BuildSettings) -> tuple[bytes 
         return b"", ""
 
 
-def _with_plugin(model: Path, info: ModelInfo) -> bytes:
+def _with_form(trt: TensorRT, nms: NmsForm, model: Path, info: ModelInfo) -> bytes:
+    """The bytes of the model with a form of NMS."""
+    if nms == "graph":
+        return model.read_bytes()
     import onnx
 
-    from retinart.export.efficient_nms import with_plugin
+    from retinart.export import efficient_nms, nms_plugin
 
-    return bytes(with_plugin(onnx.load(model), info).SerializeToString())
+    if nms == "efficient":
+        changed = efficient_nms.with_plugin(onnx.load(model), info)
+    else:
+        nms_plugin.register(trt)
+        changed = nms_plugin.with_nms_plugin(onnx.load(model), info)
+    return bytes(changed.SerializeToString())

@@ -26,6 +26,7 @@ from onnx import helper
 
 from retinart.engine.model.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo
 from retinart.engine.model.onnx_file import with_graph
+from retinart.engine.tensorrt.api import TensorRT
 from retinart.export.candidates import input_limits
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
@@ -71,10 +72,26 @@ def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     for value, name in zip(found, OUTPUTS, strict=True):
         graph.rename(value, name)
 
+    return after_candidates(model, graph, _DOMAIN)
+
+
+def after_candidates(model: onnx.ModelProto, graph: GraphBuilder, domain: str) -> onnx.ModelProto:
+    """A copy of a model whose nodes after the candidates are those of `graph`.
+
+    Args:
+        domain: of the plugin's node in `graph`.
+    """
     nodes = [*_ancestors(model.graph.node, set(CANDIDATES)), *graph.nodes]
     result = with_graph(model, nodes, [*model.graph.initializer, *graph.initializers])
-    result.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    result.opset_import.append(helper.make_opsetid(domain, 1))
     return result
+
+
+def has_plugin(trt: TensorRT) -> bool:
+    """Whether this TensorRT has the plugin."""
+    trt.init_libnvinfer_plugins(None, "")
+    registry = trt.get_plugin_registry()
+    return registry is not None and registry.get_creator(PLUGIN, PLUGIN_VERSION, "") is not None
 
 
 def _count(graph: GraphBuilder, scores: str, info: ModelInfo) -> str:

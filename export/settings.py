@@ -9,6 +9,7 @@ from typing import Literal
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import Precision
 from retinart.engine.tensorrt.api import EngineRuntime
+from retinart.engine.tensorrt.engine_file import NmsForm
 
 DEFAULT_IMGSZ = 600
 
@@ -73,7 +74,8 @@ class BuildSettings:
         workspace: GiB of GPU memory that a layer may use.
         optimization_level: 0 to 5.
         version_compatible, hardware_compatible: see `EngineInfo`.
-        nms: "auto" takes the plugin where TensorRT has it, and else the file's own NMS.
+        nms: "plugin" is retinart's own, "efficient" is EfficientNMS_TRT, "graph" is the file's
+            nodes. "auto" takes the first of them that the runtime has.
     """
 
     runtime: Literal["auto"] | EngineRuntime = "auto"
@@ -84,7 +86,7 @@ class BuildSettings:
     optimization_level: int | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
-    nms: Literal["auto", "plugin", "native"] = "auto"
+    nms: Literal["auto"] | NmsForm = "auto"
 
     def __post_init__(self) -> None:
         low, best, high = self.batch

@@ -47,6 +47,7 @@ class PlanSettings:
         version_compatible: later versions can run it too, up to the next major one.
         hardware_compatible: any GPU from Ampere on can run it.
         timing_cache: an earlier `Plan.timing_cache`; b"" to begin one, None for none.
+        aot_plugins: the plan takes the kernels of plugins in; see `nms_plugin`.
     """
 
     profile: Profile
@@ -55,6 +56,7 @@ class PlanSettings:
     version_compatible: bool = False
     hardware_compatible: bool = False
     timing_cache: bytes | None = None
+    aot_plugins: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,10 @@ def _build(
     title, log = TITLES[runtime], problems_log(trt)
     builder = started(title, log, trt.Builder)
     old = runtime == "tensorrt" and trt.__version__.startswith("10.")
-    network = builder.create_network(_STRONGLY_TYPED if old else 0)
+    flags = _STRONGLY_TYPED if old else 0
+    if settings.aot_plugins:
+        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
+    network = builder.create_network(flags)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         raise CheckFailed(

@@ -25,7 +25,7 @@ from retinart.calib.settings import CalibrationSettings
 from retinart.cli import main
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import Thresholds
-from retinart.export import build, export
+from retinart.export import build, export, nms_plugin
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
 from retinart.train.data.scenes import make_scenes
@@ -261,6 +261,8 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeBuilder]:
         monkeypatch.setattr(build, "find_gpus", lambda: [GPU])
         monkeypatch.setattr(build, "installed", lambda runtime: True)
         monkeypatch.setattr(build, "load_tensorrt", lambda runtime: fake)
+        register = lambda trt: fake.told.update(registered=fake.told.get("registered", 0) + 1)  # noqa: E731
+        monkeypatch.setattr(nms_plugin, "register", register)
         return fake
 
     return put

@@ -15,13 +15,17 @@ GPU = Gpu(index=0, name="NVIDIA Double", compute_capability="8.9", cuda="13.0")
 class FakeBuilder:
     """TensorRT's module as the builder sees it; `told` is what it was told."""
 
-    def __init__(self, version: str = "10.16.1.11", *, plugin: bool = True) -> None:
+    def __init__(
+        self, version: str = "10.16.1.11", *, plugin: bool = True, aot: bool = True
+    ) -> None:
         self.__version__ = version
         self.told: dict[str, Any] = {"flags": []}
         self.plugin, self.cache_fits, self.seconds = plugin, True, 0.0
         self.cache_is_made = True
         self.ILogger = type("ILogger", (), {"Severity": SimpleNamespace(ERROR=1)})
         self.IProgressMonitor = type("IProgressMonitor", (), {})
+        flags = {"PREFER_AOT_PYTHON_PLUGINS": 3} if aot else {}
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(**flags)
         self.BuilderFlag = SimpleNamespace(TF32="TF32", VERSION_COMPATIBLE="VERSION_COMPATIBLE")
         self.HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="AMPERE_PLUS")
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="WORKSPACE")

@@ -152,9 +152,9 @@ def _network(
             look = partial(reference, path, images, judge, found)
             if _made(steps, f"reference of {item} by {judge}", look, found):
                 references[judge] = found.name
-        if given and read_engine_info(output).nms == "plugin":
+        if given and read_engine_info(output).nms != "graph":
             other = folder / f"{path.stem}.native.engine"
-            build = partial(build_model, path, other, settings.runtime, nms="native")
+            build = partial(build_model, path, other, settings.runtime, nms="graph")
             if _made(steps, f"build {item}, native NMS", build, other):
                 native = other.name
         items.append(
@@ -231,7 +231,7 @@ def build_model(
     path: Path,
     output: Path,
     runtime: EngineRuntime | Literal["auto"],
-    nms: Literal["auto", "native"] = "auto",
+    nms: Literal["auto", "graph"] = "auto",
 ) -> dict[str, Any]:
     """Build the engine of a file for batches of 1 to 32; figures of the build."""
     from retinart.export.build import build_engine

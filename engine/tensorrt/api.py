@@ -37,6 +37,8 @@ RTX_ONLY = frozenset(
         "TensorRT.DynamicShapesKernelSpecializationStrategy",
     }
 )
+# What only TensorRT has, from 10.9 on.
+TENSORRT_ONLY = frozenset({"NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS"})
 
 
 class BuilderFlag(Protocol):
@@ -51,6 +53,19 @@ class HardwareCompatibilityLevel(Protocol):
     """Which GPUs an engine runs on, besides the one that built it."""
 
     AMPERE_PLUS: Flag
+
+
+class NetworkDefinitionCreationFlag(Protocol):
+    """How a network is made."""
+
+    PREFER_AOT_PYTHON_PLUGINS: Flag
+
+
+class DataType(Protocol):
+    """Types of tensors."""
+
+    FLOAT: Flag
+    INT32: Flag
 
 
 class MemoryPoolType(Protocol):
@@ -206,6 +221,8 @@ class TensorRT(Protocol):
     ILogger: Any  # the base of our logger, with the method log(severity, msg)
     IProgressMonitor: Any  # likewise, with phase_start, step_complete and phase_finish
     BuilderFlag: BuilderFlag
+    DataType: DataType
+    NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
     MemoryPoolType: MemoryPoolType
     ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy

@@ -20,11 +20,14 @@ from retinart.engine.model.info import ModelInfo
 from retinart.engine.tensorrt.api import TITLES, EngineRuntime
 
 ENGINE_SUFFIXES = frozenset((".engine", ".plan", ".trt"))
-SCHEMA = 1
+SCHEMA = 2
 AMPERE = (8, 0)  # the first compute capability that engines for many GPUs run on
 
 REBUILD = "Build it again with `retinart build model.onnx -o model.engine`"
 FrameShape = tuple[int, int, int, int]
+# retinart's plugin, the plugin EfficientNMS_TRT, or the nodes of the file
+NmsForm = Literal["plugin", "efficient", "graph"]
+_OLD_FORMS = {"native": "graph", "plugin": "efficient"}  # the names of schema 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class EngineInfo:
     gpu: str | None
     compute_capability: str | None
     profile: tuple[FrameShape, FrameShape, FrameShape]
-    nms: Literal["native", "plugin"]
+    nms: NmsForm
     version_compatible: bool
     hardware_compatible: bool
     build_seconds: float
@@ -74,6 +77,8 @@ class EngineInfo:
             if data["schema"] > SCHEMA:
                 raise BadInput(f"{name} was written by a newer retinart", fix="Upgrade retinart")
             engine: dict[str, Any] = data["engine"]
+            if data["schema"] == 1:
+                engine["nms"] = _OLD_FORMS[engine["nms"]]
             low, best, high = (_shape(s) for s in engine.pop("profile"))
             return cls(
                 model=ModelInfo.from_json(json.dumps(data["model"]), name),

@@ -93,7 +93,7 @@ def test_engines_build(
     model, output = model_of(backbone, precision), tmp_path / "new" / "model.engine"
     seen: list[float] = []
     settings = BuildSettings(
-        runtime="tensorrt-rtx", batch=batch, precision=precision, nms="native", workspace=1
+        runtime="tensorrt-rtx", batch=batch, precision=precision, nms="graph", workspace=1
     )
     report = build_engine(model, output, settings, show=lambda f, phase: seen.append(f))
     assert files_below(output.parent) == ["model.engine", "model.engine.json"]
@@ -101,7 +101,7 @@ def test_engines_build(
     assert info == report.info and info.model == read_info(model)
     assert check_plan(output, info) == output.read_bytes() and len(output.read_bytes()) > 1_000_000
     assert info.onnx_sha256 == sha256(model) and info.profile[2] == (batch[2], 64, 96, 3)
-    assert (info.runtime, info.nms, info.gpu) == ("tensorrt-rtx", "native", None)
+    assert (info.runtime, info.nms, info.gpu) == ("tensorrt-rtx", "graph", None)
     assert seen == sorted(seen) and seen[0] > 0 and seen[-1] <= 1 and len(set(seen)) > 10
 
 
@@ -110,7 +110,7 @@ def test_the_command(retinart: Command, model_path: Path, tmp_path: Path) -> Non
     output, cache = tmp_path / "a.engine", tmp_path / "cache"
     ran = retinart("build", model_path, "-o", output, "--batch", 1, 1, 2, "--timing-cache", cache)
     assert (ran.returncode, ran.stdout.strip()) == (0, str(output))
-    assert "TensorRT-RTX has no EfficientNMS_TRT" in ran.stderr and "saved 0 s" in ran.stderr
+    assert "TensorRT-RTX has no plugins" in ran.stderr and "saved 0 s" in ran.stderr
     assert files_below(tmp_path) == ["a.engine", "a.engine.json"]
     ran = retinart("inspect", output)
     assert "engine of" in ran.stdout and "1x96x128 to 1x96x128 to 2x96x128" in ran.stdout
@@ -207,7 +207,7 @@ def test_what_is_missing(model_path: Path, tmp_path: Path, monkeypatch: pytest.M
         run()
 
 
-@pytest.mark.parametrize(("version", "flags"), [("10.16.1.11", 2), ("11.4.0.106", 0)])
+@pytest.mark.parametrize(("version", "flags"), [("10.16.1.11", 2 + 8), ("11.4.0.106", 8)])
 def test_what_tensorrt_is_told(
     version: str, flags: int, tensorrt: Callable[..., FakeBuilder], model_path: Path, tmp_path: Path
 ) -> None:
@@ -216,16 +216,18 @@ def test_what_tensorrt_is_told(
         batch=(1, 4, 8), workspace=1.5, optimization_level=4, hardware_compatible=True
     )
     report = build_engine(model_path, tmp_path / "a.engine", settings)
-    assert fake.told["network"] == flags  # strongly typed: 11 knows nothing else
+    # strongly typed: 11 knows nothing else; and the plan takes the plugin's kernel in
+    assert fake.told["network"] == flags
     assert fake.told["flags"] == ["no TF32"] and fake.told["WORKSPACE"] == 3 << 29
     assert fake.told["builder_optimization_level"] == 4
     assert fake.told["hardware_compatibility_level"] == "AMPERE_PLUS"
     shapes = [(n, 96, 128, 3) for n in (1, 4, 8)]
     assert fake.told["profile"] == ("frames", *shapes)
-    assert [n.op_type for n in fake.told["model"].graph.node].count("EfficientNMS_TRT") == 1
+    assert [n.op_type for n in fake.told["model"].graph.node].count("RetinaNetNMS") == 1
+    assert fake.told["registered"] == 1
     info = report.info
     assert (info.nms, info.gpu, info.compute_capability) == ("plugin", GPU.name, "8.9")
-    assert "NMS is the plugin EfficientNMS_TRT" in report.notes
+    assert "NMS is retinart's plugin RetinaNetNMS" in report.notes
     assert "--workspace 1.5" in info.rebuild and "--batch 1 4 8" in info.rebuild
 
 
@@ -290,17 +292,32 @@ def test_the_choice_of_nms(
     def run(**settings: Any) -> Any:
         return build_engine(model_path, tmp_path / "a.engine", BuildSettings(**settings))
 
-    fake = tensorrt(plugin=False)
-    report = run()
-    assert report.info.nms == "native" and "this TensorRT has no EfficientNMS" in report.notes[0]
+    def nodes(fake: FakeBuilder) -> set[str]:
+        return {node.op_type for node in fake.told["model"].graph.node}
+
+    fake = tensorrt()
+    assert run().info.nms == run(nms="plugin").info.nms == "plugin"
+    assert "RetinaNetNMS" in nodes(fake) and fake.told["network"] == 10
+    assert run(nms="efficient").info.nms == "efficient"
+    assert "EfficientNMS_TRT" in nodes(fake) and fake.told["network"] == 2
+    assert run(nms="graph").info.nms == run(version_compatible=True).info.nms == "graph"
     assert fake.told["model"] == onnx.load(model_path)
-    with pytest.raises(BadInput, match="has no plugin EfficientNMS_TRT"):
+    for form in ("plugin", "efficient"):
+        with pytest.raises(BadInput, match="exclude each other"):
+            run(version_compatible=True, nms=form)
+    fake = tensorrt("10.7.0", aot=False)
+    report = run()
+    assert report.info.nms == "efficient" and report.notes == (
+        "NMS is the plugin EfficientNMS_TRT",
+    )
+    assert "registered" not in fake.told
+    with pytest.raises(BadInput, match=r"10\.7\.0 takes no kernels into a plan, .* since 10\.9"):
         run(nms="plugin")
-    tensorrt()
-    assert run(nms="native").info.nms == "native"
-    assert run(version_compatible=True).info.nms == "native"
-    with pytest.raises(BadInput, match="exclude each other"):
-        run(version_compatible=True, nms="plugin")
+    tensorrt(aot=False, plugin=False)
+    report = run()
+    assert report.info.nms == "graph" and "has no plugin EfficientNMS" in report.notes[0]
+    with pytest.raises(BadInput, match="has no plugin EfficientNMS_TRT"):
+        run(nms="efficient")
     tensorrt("8.6.1")
     with pytest.raises(BadInput, match=r"8\.6\.1 is too old"):
         run()

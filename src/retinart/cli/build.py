@@ -37,7 +37,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "refuse a file of another precision; the engine always has the file's",
         otherwise="take the file as it is",
     )
-    add("nms", "form of NMS; auto takes the plugin EfficientNMS_TRT where TensorRT has it")
+    add(
+        "nms",
+        "form of NMS: plugin is retinart's own, whose kernel lies in the plan (TensorRT 10.9 or "
+        "later); efficient is NVIDIA's EfficientNMS_TRT; graph is the file's nodes, which every "
+        "runtime has. auto takes the first that the runtime has",
+    )
     add("version_compatible", "make an engine that later versions of TensorRT run too")
     add("hardware_compatible", "make an engine that all GPUs from Ampere on run")
     add = options_of(parser, BuildSettings, "build")

@@ -23,7 +23,7 @@ import pytest
 
 from retinart.engine.cuda import devices, graphs
 from retinart.engine.tensorrt import api as tensorrt_api
-from retinart.engine.tensorrt.api import RTX_ONLY, installed
+from retinart.engine.tensorrt.api import RTX_ONLY, TENSORRT_ONLY, installed
 from retinart.engine.tensorrt.gpu_resize import SOURCE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -137,33 +137,32 @@ def module(request: pytest.FixtureRequest) -> tuple[str, Path | None]:
 
 def test_the_api_that_is_used_exists(module: tuple[str, Path | None]) -> None:
     name, folder = module
-    wanted = {cls: members(protocol) for cls, protocol in protocols().items()}
-    if name != "tensorrt_rtx":
-        wanted = {
-            cls: {n: args for n, args in names.items() if f"{cls}.{n}" not in RTX_ONLY}
-            for cls, names in wanted.items()
-            if cls not in RTX_ONLY
-        }
+    others = TENSORRT_ONLY if name == "tensorrt_rtx" else RTX_ONLY
+    wanted = {
+        cls: {n: args for n, args in members(protocol).items() if f"{cls}.{n}" not in others}
+        for cls, protocol in protocols().items()
+        if cls not in others
+    }
     found: dict[str, Members | None] = json.loads(run(LOOK, name, json.dumps(wanted), path=folder))
     assert problems(wanted, found) == []
     assert {"TensorRT", "OnnxParser", "IExecutionContext"} <= set(wanted)
     assert sum(map(len, wanted.values())) > 40
 
 
-def test_what_only_rtx_has_is_named(module: tuple[str, Path | None]) -> None:
-    """TensorRT lacks every entry of that list, and TensorRT-RTX has them all."""
+def test_what_only_one_has_is_named(module: tuple[str, Path | None]) -> None:
+    """TensorRT has every entry of its list and none of TensorRT-RTX's, and the other way round."""
     wanted = {cls: members(protocol) for cls, protocol in protocols().items()}
     names = {f"{cls}.{name}" for cls, some in wanted.items() for name in some}
-    assert {*names, *wanted} >= RTX_ONLY
+    assert {*names, *wanted} >= RTX_ONLY | TENSORRT_ONLY
     name, folder = module
     found: dict[str, Members | None] = json.loads(run(LOOK, name, json.dumps(wanted), path=folder))
     there = {
         entry
-        for entry in RTX_ONLY
+        for entry in RTX_ONLY | TENSORRT_ONLY
         for cls, _, member in [entry.partition(".")]
         if ((found[cls] or {}).get(member) if member else found[cls]) is not None
     }
-    assert there == (RTX_ONLY if name == "tensorrt_rtx" else set())
+    assert there == (RTX_ONLY if name == "tensorrt_rtx" else TENSORRT_ONLY)
 
 
 def test_contexts_are_made_from_a_strategy_or_a_configuration(
