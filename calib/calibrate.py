@@ -22,6 +22,7 @@ from retinart.calib.self_test import with_self_test
 from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import atomic_pair
 from retinart.engine.common.html_page import load_matplotlib
+from retinart.engine.common.wording import counted
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.evaluate import check_reference
 from retinart.engine.model.info import ModelInfo
@@ -110,7 +111,7 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
 def _int8_accuracy(job: Calibration, kept: Sequence[str]) -> Accuracy:
     name = "INT8"
     if kept:
-        name = f"INT8 with {len(kept)} layers in float ({', '.join(sorted(kept))})"
+        name = f"INT8 with {counted(len(kept), 'layer')} in float ({', '.join(sorted(kept))})"
     return job.accuracy(name, lambda: job.int8(kept))
 
 

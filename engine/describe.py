@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from retinart.engine.common.cpu import instruction_sets, int8_text
 from retinart.engine.common.files import sha256
 from retinart.engine.common.table import Table
 from retinart.engine.model.info import INPUT, ModelInfo, read_info
+from retinart.engine.model.variant import Variant
 from retinart.engine.tensorrt.engine_file import EngineInfo, is_engine, read_engine_info
 
 
@@ -35,7 +37,7 @@ def model_table(path: Path) -> str:
     rows = [
         ("model", f"{info.name}, {path.stat().st_size / 1e6:.1f} MB, {info.precision}"),
         ("backbone", f"{info.variant.backbone}, conventions of {info.variant.source}"),
-        ("classes", f"{len(info.classes)}: {', '.join(info.classes[:6])}" + _more(info.classes)),
+        ("classes", class_text(info.classes)),
         ("input", f"{INPUT}: uint8 (batch, {_size(info)}, 3), BGR"),
         ("resize", _resize(info)),
         ("score above", f"{info.thresholds.score_thresh}"),
@@ -54,9 +56,19 @@ def model_table(path: Path) -> str:
     rows += _engine_rows(engine) if engine else []
     if engine is None and info.precision.startswith("int8"):
         rows.append(("on this CPU", int8_text(instruction_sets())))
-    rows += [(f"  {k}", str(v)) for k, v in info.variant.to_dict().items() if k != "source"]
+    rows += variant_rows(info.variant)
     rows += [(k, _plain(v)) for k, v in info.provenance.items()]
     return Table(rows=rows, words=2).text()
+
+
+def class_text(classes: Sequence[str]) -> str:
+    """How many classes there are, and the names of the first few."""
+    return f"{len(classes)}: {', '.join(classes[:6])}{', ...' if len(classes) > 6 else ''}"
+
+
+def variant_rows(variant: Variant) -> list[tuple[str, str]]:
+    """The fields of a model's variant and their values. `retinart export --set` takes these."""
+    return [(f"  {k}", str(v)) for k, v in variant.to_dict().items() if k != "source"]
 
 
 def _engine_rows(engine: EngineInfo) -> list[tuple[str, str]]:
@@ -81,8 +93,14 @@ def _engine_rows(engine: EngineInfo) -> list[tuple[str, str]]:
 
 
 def _size(info: ModelInfo) -> str:
+    canvas = info.resize.canvas
+    return input_text(info) if canvas is None else f"{canvas[0]}, {canvas[1]}"
+
+
+def input_text(info: ModelInfo) -> str:
+    """The height and width of a model's input, or their limits."""
     if info.resize.canvas is not None:
-        return f"{info.resize.canvas[0]}, {info.resize.canvas[1]}"
+        return f"height {info.resize.canvas[0]}, width {info.resize.canvas[1]}"
     (h0, w0), (h1, w1) = info.min_size, info.max_size
     return f"height {h0} to {h1}, width {w0} to {w1}"
 
@@ -106,7 +124,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} {v}" for k, v in value.items())
     return str(value)
-
-
-def _more(classes: tuple[str, ...]) -> str:
-    return ", ..." if len(classes) > 6 else ""

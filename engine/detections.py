@@ -12,7 +12,7 @@ import numpy.typing as npt
 from retinart.engine.errors import BadInput
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # == of arrays gives an array
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # == of arrays gives an array
 class Detections:
     """The detections in one image, best first. The field names are supervision's.
 
@@ -38,6 +38,14 @@ class Detections:
                     f"Detections.{name} has shape {getattr(self, name).shape}",
                     fix=f"It must be {shape}",
                 )
+
+    def __repr__(self) -> str:
+        """One line; the rows are in the arrays."""
+        if not len(self):
+            return "<Detections: 0>"
+        high, low = self.confidence.max(), self.confidence.min()
+        ids = np.unique(self.class_id).tolist()
+        return f"<Detections: {len(self)}, scores {high:.2f} to {low:.2f}, class ids {ids}>"
 
     def __len__(self) -> int:
         return len(self.confidence)

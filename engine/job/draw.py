@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -45,23 +46,56 @@ def draw(image: Image, detections: Detections, classes: Sequence[str]) -> Image:
     ids = [-1] * len(detections)
     if detections.tracker_id is not None:
         ids = detections.tracker_id.tolist()
+    # of tracked objects, the colour follows one through the frames
+    colors = [class_color(labels[i] if ids[i] < 0 else ids[i]) for i in range(len(ids))]
     for i in reversed(range(len(detections))):  # the best last, on top
-        (x1, y1, x2, y2), label = boxes[i], labels[i]
-        color = class_color(label)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, line)
-        text = f"{classes[label]} {scores[i]:.2f}"
+        cv2.rectangle(canvas, boxes[i][:2], boxes[i][2:], colors[i], line)
+    labelled: list[tuple[int, _Label]] = []
+    for i, (x1, y1, _, y2) in enumerate(boxes):  # the best chooses its label's position first
+        text = f"{classes[labels[i]]} {scores[i]:.2f}"
         if ids[i] >= 0:
             text = f"#{ids[i]} {text}"
         (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, pen)
-        left = min(max(0, x1), max(0, width - w))
-        top = y1 - h - base if y1 - h - base >= 0 else min(y1, max(0, height - h - base))
-        cv2.rectangle(canvas, (left, top), (left + w, top + h + base), color, cv2.FILLED)
-        light = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] > 140
-        ink = (0, 0, 0) if light else (255, 255, 255)
-        cv2.putText(
-            canvas, text, (left, top + h), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, pen, cv2.LINE_AA
-        )
+        left, room = min(max(0, x1), max(0, width - w)), max(0, height - h - base)
+        places = [
+            _Label(text, left, min(max(0, top), room), w, h, base)
+            for top in ([y1 - h - base] if y1 >= h + base else []) + [y1, y2, y2 - h - base]
+        ]
+        free = (p for p in places if not any(p.hides(other) for _, other in labelled))
+        labelled.append((i, next(free, places[0])))
+    for i, label in reversed(labelled):
+        label.draw(canvas, colors[i], scale, pen)
     return canvas
+
+
+@dataclass(frozen=True)
+class _Label:
+    """A text on a filled rectangle; `height` is of the letters, `base` the room below them."""
+
+    text: str
+    left: int
+    top: int
+    width: int
+    height: int
+    base: int
+
+    def hides(self, other: _Label) -> bool:
+        """Whether the two rectangles overlap."""
+        return (
+            self.left < other.left + other.width
+            and other.left < self.left + self.width
+            and self.top < other.top + other.height + other.base
+            and other.top < self.top + self.height + self.base
+        )
+
+    def draw(self, canvas: Image, color: tuple[int, int, int], scale: float, pen: int) -> None:
+        """Draw it in black or white letters, as the colour is light or dark."""
+        right, bottom = self.left + self.width, self.top + self.height + self.base
+        cv2.rectangle(canvas, (self.left, self.top), (right, bottom), color, cv2.FILLED)
+        light = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] > 140
+        ink, origin = (0, 0, 0) if light else (255, 255, 255), (self.left, self.top + self.height)
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(canvas, self.text, origin, font, scale, ink, pen, cv2.LINE_AA)
 
 
 def collage(pictures: Sequence[Image], columns: int, height: int | None = None) -> Image:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.common.timing import TimeStage
+from retinart.engine.common.wording import counted
 from retinart.engine.media.capture import Capture
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
@@ -100,7 +101,8 @@ class LiveSource:
                 retries = 0
             limit = self._settings.max_retries
             if limit != FOREVER and retries >= limit:
-                self._say(f"{self.name}: {why}; given up after {retries} retries")
+                tried = counted(retries, "retry", "retries")
+                self._say(f"{self.name}: {why}; given up after {tried}")
                 self._end("lost", why)
                 break
             retries += 1

@@ -199,6 +199,15 @@ class ModelInfo:
             ) from error
 
 
+def looks_like_checkpoint(path: Path) -> bool:
+    """Whether a file begins as PyTorch's files and other pickles do, and is called so."""
+    if path.suffix.lower() not in (".pt", ".pth", ".pkl") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(4)
+    return head == b"PK\x03\x04" or head[:1] == b"\x80"
+
+
 def read_info(path: str | Path) -> ModelInfo:
     """The metadata of an ONNX file that `retinart export` wrote, without loading the model.
 
@@ -218,6 +227,11 @@ def read_info(path: str | Path) -> ModelInfo:
             fix="Check its permissions, and that its disk is mounted",
         ) from error
     except (EOFError, ValueError) as error:
+        if looks_like_checkpoint(path):
+            raise BadInput(
+                f"{path} is a checkpoint, not a model file",
+                fix=f"Make one of it with `retinart export {path} -o model.onnx`",
+            ) from error
         raise BadInput(
             f"{path} is not a readable ONNX file", why=str(error), fix=REEXPORT
         ) from error

@@ -131,6 +131,25 @@ def test_a_missing_and_a_truncated_model(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_checkpoint_in_place_of_a_model(
+    retinart: Command, noisy_checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    """Seen: "its bytes are not a protobuf message". `inspect` describes it."""
+    ran = retinart("detect", noisy_checkpoint, images, "--out", tmp_path / "out")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        f"retinart: {noisy_checkpoint} is a checkpoint, not a model file. Make one of it with "
+        f"`retinart export {noisy_checkpoint} -o model.onnx`.\n"
+    )
+    ran = retinart("inspect", noisy_checkpoint)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    rows = [line.split(None, 1) for line in ran.stdout.splitlines()]
+    assert ran.stdout.splitlines()[0].split() == ["checkpoint", "of", "retinart"]
+    assert ["bn_eps", "1e-05"] in rows  # what `export --set` takes
+    ran = retinart("inspect", noisy_checkpoint, "--json")
+    assert json.loads(ran.stdout)["variant"]["source"] == "retinart"
+
+
 def test_inspect(retinart: Command, model_path: Path, dynamic_model_path: Path) -> None:
     ran = retinart("inspect", model_path, "--json")
     assert (ran.returncode, ran.stderr) == (0, "")

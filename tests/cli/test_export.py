@@ -65,7 +65,7 @@ def _bad_checkpoint(kind: str, folder: Path, good: Path) -> Path:
     ("kind", "message"),
     [
         ("missing", "there is no checkpoint at "),
-        ("folder", "there is no checkpoint at "),
+        ("folder", ": it is a folder. Give a regular file."),
         ("truncated", "cannot read the checkpoint "),
         ("cut short", "checkpoint "),
         ("empty", "checkpoint "),
@@ -101,6 +101,8 @@ def test_export_writes_a_file_that_says_what_it_is(
     ran = retinart("export", noisy_checkpoint, "-o", path, *size, *names, "--skip-tensorrt")
     assert ran.returncode == 0 and ran.stdout == f"{path}\n"
     assert "PyTorch and the file agree on 2 images" in ran.stderr
+    assert " is a checkpoint of retinart: tiny, 3 classes\n" in ran.stderr
+    assert "the file's input: height 64, width 96\n" in ran.stderr
     assert files_below(tmp_path) == ["names.txt", "new/fruit.onnx"]
     info = read_info(path)
     assert (info.name, info.classes) == ("fruit", ("apple", "pear", "plum"))

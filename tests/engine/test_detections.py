@@ -61,3 +61,14 @@ def test_shapes_that_do_not_go_together() -> None:
             confidence=np.zeros(1, np.float32),
             class_id=np.zeros(1, np.int32),
         )
+
+
+def test_they_print_as_one_line() -> None:
+    """Seen: 100 rows of arrays."""
+    found = Detections(
+        xyxy=np.zeros((3, 4), np.float32),
+        confidence=np.array([0.9, 0.5, 0.05], np.float32),
+        class_id=np.array([4, 1, 4], np.int32),
+    )
+    assert repr(found) == "<Detections: 3, scores 0.90 to 0.05, class ids [1, 4]>"
+    assert repr(found[:0]) == "<Detections: 0>"

@@ -112,9 +112,18 @@ def _say_alike(classes: tuple[str, ...]) -> None:
 
 def say_export(report: Any) -> None:
     """Say on stderr what an export found, and print its path."""
-    parity = report.parity
+    from retinart.engine.common.wording import counted
+    from retinart.engine.describe import input_text
+
+    parity, info = report.parity, report.info
+    classes = counted(len(info.classes), "class", "classes")
     print(
-        f"PyTorch and the file agree on {parity.images} images: raw outputs within "
+        f"{info.provenance['checkpoint']} is a checkpoint of {info.variant.source}: "
+        f"{info.variant.backbone}, {classes}\nthe file's input: {input_text(info)}",
+        file=sys.stderr,
+    )
+    print(
+        f"PyTorch and the file agree on {counted(parity.images, 'image')}: raw outputs within "
         f"{parity.head_diff:.1e}, {parity.detections.matched} detections matched one to one "
         f"(scores within {parity.detections.score_diff:.1e}, corners within "
         f"{parity.detections.corner_diff:.1e} px)",

@@ -67,6 +67,40 @@ def test_the_best_is_on_top() -> None:
     assert tuple(draw(blank, both, CLASSES)[80, 50]) == class_color(1)
 
 
+def test_labels_do_not_hide_each_other() -> None:
+    """Seen in crowds: "RBC 0.31" was cut by the label of the next box."""
+    blank = np.full((240, 320, 3), 255, np.uint8)
+    crowd = Detections(
+        xyxy=np.array([[100, 100, 180, 160], [104, 103, 184, 163]], np.float32),
+        confidence=np.array([0.9, 0.5], np.float32),
+        class_id=np.array([0, 1], np.int32),
+    )
+
+    def filled(found: Detections, label: int) -> int:
+        drawn = draw(blank, found, ["long name", "long name"])
+        return int((drawn == class_color(label)).all(axis=2).sum())
+
+    for label in (0, 1):
+        assert filled(crowd, label) > 0.9 * filled(crowd[label], label)
+
+
+def test_a_tracked_object_keeps_its_colour_and_differs_from_others_of_its_class() -> None:
+    blank = np.full((240, 320, 3), 255, np.uint8)
+
+    def colors(ids: list[int]) -> set[int]:
+        found = Detections(
+            xyxy=np.array([[20, 60, 90, 120], [180, 60, 250, 120]], np.float32),
+            confidence=np.array([0.9, 0.5], np.float32),
+            class_id=np.zeros(2, np.int32),
+            tracker_id=np.array(ids, np.int32),
+        )
+        drawn = draw(blank, found, CLASSES)
+        return {k for k in range(10) if (drawn == class_color(k)).all(axis=2).sum() > 100}
+
+    assert colors([7, 3]) == {7, 3}
+    assert colors([7, -1]) == {7, 0}  # not tracked yet: the class's colour
+
+
 def test_pictures_side_by_side(tmp_path: Path) -> None:
     """Each as high as the first; rows as long as the longest."""
     pictures = [make_picture(0, 90, 120), make_picture(1, 180, 120), np.zeros((90, 9, 3), np.uint8)]

@@ -330,7 +330,7 @@ def test_a_camera_that_comes_back(
         "the stream ended or broke off; retry 1 of 1 in 0.0 s",
         "no frame for 2 s; retry 1 of 1 in 0.0 s",
         "the stream ended or broke off; retry 1 of 1 in 0.0 s",
-        "cannot be opened (Input/output error); given up after 1 retries",
+        "cannot be opened (Input/output error); given up after 1 retry",
     ]
 
 

@@ -172,7 +172,7 @@ def test_a_driver_that_raises_is_a_break_like_others(make: Make) -> None:
     assert source.counts.ended == "lost" and source.counts.why == "RuntimeError: no such format"
     assert said == [
         "camera: RuntimeError: no such format; retry 1 of 1 in 0.0 s",
-        "camera: RuntimeError: no such format; given up after 1 retries",
+        "camera: RuntimeError: no such format; given up after 1 retry",
     ]
 
 
