@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from retinart.benchmarks.timing.alternate import milliseconds
 from retinart.engine.common.cpu import cpu_name, instruction_sets, int8_text
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.runtime.saturation import saturates
@@ -87,10 +88,7 @@ def reference() -> float:
     """Milliseconds of a fixed workload, whose spread shows how quiet the machine is."""
     time.sleep(REST_S)
     x = np.ones((1024, 1024), np.float32)
-    start = time.perf_counter()
-    for _ in range(3):
-        x @ x
-    return 1000 * (time.perf_counter() - start)
+    return milliseconds(lambda: (x @ x, x @ x, x @ x))
 
 
 def _commit() -> str:

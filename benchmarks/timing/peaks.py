@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from retinart.benchmarks.timing.alternate import milliseconds
 from retinart.benchmarks.timing.worker import Worker, nothing, stateless
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.runtime.openvino_api import has_bf16, load_openvino, openvino_core
@@ -97,12 +98,9 @@ def _rate(
     config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
     request = openvino_core().compile_model(model, "CPU", config).create_infer_request()
     values = rng.integers(-127, 128, (rows, inner)).astype(np.float32)
-    best = np.inf
-    for _ in range(10):
-        start = time.perf_counter()
-        request.infer({0: values}, share_inputs=True)
-        best = min(best, time.perf_counter() - start)
-    return float(2 * rows * inner * columns / best / 1e9)
+    work = partial(request.infer, {0: values}, share_inputs=True)
+    seconds = min(milliseconds(work) for _ in range(10)) / 1000
+    return 2 * rows * inner * columns / seconds / 1e9
 
 
 def _gpu_peaks() -> Peaks | None:
@@ -114,14 +112,12 @@ def _gpu_peaks() -> Peaks | None:
     n = _SIDE
 
     def seconds(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(12):
-            torch.cuda.synchronize()
-            start = time.perf_counter()
+        def whole() -> None:
             work()
             torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        return min(times)
+
+        torch.cuda.synchronize()
+        return min(milliseconds(whole) for _ in range(12)) / 1000
 
     def product(kind: torch.dtype) -> float:
         a, b = (torch.randint(-8, 8, (n, n), device="cuda").to(kind) for _ in range(2))
