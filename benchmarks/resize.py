@@ -47,10 +47,10 @@ CLOSE, NEAR = Tolerance(score=0.01, corner=1.0), Tolerance(score=0.05, corner=5.
 def main(argv: Sequence[str] | None = None) -> int:
     """Print two tables. Returns the exit code."""
     parser = new_parser("resize", __doc__)
-    parser.add_argument("model", type=Path, nargs="*")
+    parser.add_argument("model", type=Path, nargs="*", help="an ONNX file of retinart")
     parser.add_argument("--images", help="a folder, file or glob")
-    parser.add_argument("--num", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--num", type=int, default=100, help="of --images")
+    parser.add_argument("--repeats", type=int, default=30, help="turns for the costs")
     return run(_work, parser, argv)
 
 

@@ -122,16 +122,22 @@ def _torchvision_step(
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("train_step", __doc__)
     add = parser.add_argument
-    add("--images", type=Path, required=True, metavar="DIR")
-    add("--annotations", type=Path, required=True, metavar="FILE")
-    add("--model", default="resnet18")
-    add("--height", type=int, default=256)
-    add("--width", type=int, default=320)
-    add("--batch", type=int, default=8)
-    add("--repeats", type=int, default=20)
-    add("--warmup", type=int, default=2)
-    add("--threads", type=int, default=2)
-    add("--peers", type=Path, default=Path("build/peers"), metavar="DIR")
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+    add("--annotations", type=Path, required=True, metavar="FILE", help="COCO instances")
+    add("--model", default="resnet18", help="the backbone")
+    add("--height", type=int, default=256, help="of the input")
+    add("--width", type=int, default=320, help="of the input")
+    add("--batch", type=int, default=8, help="images in a batch")
+    add("--repeats", type=int, default=20, help="steps of each")
+    add("--warmup", type=int, default=2, help="steps before them, which do not count")
+    add("--threads", type=int, default=2, help="of PyTorch")
+    add(
+        "--peers",
+        type=Path,
+        default=Path("build/peers"),
+        metavar="DIR",
+        help="torchvision's folder",
+    )
     return parser
 
 

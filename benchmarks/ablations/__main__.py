@@ -55,18 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     default, add = Budget(), parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR",
         help="with train.json, test.json and images/")  # fmt: skip
-    add("--out", type=Path, default=Path("runs/ablations"), metavar="DIR")
+    add("--out", type=Path, default=Path("runs/ablations"), metavar="DIR", help="for the results")
     add("--only", nargs="+", choices=[table.name for table in TABLES], help="some of the tables")
-    add("--model", default=default.model)
-    add("--height", type=int, default=default.size[0])
-    add("--width", type=int, default=default.size[1])
-    add("--epochs", type=int, default=default.epochs)
-    add("--batch", type=int, default=default.batch_size)
-    add("--optimizer", choices=("sgd", "adamw"), default=default.optimizer)
-    add("--lr", type=float, default=default.lr)
-    add("--seeds", type=int, nargs="+", default=[0])
-    add("--device", default=default.device)
-    add("--threads", type=int)
+    add("--model", default=default.model, help="what is trained")
+    add("--height", type=int, default=default.size[0], help="of the input")
+    add("--width", type=int, default=default.size[1], help="of the input")
+    add("--epochs", type=int, default=default.epochs, help="of each training")
+    add("--batch", type=int, default=default.batch_size, help="images in a batch")
+    add("--optimizer", choices=("sgd", "adamw"), default=default.optimizer, help="of each training")
+    add("--lr", type=float, default=default.lr, help="learning rate")
+    add("--seeds", type=int, nargs="+", default=[0], help="each cell is trained with each of them")
+    add("--device", default=default.device, help="cpu or cuda")
+    add("--threads", type=int, help="of PyTorch")
     return parser
 
 

@@ -132,23 +132,23 @@ def _size(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("gpu.verify", __doc__)
-    parser.formatter_class = argparse.HelpFormatter  # most defaults depend on others
     add = parser.add_argument
     half = parser.add_mutually_exclusive_group()
     half.add_argument("--prepare", type=Path, metavar="FOLDER", help="only the CPU's part, for it")
     half.add_argument("--run", type=Path, metavar="FOLDER", help="only the GPU's part, from it")
     add("--checkpoint", type=Path, help="trained weights, whose detections count")
     add("--images", help="folder, file or glob")
-    add("--num-images", type=int, default=8, help="images to compare on (default 8)")
+    add("--num-images", type=int, default=8, help="images to compare on")
     add("--full", action="store_true", help="every size and network, and longer: for hours")
     add("--imgsz", type=int, nargs="+", help="shorter sides (default 800)")
-    add("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default all")
+    add("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="of engines")
     add("--backbones", nargs="*", help="random weights as well (default none)")
-    add("--runtime", choices=("auto", "tensorrt", "tensorrt-rtx"), default="auto")
+    add("--runtime", choices=("auto", "tensorrt", "tensorrt-rtx"), default="auto",
+        help="that builds the engines")  # fmt: skip
     add("--split", type=_size, help="make FOLDER/packs/1, ... of at most so much, such as 48M")
     add("--frames", type=int, help="of the memory check (default 2000)")
     add("--seconds", type=float, help="of each measurement of throughput (default 0.5)")
-    add("--compile-mode", default="reduce-overhead", help="of torch.compile (default %(default)s)")
+    add("--compile-mode", default="reduce-overhead", help="of torch.compile")
     add("--minutes", type=float, help="begin no step after (default 9; --prepare: 0, no end)")
     add("--limit", type=float, help="seconds for any step (default: its own)")
     add("--retry", action="store_true", help="what failed in the run that wrote --out, once more")
