@@ -18,8 +18,9 @@ from retinart.engine.evaluation.class_names import Matched, match_classes, some
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.engine.evaluation.document import Id
 from retinart.engine.evaluation.figures import coco_figures, load_pycocotools
+from retinart.engine.evaluation.problems import Problems
 from retinart.engine.evaluation.results import coco_results
-from retinart.engine.media.images import Image, read_image
+from retinart.engine.media.images import Image, read_image, why_skipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +105,14 @@ def evaluate(
     matched, problems = _prepare(detector.classes, annotations, images)
     dataset = matched.dataset
     clock, progress = StageClock(), Progress()
-    skipped = []
+    skipped, changed = [], Problems()
     by_image: dict[Id, Detections] = {}
     for count, item in enumerate(dataset.images, 1):
         try:
             with clock("decode"):
-                image = read_image(item.path)
+                image = read_image(item.path, note=changed.add)
         except BadInput as error:
-            skipped.append((item.path, error.why or error.what))
+            skipped.append((item.path, why_skipped(error)))
             continue
         found = detector(image, clock=clock)
         if image.shape[:2] != (item.height, item.width):
@@ -126,6 +127,7 @@ def evaluate(
             why=skipped[0][1],
             fix="Give the folder of the annotated images, or copy them again",
         )
+    problems += map(str, changed.records())
     problems += _of_other_classes(detector.classes, by_image, matched.category)
     results = (
         result

@@ -51,6 +51,30 @@ def test_what_was_changed_of_pictures_is_said_once(
         assert ran.stderr.splitlines().count(line) == 1, ran.stderr
 
 
+@pytest.mark.parametrize("command", ["eval", "data check"])
+def test_what_was_changed_of_annotated_pictures_is_said_once(
+    retinart: Command, model_path: Path, odd: Path, tmp_path: Path, command: str
+) -> None:
+    names = sorted(path.name for path in odd.iterdir())
+    sizes = {name: (128, 96) if name == "a.jpg" else (96, 128) for name in names}
+    box = {"category_id": 1, "bbox": [9, 9, 40, 40], "area": 1600, "iscrowd": 0}
+    document = {
+        "images": [
+            {"id": i, "file_name": name, "height": h, "width": w}
+            for i, (name, (h, w)) in enumerate(sizes.items())
+        ],
+        "annotations": [{**box, "id": i, "image_id": i} for i in range(len(names))],
+        "categories": [{"id": 1, "name": "disc"}],
+    }
+    annotations = tmp_path / "odd.json"
+    annotations.write_text(json.dumps(document))
+    words = ["data", "check"] if command == "data check" else [command, str(model_path)]
+    ran = retinart(*words, "--images", odd, "--annotations", annotations)
+    assert ran.returncode == 0, ran.stderr
+    for line in CHANGED:
+        assert (ran.stdout + ran.stderr).splitlines().count(line) == 1, ran.stdout + ran.stderr
+
+
 @pytest.fixture
 def huge(tmp_path: Path) -> Path:
     """A folder of a picture with too many pixels, and its annotations beside it."""
@@ -72,6 +96,9 @@ def huge(tmp_path: Path) -> Path:
     [
         "detect MODEL IMAGES/a.png --out OUT",
         "detect MODEL IMAGES --out OUT",
+        "eval MODEL --images IMAGES --annotations IMAGES.json",
+        "data check --images IMAGES --annotations IMAGES.json",
+        "train --images IMAGES --annotations IMAGES.json --out OUT",
         "calibrate MODEL --images IMAGES --num 1 -o OUT",
         "convert MODEL --images IMAGES --num 1 -o OUT",
         "export CHECKPOINT --images IMAGES -o OUT --height 96 --width 128 --skip-tensorrt",

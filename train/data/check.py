@@ -18,7 +18,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import CocoDataset, CocoImage, load_coco
 from retinart.engine.evaluation.matching import box_iou
 from retinart.engine.evaluation.problems import Problems
-from retinart.engine.media.images import read_image
+from retinart.engine.media.images import read_image, why_skipped
 
 NEARLY = 0.9  # IoU from which on two boxes of a class are probably the same object
 
@@ -97,22 +97,25 @@ def _pairs(image: CocoImage) -> Iterator[tuple[str, str, int]]:
 
 
 def _readable(images: Sequence[CocoImage], workers: int, found: Problems) -> Iterator[CocoImage]:
-    """The images that can be decoded, in order. The others are added to `found`."""
+    """The images that can be decoded, in order. The others, and changes, are added to `found`."""
     progress = Progress()
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        reasons = pool.map(_why_unreadable, images)
-        for done, (image, why) in enumerate(zip(images, reasons, strict=True), 1):
+        opened = pool.map(_opened, images)
+        for done, (image, (why, changes)) in enumerate(zip(images, opened, strict=True), 1):
             progress.update(done, len(images), "images opened")
             if why:
                 found.add("unreadable images", "dropped", f"{image.path.name} ({why})")
-            else:
-                yield image
+                continue
+            for change in changes:
+                found.add(*change)
+            yield image
 
 
-def _why_unreadable(image: CocoImage) -> str:
-    """Why an image cannot be decoded; empty if it can."""
+def _opened(image: CocoImage) -> tuple[str, list[tuple[str, str, str]]]:
+    """Why an image cannot be decoded, or ""; and what is changed of it."""
+    changes: list[tuple[str, str, str]] = []
     try:
-        read_image(image.path)
+        read_image(image.path, note=lambda *change: changes.append(change))
     except BadInput as error:
-        return error.why or error.what
-    return ""
+        return why_skipped(error), []
+    return "", changes

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from retinart.cli.fields import add_json, add_max_pixels, add_size, describe_command, options_of
+from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
 
 
@@ -76,8 +77,12 @@ def run(args: argparse.Namespace) -> int:
             args.annotations, args.images, workers=args.workers, open_images=args.check_images
         )
     except BadInput as error:
-        stopped = {"stops": str(error)}
-        print(json.dumps(stopped, indent=1) if args.json else f"training would stop: {error}")
+        stopped = {"stops": with_flags(str(error), args.options)}
+        print(
+            json.dumps(stopped, indent=1)
+            if args.json
+            else f"training would stop: {stopped['stops']}"
+        )
         return 1
     report = {
         "stops": None,

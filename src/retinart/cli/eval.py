@@ -10,6 +10,7 @@ from typing import Any
 
 from retinart.cli.fields import add_json, add_max_pixels, add_results_out, describe_command
 from retinart.cli.running import add_running, open_detector
+from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
 
 _DEFAULT_OUT = Path("runs/compare")
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     _check_place(args)
     with open_detector(args) as detector:
         result = evaluate(detector, args.annotations, args.images)
-    _say_problems(result)
+    _say_problems(result, args)
     if args.save_results is not None:
         write_json(args.save_results, result.results())
         print(args.save_results, file=sys.stderr)
@@ -113,7 +114,7 @@ def _compare(args: argparse.Namespace, out: Path) -> int:
             out=out,
             names=(args.model.name, _name(args.against, args.compute)),
         )
-    _say_problems(result.first)
+    _say_problems(result.first, args)
     print(json.dumps(result.to_json(), indent=1) if args.json else drop_table(result))
     for path in result.outputs:
         print(path, file=sys.stderr)
@@ -144,8 +145,8 @@ def _name(model: Path, compute: str) -> str:
     return model.name if compute == "fp32" else f"{model.name} in {compute}"
 
 
-def _say_problems(result: Any) -> None:
+def _say_problems(result: Any, args: argparse.Namespace) -> None:
     for line in result.problems:
         print(line, file=sys.stderr)
     for path, why in result.skipped:
-        print(f"skipped {path}: {why}", file=sys.stderr)
+        print(with_flags(f"skipped {path}: {why}", args.options), file=sys.stderr)
