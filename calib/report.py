@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from retinart.engine.common.html_page import (
     svg,
     write_page,
 )
+from retinart.engine.common.markup import Html, element
 
 _COLUMNS = 4  # histograms side by side
 _BARS = 128  # of a histogram, which has more bins
@@ -33,31 +33,35 @@ def write_report(path: Path, name: str, record: CalibrationRecord) -> None:
     """
     kept = ", ".join(record.kept_float) or "none"
     parts = [
-        f"<p>Ranges of {len(record.histograms)} tensors by <b>{record.method}</b> over "
-        f"{record.images} images, input {record.input}. Layers left in float: {html.escape(kept)}."
-        f"<br><code>network {record.network_sha256}<br>images {record.images_sha256}</code></p>",
+        element(
+            "p",
+            f"Ranges of {len(record.histograms)} tensors by {record.method} over {record.images} "
+            f"images, input {record.input}. Layers left in float: {kept}.",
+        ),
+        element("p", element("code", f"network {record.network_sha256}")),
+        element("p", element("code", f"images {record.images_sha256}")),
     ]
     if record.accuracy:
         table = accuracy_table(record.accuracy)
-        parts += ["<h2>Accuracy</h2>", table.html(), *paragraphs(table.notes)]
+        parts += [element("h2", "Accuracy"), table.html(), *paragraphs(table.notes)]
     if record.sensitivity:
         layers = details("As a table", [sensitivity_table(record).html()])
-        parts += ["<h2>Sensitivity</h2>", _SENSITIVITY, _bars(record), layers]
-    parts += ["<h2>Ranges</h2>", _RANGES, _histograms(record)]
+        parts += [element("h2", "Sensitivity"), *paragraphs([_SENSITIVITY]), _bars(record), layers]
+    parts += [element("h2", "Ranges"), *paragraphs([_RANGES]), _histograms(record)]
     write_page(path, f"INT8 calibration of {name}", parts)
 
 
 _SENSITIVITY = (
-    "<p>Each layer alone in INT8, all others in FP32: the noise at the raw outputs, as a share of "
-    "the signal (root of the mean squared difference over the variance).</p>"
+    "Each layer alone in INT8, all others in FP32: the noise at the raw outputs, as a share of "
+    "the signal (root of the mean squared difference over the variance)."
 )
 _RANGES = (
-    "<p>Magnitudes of every quantized tensor, zeros left out, on a logarithmic scale. The red line "
-    "is the threshold: values beyond it are clipped.</p>"
+    "Magnitudes of every quantized tensor, zeros left out, on a logarithmic scale. The red line "
+    "is the threshold: values beyond it are clipped."
 )
 
 
-def _bars(record: CalibrationRecord) -> str:
+def _bars(record: CalibrationRecord) -> Html:
     names, errors = list(record.sensitivity), list(record.sensitivity.values())
     figure = load_matplotlib().Figure(figsize=(10, 0.6 + 0.2 * len(names)))
     axes = figure.add_subplot()
@@ -70,7 +74,7 @@ def _bars(record: CalibrationRecord) -> str:
     return svg(figure)
 
 
-def _histograms(record: CalibrationRecord) -> str:
+def _histograms(record: CalibrationRecord) -> Html:
     shown = {n: h for n, h in record.histograms.items() if h.peak > 0}
     rows = -(-len(shown) // _COLUMNS)
     figure = load_matplotlib().Figure(figsize=(12, 1.5 * rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from retinart.engine.common.html_page import (
     why_no_page,
     write_page,
 )
+from retinart.engine.common.markup import Html, element
 from retinart.engine.common.table import Table
 from retinart.engine.common.typed_json import write_typed
 
@@ -205,36 +205,48 @@ def _draw_paper(axes: Any) -> None:
     axes.set_title("the paper: M40, COCO test-dev", fontsize=10)
 
 
-def _parts(curve: Curve) -> Iterator[str]:
-    """The page's HTML."""
-    yield (
-        "<p>AP on annotated images against ms an image from a decoded frame to final boxes; AP "
-        f"over {curve.images} images.</p>"
+def _parts(curve: Curve) -> Iterator[Html]:
+    """The page."""
+    yield from paragraphs(
+        [
+            "AP on annotated images against ms an image from a decoded frame to final boxes; AP "
+            f"over {curve.images} images."
+        ]
     )
-    yield f"<p><b>{html.escape(_fastest(curve))}</b></p>"
+    yield element("p", element("b", _fastest(curve)))
     yield from paragraphs([*_remarks(curve), noise_text(curve.noise)])
     yield svg(draw(curve, paper=True))
-    yield (
-        "<p>Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as good "
-        "and better in one of the two. The paper's points are of another GPU and other images, so "
-        "only the shapes compare.</p>"
+    yield from paragraphs(
+        [
+            "Labels are shorter sides. A ring marks a Pareto point: no other is as fast and as "
+            "good and better in one of the two. The paper's points are of another GPU and other "
+            "images, so only the shapes compare."
+        ]
     )
     yield from table_parts(_points(curve))
-    yield (
-        "<p>Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in the time "
-        "of infer, over what the machine did in a large matrix product in the same precision"
-        f": {curve.peaks}.</p>"
+    yield from paragraphs(
+        [
+            "Share of peak: the convolutions' arithmetic (GMAC, counted from the graph) in the "
+            "time of infer, over what the machine did in a large matrix product in the same "
+            f"precision: {curve.peaks}."
+        ]
     )
     for table in _against_peers(curve):
         yield from table_parts(table)
-    yield (
-        "<h2>Each scale</h2><p>Stages, limits, memory and every run, of one checkpoint at one "
-        "scale; its precisions and peers took turns.</p>"
+    yield element("h2", "Each scale")
+    yield from paragraphs(
+        [
+            "Stages, limits, memory and every run, of one checkpoint at one scale; its precisions "
+            "and peers took turns."
+        ]
     )
     yield from folded({scale.name: scale.benchmark for scale in curve.timings})
-    yield (
-        "<h2>The paper's figures</h2><p>Lin et al. 2017, on COCO test-dev and an M40. The other "
-        "detectors of Figure 2 are recalled from the paper and were not looked up.</p>"
+    yield element("h2", "The paper's figures")
+    yield from paragraphs(
+        [
+            "Lin et al. 2017, on COCO test-dev and an M40. The other detectors of Figure 2 are "
+            "recalled from the paper and were not looked up."
+        ]
     )
     paper = [
         (f"RetinaNet {backbone} {size}", f"{ap:.1f}", ms, "Table 1e")

@@ -21,6 +21,7 @@ from retinart.engine.common.html_page import (
     why_no_page,
     write_page,
 )
+from retinart.engine.common.markup import Html, element
 from retinart.engine.common.table import Table
 from retinart.engine.common.typed_json import write_typed
 
@@ -142,15 +143,18 @@ def _verdict(result: Grid) -> Iterator[str]:
         )
 
 
-def _parts(result: Grid) -> Iterator[str]:
-    """The page's HTML."""
+def _parts(result: Grid) -> Iterator[Html]:
+    """The page."""
     yield from paragraphs([_intro(result), *_verdict(result)])
     yield svg(_draw(result))
     for table in (_points(result), _stages(result)):
         yield from table_parts(table)
-    yield (
-        "<h2>Each scale</h2><p>Stages, limits, memory and every run, of one backbone at one "
-        "scale. Shares of the peak are here of what was measured beside these runs.</p>"
+    yield element("h2", "Each scale")
+    yield from paragraphs(
+        [
+            "Stages, limits, memory and every run, of one backbone at one scale. Shares of the "
+            "peak are here of what was measured beside these runs."
+        ]
     )
     yield from folded({scale.name: scale.benchmark for scale in result.timings})
     yield environment(result.command, result.first.machine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +29,7 @@ from retinart.engine.common.html_page import (
     why_no_page,
     write_page,
 )
+from retinart.engine.common.markup import Html, element, joined
 from retinart.engine.common.table import Table
 from retinart.engine.common.typed_json import write_typed
 
@@ -62,16 +62,20 @@ def write_results(folder: Path, result: Benchmark) -> list[Path]:
     return paths
 
 
-def environment(command: str, machine: Machine) -> str:
-    """HTML: the command that reproduces a result, and the machine that it ran on."""
-    return (
-        f"<h2>To reproduce it</h2><p><code>{html.escape(command)}</code></p>"
-        f"<h2>Environment</h2>{Table(rows=list(machine.rows())).html()}"
+def environment(command: str, machine: Machine) -> Html:
+    """The command that reproduces a result, and the machine that it ran on."""
+    return joined(
+        [
+            element("h2", "To reproduce it"),
+            element("p", element("code", command)),
+            element("h2", "Environment"),
+            Table(rows=list(machine.rows())).html(),
+        ]
     )
 
 
-def found(result: Benchmark, heading: str = "h2") -> list[str]:
-    """HTML: what a benchmark found, as warnings, tables, bars of the stages and histograms.
+def found(result: Benchmark, heading: str = "h2") -> list[Html]:
+    """What a benchmark found, as warnings, tables, bars of the stages and histograms.
 
     Args:
         result: to show.
@@ -83,14 +87,16 @@ def found(result: Benchmark, heading: str = "h2") -> list[str]:
         parts += table_parts(table, heading, above)
     return [
         *parts,
-        f"<{heading}>Latency</{heading}><p>Milliseconds of every run, each model on its own scale. "
-        "The line is the median.</p>",
+        element(heading, "Latency"),
+        *paragraphs(
+            ["Milliseconds of every run, each model on its own scale. The line is the median."]
+        ),
         _histograms(result.rows),
     ]
 
 
-def folded(results: Mapping[str, Benchmark]) -> list[str]:
-    """HTML: what each of several benchmarks found, folded away under its name and its times."""
+def folded(results: Mapping[str, Benchmark]) -> list[Html]:
+    """What each of several benchmarks found, folded away under its name and its times."""
     parts = []
     for name, result in results.items():
         times = [(m.precision, m.ms) for m in result.models]
@@ -109,7 +115,7 @@ def flat_ms(ms: dict[str, Percentiles], prefix: str = "") -> dict[str, object]:
     }
 
 
-def _bars(rows: Sequence[Row]) -> str:
+def _bars(rows: Sequence[Row]) -> Html:
     """A bar for each row, with the medians of the stages one after the other."""
     figure = load_matplotlib().Figure(figsize=(10, 1.4 + 0.45 * len(rows)))
     axes = figure.add_subplot()
@@ -126,7 +132,7 @@ def _bars(rows: Sequence[Row]) -> str:
     return svg(figure)
 
 
-def _histograms(rows: Sequence[Row]) -> str:
+def _histograms(rows: Sequence[Row]) -> Html:
     figure: Any = load_matplotlib().Figure(figsize=(10, 1.9 * len(rows)))
     for number, row in enumerate(rows, 1):
         axes = figure.add_subplot(len(rows), 1, number)

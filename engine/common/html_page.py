@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import io
 import re
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retinart.engine.common.files import atomic_path
+from retinart.engine.common.markup import Html, element, joined
 from retinart.engine.common.table import Table
 from retinart.engine.errors import MissingDependency
 
@@ -64,41 +64,39 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
     Args:
         path: the HTML file.
         title: plain text, also its heading.
-        parts: HTML, in order.
+        parts: in order; a part that is not `Html` is escaped.
     """
-    title = html.escape(title)
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>"
-        f"<body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
+        f"{element('title', title)}<style>{_STYLE}</style></head>"
+        f"<body>{element('h1', title)}{joined(parts)}</body></html>\n"
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def paragraphs(sentences: Sequence[str]) -> list[str]:
-    """HTML: a paragraph for each piece of plain text; one that begins with WARNING stands out."""
-    plain, warning = "<p>", '<p class="warning">'
+def paragraphs(sentences: Sequence[str]) -> list[Html]:
+    """A paragraph for each sentence; one that begins with WARNING stands out."""
     return [
-        f"{warning if sentence.startswith('WARNING') else plain}{html.escape(sentence)}</p>"
+        element("p", sentence, kind="warning" if sentence.startswith("WARNING") else "")
         for sentence in sentences
     ]
 
 
-def table_parts(table: Table, heading: str = "h2", above: str = "") -> list[str]:
-    """HTML: a table below its title and some more HTML, and its notes below the table."""
-    title = f"<{heading}>{html.escape(table.title)}</{heading}>{above}"
+def table_parts(table: Table, heading: str = "h2", above: str = "") -> list[Html]:
+    """A table below its title and something more, and its notes below the table."""
+    title = joined([element(heading, table.title), above])
     return [title, table.html(), *paragraphs(table.notes)]
 
 
-def details(title: str, parts: Sequence[str]) -> str:
-    """HTML: a line of plain text that unfolds the parts below it."""
-    return f"<details><summary>{html.escape(title)}</summary>{''.join(parts)}</details>"
+def details(title: str, parts: Sequence[str]) -> Html:
+    """A line that unfolds the parts below it."""
+    return element("details", element("summary", title), *parts)
 
 
-def svg(figure: Any) -> str:
-    """HTML: a figure of matplotlib on the page's own background.
+def svg(figure: Any) -> Html:
+    """A figure of matplotlib on the page's own background.
 
     The ids get a prefix, because browsers do not resolve references into a collapsed <details>.
     """
@@ -106,7 +104,7 @@ def svg(figure: Any) -> str:
     content = content[content.index("<svg") :].replace(INK, "currentColor")
     mine = hashlib.sha256(content.encode()).hexdigest()[:8]
     content = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{mine}-", content)
-    return f'<div class="wide">{content}</div>'
+    return element("div", Html(content), kind="wide")
 
 
 def svg_text(figure: Any) -> str:
@@ -123,7 +121,8 @@ def svg_text(figure: Any) -> str:
 
 
 def paint(figure: Any, ink: str) -> None:
-    """Give the axes, ticks, titles and legends of a figure one colour."""
+    """Give the axes, ticks, titles and legends of a figure one colour; show names as they are."""
+    _leave_names_as_they_are(figure)
     for axes in figure.axes:
         axes.set_facecolor("none")
         axes.tick_params(which="both", colors=ink)
@@ -134,3 +133,21 @@ def paint(figure: Any, ink: str) -> None:
         if (legend := axes.get_legend()) is not None:
             for text in legend.get_texts():
                 text.set_color(ink)
+
+
+def _leave_names_as_they_are(figure: Any) -> None:
+    """A $ in the name of a file or a layer begins no formula, which might not even be one.
+
+    The numbers of an axis stay formulas, for powers of ten.
+    """
+    import matplotlib.text
+    import matplotlib.ticker
+
+    numbers = (matplotlib.ticker.ScalarFormatter, matplotlib.ticker.LogFormatter)
+    for text in figure.findobj(matplotlib.text.Text):
+        text.set_parse_math(False)
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), numbers):
+                for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                    tick.label1.set_parse_math(True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retinart.engine.common.csv_cells import plain_cell
 from retinart.engine.common.files import atomic_path
+from retinart.engine.common.markup import Html, element
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +43,13 @@ class Table:
         rule[self.words :] = [f"{dashes[1:]}:" for dashes in rule[self.words :]]
         return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows])
 
-    def html(self) -> str:
+    def html(self) -> Html:
         """A table of HTML. A wide one scrolls, and its first column stays in view."""
-        body = "".join(_row(cells, "td") for cells in self.rows)
+        body = element("tbody", *(_row(cells, "td") for cells in self.rows))
         if not self.head:
-            return f'<table class="text"><tbody>{body}</tbody></table>'
-        head = _row(self.head, "th")
-        return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+            return element("table", body, kind="text")
+        head = element("thead", _row(self.head, "th"))
+        return element("div", element("table", head, body), kind="wide")
 
     @classmethod
     def of(cls, records: Sequence[Mapping[str, object]]) -> Table:
@@ -61,9 +62,12 @@ class Table:
             temporary.write_text(self.csv(), encoding="utf-8", newline="")
 
     def csv(self) -> str:
-        """Comma-separated values. None is an empty cell, and numbers keep all their digits."""
+        """Comma-separated values. None is an empty cell, and numbers keep all their digits.
+
+        A text that a spreadsheet would run as a formula begins with a '.
+        """
         text = io.StringIO()
-        csv.writer(text).writerows(self._lines())
+        csv.writer(text).writerows(map(plain_cell, cells) for cells in self._lines())
         return text.getvalue()
 
     def _padded(self) -> list[list[str]]:
@@ -82,6 +86,5 @@ class Table:
         return [self.head, *self.rows] if self.head else list(self.rows)
 
 
-def _row(cells: Sequence[object], tag: str) -> str:
-    inner = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
-    return f"<tr>{inner}</tr>"
+def _row(cells: Sequence[object], tag: str) -> Html:
+    return element("tr", *(element(tag, cell) for cell in cells))

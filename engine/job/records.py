@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from retinart.engine.common.csv_cells import plain_cell
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.results import coco_result
 
@@ -107,9 +108,9 @@ class CSVRows:
         for d in data["detections"]:
             self._writer.writerow(
                 [
-                    *(data[key] for key in ("source", "frame", "time_ms")),
+                    *(plain_cell(data[key]) for key in ("source", "frame", "time_ms")),
                     *d["box"],
-                    *(d[key] for key in self._keys),
+                    *(plain_cell(d[key]) for key in self._keys),
                 ]
             )
 

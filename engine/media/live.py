@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.common.wording import counted
+from retinart.engine.media.address import without_secrets
 from retinart.engine.media.capture import Capture
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
@@ -94,7 +95,7 @@ class LiveSource:
             try:
                 why = self._receive()
             except Exception as error:  # of a driver or a decoder: treated like a broken connection
-                why = f"{type(error).__name__}: {error}"
+                why = without_secrets(f"{type(error).__name__}: {error}")
             if self._stop.is_set() or self.counts.ended:
                 break
             if self.counts.read > before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
+from retinart.engine.media.address import shown_address
 from retinart.engine.media.animation import AnimationReader
 from retinart.engine.media.capture import connect
 from retinart.engine.media.frame import Frame
@@ -19,7 +21,7 @@ from retinart.engine.media.image_source import ImageSource
 from retinart.engine.media.images import IMAGE_SUFFIXES, Note, list_images
 from retinart.engine.media.live import LiveSource
 from retinart.engine.media.source import Source
-from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader, shown_address
+from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader
 from retinart.engine.settings import LiveSettings, Selection
 
 _ANIMATIONS = ("AVIF", "GIF", "PNG", "WEBP")  # of several frames, these are no pages
@@ -66,8 +68,8 @@ class Sources:
             note=note,
         )
         try:
-            for source_index, name in enumerate(names):
-                self.all.append(opened(name, source_index=source_index))
+            for source_index, (name, shown) in enumerate(zip(names, _shown(names), strict=True)):
+                self.all.append(opened(name, shown=shown, source_index=source_index))
         except BaseException:
             self.close()
             raise
@@ -104,9 +106,19 @@ class Sources:
             source.close()
 
 
+def _shown(names: Sequence[str]) -> Iterator[str]:
+    """Names to show. Addresses that differ in what is hidden get numbers."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        shown = shown_address(name)
+        seen[shown] += 1
+        yield f"{shown} ({seen[shown]})" if "://" in name and seen[shown] > 1 else shown
+
+
 def open_source(
     name: str,
     *,
+    shown: str = "",
     source_index: int,
     selection: Selection,
     settings: LiveSettings,
@@ -122,6 +134,9 @@ def open_source(
     tried as an image, then as a video. An animated GIF, PNG, WebP or AVIF file is a video; in a
     folder or by a glob it is an image.
 
+    Args:
+        shown: the address as it is shown; by default `shown_address` of it.
+
     Raises:
         BadInput: it is none of these, or a file that cannot be read.
     """
@@ -135,7 +150,7 @@ def open_source(
     if is_live(name):
         address = name if remote or path.exists() else int(name)
         return LiveSource(
-            f"webcam {address}" if isinstance(address, int) else shown_address(str(address)),
+            f"webcam {address}" if isinstance(address, int) else shown or shown_address(name),
             source_index=source_index,
             connect=partial(connect, address, settings.timeout),
             selection=selection,
@@ -148,7 +163,7 @@ def open_source(
         VideoReader, source_index=source_index, selection=selection, time_stage=time_stage
     )
     if remote:
-        return video(name, timeout=settings.timeout)
+        return video(name, name=shown, timeout=settings.timeout)
     animation = partial(
         AnimationReader, source_index=source_index, selection=selection, time_stage=time_stage
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from av.container.core import Flags
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media import http_ranges
+from retinart.engine.media.address import shown_address
 from retinart.engine.media.decoding import Frames, Pictures
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
@@ -85,9 +85,10 @@ class VideoReader:
         timeout: float = 10.0,
         selection: Selection | None = None,
         time_stage: TimeStage = lambda stage, seconds: None,
+        name: str = "",
     ) -> None:
         self.path, self._source_index, self._time_stage = path, source_index, time_stage
-        self.name = str(path) if isinstance(path, Path) else shown_address(path)
+        self.name = name or (str(path) if isinstance(path, Path) else shown_address(path))
         self.files = (path,) if isinstance(path, Path) else ()
         self.counts = SourceCounts()
         self._choose = Chooser(selection or Selection())
@@ -224,11 +225,6 @@ class VideoReader:
 def file_url(path: Path) -> str:
     """A URL that FFmpeg reads as this file, even if the path holds a colon."""
     return f"file:{path}"
-
-
-def shown_address(address: str) -> str:
-    """An address without the user name and password that it may hold."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", address)  # a password may hold an @ itself
 
 
 def _seconds(container: InputContainer, stream: av.VideoStream) -> float:

@@ -21,7 +21,6 @@ from retinart.engine.media import capture, sources
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.sources import is_live, list_numbered
-from retinart.engine.media.video import shown_address
 from retinart.engine.runtime.runner import Pending, Prepared
 from retinart.engine.settings import LiveSettings, Position, Selection, StreamSettings
 from retinart.engine.stream import Step, Stream, _sizes
@@ -162,19 +161,6 @@ def test_an_address_that_is_none(detector: Detector) -> None:
         with pytest.raises(BadInput) as raised:
             ask("http://me:secret@[x")
         assert str(raised.value).startswith("http://[x is not an address: Invalid IPv6 URL")
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("rtsp://me:p@ss@host:9/x@y", "rtsp://host:9/x@y"),
-        ("http://host/x?mail=a@b", "http://host/x?mail=a@b"),
-        ("http://host?mail=a@b", "http://host?mail=a@b"),
-        ("rtsp://me@host", "rtsp://host"),
-    ],
-)
-def test_no_part_of_a_password_is_shown(address: str, shown: str) -> None:
-    assert shown_address(address) == shown
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""Addresses of network sources, as they may be shown, logged and written."""
+
+from __future__ import annotations
+
+import re
+
+_PARTS = re.compile(r"(?P<host>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
+_HOST_ALONE = re.compile(r"[^:@]*(:\d+)?|\[[^]]*\](:\d+)?")
+
+
+def shown_address(address: str) -> str:
+    """An address without what may be a secret: user name, password, and the values of its query.
+
+    A password may hold any character, also / and ?, which end the host's part. So where the host's
+    part may be the beginning of a password, everything before the last @ is left out.
+    """
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return address
+    parts = _PARTS.fullmatch(rest)
+    assert parts is not None  # it matches every text
+    host, path, query = parts.group("host", "path", "query")
+    user, _, alone = host.rpartition("@")
+    goes_on_in_path = "@" in path and (user or ":" in host)
+    goes_on_in_query = "@" in query and (
+        not _HOST_ALONE.fullmatch(alone) or (":" in host and not user and not path)
+    )
+    if goes_on_in_path or goes_on_in_query:
+        path, mark, query = rest.rpartition("@")[2].partition("?")
+        return f"{scheme}://…@{path}{_hidden(mark + query)}"
+    return f"{scheme}://{alone}{path}{_hidden(query)}"
+
+
+def without_secrets(text: str) -> str:
+    """A message with each address in it as `shown_address` shows it."""
+    return re.sub(r"[A-Za-z][\w+.-]*://[^\s'\"]+", lambda found: shown_address(found[0]), text)
+
+
+def _hidden(query: str) -> str:
+    """A query with its names alone: ?token=…&size=…"""
+    if not query:
+        return ""
+    pairs = (part.partition("=") for part in re.split("[&;#]", query[1:]))
+    return query[0] + "&".join(f"{name}=…" if equals else "…" for name, equals, _ in pairs)
