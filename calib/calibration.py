@@ -27,6 +27,7 @@ from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.evaluate import check_evaluation
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import ModelInfo, read_info
@@ -60,6 +61,9 @@ class Calibration:
         self.model, self.settings = model, settings
         self.info: ModelInfo = read_info(model)
         self._annotated = settings.annotated
+        if self._annotated is not None:
+            for line in check_evaluation(self.info.classes, *self._annotated):
+                Progress().line(line)
         if self.info.precision != "fp32":
             raise BadInput(
                 f"{model} is {self.info.precision} already",

@@ -142,6 +142,7 @@ class DetectJob:
         source: an image, a folder, a glob, a video, a webcam's number or an address; or several.
         out: folder for annotated copies, `detections.jsonl` and `summary.json`.
         coco, csv: further files to write, or None.
+        annotations: COCO file that gives `coco` the ids of images and categories, or None.
         draw_conf: detections below this score are written, but they are neither drawn nor counted
             in the lines for people.
         copies: whether annotated copies are written.
@@ -155,6 +156,7 @@ class DetectJob:
     source: str | Sequence[str]
     out: Path
     coco: Path | None = None
+    annotations: Path | None = None
     csv: Path | None = None
     draw_conf: float = 0.3
     copies: bool = True
@@ -167,6 +169,13 @@ class DetectJob:
     def __post_init__(self) -> None:
         if not self.stats >= 0:
             raise BadInput(f"`stats` is {self.stats}", fix="Give seconds, or 0 for no tables")
+        if self.annotations is not None and self.coco is None:
+            raise BadInput(
+                "`annotations` gives ids to COCO results, and none are written",
+                fix="Give `coco` as well",
+            )
+        if self.annotations is not None and not self.annotations.is_file():
+            raise BadInput(f"there is no file {self.annotations}", fix="Check `annotations`")
         if self.audio and not self.copies:
             raise BadInput(
                 "sound cannot be kept",

@@ -102,12 +102,15 @@ class CocoDataset:
         ]
 
 
-def load_coco(annotations: Path, images: Path | Sequence[Path]) -> CocoDataset:
+def load_coco(
+    annotations: Path, images: Path | Sequence[Path], *, need_objects: bool = True
+) -> CocoDataset:
     """Read a COCO instances file and check it against its images.
 
     Args:
         annotations: the JSON file with `images`, `annotations` and `categories`.
         images: the folder that the file names are relative to, or the image files.
+        need_objects: refuse a file without the list `annotations`, such as COCO's of its test set.
 
     Returns:
         The dataset without the entries that cannot be used. `problems` lists them.
@@ -117,7 +120,7 @@ def load_coco(annotations: Path, images: Path | Sequence[Path]) -> CocoDataset:
             pixels of their images or ids that stand for two things, or none of its images can be
             used.
     """
-    document, problems = read_document(annotations), Problems()
+    document, problems = read_document(annotations, need_objects=need_objects), Problems()
     categories = by_id(document.categories, "category", "name", annotations, problems)
     listed = by_id(document.images, "image", "file_name", annotations, problems)
     if not categories or not listed:
@@ -187,7 +190,8 @@ def _find(
         if not name:
             problems.add("images without a file name", "dropped", f"id {key}")
         elif key not in found:
-            problems.add("missing image files", "images dropped", name)
+            if isinstance(images, Path):  # of given files, the list may well have more
+                problems.add("missing image files", "images dropped", name)
         elif key in near:
             effect = "found by the end of the name"
             problems.add("file names of another folder or spelling", effect, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _NAMES = """1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat,
 10 traffic light, 11 fire hydrant, 13 stop sign, 14 parking meter, 15 bench, 16 bird, 17 cat,
 18 dog, 19 horse, 20 sheep, 21 cow, 22 elephant, 23 bear, 24 zebra, 25 giraffe, 27 backpack,
@@ -19,6 +21,18 @@ _BY_ID = {
 
 COCO_80 = tuple(_BY_ID.values())
 COCO_91 = ("__background__", *(_BY_ID.get(i, "N/A") for i in range(1, 91)))
+
+
+_UNUSED = {"__background__", "background", "n/a"}  # of lists that are indexed by category id
+
+
+def coco_category_ids(classes: Sequence[str]) -> dict[int, int]:
+    """COCO's category id of each class index; empty unless the classes are all of COCO's 80."""
+    keys = [name.strip().lower() for name in classes]
+    by_name = {name: key for key, name in _BY_ID.items()}
+    if set(keys) - _UNUSED != by_name.keys():
+        return {}
+    return {i: by_name[key] for i, key in enumerate(keys) if key in by_name}
 
 
 def default_names(num_classes: int) -> tuple[str, ...]:

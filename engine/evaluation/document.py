@@ -32,10 +32,14 @@ class Document:
     categories: Sequence[Entry]
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, *, need_objects: bool = True) -> Document:
     """Read the JSON document, and check that its three lists hold objects.
 
     The text may be UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Args:
+        path: of the file.
+        need_objects: refuse a file without `annotations`; otherwise it has none.
 
     Raises:
         BadInput: the file cannot be read, or it is not a COCO instances file.
@@ -55,6 +59,8 @@ def read_document(path: Path) -> Document:
             why=f"it is not JSON or was cut off ({error})",
             fix="Write or copy the file again",
         ) from error
+    if not need_objects and isinstance(document, dict):
+        document.setdefault("annotations", [])
     if why := _why_another_format(document):
         raise BadInput(f"{path} is not a COCO instances file", why=why, fix=_FIX)
     if _is_lvis(document):

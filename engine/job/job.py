@@ -14,11 +14,12 @@ from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.problems import Problems
+from retinart.engine.evaluation.result_ids import ResultIds, ids_of_annotations, ids_of_coco
 from retinart.engine.job.copies import USUAL_RATE, Copy, check_outputs, plan_copies
 from retinart.engine.job.display_window import Window
 from retinart.engine.job.draw import draw
 from retinart.engine.job.outputs import Outputs
-from retinart.engine.job.records import Record, coco_image_ids
+from retinart.engine.job.records import Note, Record
 from retinart.engine.job.stop import StopRequest
 from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
 from retinart.engine.job.tracking import Trackers
@@ -78,7 +79,9 @@ class _Run:
         self._summary.images = all(source.stills for source in sources)
         try:
             self._trackers = Trackers([self._rate(s) for s in sources]) if job.track else None
-            self._files = open_outputs(job, sources, detector.classes)
+            ids = _result_ids(job, sources, detector.classes)
+            self._summary.notes += [] if ids is None else ids.lines
+            self._files = open_outputs(job, sources, detector.classes, ids, self._changed.add)
         except BaseException:
             self._stream.sources.close()
             raise
@@ -265,7 +268,36 @@ class _Run:
         return "kept" if self._job.audio else "dropped"
 
 
-def open_outputs(job: DetectJob, sources: Sequence[Source], classes: Sequence[str]) -> Outputs:
+def _result_ids(
+    job: DetectJob, sources: Sequence[Source], classes: Sequence[str]
+) -> ResultIds | None:
+    """How COCO results call images and classes; None if no COCO results are asked for.
+
+    Raises:
+        BadInput: the annotations are not of these sources, or cannot be used.
+    """
+    if job.coco is None:
+        return None
+    stills = all(source.stills for source in sources)
+    paths = [path for source in sources for path in source.files]
+    if job.annotations is None:
+        return ids_of_coco(classes, paths if stills and len(sources) == 1 else (), job.coco)
+    if not stills:
+        raise BadInput(
+            f"{job.annotations} cannot give ids to videos",
+            why="it names images",
+            fix="Give images, or leave out `annotations`",
+        )
+    return ids_of_annotations(classes, job.annotations, paths)
+
+
+def open_outputs(
+    job: DetectJob,
+    sources: Sequence[Source],
+    classes: Sequence[str],
+    ids: ResultIds | None,
+    note: Note,
+) -> Outputs:
     """The files of a job, once it is sure that none of them overwrites a source or another one.
 
     Raises:
@@ -275,16 +307,17 @@ def open_outputs(job: DetectJob, sources: Sequence[Source], classes: Sequence[st
     if job.copies:
         copies = plan_copies(sources, job.out, audio=job.audio)
     read = [path for source in sources for path in source.files]
+    read += [] if job.annotations is None else [job.annotations]
     written = [job.out / "detections.jsonl", job.out / "summary.json", job.coco, job.csv]
     written += [path for copy in copies for path in (copy.path, *copy.pictures.values())]
     check_outputs(read, [path for path in written if path is not None])
-    only_images = len(sources) == 1 and sources[0].stills
     return Outputs(
         job.out,
         copies,
         coco=job.coco,
         csv=job.csv,
         classes=classes,
-        image_ids=coco_image_ids(read) if only_images else {},
+        ids=ids,
+        note=note,
         tracks=job.track,
     )

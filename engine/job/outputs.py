@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ import cv2
 from retinart.engine.common.files import AtomicFile, atomic_path
 from retinart.engine.common.leftovers import same_file
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.result_ids import ResultIds
 from retinart.engine.job.copies import Copy
 from retinart.engine.job.disk import check_room
-from retinart.engine.job.records import COCOResults, CSVRows, JSONLines, Record, Records
+from retinart.engine.job.records import COCOResults, CSVRows, JSONLines, Note, Record, Records
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.video_writer import VideoWriter
@@ -125,7 +126,7 @@ class Outputs:
         copies: one for each source.
         coco, csv: further files, or None.
         classes: names.
-        image_ids: see `COCOResults`.
+        ids, note: see `COCOResults`; None without `coco`.
         tracks: whether detections have ids.
 
     Attributes:
@@ -144,7 +145,8 @@ class Outputs:
         coco: Path | None,
         csv: Path | None,
         classes: Sequence[str],
-        image_ids: Mapping[str, int],
+        ids: ResultIds | None,
+        note: Note,
         tracks: bool,
     ) -> None:
         self.paths: list[Path] = []
@@ -157,9 +159,9 @@ class Outputs:
         self._lines = LineFile(out / "detections.jsonl")
         self._jsonl = JSONLines(self._lines, classes)
         try:
-            if coco is not None:
-                ids = partial(COCOResults, image_ids=image_ids, count=len(copies) > 1)
-                self._files.append(RecordFile(coco, ids))
+            if coco is not None and ids is not None:
+                results = partial(COCOResults, ids=ids, note=note, count=len(copies) > 1)
+                self._files.append(RecordFile(coco, results))
             if csv is not None:
                 rows = partial(CSVRows, classes=classes, tracks=tracks)
                 self._files.append(RecordFile(csv, rows))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from retinart.engine.common.csv_cells import plain_cell
 from retinart.engine.detections import Detections
-from retinart.engine.evaluation.results import coco_result
+from retinart.engine.evaluation.result_ids import ResultIds
+
+Note = Callable[[str, str, str], None]  # kind, effect and example of what is said once
 
 
 class Lines(Protocol):
@@ -121,22 +122,15 @@ class CSVRows:
 class COCOResults:
     """Writes records as a COCO results list.
 
-    `category_id` is the class index. `retinart eval` maps classes to an annotation file's ids.
-
     Args:
         file: open for text.
-        image_ids: by source. The `image_id` of other sources is the record's index, or with `count`
-            the number of records before it.
+        ids: how images and classes are called.
+        count: the index of a record is the number of records before it.
+        note: told about what is left out, as `Problems.add` is.
     """
 
-    def __init__(
-        self,
-        file: Lines,
-        image_ids: Mapping[str, int] | None = None,
-        *,
-        count: bool = False,
-    ) -> None:
-        self._file, self._first, self._image_ids = file, True, image_ids or {}
+    def __init__(self, file: Lines, ids: ResultIds, note: Note, *, count: bool = False) -> None:
+        self._file, self._first, self._ids, self._note = file, True, ids, note
         self._count, self._written = count, 0
         self._file.write("[")
 
@@ -144,27 +138,26 @@ class COCOResults:
         """Add the detections."""
         number = self._written if self._count else record.frame
         self._written += 1
-        image_id = self._image_ids.get(record.source, number)
-        ids = record.detections.tracker_id
-        for i, (box, score, label) in enumerate(record.detections):
-            result = coco_result(image_id, label, [float(v) for v in box], score)
-            if ids is not None:
-                result["track_id"] = _known(ids[i])
+        if self._ids.lacks_image(record.source):
+            self._note("images without an id", "left out of the COCO results", record.source)
+            return
+        found, tracks = record.detections, record.detections.tracker_id
+        named = set[int]()
+        for i, result in self._ids.entries(
+            record.source, number, (record.height, record.width), found
+        ):
+            named.add(i)
+            if tracks is not None:
+                result["track_id"] = _known(tracks[i])
             self._file.write(("\n" if self._first else ",\n") + json.dumps(result))
             self._first = False
+        for i in sorted(set(range(len(found))) - named):
+            name = self._ids.classes[int(found.class_id[i])]
+            self._note("detections without a category id", "left out of the COCO results", name)
 
     def close(self) -> None:
         """End the list."""
         self._file.write("\n]\n")
-
-
-def coco_image_ids(paths: Sequence[Path]) -> dict[str, int]:
-    """The number in each file's name, as COCO names images; empty unless all have different ones.
-
-    With some numbers only, a number could equal the index of another image.
-    """
-    numbers = {str(path): int(path.stem) for path in paths if path.stem.isdecimal()}
-    return numbers if len(set(numbers.values())) == len(paths) else {}
 
 
 def _known(tracker_id: int) -> int | None:

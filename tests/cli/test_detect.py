@@ -269,7 +269,7 @@ def test_a_part_of_a_video_keeps_its_times(
 def test_several_sources(
     retinart: Command, model_path: Path, video: Path, images: Path, tmp_path: Path
 ) -> None:
-    """Equal names get a number, and COCO's ids are the lines of detections.jsonl."""
+    """Equal names get a number, and indices of images are the lines of detections.jsonl."""
     twin = tmp_path / "other" / "clip.avi"
     twin.parent.mkdir()
     twin.write_bytes(video.read_bytes())
@@ -281,7 +281,7 @@ def test_several_sources(
     lines = [json.loads(x) for x in (out / "detections.jsonl").read_text().splitlines()]
     for source, count in ((video, 10), (twin, 10), (images / "1.png", 1)):
         assert sum(line["source"] == str(source) for line in lines) == count
-    ids = {r["image_id"] for r in json.loads(coco.read_text())}
+    ids = {r["image_index"] for r in json.loads(coco.read_text())}
     assert ids == {i for i, line in enumerate(lines) if line["detections"]}
     said = json.loads((out / "summary.json").read_text())
     assert [s["written"] for s in said["sources"]] == [10, 3, 10]

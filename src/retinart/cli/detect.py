@@ -76,11 +76,15 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add("csv", "also write a CSV file with a row for each detection", otherwise="no CSV file")
     add(
         "coco",
-        "also write a JSON file with COCO results. Its image_id is the number in the file's name, "
-        "if all names are different numbers; else the index of the image or frame, from 0; with "
-        "several sources the line of detections.jsonl, from 0. Its category_id is the class index, "
-        "from 0",
+        "also write a JSON file with COCO results. Their ids are those of --annotations. Without "
+        "it a model of COCO's 80 classes has COCO's category ids, and file names that are numbers "
+        "are image ids; all others have class_index and image_index, from 0, instead",
         otherwise="no COCO file",
+    )
+    add(
+        "annotations",
+        "COCO file that lists the images; --coco has its ids, so that pycocotools takes both files",
+        otherwise="no ids but COCO's own",
     )
     add("show", "show the annotated frames in a window; q closes it")
     add(

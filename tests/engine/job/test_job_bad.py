@@ -229,7 +229,9 @@ def test_ctrl_c_keeps_whole_lines_and_a_playable_video(
     ]
     assert [x["frame"] for x in read_lines(tmp_path / "out/detections.jsonl")] == list(range(5))
     assert count_frames(tmp_path / "out" / "clip.mp4") == 5
-    assert {r["image_id"] for r in json.loads((tmp_path / "r.json").read_text())} <= set(range(5))
+    assert {r["image_index"] for r in json.loads((tmp_path / "r.json").read_text())} <= set(
+        range(5)
+    )
 
 
 def test_ctrl_c_before_the_first_image_leaves_earlier_results(
@@ -246,6 +248,8 @@ def test_ctrl_c_before_the_first_image_leaves_earlier_results(
 
 def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> None:
     """Ctrl-C can come between two calls, not within one."""
+    from retinart.engine.evaluation.problems import Problems
+    from retinart.engine.evaluation.result_ids import ResultIds
     from retinart.engine.job.records import COCOResults, CSVRows, JSONLines, Record
 
     class Calls(list[str]):
@@ -261,7 +265,8 @@ def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> No
     CSVRows(rows, detector.classes).write(record)
     assert all(row.endswith("\r\n") for row in rows) and len(rows) == len(found) + 1
     results: Any = Calls()
-    COCOResults(results).write(record)
+    ids = ResultIds(classes=detector.classes)
+    COCOResults(results, ids, Problems().add).write(record)
     assert len(results) == len(found) + 1
     assert json.loads("".join(results) + "]")
 
