@@ -26,7 +26,7 @@ from retinart.engine.common.wording import counted
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.evaluate import check_reference
 from retinart.engine.model.info import ModelInfo
-from retinart.engine.model.onnx_file import check_onnx_name, write_onnx
+from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
 from retinart.engine.runtime.options import RuntimeChoice
 
 _PROVENANCE = (
@@ -63,7 +63,7 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
         BadInput: the model is not ours or quantized already, or the images cannot be used.
         CheckFailed: an activation is NaN or infinite, or the budget cannot be kept.
     """
-    check_onnx_name(output, "model.int8.onnx")
+    check_onnx_output(output, "model.int8.onnx")
     if settings.report is not None:
         load_matplotlib()  # fails now rather than after the work
     job = Calibration(model, output, settings)

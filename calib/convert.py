@@ -17,7 +17,7 @@ from retinart.calib.settings import ConvertSettings
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo, Precision, read_info
-from retinart.engine.model.onnx_file import check_onnx_name, write_onnx
+from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
 
 _CONVERTED: dict[Precision, Precision] = {"fp32": "fp16", "int8": "int8+fp16"}
 
@@ -49,7 +49,7 @@ def convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertRepo
     Raises:
         BadInput: the model is not ours or FP16 already, or the ranges belong to another model.
     """
-    check_onnx_name(output, "model.fp16.onnx")
+    check_onnx_output(output, "model.fp16.onnx")
     info = read_info(model)
     if info.precision not in _CONVERTED:
         raise BadInput(f"{model} is {info.precision} already", fix="Convert the file it came from")

@@ -14,7 +14,7 @@ from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.info import ModelInfo, Thresholds
-from retinart.engine.model.onnx_file import check_onnx_name, write_onnx
+from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
 from retinart.engine.model.resize_rule import PAPER_RATIO, ResizeRule, round_up
 from retinart.engine.model.variant import Variant
 from retinart.engine.self_test.write import with_probe
@@ -57,7 +57,7 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
         BadInput: the checkpoint, a size or the class names are not usable.
         CheckFailed: the file differs from PyTorch, or TensorRT-RTX refuses it.
     """
-    check_onnx_name(output, "model.onnx")
+    check_onnx_output(output, "model.onnx")
     loaded = load_any(checkpoint, settings=settings.variant)
     classes = loaded.classes if settings.classes is None else settings.classes
     if len(classes) != loaded.variant.num_classes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -183,15 +184,30 @@ def check_files(names: Sequence[str]) -> None:
     """Look whether the files of sources exist; nothing is opened.
 
     Raises:
-        BadInput: there is no such file, or no image in a folder or by a glob.
+        BadInput: there is no such file, no image in a folder or by a glob, or no such webcam.
     """
     for name in names:
         path = Path(name)
-        if "://" in name or is_live(name) or path.exists():
+        if "://" in name or path.exists():
+            continue
+        if is_live(name):
+            _check_webcam(name)
             continue
         if path.suffix.lower() in VIDEO_SUFFIXES:
             raise BadInput(f"there is no video at {path}", fix="Check the path")
         _ = list_numbered(name) or list_images(name)
+
+
+def _check_webcam(number: str) -> None:
+    """On Linux a webcam has a device file, so one that is absent need not be tried for long."""
+    if sys.platform != "linux" or Path(f"/dev/video{int(number)}").exists():
+        return
+    here = sorted(path.name.removeprefix("video") for path in Path("/dev").glob("video[0-9]*"))
+    raise BadInput(
+        f"there is no webcam {number}",
+        why=f"/dev/video{int(number)} does not exist",
+        fix=f"Webcams here: {', '.join(here)}" if here else "Plug one in: there is none here",
+    )
 
 
 def is_live(name: str) -> bool:

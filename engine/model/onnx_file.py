@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
+from retinart.engine.common.files import AtomicFile
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import METADATA_KEY, ModelInfo
 
@@ -35,17 +36,18 @@ class Model(Protocol):
 M = TypeVar("M", bound=Model)
 
 
-def check_onnx_name(path: Path, example: str) -> None:
-    """Refuse an output that is not named as an ONNX file, before the work begins.
+def check_onnx_output(path: Path, example: str) -> None:
+    """Refuse an output that cannot be written or is not named as an ONNX file, before the work.
 
     Args:
         example: a name to suggest.
 
     Raises:
-        BadInput: it has another suffix.
+        BadInput: it has another suffix, or as `AtomicFile`.
     """
     if path.suffix != ".onnx":
         raise BadInput(f"the output {path} does not end in .onnx", fix=f"Name it {example}")
+    AtomicFile(path).discard()
 
 
 def write_onnx(model: Model, info: ModelInfo, path: Path) -> None:

@@ -38,6 +38,13 @@ def test_a_missing_source(retinart: Command, tmp_path: Path, source: str, messag
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="webcams have no device files there")
+def test_a_webcam_that_is_not_there(retinart: Command, tmp_path: Path) -> None:
+    """Seen: five attempts in 20 s, for a device file that does not exist."""
+    said = first_error(retinart, "97", "--out", tmp_path / "out")
+    assert said.startswith("retinart: there is no webcam 97: /dev/video97 does not exist. ")
+
+
 def test_an_output_folder_that_cannot_be_written(
     retinart: Command, images: Path, tmp_path: Path
 ) -> None:
@@ -64,7 +71,7 @@ def test_with_all_in_order_the_model_is_missed(
     retinart: Command, images: Path, tmp_path: Path
 ) -> None:
     assert "there is no model at none.onnx" in first_error(
-        retinart, images, "0", "rtsp://127.0.0.1:9/x", "--out", tmp_path / "out"
+        retinart, images, "rtsp://127.0.0.1:9/x", "--out", tmp_path / "out"
     )
     assert not (tmp_path / "out").exists()
 
@@ -94,13 +101,40 @@ def test_an_evaluation_that_cannot_begin(
     assert ran.returncode == 3 and "pycocotools" in ran.stderr
 
 
-TRAIN = """
+WITHOUT_TORCH = """
 import sys
 from retinart.cli import main
 code = main(sys.argv[1:])
 assert "torch" not in sys.modules
 sys.exit(code)
 """
+
+
+def test_an_export_that_cannot_begin(tmp_path: Path) -> None:
+    file, checkpoint = tmp_path / "file", tmp_path / "a.pt"
+    file.touch()
+    checkpoint.touch()
+    for given, message in (
+        (("none.pt",), "there is no checkpoint at none.pt"),
+        ((checkpoint, "--images", "gone"), "no images at gone"),
+        ((checkpoint, "-o", file / "a.onnx"), f"cannot write to the folder {file}"),
+        ((checkpoint, "-o", "a.engine"), "does not end in .onnx"),
+    ):
+        ran = run_python("-c", WITHOUT_TORCH, "export", *map(str, given))
+        assert ran.returncode == 2 and message in ran.stderr, ran.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "file"]
+
+
+@pytest.mark.parametrize(("command", "suffix"), [("calibrate", "int8"), ("convert", "fp16")])
+def test_an_output_that_cannot_be_written(
+    retinart: Command, images: Path, tmp_path: Path, command: str, suffix: str
+) -> None:
+    """It is seen before the model is read and run on images."""
+    file = tmp_path / "file"
+    file.touch()
+    given = ("none.onnx", "--images", images, "-o", file / f"a.{suffix}.onnx")
+    ran = retinart(command, *given)
+    assert ran.returncode == 2 and f"cannot write to the folder {file}" in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -119,13 +153,13 @@ def test_a_training_that_cannot_begin(tmp_path: Path, more: list[str], message: 
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "last.pt").touch()
     given = ["--images", str(tmp_path), "--annotations", str(tmp_path), "--out", str(tmp_path)]
-    ran = run_python("-c", TRAIN, "train", *given, *more)
+    ran = run_python("-c", WITHOUT_TORCH, "train", *given, *more)
     assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
     assert message in ran.stderr
 
 
 def test_no_run_to_go_on_with(tmp_path: Path) -> None:
-    ran = run_python("-c", TRAIN, "train", "--resume", str(tmp_path))
+    ran = run_python("-c", WITHOUT_TORCH, "train", "--resume", str(tmp_path))
     assert ran.returncode == 2 and f"{tmp_path} holds no run" in ran.stderr
 
 

@@ -373,7 +373,9 @@ def test_results_do_not_replace_those_of_another_run(
     assert sorted(path.name for path in Path("runs").iterdir()) == ["detect", "detect2", "detect3"]
 
 
-@pytest.mark.parametrize(("source", "throughput"), [("clip.mp4", True), ("0", False)])
+@pytest.mark.parametrize(
+    ("source", "throughput"), [("clip.mp4", True), ("rtsp://127.0.0.1:9/x", False)]
+)
 def test_files_are_run_for_rate_and_cameras_for_age(
     source: str,
     throughput: bool,

@@ -84,16 +84,30 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    from retinart.export.export import export_checkpoint
     from retinart.export.settings import ExportSettings
 
     names = None if args.classes is None else _names(args.classes)
-    report = export_checkpoint(
-        args.checkpoint, args.out, record_of(ExportSettings, args, classes=names)
-    )
+    settings = record_of(ExportSettings, args, classes=names)
+    _check_before_loading(args)
+
+    from retinart.export.export import export_checkpoint  # it imports PyTorch
+
+    report = export_checkpoint(args.checkpoint, args.out, settings)
     _say_alike(report.info.classes)
     say_export(report)
     return 0
+
+
+def _check_before_loading(args: argparse.Namespace) -> None:
+    """Refuse what cannot work before PyTorch is loaded, which takes seconds."""
+    from retinart.engine.media.images import list_images
+    from retinart.engine.model.onnx_file import check_onnx_output
+
+    if not args.checkpoint.exists():
+        raise BadInput(f"there is no checkpoint at {args.checkpoint}", fix="Check the path")
+    if args.images is not None:
+        list_images(args.images)
+    check_onnx_output(args.out, "model.onnx")
 
 
 def _say_alike(classes: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import read_info
-from retinart.engine.model.onnx_file import check_onnx_name, with_graph, write_onnx
+from retinart.engine.model.onnx_file import check_onnx_output, with_graph, write_onnx
 
 
 def a_model() -> onnx.ModelProto:
@@ -36,9 +36,10 @@ def test_what_is_written_is_read_again(model_path: Path, tmp_path: Path) -> None
 
 
 def test_a_name_without_onnx() -> None:
-    check_onnx_name(Path("m.onnx"), "model.onnx")
+    check_onnx_output(Path("m.onnx"), "model.onnx")
+    assert not Path("m.onnx").exists()
     with pytest.raises(BadInput, match=r"m\.engine does not end in \.onnx\. Name it model\.onnx"):
-        check_onnx_name(Path("m.engine"), "model.onnx")
+        check_onnx_output(Path("m.engine"), "model.onnx")
 
 
 def test_other_nodes_read_other_constants() -> None:
