@@ -14,7 +14,14 @@ from retinart.engine.common.folders import new_folder
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo, Precision, read_info
-from retinart.engine.tensorrt.api import TITLES, EngineRuntime, TensorRT, installed, load_tensorrt
+from retinart.engine.tensorrt.api import (
+    TITLES,
+    EngineRuntime,
+    TensorRT,
+    installed,
+    known_capabilities,
+    load_tensorrt,
+)
 from retinart.engine.tensorrt.engine_file import (
     AMPERE,
     EngineInfo,
@@ -154,13 +161,14 @@ def check_supported(
 
     Raises:
         BadInput: naming the setting.
+        MissingDependency: this machine's GPU needs TensorRT.
     """
     title = f"{TITLES[runtime]} {trt.__version__}"
     if runtime == "tensorrt":
-        if int(trt.__version__.split(".")[0]) < 10:
+        if numbers(trt.__version__) < (10, 1):
             raise BadInput(
                 f"{title} is too old",
-                why="retinart builds strongly typed networks, which TensorRT has since version 10",
+                why="it lacks what retinart asks of engines, which TensorRT has since version 10.1",
                 fix='Install a newer one with `pip install "retinart[tensorrt]"`',
             )
         if settings.hardware_compatible and numbers(gpus[0].compute_capability) < AMPERE:
@@ -177,6 +185,15 @@ def check_supported(
                 fix="Set `nms` to graph",
             )
         return
+    known = known_capabilities(trt)
+    if settings.runtime == "auto" and gpus and gpus[0].compute_capability not in known:
+        raise MissingDependency(
+            f"an engine of {title} does not run on {gpus[0].name}",
+            why=f"it runs on compute capability {', '.join(known)}, and the GPU has "
+            f"{gpus[0].compute_capability}",
+            fix='Install TensorRT with `pip install "retinart[tensorrt]"`; or set `runtime` to '
+            "tensorrt-rtx, to build for another GPU",
+        )
     for wanted, setting, why in (
         (settings.version_compatible, "`version_compatible`", "it has no lean runtime"),
         (

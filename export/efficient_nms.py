@@ -26,7 +26,7 @@ from onnx import helper
 
 from retinart.engine.model.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo
 from retinart.engine.model.onnx_file import with_graph
-from retinart.engine.tensorrt.api import TensorRT
+from retinart.engine.tensorrt.api import TensorRT, problems_log
 from retinart.export.candidates import input_limits
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
@@ -89,7 +89,7 @@ def after_candidates(model: onnx.ModelProto, graph: GraphBuilder, domain: str) -
 
 def has_plugin(trt: TensorRT) -> bool:
     """Whether this TensorRT has the plugin."""
-    trt.init_libnvinfer_plugins(None, "")
+    trt.init_libnvinfer_plugins(problems_log(trt), "")
     registry = trt.get_plugin_registry()
     return registry is not None and registry.get_creator(PLUGIN, PLUGIN_VERSION, "") is not None
 

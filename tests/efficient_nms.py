@@ -31,8 +31,13 @@ def efficient_nms(
     score_activation: int,
     class_agnostic: int,
     box_coding: int,
+    seed: int | None = None,
 ) -> Outputs:
-    """The four outputs for boxes (N, C, 4) and scores (N, C, K)."""
+    """The four outputs for boxes (N, C, 4) and scores (N, C, K).
+
+    The plugin collects pairs by atomic operations, so equal scores come in any order: that of a
+    seed, or the file's for None.
+    """
     assert (score_activation, class_agnostic, box_coding) == (0, 0, 0), "not written here"
     n, m = len(boxes), max_output_boxes
     count, classes = np.zeros((n, 1), np.int32), np.zeros((n, m), np.int32)
@@ -44,6 +49,8 @@ def efficient_nms(
         index = np.flatnonzero(passes)
         if score_threshold < DENSE:
             flat, index = np.where(passes, flat, np.float32(-(1 << 15))), np.arange(flat.size)
+        if seed is not None:
+            index = np.random.default_rng(seed).permutation(index)
         index = index[np.argsort(-flat[index], kind="stable")][:SELECTED]
         row, label = np.divmod(index, scores.shape[2])
         dropped = np.zeros(len(index), np.bool_)

@@ -62,7 +62,7 @@ class FakeTensorRT:
         self.cache: weakref.ref[Any] | None = None  # the last of TensorRT-RTX's, while it lives
 
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool:
-        assert logger is None, "the plugins keep its address for good"
+        assert isinstance(logger, self.ILogger), "the plugins' words go to the log of the process"
         return True
 
     def nptype(self, trt_type: str) -> Any:
@@ -78,9 +78,22 @@ class FakeTensorRT:
 
 
 class FakeTensorRTRTX(FakeTensorRT):
-    """The same with what only TensorRT-RTX has; `fail` can also be "capture"."""
+    """The same with what only TensorRT-RTX has.
+
+    `fail` can also be "capture", or one of `EngineInvalidityDiagnostics`.
+    """
 
     DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    EngineInvalidityDiagnostics = SimpleNamespace(
+        __members__={
+            "UNSUPPORTED_CC": SimpleNamespace(value=2),
+            "MALFORMED_ENGINE": SimpleNamespace(value=32),
+        }
+    )
+
+    def Runtime(self, logger: Any) -> Any:
+        super().Runtime(logger)
+        return _FakeRTXRuntime(self)
 
 
 class _Named:
@@ -102,6 +115,15 @@ class _FakeRuntime(_Named):
     def deserialize_cuda_engine(self, plan: bytes) -> _FakeEngine | None:
         self.trt.plans.append(plan)
         return None if self.trt.fail == "load" else _FakeEngine(self.trt)
+
+
+class _FakeRTXRuntime(_FakeRuntime):
+    def get_engine_validity(self, buffer: bytes) -> tuple[Any, int]:
+        kinds = FakeTensorRTRTX.EngineInvalidityDiagnostics
+        why = kinds.__members__.get(self.trt.fail)
+        if why is None:
+            return SimpleNamespace(name="VALID"), 0
+        return SimpleNamespace(name="INVALID"), why.value
 
 
 class _FakeEngine(_Named):

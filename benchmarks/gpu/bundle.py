@@ -17,6 +17,7 @@ from retinart.engine.common.files import atomic_path
 from retinart.engine.common.typed_json import read_typed
 from retinart.engine.detections import Detections
 from retinart.engine.model.info import Precision
+from retinart.engine.tensorrt.engine_file import NmsForm
 
 NAME = "bundle.json"
 _PART, _LAST = ".part", ".last"
@@ -32,7 +33,8 @@ class Item:
         trained: its weights are the given ones, so that its detections mean something.
         precision: of its ONNX file.
         engine: the name of its file.
-        native: of the one with the file's own NMS, where `engine` has the plugin's; else "".
+        nms: its form of NMS.
+        native: of the one with the file's own NMS, where `engine` has a plugin's; else "".
         references: files of reference detections, by the runtime that found them.
     """
 
@@ -40,6 +42,7 @@ class Item:
     trained: bool
     precision: Precision
     engine: str
+    nms: NmsForm
     native: str
     references: dict[str, str]
 
@@ -59,7 +62,7 @@ class Bundle:
         items: the engines in the order in which they should be seen.
     """
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     AGAIN: ClassVar[str] = "Make the folder again with `prepare`, and bring all of its packs"
 
     of: dict[str, str]

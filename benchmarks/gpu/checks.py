@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from retinart.benchmarks.gpu.bundle import load_detections
-from retinart.benchmarks.gpu.judge import BARS, GROWTH, SLACK, Bar, Figures, compared, judged, same
+from retinart.benchmarks.gpu.judge import (
+    BARS,
+    GROWTH,
+    SLACK,
+    Bar,
+    Figures,
+    compared,
+    judged,
+    repeated,
+)
 from retinart.benchmarks.timing.alternate import milliseconds
 from retinart.benchmarks.timing.results import Percentiles
 from retinart.benchmarks.timing.worker import Incomplete
@@ -30,7 +39,8 @@ from retinart.engine.media.video import VideoReader
 from retinart.engine.media.video_writer import VideoWriter
 from retinart.engine.model.info import Precision
 from retinart.engine.tensorrt.api import load_tensorrt, problems_log
-from retinart.engine.tensorrt.engine_file import check_plan, read_engine_info
+from retinart.engine.tensorrt.api import validity as engine_validity
+from retinart.engine.tensorrt.engine_file import NmsForm, check_plan, read_engine_info
 
 WARM = 20
 
@@ -43,6 +53,7 @@ class Subject:
         engine: its file.
         images: files; the first one is timed.
         precision: of the engine's ONNX file.
+        nms: the engine's form of NMS.
         references: files of detections on the images, by the runtime that found them.
         frames: of the memory check.
         seconds: of each measurement of throughput.
@@ -55,6 +66,7 @@ class Subject:
     engine: Path
     images: tuple[Path, ...]
     precision: Precision = "fp32"
+    nms: NmsForm = "plugin"
     references: dict[str, Path] = field(default_factory=dict)
     frames: int = 2000
     seconds: float = 0.5
@@ -78,14 +90,11 @@ def validity(subject: Subject) -> Figures:
     plan, trt = check_plan(subject.engine, info), load_tensorrt(info.runtime)
     log: Any = problems_log(trt)
     runtime: Any = trt.Runtime(log)
-    if not hasattr(runtime, "get_engine_validity"):
+    verdict, why = engine_validity(trt, runtime, plan)
+    if not verdict:
         return {"not asked": f"{info.runtime} {trt.__version__} has no such question"}
-    verdict, flags = runtime.get_engine_validity(plan)
-    kinds: Any = getattr(trt, "EngineInvalidityDiagnostics", None)
-    members = getattr(kinds, "__members__", {})
-    why = [name for name, kind in members.items() if flags & kind.value]
-    figures = {"engine": verdict.name, "why": why, "log": log.errors[-3:]}
-    return judged(figures, ["the runtime refuses it"] if verdict.name == "INVALID" else [])
+    figures = {"engine": verdict, "why": why, "log": log.errors[-3:]}
+    return judged(figures, ["the runtime refuses it"] if verdict == "INVALID" else [])
 
 
 def load_and_run(subject: Subject) -> Figures:
@@ -122,10 +131,8 @@ def compare(subject: Subject) -> Figures:
         with Detector(subject.engine, contexts=1) as detect:
             found = [detect(image) for image in images * 3]  # the first round is plain
             faults = _no_graph(detect)
-        differ = sum(not same(a, b) for a, b in zip(plain * 3, found, strict=True))
-        if differ:
-            faults.append(f"{differ} results differ from those without a graph, none shall")
-        return judged({"results": len(found), "differ": differ}, faults)
+        figures, wrong = repeated(plain * 3, found, subject.nms, detect.thresholds)
+        return judged(figures, [*faults, *wrong])
 
     return _each({"no graph": no_graph, "graph": graph})
 

@@ -152,7 +152,8 @@ def _network(
             look = partial(reference, path, images, judge, found)
             if _made(steps, f"reference of {item} by {judge}", look, found):
                 references[judge] = found.name
-        if given and read_engine_info(output).nms != "graph":
+        nms = read_engine_info(output).nms
+        if given and nms != "graph":
             other = folder / f"{path.stem}.native.engine"
             build = partial(build_model, path, other, settings.runtime, nms="graph")
             if _made(steps, f"build {item}, native NMS", build, other):
@@ -163,6 +164,7 @@ def _network(
                 trained=given,
                 precision=precision,
                 engine=output.name,
+                nms=nms,
                 native=native,
                 references=references,
             )

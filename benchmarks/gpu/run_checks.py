@@ -111,6 +111,7 @@ def run_checks(
                 engine=path,
                 images=images,
                 precision=item.precision,
+                nms="graph" if check.name == NATIVE else item.nms,
                 references=references,
                 **effort,
             )

@@ -34,7 +34,10 @@ RTX_ONLY = frozenset(
         "IRuntimeConfig.create_runtime_cache",
         "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
         "IRuntimeConfig.set_runtime_cache",
+        "Runtime.get_engine_validity",
+        "TensorRT.ComputeCapability",
         "TensorRT.DynamicShapesKernelSpecializationStrategy",
+        "TensorRT.EngineInvalidityDiagnostics",
     }
 )
 # What only TensorRT has, from 10.9 on.
@@ -212,6 +215,7 @@ class Runtime(Protocol):
     engine_host_code_allowed: bool
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None: ...
+    def get_engine_validity(self, buffer: bytes) -> tuple[Flag, int]: ...
 
 
 class TensorRT(Protocol):
@@ -220,6 +224,8 @@ class TensorRT(Protocol):
     __version__: str
     ILogger: Any  # the base of our logger, with the method log(severity, msg)
     IProgressMonitor: Any  # likewise, with phase_start, step_complete and phase_finish
+    ComputeCapability: Any  # an enumeration: NONE, CURRENT, SM75, ...
+    EngineInvalidityDiagnostics: Any  # an enumeration of bits
     BuilderFlag: BuilderFlag
     DataType: DataType
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
@@ -258,6 +264,25 @@ def load_tensorrt(runtime: EngineRuntime) -> TensorRT:
             why=str(error),
             fix="Install its libraries for this system and this version of CUDA",
         ) from error
+
+
+def known_capabilities(trt: TensorRT) -> tuple[str, ...]:
+    """The compute capabilities that a runtime is limited to, such as "8.9"; empty for no limit."""
+    members = getattr(getattr(trt, "ComputeCapability", None), "__members__", ())
+    numbers = [name.removeprefix("SM") for name in members if name.startswith("SM")]
+    return tuple(f"{number[:-1]}.{number[-1]}" for number in numbers)
+
+
+def validity(trt: TensorRT, runtime: Runtime, plan: bytes) -> tuple[str, list[str]]:
+    """TensorRT-RTX's verdict on a plan here, and its reasons, by its own names.
+
+    "VALID", "SUBOPTIMAL" or "INVALID"; "" for TensorRT, which has no such question.
+    """
+    if not hasattr(runtime, "get_engine_validity"):
+        return "", []
+    verdict, flags = runtime.get_engine_validity(plan)
+    kinds = trt.EngineInvalidityDiagnostics.__members__.items()
+    return verdict.name, [name for name, kind in kinds if flags & kind.value]
 
 
 def started(title: str, log: Any, make: Callable[[Any], T]) -> T:

@@ -1,7 +1,8 @@
 """An engine and the `model.engine.json` beside it: what it is, and whether it can run here.
 
-The plan stays plain, so trtexec, Triton and DeepStream can read it. The JSON holds what retinart
-must know of it. These checks find a wrong file, version or GPU before a runtime is touched.
+The plan stays plain, so trtexec and Triton can run it (docs/tensorrt.md). The JSON holds what
+retinart must know of it. These checks find a wrong file, version or GPU before a runtime is
+touched.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ SCHEMA = 2
 AMPERE = (8, 0)  # the first compute capability that engines for many GPUs run on
 
 REBUILD = "Build it again with `retinart build model.onnx -o model.engine`"
+TAKE_TENSORRT = (
+    "Build it on this machine with `retinart build --runtime tensorrt`, which takes TensorRT: "
+    '`pip install "retinart[tensorrt]"`'
+)
 FrameShape = tuple[int, int, int, int]
 # retinart's plugin, the plugin EfficientNMS_TRT, or the nodes of the file
 NmsForm = Literal["plugin", "efficient", "graph"]
@@ -157,8 +162,13 @@ def check_version(path: Path, info: EngineInfo, version: str) -> None:
         )
 
 
-def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> Gpu:
+def check_gpu(
+    path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int, known: Sequence[str] = ()
+) -> Gpu:
     """The GPU to run on, after checking that this engine runs there.
+
+    Args:
+        known: the compute capabilities that the runtime is limited to; see `known_capabilities`.
 
     Raises:
         MissingDependency: this machine has no GPU.
@@ -174,6 +184,13 @@ def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> 
     if gpu is None:
         known = ", ".join(str(gpu.index) for gpu in gpus)
         raise BadInput(f"there is no GPU {index} that works", fix=f"Choose one of {known}")
+    if known and gpu.compute_capability not in known:
+        raise BadInput(
+            f"{path} cannot run on {gpu.name}",
+            why=f"{TITLES[info.runtime]} runs on compute capability {', '.join(known)}, and it has "
+            f"{gpu.compute_capability}",
+            fix=TAKE_TENSORRT,
+        )
     here = numbers(gpu.compute_capability)
     any_ampere = info.hardware_compatible or info.compute_capability is None
     if any_ampere and here < AMPERE:
@@ -182,7 +199,7 @@ def check_gpu(path: Path, info: EngineInfo, gpus: Sequence[Gpu], index: int) -> 
             f"{gpu.compute_capability}",
             fix=f"Build it again here, for this GPU alone: {info.rebuild}"
             if info.hardware_compatible
-            else "Build it on this machine with `retinart build --runtime tensorrt`",
+            else TAKE_TENSORRT,
         )
     if not any_ampere and info.compute_capability != gpu.compute_capability:
         raise BadInput(

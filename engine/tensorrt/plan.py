@@ -27,13 +27,22 @@ from retinart.engine.tensorrt.api import (
     last_words,
     problems_log,
     started,
+    validity,
 )
-from retinart.engine.tensorrt.engine_file import EngineInfo
+from retinart.engine.tensorrt.engine_file import TAKE_TENSORRT, EngineInfo
 
 # num_detections (N, 1), detection_boxes (N, M, 4), detection_scores and detection_classes (N, M)
 Outputs = tuple[
     npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int32]
 ]
+
+# What helps where building the engine again here does not
+_FIXES = {
+    "UNSUPPORTED_CC": TAKE_TENSORRT,
+    "OLD_CUDA_DRIVER": "Install a newer driver of NVIDIA's",
+    "OLD_CUDA_RUNTIME": "Install a newer CUDA",
+    "INSUFFICIENT_GPU_MEMORY": "Free memory of the GPU, or build for a smaller batch",
+}
 
 
 def output_tensors(n: int, limit: int) -> list[tuple[str, type, tuple[int, ...]]]:
@@ -75,7 +84,7 @@ class Plan:
         self._parts = ExitStack()
         try:
             if info.runtime == "tensorrt":
-                trt.init_libnvinfer_plugins(None, "")
+                trt.init_libnvinfer_plugins(self._log, "")
             self._runtime: Runtime = started(TITLES[info.runtime], self._log, trt.Runtime)
             self._parts.callback(delattr, self, "_runtime")
             if info.version_compatible:  # such a plan brings code of its own version along
@@ -115,6 +124,14 @@ class Plan:
         self._parts.close()
 
     def _deserialized(self, data: bytes) -> ICudaEngine:
+        verdict, why = validity(self._trt, self._runtime, data)
+        if verdict == "INVALID":
+            fixes = [fix for name, fix in _FIXES.items() if name in why]
+            raise RetinartError(
+                f"{TITLES[self._info.runtime]} refuses the engine on this machine",
+                why=", ".join(why).lower().replace("_", " "),
+                fix=(fixes or [f"Build it again here: {self._info.rebuild}"])[0],
+            )
         engine = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise RetinartError(

@@ -30,7 +30,7 @@ from retinart.engine.media.images import Image
 from retinart.engine.model.info import Thresholds
 from retinart.engine.runtime.options import EngineOptions
 from retinart.engine.runtime.runner import Finish, Prepared, check_stricter, from_outputs
-from retinart.engine.tensorrt.api import TensorRT, load_tensorrt
+from retinart.engine.tensorrt.api import TensorRT, known_capabilities, load_tensorrt
 from retinart.engine.tensorrt.engine_file import (
     EngineInfo,
     check_gpu,
@@ -62,7 +62,7 @@ def load_engine(
     data = check_plan(path, info)
     trt = load_tensorrt(info.runtime)
     check_version(path, info, trt.__version__)
-    check_gpu(path, info, find_gpus(), options.gpu)
+    check_gpu(path, info, find_gpus(), options.gpu, known_capabilities(trt))
     from retinart.engine.cuda.pycuda_driver import PyCuda  # needs the driver
 
     return TensorRTRunner(data, info, thresholds, options, trt=trt, cuda=PyCuda(options.gpu))

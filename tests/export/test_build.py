@@ -286,43 +286,6 @@ def test_there_is_never_half_a_pair(
     assert check_plan(output, read_engine_info(output)) and len(before) == 2
 
 
-def test_the_choice_of_nms(
-    tensorrt: Callable[..., FakeBuilder], model_path: Path, tmp_path: Path
-) -> None:
-    def run(**settings: Any) -> Any:
-        return build_engine(model_path, tmp_path / "a.engine", BuildSettings(**settings))
-
-    def nodes(fake: FakeBuilder) -> set[str]:
-        return {node.op_type for node in fake.told["model"].graph.node}
-
-    fake = tensorrt()
-    assert run().info.nms == run(nms="plugin").info.nms == "plugin"
-    assert "RetinaNetNMS" in nodes(fake) and fake.told["network"] == 10
-    assert run(nms="efficient").info.nms == "efficient"
-    assert "EfficientNMS_TRT" in nodes(fake) and fake.told["network"] == 2
-    assert run(nms="graph").info.nms == run(version_compatible=True).info.nms == "graph"
-    assert fake.told["model"] == onnx.load(model_path)
-    for form in ("plugin", "efficient"):
-        with pytest.raises(BadInput, match="exclude each other"):
-            run(version_compatible=True, nms=form)
-    fake = tensorrt("10.7.0", aot=False)
-    report = run()
-    assert report.info.nms == "efficient" and report.notes == (
-        "NMS is the plugin EfficientNMS_TRT",
-    )
-    assert "registered" not in fake.told
-    with pytest.raises(BadInput, match=r"10\.7\.0 takes no kernels into a plan, .* since 10\.9"):
-        run(nms="plugin")
-    tensorrt(aot=False, plugin=False)
-    report = run()
-    assert report.info.nms == "graph" and "has no plugin EfficientNMS" in report.notes[0]
-    with pytest.raises(BadInput, match="has no plugin EfficientNMS_TRT"):
-        run(nms="efficient")
-    tensorrt("8.6.1")
-    with pytest.raises(BadInput, match=r"8\.6\.1 is too old"):
-        run()
-
-
 def test_the_timing_cache(
     tensorrt: Callable[..., FakeBuilder],
     model_path: Path,

@@ -9,9 +9,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from fake_tensorrt import PLAN, FakeTensorRT, FakeTensorRTRTX, engine_info, engine_runner
+from onnx import helper
 
+from efficient_nms import efficient_nms
 from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu import checks, judge
 from retinart.benchmarks.gpu.bundle import load_detections, save_detections
@@ -22,10 +26,13 @@ from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.evaluation.matching import Tolerance
-from retinart.engine.model.info import Thresholds
+from retinart.engine.media.images import list_images, read_image
+from retinart.engine.model.info import CANDIDATES, INPUT, Thresholds, read_info
+from retinart.engine.runtime.runner import from_outputs
 from retinart.engine.tensorrt.api import installed, load_tensorrt
 from retinart.engine.tensorrt.engine_file import engine_json
 from retinart.engine.tensorrt.runner import TensorRTRunner
+from retinart.export.efficient_nms import plugin_attributes
 from support import make_picture
 
 
@@ -233,6 +240,33 @@ def test_why_an_engine_is_refused(tmp_path: Path, model_path: Path, monkeypatch:
     real: Any = load_tensorrt("tensorrt-rtx")
     assert hasattr(real.Runtime, "get_engine_validity") and real.EngineValidity.INVALID.name
     assert real.EngineInvalidityDiagnostics.__members__.keys() >= kinds.keys()
+
+
+def test_ties_are_free_where_their_order_is(tiny_path: Path, scenes: Path) -> None:
+    """Runs of EfficientNMS on scores of an FP16 network; the judge of the plugin refuses them."""
+    info, model = read_info(tiny_path), onnx.load(tiny_path)
+    model.graph.output.extend(map(helper.make_empty_tensor_value_info, CANDIDATES))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    images = map(read_image, list_images(str(scenes / "images")))
+    boxes, exact = session.run(CANDIDATES, {INPUT: info.resize.apply(list(images))[0]})
+    logits = np.log(exact / (1 - exact)).astype(np.float16).astype(np.float32)
+    scores = np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+
+    def run(seed: int) -> list[Detections]:
+        attributes: dict[str, Any] = plugin_attributes(info)
+        outputs = efficient_nms(boxes, scores, **attributes, seed=seed)
+        return from_outputs(*outputs, info.thresholds)
+
+    first, differ = run(0), 0
+    for seed in range(1, 9):
+        again = run(seed)
+        assert judge.repeated(first, again, "efficient", info.thresholds)[1] == []
+        differ += bool(judge.repeated(first, again, "plugin", info.thresholds)[1])
+    assert differ > 0
+    fewer = [dataclasses.replace(d, xyxy=d.xyxy + 9) for d in first]
+    assert judge.repeated(first, fewer, "efficient", info.thresholds)[1] != []
 
 
 def test_the_warm_up_reaches_every_context(doubles: Doubles, subject: Subject) -> None:

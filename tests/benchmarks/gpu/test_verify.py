@@ -185,6 +185,7 @@ def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
                 trained=title.startswith("given"),
                 precision="fp16",
                 engine=(name := f"{len(items)}.engine"),
+                nms="plugin",
                 native="",
                 references={},
             )

@@ -68,7 +68,7 @@ for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
     log.log(getattr(trt.ILogger.Severity, severity), severity)
 assert log.errors == ["INTERNAL_ERROR", "ERROR"], log.errors
 assert problems_log(trt) is log and log.errors == []
-assert trt.init_libnvinfer_plugins(None, "") in (True, False)
+assert trt.init_libnvinfer_plugins(log, "") in (True, False)
 seen, stop = [], threading.Event()
 monitor = tensorrt_build._progress_monitor(trt, lambda f, phase: seen.append((f, phase)), stop)
 assert isinstance(monitor, trt.IProgressMonitor)

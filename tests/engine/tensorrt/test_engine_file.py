@@ -63,6 +63,12 @@ def test_loading_refuses_what_does_not_fit(engine: tuple[Path, EngineInfo]) -> N
     assert check_gpu(path, dataclasses.replace(info, hardware_compatible=True), [other], 0) is other
     with pytest.raises(BadInput, match=r"from Ampere on .* has 7\.5"):
         check_gpu(path, any_gpu, [old], 0)
+    rtx = dataclasses.replace(any_gpu, runtime="tensorrt-rtx")
+    assert check_gpu(path, rtx, [GPU], 0, ("8.0", "8.9")) is GPU
+    with pytest.raises(
+        BadInput, match=r"TensorRT-RTX runs on .* 8\.0, 8\.9, .* has 9\.0\. .* --runtime tensorrt`"
+    ):
+        check_gpu(path, rtx, [other], 0, ("8.0", "8.9"))
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,28 @@ def test_an_engine_that_does_not_load(model_path: Path) -> None:
         assert cuda.closed and not cuda.alive
 
 
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        (
+            "UNSUPPORTED_CC",
+            r"unsupported cc\. Build it .* `retinart build --runtime tensorrt`",
+        ),
+        ("MALFORMED_ENGINE", r"malformed engine\. Build it again here: retinart build"),
+    ],
+)
+def test_tensorrt_rtx_says_why_it_refuses_an_engine(
+    reason: str, message: str, model_path: Path
+) -> None:
+    cuda = RecordingCuda()
+    trt: Any = FakeTensorRTRTX(model_path, cuda)
+    trt.fail = reason
+    info = dataclasses.replace(engine_info(model_path), runtime="tensorrt-rtx")
+    with pytest.raises(RetinartError, match=f"TensorRT-RTX refuses the engine .*: {message}"):
+        engine_runner(info, Thresholds(), trt, cuda)
+    assert trt.plans == [] and cuda.closed
+
+
 def test_the_clock_of_the_gpu_begins_after_the_copy_on_the_host(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
