@@ -12,7 +12,8 @@ import numpy.typing as npt
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.boxes import leaves, to_corners, with_positive_sides
 from retinart.engine.evaluation.problems import Problems
-from retinart.engine.media.header import Header, is_turned, read_header
+from retinart.engine.media.header import Header, is_turned
+from retinart.engine.media.header_readers import read_header
 
 Size = tuple[int, int]  # height and width in pixels
 

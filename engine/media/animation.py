@@ -15,7 +15,8 @@ import numpy as np
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media.frame import Chooser, Frame
-from retinart.engine.media.header import COPY, Header, open_file, open_with_pillow
+from retinart.engine.media.header import Header
+from retinart.engine.media.header_readers import COPY, open_file, open_with_pillow
 from retinart.engine.media.images import Image, upright
 from retinart.engine.media.pixel_limit import check_pixels
 from retinart.engine.media.source import SourceCounts

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
-from retinart.engine.media.header import COPY, Header, open_file, open_with_pillow, parse_header
+from retinart.engine.media.header import Header
+from retinart.engine.media.header_readers import COPY, open_file, open_with_pillow, parse_header
 from retinart.engine.media.pixel_limit import check_pixels
 
 Image = npt.NDArray[np.uint8]
@@ -61,7 +62,7 @@ def read_image(path: Path, *, note: Note | None = None) -> Image:
         ) from error
     values = _decoded(data, header, path)
     white = header.white or _white(values)
-    # Pillow scales to the largest value itself, to 8 or 16 bits
+    # Pillow scales to the largest value that is stated itself, to 8 or 16 bits
     full = (255 if values.dtype == np.uint8 else 65535) if header.by_pillow else white
     image = _in_8_bits(values, full)
     if header.inverted:
@@ -121,10 +122,13 @@ def _by_pillow(data: bytes, format: str) -> Values:
 
 
 def _white(values: Values) -> int:
-    """The largest value of the smallest depth in use that holds all values."""
+    """The largest value of the smallest depth in use that holds all values.
+
+    Lossy JPEG 2000 exceeds a depth a little.
+    """
     largest = int(values.max())
     depths = (255, 1023, 4095, 16383) if largest else ()  # black says nothing
-    return next((white for white in depths if largest <= white), 65535)
+    return next((white for white in depths if largest <= white + white // 64), 65535)
 
 
 def _in_8_bits(values: Values, white: int) -> Image:

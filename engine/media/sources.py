@@ -17,7 +17,8 @@ from retinart.engine.media.address import shown_address
 from retinart.engine.media.animation import AnimationReader
 from retinart.engine.media.capture import connect
 from retinart.engine.media.frame import Frame
-from retinart.engine.media.header import Header, read_header
+from retinart.engine.media.header import Header
+from retinart.engine.media.header_readers import read_header
 from retinart.engine.media.image_source import ImageSource
 from retinart.engine.media.images import IMAGE_SUFFIXES, Note, list_images
 from retinart.engine.media.live import LiveSource

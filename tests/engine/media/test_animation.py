@@ -14,7 +14,7 @@ from made_pictures import Values, encoded, exif
 from retinart.engine.errors import BadInput
 from retinart.engine.media.animation import AnimationReader
 from retinart.engine.media.frame import Frame
-from retinart.engine.media.header import read_header
+from retinart.engine.media.header_readers import read_header
 from retinart.engine.media.image_source import ImageSource
 from retinart.engine.media.source import Source
 from retinart.engine.media.sources import Sources

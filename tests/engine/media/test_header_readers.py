@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -14,10 +15,12 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from PIL import features
 
 from made_pictures import Values, encoded, exif, png, tiff, turned
 from retinart.engine.errors import BadInput
-from retinart.engine.media.header import is_turned, read_header
+from retinart.engine.media.header import is_turned
+from retinart.engine.media.header_readers import read_header
 from retinart.engine.media.images import as_bgr, read_image
 from retinart.engine.media.pixel_limit import limited_pixels, pixel_limit
 
@@ -170,6 +173,29 @@ def test_a_pnm_file_names_its_white(tmp_path: Path, rgb: Values, white: int) -> 
     assert _differs(_noted(_write(tmp_path / "a.ppm", text))[0], rgb) <= 255 / white / 2
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_jpeg_2000_of_sixteen_bits(tmp_path: Path, rgb: Values, channels: int, bits: int) -> None:
+    rgb = rgb.copy()
+    rgb[0, 0] = 255
+    swapped = rgb[:, :, ::-1] if channels == 3 else rgb[:, :, 1]
+    stored = np.ascontiguousarray(swapped.astype(np.uint16) << (bits - 8))
+    data = cv2.imencode(".jp2", stored)[1].tobytes()
+    image, said = _noted(_write(tmp_path / "a.jp2", data))
+    assert _differs(image, rgb if channels == 3 else np.repeat(rgb[:, :, 1:2], 3, 2)) < 4
+    assert len(said) == 1 and (f"of {bits} bits" in said[0])
+
+
+def test_a_codec_that_pillow_lacks_is_named(
+    tmp_path: Path, rgb: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path / "a.avif", encoded(rgb, "AVIF"))
+    monkeypatch.setattr(features, "get_supported", lambda: ["webp"])
+    monkeypatch.setitem(sys.modules, "PIL.AvifImagePlugin", None)
+    with pytest.raises(BadInput, match=r"this Pillow does not read AVIF\. Install Pillow's own"):
+        read_image(path)
+
+
 def test_black_of_sixteen_bits(tmp_path: Path) -> None:
     image, said = _noted(_write(tmp_path / "a.tif", tiff(np.zeros((4, 6, 3), np.uint16))))
     assert not image.any() and said == ["images of 16 bits (scaled to 8)"]
@@ -230,6 +256,8 @@ def test_values_without_a_known_range_are_refused(
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC is not read"),
         (b"\xff\x0a\xff\xff", "JPEG XL is not read"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL is not read"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html>\n", "it is a web page"),
     ],
 )
 def test_formats_that_are_not_read_say_so(tmp_path: Path, start: bytes, why: str) -> None:
