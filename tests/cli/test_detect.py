@@ -197,8 +197,8 @@ def test_ctrl_c(
 
 def test_the_help_says_what_coco_ids_are(retinart: Command) -> None:
     said = " ".join(retinart("detect", "--help").stdout.split())
-    assert "image_id is the number in the file's name, if all names are different numbers" in said
-    assert "category_id is the class index, from 0" in said
+    assert "all others have class_index and image_index, from 0, instead" in said
+    assert "--annotations" in said and "so that pycocotools takes both files" in said
 
 
 def test_ctrl_c_at_once(

@@ -118,10 +118,10 @@ def test_ap_of_unreadable_images_does_not_exist(
         if i["id"] == document["annotations"][0]["image_id"]
     )
 
-    def broken(path: Path) -> Any:
+    def broken(path: Path, **more: Any) -> Any:
         if path.name == Path(lost).name:
             raise BadInput("cannot read it", why="it is cut off", fix="Copy it")
-        return read_image(path)
+        return read_image(path, **more)
 
     monkeypatch.setattr(evaluate, "read_image", broken)
     with (
