@@ -161,6 +161,10 @@ READ: dict[str, tuple[Any, str | None]] = {
         _each("annotations", lambda a: a.update(area=-a["area"])),
         "48 areas that are no area (the box's area counts)",
     ),
+    "areas of more than an image": (
+        _each("annotations", lambda a: a.update(area=1e12)),
+        "48 areas that are no area (the box's area counts)",
+    ),
     "marks to ignore": (
         _each("annotations", lambda a: a.update(ignore=1)),
         "48 annotations marked as ignored (the mark counts for nothing)",
@@ -235,6 +239,23 @@ STOPPED: dict[str, tuple[Any, str]] = {
     "negative sides at the wrong corner": (
         _with_negative_sides,
         "of the 48 boxes of .* have a negative side: from their x and y they point out",
+    ),
+    "some shares": (
+        lambda d: [a.update(bbox=[v / 1000 for v in a["bbox"]]) for a in d["annotations"][::4]]
+        and None,
+        "12 of 48 are smaller than a pixel",
+    ),
+    "images counted from 0 in boxes alone": (
+        _ids(None, lambda i: i - 1),
+        "counts image ids in two ways: the boxes have 0 to 11, and the list has 1 to 12",
+    ),
+    "classes counted from 0 in boxes alone": (
+        _ids(None, None, lambda c: c - 1),
+        "counts category ids in two ways: the boxes have 0 to 2, and the list has 1 to 3",
+    ),
+    "a list twice": (
+        lambda d: (json.dumps(d)[:-1] + ', "annotations": []}').encode(),
+        "has the list 'annotations' twice: one of them would go unread",
     ),
     "no box": (_each("annotations", lambda a: a.update(bbox=None)), "48 of 48 .* cannot be used"),
     "NaN": (

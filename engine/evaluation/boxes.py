@@ -22,7 +22,6 @@ SLACK = 1.0  # pixels: a box that leaves its image by no more is not reported
 _PERCENT_FROM = 200  # pixels of an image's side, from which on boxes below 100 are told from pixels
 _FEW = 10  # boxes that say nothing about their unit
 _MANY = 20  # boxes that would not all lie in one quarter of their images by chance
-UNUSABLE = 0.1  # share of annotations that cannot be used, above which the rest says nothing
 _FIX = "Write x, y, width and height of each box in pixels"
 MISSED = "not learned; counted as missed in eval"
 
@@ -72,7 +71,7 @@ def clean_boxes(
     empty = (xywh[:, 2:] == 0).any(axis=1)
     outside = ~empty & (inside[:, 2:] <= inside[:, :2]).any(axis=1)
     wrong = turned & (beyond > SLACK)
-    if wrong.mean() > UNUSABLE:
+    if too_many(int(wrong.sum()), len(xywh)):
         raise BadInput(
             f"{wrong.sum()} of the {len(xywh)} boxes of {path} have a negative side",
             why="from their x and y they point out of their image",
@@ -82,6 +81,7 @@ def clean_boxes(
         (turned & ~wrong, "boxes with a negative side", "their corners are sorted"),
         (wrong, "boxes with a negative side that point out of their image", "dropped"),
         (empty & ~wrong, "zero-area boxes", MISSED),
+        ((xywh[:, 2:] < 1).all(axis=1) & ~empty, "boxes smaller than a pixel", "kept"),
         (outside & ~wrong, "boxes outside of their image", MISSED),
         (
             (beyond > SLACK) & ~wrong & ~empty & ~outside,
@@ -111,6 +111,10 @@ def check_units(xywh: Floats, size: Floats, path: Path) -> None:
     shares = ((xywh >= 0) & (xywh <= 1)).all(axis=1)
     if shares.mean() > 0.5:
         why = f"{shares.sum()} of {len(xywh)} have no number above 1, as shares of the image"
+        raise BadInput(what, why=why, fix=_FIX)
+    tiny = ((np.abs(xywh[:, 2:]) < 1) & (xywh[:, 2:] != 0)).all(axis=1)
+    if too_many(int(tiny.sum()), len(xywh)):
+        why = f"{tiny.sum()} of {len(xywh)} are smaller than a pixel, as shares of the image"
         raise BadInput(what, why=why, fix=_FIX)
     corners = to_corners(xywh)
     if len(xywh) >= _FEW and size.min() >= _PERCENT_FROM:
@@ -145,6 +149,11 @@ def note_small(boxes: Floats, size: Floats, problems: Problems) -> None:
         effect = "kept; check that they are not of images of half the size"
         for box in boxes:
             problems.add(kind, effect, f"({box[0]:g}, {box[1]:g}) to ({box[2]:g}, {box[3]:g})")
+
+
+def too_many(unusable: int, total: int) -> bool:
+    """Whether so much cannot be used that the rest says nothing: more than 2, and than a tenth."""
+    return unusable > max(2, total / 10)
 
 
 def to_corners(xywh: Floats) -> Floats:

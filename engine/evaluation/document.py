@@ -46,7 +46,8 @@ def read_document(path: Path, *, need_objects: bool = True) -> Document:
     """
     what = f"cannot read the annotations {path}"
     try:
-        document: Any = json.loads(path.read_bytes())
+        data = path.read_bytes()
+        document: Any = json.loads(data)
     except OSError as error:
         raise BadInput(what, why=error.strerror or str(error), fix="Check the path") from error
     except UnicodeDecodeError as error:
@@ -59,6 +60,13 @@ def read_document(path: Path, *, need_objects: bool = True) -> Document:
             why=f"it is not JSON or was cut off ({error})",
             fix="Write or copy the file again",
         ) from error
+    for name in _LISTS:  # of two lists Python keeps the last one
+        if data.count(f'"{name}"'.encode()) > 1 and _is_twice(data, name):
+            raise BadInput(
+                f"{path} has the list {name!r} twice",
+                why="one of them would go unread",
+                fix="Put their entries into one list",
+            )
     if not need_objects and isinstance(document, dict):
         document.setdefault("annotations", [])
     if why := _why_another_format(document):
@@ -186,6 +194,19 @@ def _why_another_format(document: Any) -> str:
     if any("segments_info" in entry for entry in document["annotations"][:1]):
         return "its annotations are those of panoptic segmentation, without a box for each object"
     return ""
+
+
+def _is_twice(data: bytes, name: str) -> bool:
+    """Whether a JSON object has a list under one name twice."""
+    twice = False
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
+        twice |= sum(key == name and isinstance(value, list) for key, value in pairs) > 1
+        return dict(pairs)
+
+    json.loads(data, object_pairs_hook=look)
+    return twice
 
 
 def _is_lvis(document: Mapping[str, Any]) -> bool:

@@ -182,7 +182,7 @@ def check_objects(dataset: CocoDataset) -> None:
         raise BadInput(
             f"there is nothing to measure AP on in {dataset.annotations}",
             why="; ".join([why, *map(str, dataset.problems)]),
-            fix="Check that it is the right file, and its list `annotations`",
+            fix="Check that it is the right file, and that it lists objects",
         )
 
 

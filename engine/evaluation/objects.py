@@ -6,7 +6,7 @@ K  objects that have an image, a class and a box
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.boxes import UNUSABLE
+from retinart.engine.evaluation.boxes import too_many
 from retinart.engine.evaluation.document import Entry, Key, id_key, is_crowd, number
 from retinart.engine.evaluation.problems import Problems
 
 _BOX = "a box of four numbers"
+_LARGEST_AREA = 1e10  # pycocotools leaves out larger objects, which no image holds
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +59,7 @@ def read_objects(
     path: Path,
     *,
     images: Mapping[Key, int],
-    absent: Container[Key],
+    absent: Set[Key],
     classes: Mapping[Key, int],
     problems: Problems,
 ) -> Objects:
@@ -77,6 +78,8 @@ def read_objects(
     """
     names, image, label, crowd, boxes, areas = [], [], [], [], [], []
     ids, unusable = set[Key](), Problems()
+    for noun, known in (("image", images.keys() | absent), ("category", classes.keys())):
+        _check_shifted({id_key(e.get(f"{noun}_id")) for e in entries} - {None}, known, noun, path)
     for position, entry in enumerate(entries):
         name = f"annotation {entry.get('id', f'number {position}')}"
         _look_at_marks(entry, name, ids, problems)
@@ -113,6 +116,25 @@ def read_objects(
     )
 
 
+def _check_shifted(used: Set[Key | None], known: Set[Key], noun: str, path: Path) -> None:
+    """See that boxes do not count images or categories from another number than the lists do.
+
+    Raises:
+        BadInput: all ids fit once 1 is added or taken away, and not as they are.
+    """
+    numbers = {key for key in used if isinstance(key, int)}
+    if len(numbers) < max(2, len(used)) or numbers <= known:
+        return
+    for step in (1, -1):
+        if {key + step for key in numbers} <= known:
+            raise BadInput(
+                f"{path} counts {noun} ids in two ways",
+                why=f"the boxes have {min(numbers)} to {max(numbers)}, and the list has "
+                f"{min(numbers) + step} to {max(numbers) + step}",
+                fix=f"Give the boxes the {noun} ids of the list",
+            )
+
+
 def _check_unusable(unusable: Problems, used: int, path: Path, problems: Problems) -> None:
     """Add what cannot be used to the problems.
 
@@ -121,7 +143,7 @@ def _check_unusable(unusable: Problems, used: int, path: Path, problems: Problem
     """
     records = unusable.records()
     count = sum(problem.count for problem in records)
-    if count > UNUSABLE * (count + used):
+    if too_many(count, count + used):
         raise BadInput(
             f"{count} of {count + used} annotations of {path} cannot be used",
             why="; ".join(map(str, records)),
@@ -151,7 +173,7 @@ def _box(value: object) -> tuple[float, ...] | None:
 def _area(value: object, box: Sequence[float], name: str, problems: Problems) -> float:
     """The area of an object; NaN where the box's counts."""
     area = number(value)
-    if area is None or area < 0:
+    if area is None or not 0 <= area <= _LARGEST_AREA:
         if value is not None:
             problems.add("areas that are no area", "the box's area counts", name)
         return math.nan
