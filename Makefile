@@ -9,7 +9,7 @@ PYTEST      := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bindings lint format types clean
+.PHONY: help setup demo test bindings lint format types kill clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -35,6 +35,10 @@ format: $(STAMP)  ## let ruff fix rules and format
 
 types: $(STAMP)  ## mypy --strict over every Python file
 	@.ci/types $(BIN)/mypy
+
+N ?= 100
+kill: $(STAMP)  ## kill commands at N random moments, and look at what they leave
+	cd tests && ../$(BIN)/python -m fuzz.kill --num $(N)
 
 clean:  ## remove .venv, build, caches, runs
 	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache
