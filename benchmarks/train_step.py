@@ -4,7 +4,7 @@
 
 A step is: normalise, forward, loss, backward, clip, SGD; ours keeps its moving average besides.
 Both get the same images, already at the input's size, and the same boxes. torchvision is imported
-from a folder of its own, see `--peers`.
+from a folder of its own, see `--torchvision`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(args: argparse.Namespace) -> None:
-    check_installed(args.peers)
+    check_installed(args.torchvision)
     torch.set_num_threads(args.threads)
     settings = TrainSettings(
         annotations=args.annotations,
@@ -90,7 +90,7 @@ def _work(args: argparse.Namespace) -> None:
 def _torchvision_step(
     args: argparse.Namespace, num_classes: int, settings: TrainSettings
 ) -> Callable[[Batch], object]:
-    torchvision = load_torchvision(args.peers)
+    torchvision = load_torchvision(args.torchvision)
     detection, ops = torchvision.models.detection, torchvision.ops
     body = getattr(torchvision.models, args.model)(weights=None, norm_layer=torch.nn.BatchNorm2d)
     backbone = detection.backbone_utils._resnet_fpn_extractor(
@@ -132,11 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--warmup", type=int, default=2, help="steps before them, which do not count")
     add("--threads", type=int, default=2, help="of PyTorch")
     add(
-        "--peers",
+        "--torchvision",
         type=Path,
-        default=Path("build/peers"),
+        required=True,
         metavar="DIR",
-        help="torchvision's folder",
+        help="folder that holds torchvision",
     )
     return parser
 

@@ -46,7 +46,7 @@ def _work(args: argparse.Namespace) -> None:
         steps = GridSteps(settings)
         timings = [steps.kept_timing(*pair) for pair in pairs]
     else:
-        torchvision_shim.check_installed(settings.peers)
+        torchvision_shim.check_installed(settings.torchvision)
         with new_folder(settings.work):
             steps = GridSteps(settings)
         for pair in pairs:
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--calibration-num", type=int, help="images for INT8's ranges")
     add("--num-classes", type=int, help="of the network")
     add("--work", type=Path, help="folder of what is made")
-    add("--peers", type=Path, help="torchvision's folder")
+    add("--torchvision", type=Path, metavar="DIR", help="folder that holds torchvision")
     parser.set_defaults(**vars(defaults))
     only = parser.add_mutually_exclusive_group().add_argument
     only("--prepare-only", dest="only", action="store_const", const="prepare",

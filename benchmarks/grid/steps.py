@@ -40,7 +40,7 @@ class GridSettings:
     calibration_num: int = 2
     num_classes: int = 91
     work: Path = Path("build/grid")
-    peers: Path = Path("build/peers")
+    torchvision: Path | None = None
 
 
 class GridSteps:
@@ -75,7 +75,7 @@ class GridSteps:
             images=s.images,
             peers=("torchvision",),
             checkpoint=checkpoint,
-            torchvision=s.peers,
+            torchvision=s.torchvision,
             num_images=s.num_images,
             repeats=s.repeats,
             threads=s.threads,

@@ -112,7 +112,7 @@ def _find(name: str, model: Path, info: ModelInfo, settings: BenchmarkSettings) 
         "checkpoint": settings.checkpoint, "info": info, "threads": settings.threads,
         "compiled": compiled,
     }  # fmt: skip
-    if not half and not why:
+    if settings.torchvision is not None and not half and not why:
         how = "torch.compile of its backbone and heads" if compiled else "eager mode"
         return Peer(
             name="torch.compile" if compiled else "torchvision eager",
@@ -129,7 +129,7 @@ def _find(name: str, model: Path, info: ModelInfo, settings: BenchmarkSettings) 
     )
 
 
-def _why_not_torchvision(info: ModelInfo, folder: Path) -> str:
+def _why_not_torchvision(info: ModelInfo, folder: Path | None) -> str:
     """Why torchvision cannot run a model; "" where it can."""
     if not info.variant.source.startswith("torchvision"):
         return f"torchvision has no RetinaNet of {info.variant.source}"

@@ -30,18 +30,26 @@ _library: Any = torch.library  # their functions have no types
 _ops: Any = torch.ops
 
 
-def install_command(peers: Path) -> str:
+_USUAL = Path("build/peers")
+
+
+def install_command(peers: Path = _USUAL) -> str:
     """What to type to have torchvision in a folder, without a change to the environment."""
     packages = f"torchvision=={VERSION} pillow"
     return f"{sys.executable} -m pip install --no-deps --target {peers} {packages}"
 
 
-def check_installed(peers: Path) -> None:
-    """Check that the folder holds torchvision and its imaging library.
+def check_installed(peers: Path | None) -> Path:
+    """Check that a folder is named and holds torchvision and its imaging library; returns it.
 
     Raises:
         MissingDependency: one is missing; the message has the command that installs both.
     """
+    if peers is None:
+        raise MissingDependency(
+            "the comparison needs torchvision, and no folder that holds it is named",
+            fix=f"Name the folder with `torchvision`. To make one, run: {install_command()}",
+        )
     for package in ("torchvision", "PIL"):
         if not (peers / package / "__init__.py").is_file():
             raise MissingDependency(
@@ -49,6 +57,7 @@ def check_installed(peers: Path) -> None:
                 why="torchvision is a peer to compare with, and not a dependency of retinart",
                 fix=f"Run: {install_command(peers)}",
             )
+    return peers
 
 
 def load_torchvision(peers: Path) -> Any:

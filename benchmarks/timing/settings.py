@@ -39,7 +39,8 @@ class RunSettings:
     Attributes:
         compute: what float layers are computed in, each of these; see `Detector`.
         peers: names of peers to time beside a model.
-        torchvision: folder that torchvision is imported from.
+        torchvision: folder that torchvision is imported from; None leaves it out, since a folder of
+            the working directory is imported only if it is named.
         num_images: images to time on.
         repeats: runs of every image.
         threads: of each runtime.
@@ -47,7 +48,7 @@ class RunSettings:
 
     compute: tuple[Compute, ...] = ("fp32",)
     peers: tuple[str, ...] = ()
-    torchvision: Path = Path("build/peers")
+    torchvision: Path | None = None
     num_images: int = 16
     repeats: int = 5
     threads: int = 2

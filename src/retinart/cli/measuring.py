@@ -32,6 +32,7 @@ def add_peers(add: Callable[..., None]) -> None:
     add(
         "torchvision",
         "folder where `pip install --no-deps --target DIR` put torchvision",
+        otherwise="torchvision is left out",
         metavar="DIR",
     )
 

@@ -114,7 +114,7 @@ def test_prepare(
 def test_without_torchvision(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], images: Path
 ) -> None:
-    arguments = ["--images", str(images), "--peers", str(tmp_path / "none"), "--work"]
+    arguments = ["--images", str(images), "--torchvision", str(tmp_path / "none"), "--work"]
     assert grid.main([*arguments, str(tmp_path / "work")]) == 3
     assert "pip install --no-deps --target" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
@@ -165,7 +165,7 @@ def test_which_timings_are_kept(
     monkeypatch.setattr(grid_steps.GridSteps, "files", lambda *_: (model_path,) * 3)
     settings = GridSettings(
         images=str(images), backbones=("resnet50",), imgsz=(400,), num_images=1, repeats=4,
-        work=tmp_path / "work", peers=tmp_path,
+        work=tmp_path / "work", torchvision=tmp_path,
     )  # fmt: skip
 
     def found() -> Benchmark:

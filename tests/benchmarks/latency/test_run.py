@@ -250,7 +250,7 @@ def test_torchvision_peer(retinart: Command, tmp_path: Path, shared: Callable[..
     ran = retinart(
         "benchmark", model, "--images", shared("data", "coco_val206", "images"), "--num-images",
         "1", "--repeats", "1", "--threads", "1", "--peers", "torchvision", "--checkpoint",
-        checkpoint, "--json",
+        checkpoint, "--json", "--torchvision", folder,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
