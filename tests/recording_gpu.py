@@ -20,7 +20,7 @@ from retinart.engine.cuda.api import Bytes, CudaError
 from retinart.engine.media.images import Image
 from retinart.engine.model.interpolate import interpolate
 from retinart.engine.model.variant import Interpolation
-from retinart.engine.tensorrt.gpu_resize import KERNEL
+from retinart.engine.tensorrt.gpu_resize import FORMS, KERNEL
 
 
 class RecordingCuda:
@@ -96,8 +96,8 @@ class RecordingCuda:
         self.streams[stream.handle] = stream
         return stream
 
-    def kernel(self, source: str, name: str) -> Any:
-        assert name == KERNEL and f"void {name}(" in source
+    def kernel(self, ptx: bytes, name: str) -> Any:
+        assert name == KERNEL and f".entry {name}(".encode() in ptx
 
         def launch(
             stream: RecordingStream,
@@ -105,18 +105,18 @@ class RecordingCuda:
             block: tuple[int, int],
             arguments: Sequence[np.generic],
         ) -> None:
-            whole = [int(a) for a in (*arguments[:8], *arguments[10:])]
+            whole = [int(a) for a in arguments]
             stream.put("kernel", lambda: self._resize(grid, block, whole))
 
         return SimpleNamespace(launch=launch)
 
     def _resize(self, grid: tuple[int, int], block: tuple[int, int], whole: list[int]) -> None:
-        source, source_h, source_w, target, frame_h, frame_w, h, w, *pad, like_pillow = whole
+        source, source_h, source_w, target, frame_h, frame_w, h, w, *pad, form = whole
         assert grid[0] * block[0] >= frame_w and grid[1] * block[1] >= frame_h
         image = self.at(source, source_h * source_w * 3).reshape(source_h, source_w, 3)
         frame = self.at(target, frame_h * frame_w * 3).reshape(frame_h, frame_w, 3)
         frame[:] = np.array(pad, np.uint8)
-        frame[:h, :w] = resize_like_gpu(image, (h, w), "pillow" if like_pillow else "opencv")
+        frame[:h, :w] = resize_like_gpu(image, (h, w), FORMS[form])
 
     def close(self) -> None:
         assert not self.alive, f"not freed: {sorted(kind for kind, _ in self.alive.values())}"
@@ -199,26 +199,26 @@ class RecordingStream:
 def resize_like_gpu(
     image: Image, size: tuple[int, int], interpolation: Interpolation = "opencv"
 ) -> Image:
-    """The kernel's arithmetic: an image (H, W, 3) at a (height, width), without padding."""
-    if interpolation == "pillow":
+    """The kernel's result: an image (H, W, 3) at a (height, width), without padding.
+
+    The forms of whole numbers are the CPU's own. "float" is the kernel's arithmetic.
+    """
+    if interpolation != "float":
         target = np.empty((*size, 3), np.uint8)
         interpolate(image, target, interpolation)
         return target
-    one, half = np.float32(1), np.float32(0.5)
-    at, after, part = [], [], []
+    one, first, second, share = np.float32(1), [], [], []
     for to, source in zip(size, image.shape[:2], strict=True):
-        scale = np.float32(source / to)
-        s = (np.arange(to, dtype=np.float32) + half) * scale - half
-        s = np.minimum(np.maximum(s, np.float32(0)), np.float32(source - 1))
-        first = np.floor(s).astype(np.intp)
-        at.append(first)
-        after.append(np.minimum(first + 1, source - 1))
-        part.append(s - first.astype(np.float32))
-    fy, fx = part[0][:, None, None], part[1][None, :, None]
+        at = ((np.arange(to) + 0.5) * (1 / (to / source)) - 0.5).astype(np.float32)
+        low = np.floor(at).astype(np.intp)
+        inside = (low >= 0) & (low < source - 1)
+        first.append(np.clip(low, 0, source - 1))
+        second.append(np.clip(low + 1, 0, source - 1))
+        share.append(np.where(inside, at - low.astype(np.float32), np.float32(0)))
+    fy, fx = share[0][:, None, None], share[1][None, :, None]
     pixels = image.astype(np.float32)
     top, bottom = (
-        pixels[rows][:, at[1]] * (one - fx) + pixels[rows][:, after[1]] * fx
-        for rows in (at[0], after[0])
+        pixels[rows][:, first[1]] * (one - fx) + pixels[rows][:, second[1]] * fx
+        for rows in (first[0], second[0])
     )
-    values = top * (one - fy) + bottom * fy + half
-    return np.asarray(values.astype(np.uint8), np.uint8)
+    return np.asarray(np.rint(top * (one - fy) + bottom * fy).astype(np.uint8), np.uint8)

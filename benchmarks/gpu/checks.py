@@ -138,9 +138,10 @@ def compare(subject: Subject) -> Figures:
 
 
 def gpu_resize(subject: Subject) -> Figures:
-    """Detections of images that the GPU resized, which differ from OpenCV's by one grey level.
+    """Detections of images that the GPU resized.
 
-    So FP32 is held to FP16's bar.
+    The GPU's pictures are the CPU's, but for models of the form "float", where a few values differ
+    by one. So FP32 is held to FP16's bar.
     """
     with Detector(subject.engine, contexts=1, gpu_resize=True) as detect:
         found = [detect(image) for image in subject.pictures()]

@@ -96,12 +96,8 @@ class Cuda(Protocol):
     def device_memory(self, nbytes: int) -> DeviceMemory: ...
     def host_memory(self, nbytes: int) -> HostMemory: ...
     def stream(self) -> Stream: ...
-    def kernel(self, source: str, name: str) -> Kernel:
-        """Compile CUDA source (C linkage) for this GPU.
-
-        Raises:
-            MissingDependency: there is no compiler here.
-        """
+    def kernel(self, ptx: bytes, name: str) -> Kernel:
+        """Load PTX, which the driver compiles for this GPU."""
 
     def close(self) -> None:
         """End this use, after everything else is freed. The context itself may stay."""

@@ -21,7 +21,6 @@ from retinart.engine.errors import MissingDependency
 # by a part of the name of pycuda's error
 _ADVICE = {
     "Memory": "Take a smaller batch or fewer contexts, or end what else uses the GPU's memory",
-    "Compile": "Install the nvcc of this GPU's CUDA version, or resize on the CPU",
 }
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: independent of work on the legacy stream
 
@@ -83,20 +82,11 @@ class PyCuda:
         with _errors(self._pycuda):
             return _Stream(self._pycuda, self._driver)
 
-    def kernel(self, source: str, name: str) -> Kernel:
-        """See `Cuda`. pycuda calls nvcc, and keeps the compiled kernel for the next start."""
-        from pycuda import compiler
-
-        try:
-            with _errors(self._pycuda):
-                # without fused multiply-add the kernel rounds as NumPy does
-                module = compiler.SourceModule(source, options=["-fmad=false"], no_extern_c=True)
-                return _Kernel(self._pycuda, module.get_function(name))
-        except OSError as error:  # nvcc was not found
-            raise MissingDependency(
-                "Resizing on the GPU needs NVIDIA's compiler nvcc, which was not found",
-                fix="Install CUDA's nvcc and put it on PATH, or resize on the CPU",
-            ) from error
+    def kernel(self, ptx: bytes, name: str) -> Kernel:
+        """See `Cuda`."""
+        with _errors(self._pycuda):
+            module = self._pycuda.module_from_buffer(ptx + b"\0")  # the driver reads a C string
+            return _Kernel(self._pycuda, module.get_function(name))
 
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes of the GPU; inside of `current`."""

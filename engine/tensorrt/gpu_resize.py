@@ -1,15 +1,13 @@
 """Resizing on the GPU, for large frames: images are uploaded as they are; a kernel resizes them.
 
-
-It is an option of the engine runtime. The kernel (`resize.cu`) averages as Pillow does, to the bit,
-where the model's images are resized by Pillow. Otherwise it computes in float32 and rounds once.
-OpenCV's weights have 11 bits, so the kernel differs from OpenCV by one grey level at most.
+It is an option of the engine runtime. The kernel (`resize.cu`) computes what the CPU does, for
+models of either form: OpenCV's and Pillow's whole numbers to the bit. In the form "float" it adds
+up in another order than OpenCV, so a value that lies between two may be rounded to the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -17,10 +15,12 @@ from retinart.engine.cuda.api import Cuda, DeviceMemory, HostMemory, Stream
 from retinart.engine.media.images import Image
 from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.resized_image import Resized
+from retinart.engine.model.variant import Interpolation
 from retinart.engine.tensorrt.engine_file import FrameShape
+from retinart.engine.tensorrt.kernels import ptx_path
 
-SOURCE = Path(__file__).with_name("resize.cu")
 KERNEL = "resize_to_frame"
+FORMS: tuple[Interpolation, ...] = ("opencv", "pillow", "float")  # the kernel's numbers of them
 _BLOCK = (32, 8)
 
 
@@ -45,14 +45,11 @@ class GpuResize:
         cuda: the GPU.
         stream: where the work goes; its last batch must be done before one is enqueued.
         rule: gives the padding's colour and the interpolation.
-
-    Raises:
-        MissingDependency: there is no compiler for the kernel.
     """
 
     def __init__(self, cuda: Cuda, stream: Stream, rule: ResizeRule) -> None:
         self._cuda, self._stream, self._rule = cuda, stream, rule
-        self._kernel = cuda.kernel(SOURCE.read_text(encoding="utf-8"), KERNEL)
+        self._kernel = cuda.kernel(ptx_path("resize").read_bytes(), KERNEL)
         self._device: DeviceMemory | None = None
         self._host: HostMemory | None = None
 
@@ -72,9 +69,8 @@ class GpuResize:
             arguments: list[np.generic] = [
                 np.uint64(device.address + offset), np.int32(image_h), np.int32(image_w),
                 np.uint64(frame), np.int32(height), np.int32(width), np.int32(h), np.int32(w),
-                np.float32(image_h / h), np.float32(image_w / w),
                 *map(np.int32, self._rule.pad_value),
-                np.int32(self._rule.interpolation == "pillow"),
+                np.int32(FORMS.index(self._rule.interpolation)),
             ]  # fmt: skip
             self._kernel.launch(self._stream, grid, _BLOCK, arguments)
             offset += image.size

@@ -1,6 +1,8 @@
 // Bilinear resize of one image onto its place in a batch, with padding at the right and bottom.
 // One thread makes one pixel. Centres of pixels lie at one half, and the image's edge goes on outside
-// of it. See engine/model/interpolate.py for the two forms.
+// of it. See engine/model/interpolate.py for the three forms.
+
+enum Form { OPENCV, PILLOW, FLOAT };
 
 // The pixels of one axis that Pillow averages for pixel i, and what their weights depend on.
 struct Reach {
@@ -67,11 +69,37 @@ static __device__ void average(
     }
 }
 
+// The two pixels of one axis that OpenCV blends for pixel i, and the second's share.
+struct Between {
+    int first, second;
+    float share;
+};
+
+// Beyond the outermost centres both pixels are the edge's. Down the image OpenCV still divides them
+// between two weights, which rounds otherwise than one weight.
+static __device__ Between between(int i, int source, int target, bool keep_share)
+{
+    const double scale = 1.0 / ((double)target / source);
+    const float at = (float)((i + 0.5) * scale - 0.5);
+    const int first = (int)floorf(at);
+    const bool inside = first >= 0 && first < source - 1;
+    Between b;
+    b.first = min(max(first, 0), source - 1);
+    b.second = min(max(first + 1, 0), source - 1);
+    b.share = inside || keep_share ? at - first : 0.0f;
+    return b;
+}
+
+// A share as a whole number of 11 bits.
+static __device__ int weight_of(float share)
+{
+    return __float2int_rn(share * 2048.0f);
+}
+
 extern "C" __global__ void resize_to_frame(
     const unsigned char* __restrict__ image, int image_h, int image_w,
     unsigned char* __restrict__ frame, int frame_h, int frame_w,
-    int h, int w, float scale_y, float scale_x,
-    int pad_b, int pad_g, int pad_r, int like_pillow)
+    int h, int w, int pad_b, int pad_g, int pad_r, int form)
 {
     const int x = blockIdx.x * blockDim.x + threadIdx.x;
     const int y = blockIdx.y * blockDim.y + threadIdx.y;
@@ -85,21 +113,29 @@ extern "C" __global__ void resize_to_frame(
         out[2] = pad_r;
         return;
     }
-    if (like_pillow) {
+    if (form == PILLOW) {
         average(image, image_h, image_w, h, w, x, y, out);
         return;
     }
-    // in float32, step by step as gpu_resize.resize_like_gpu
-    const float sy = fminf(fmaxf((y + 0.5f) * scale_y - 0.5f, 0.0f), image_h - 1.0f);
-    const float sx = fminf(fmaxf((x + 0.5f) * scale_x - 0.5f, 0.0f), image_w - 1.0f);
-    const int y0 = (int)sy, x0 = (int)sx;
-    const int y1 = min(y0 + 1, image_h - 1), x1 = min(x0 + 1, image_w - 1);
-    const float fy = sy - y0, fx = sx - x0;
-    const unsigned char* above = image + 3 * (size_t)image_w * y0;
-    const unsigned char* below = image + 3 * (size_t)image_w * y1;
+    const Between down = between(y, image_h, h, form == OPENCV);
+    const Between across = between(x, image_w, w, false);
+    const unsigned char* above = image + 3 * (size_t)image_w * down.first;
+    const unsigned char* below = image + 3 * (size_t)image_w * down.second;
+    const int left = 3 * across.first, right = 3 * across.second;
+    if (form == OPENCV) {
+        const int to_left = weight_of(1.0f - across.share), to_right = weight_of(across.share);
+        const int up = weight_of(1.0f - down.share), under = weight_of(down.share);
+        for (int c = 0; c < 3; ++c) {
+            const int top = above[left + c] * to_left + above[right + c] * to_right;
+            const int bottom = below[left + c] * to_left + below[right + c] * to_right;
+            out[c] = (((up * (top >> 4)) >> 16) + ((under * (bottom >> 4)) >> 16) + 2) >> 2;
+        }
+        return;
+    }
     for (int c = 0; c < 3; ++c) {
-        const float top = above[3 * x0 + c] * (1.0f - fx) + above[3 * x1 + c] * fx;
-        const float bottom = below[3 * x0 + c] * (1.0f - fx) + below[3 * x1 + c] * fx;
-        out[c] = (unsigned char)(top * (1.0f - fy) + bottom * fy + 0.5f);
+        const float top = above[left + c] * (1.0f - across.share) + above[right + c] * across.share;
+        const float bottom =
+            below[left + c] * (1.0f - across.share) + below[right + c] * across.share;
+        out[c] = __float2int_rn(top * (1.0f - down.share) + bottom * down.share);
     }
 }

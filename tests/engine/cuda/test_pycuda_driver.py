@@ -121,6 +121,21 @@ def test_nothing_is_collected_during_a_capture(monkeypatch: pytest.MonkeyPatch) 
     assert (begin, enqueued, end, gc.isenabled()) == (False, False, False, True)
 
 
+def test_a_kernel_is_loaded_as_a_c_string(
+    double: PyCudaDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No compiler takes part; and the driver reads PTX up to a zero byte."""
+    loaded = list[bytes]()
+
+    def load(ptx: bytes) -> Any:
+        loaded.append(ptx)
+        return SimpleNamespace(get_function=lambda name: name)
+
+    monkeypatch.setattr(double, "module_from_buffer", load, raising=False)
+    PyCuda().kernel(b"ptx", "name")
+    assert loaded == [b"ptx\0"]
+
+
 def test_streams_do_not_wait_for_the_legacy_stream(double: PyCudaDouble) -> None:
     """On a stream that does, a capture collides with other uses of the legacy stream."""
     PyCuda().stream()

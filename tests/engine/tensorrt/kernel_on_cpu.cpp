@@ -9,6 +9,7 @@ static Index blockIdx, blockDim, threadIdx;
 #define __global__
 #define __device__
 #define __restrict__
+#define __float2int_rn(value) (int)nearbyintf(value)
 using std::max;
 using std::min;
 
@@ -16,8 +17,7 @@ using std::min;
 
 extern "C" void resize_on_cpu(
     const unsigned char* image, int image_h, int image_w, unsigned char* frame, int frame_h,
-    int frame_w, int h, int w, float scale_y, float scale_x, int pad_b, int pad_g, int pad_r,
-    int like_pillow)
+    int frame_w, int h, int w, int pad_b, int pad_g, int pad_r, int form)
 {
     blockDim = {32, 8};
     for (blockIdx.y = 0; blockIdx.y * 8 < frame_h; ++blockIdx.y)
@@ -25,5 +25,5 @@ extern "C" void resize_on_cpu(
             for (threadIdx.y = 0; threadIdx.y < 8; ++threadIdx.y)
                 for (threadIdx.x = 0; threadIdx.x < 32; ++threadIdx.x)
                     resize_to_frame(image, image_h, image_w, frame, frame_h, frame_w, h, w,
-                                    scale_y, scale_x, pad_b, pad_g, pad_r, like_pillow);
+                                    pad_b, pad_g, pad_r, form);
 }

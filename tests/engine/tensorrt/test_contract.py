@@ -17,14 +17,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from retinart.engine.cuda import devices, graphs
 from retinart.engine.tensorrt import api as tensorrt_api
 from retinart.engine.tensorrt.api import RTX_ONLY, TENSORRT_ONLY, installed
-from retinart.engine.tensorrt.gpu_resize import SOURCE
+from retinart.engine.tensorrt.kernels import Kernel, source_path
 
 ROOT = Path(__file__).resolve().parents[3]
 VERSIONS = ("10.16.1.11", "11.4.0.106")
@@ -295,17 +295,18 @@ def test_constants_of_the_driver(constant: str, value: int, cuda_header: str) ->
     assert re.search(rf"\b{constant} = {value}\b", cuda_header)
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_89", "sm_90", "sm_120"])
-def test_the_kernel_compiles(architecture: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", get_args(Kernel))
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_89", "sm_90", "sm_120"])
+def test_the_kernels_compile(architecture: str, kernel: Kernel, tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("there is no nvcc")
     flags = ["-cubin", f"-arch={architecture}", "-fmad=false", "-Werror=all-warnings"]
     done = subprocess.run(
-        [nvcc, *flags, "-o", tmp_path / "resize.cubin", SOURCE],
+        [nvcc, *flags, "-o", tmp_path / "kernel.cubin", source_path(kernel)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "resize.cubin").stat().st_size > 1000
+    assert (tmp_path / "kernel.cubin").stat().st_size > 1000
