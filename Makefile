@@ -9,7 +9,7 @@ PYTEST      := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bindings lint format types kill clean
+.PHONY: help setup demo test bindings lint format types kill soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -39,6 +39,10 @@ types: $(STAMP)  ## mypy --strict over every Python file
 N ?= 100
 kill: $(STAMP)  ## kill commands at N random moments, and look at what they leave
 	cd tests && ../$(BIN)/python -m fuzz.kill --num $(N)
+
+FRAMES ?= 1000000
+soak: $(STAMP)  ## a job over FRAMES frames: do memory, threads and open files grow?
+	cd tests && ../$(BIN)/python -m fuzz.soak --frames $(FRAMES)
 
 clean:  ## remove .venv, build, caches, runs
 	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache
