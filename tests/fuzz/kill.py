@@ -90,7 +90,7 @@ def prepare(work: Path) -> list[Case]:
     scenes, model, tiny = work / "scenes", work / "model.onnx", "../train/assets/tiny.pt"
     size = ["--height", "64", "--width", "64"]
     images, annotations = str(scenes / "images"), str(scenes / "instances.json")
-    run(["make-scenes", str(scenes), "--num", "24"])
+    run(["make-scenes", str(scenes), "--num", "8"])
     run(["export", tiny, "-o", str(model), *size, "--skip-tensorrt"])
     data = ["--images", images, "--annotations", annotations]
     train = [
@@ -106,7 +106,7 @@ def prepare(work: Path) -> list[Case]:
         "--name",
         "run",
     ]
-    curve = ["curve", tiny, "--imgsz", "64", "96", *data, "--calibration-images", images,
+    curve = ["curve", tiny, "--imgsz", "64", *data, "--calibration-images", images,
              "--calibration-num", "2", "--num-images", "1", "--repeats", "2"]  # fmt: skip
     return [
         Case(
