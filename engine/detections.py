@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
+
+# What may leave detections out: the number of detections of an image, or of pairs before NMS.
+Limit = Literal["detections", "candidates"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # == of arrays gives an array
@@ -22,12 +25,15 @@ class Detections:
         class_id: (M,) int32 indices into the model's class names.
         tracker_id: (M,) int32 ids of objects through a video, -1 while the tracker is not sure;
             None without a tracker.
+        limits: limits that the image reached, so that there may be more in it. Only OpenVINO sees
+            the candidates.
     """
 
     xyxy: npt.NDArray[np.float32]
     confidence: npt.NDArray[np.float32]
     class_id: npt.NDArray[np.int32]
     tracker_id: npt.NDArray[np.int32] | None = None
+    limits: tuple[Limit, ...] = ()
 
     def __post_init__(self) -> None:
         m = len(self.confidence)
@@ -64,7 +70,8 @@ class Detections:
             IndexError: the position is out of range.
         """
         picked: Any = [index] if isinstance(index, int | np.integer) else index
-        return Detections(
+        return replace(
+            self,
             xyxy=self.xyxy[picked],
             confidence=self.confidence[picked],
             class_id=self.class_id[picked],

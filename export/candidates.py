@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from retinart.engine.model.info import CANDIDATES
+from retinart.engine.model.levels import LEVEL_STRIDES, grid_sizes
 from retinart.engine.model.variant import Variant
 from retinart.export.graph import FLOAT, GraphBuilder
-from retinart.train.model.anchors import LEVEL_STRIDES, base_anchors, grid_sizes, level_strides
+from retinart.train.model.anchors import base_anchors, level_strides
 
 
 @dataclass(frozen=True, kw_only=True)

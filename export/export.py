@@ -15,6 +15,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.info import ModelInfo, Thresholds
 from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
+from retinart.engine.model.levels import LEVEL_STRIDES
 from retinart.engine.model.resize_rule import PAPER_RATIO, ResizeRule, round_up
 from retinart.engine.model.variant import Variant
 from retinart.engine.self_test.write import with_probe
@@ -75,9 +76,7 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
         resize=rule,
         min_size=smallest,
         max_size=largest,
-        thresholds=Thresholds(detections_per_img=loaded.variant.detections_per_img).with_changes(
-            conf=settings.conf, iou=settings.iou, max_det=settings.max_det
-        ),
+        thresholds=_thresholds(loaded.variant, settings),
         provenance={
             "checkpoint": checkpoint.name,
             "checkpoint_sha256": sha256(checkpoint),
@@ -90,11 +89,23 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
     info = with_probe(info, onnx_model.SerializeToString(deterministic=True))
     with atomic_path(output) as temporary:
         write_onnx(onnx_model, info, temporary)
-        parity = check_parity(loaded.model, info, temporary, batches)
+        parity = check_parity(loaded.model, info, temporary, batches, even_pictures(batches[0]))
         built = None
         if settings.tensorrt and tensorrt_rtx.available():
             built = tensorrt_rtx.check_build(temporary, info, max_batch=4)
     return ExportReport(path=output, info=info, parity=parity, tensorrt=built)
+
+
+def _thresholds(variant: Variant, settings: ExportSettings) -> Thresholds:
+    topk = settings.topk_candidates
+    if topk is None:
+        topk = Thresholds.topk_candidates
+    pairs = len(LEVEL_STRIDES) * topk
+    return Thresholds(
+        topk_candidates=topk,
+        nms_candidates=pairs,
+        detections_per_img=min(variant.detections_per_img, pairs),
+    ).with_changes(conf=settings.conf, iou=settings.iou, max_det=settings.max_det)
 
 
 def input_size(
@@ -154,6 +165,25 @@ def _batches(source: str | None, rule: ResizeRule, smallest: tuple[int, int]) ->
     shapes = ((side, side * 3 // 2), (side * 3 // 2, side))
     together = [[_picture(h, w, seed=h), _picture(h, w, seed=w)] for h, w in shapes]
     return [*(rule.apply(images)[0] for images in together), _picture(*smallest, seed=3)[None]]
+
+
+def even_pictures(frames: Image) -> Image:
+    """Black, white, a picture in a wide black border, and a repeated one: many scores are equal.
+
+    Args:
+        frames: (N, H, W, 3) uint8, whose first one is put into the border and repeated.
+
+    Returns:
+        (4, H, W, 3).
+    """
+    frame = frames[0]
+    height, width = frame.shape[:2]
+    small = cv2.resize(frame, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
+    border = np.zeros_like(frame)
+    border[height // 2 :, width // 2 :][: height // 4, : width // 4] = small
+    tile = frame[:32, :32]
+    repeated = np.tile(tile, (height // 32, width // 32, 1))
+    return np.stack([np.zeros_like(frame), np.full_like(frame, 255), border, repeated])
 
 
 def _picture(height: int, width: int, *, seed: int) -> Image:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from retinart.engine.errors import BadInput
-from retinart.train.model.anchors import LEVEL_STRIDES
+from retinart.engine.model.levels import LEVEL_STRIDES
 
 _MOST, _LARGE = 256, 1e9  # numbers in a list of settings, and each of them
 

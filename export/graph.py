@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,47 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(op_type, inputs, names, name=name, **attributes))
         return names
 
+    def loop(
+        self,
+        most: str,
+        start: str,
+        state: str,
+        body: Callable[[str, str], tuple[str, str]],
+        *,
+        shape: Sequence[int | str],
+        name: str,
+    ) -> str:
+        """Add a Loop that carries one float32 value, and return that value after the last turn.
+
+        Args:
+            most: int64 scalar, turns at most.
+            start: bool scalar, whether there is a first turn.
+            state: the value at the beginning.
+            body: adds one turn's nodes. Takes the turn's number and the value, and returns whether
+                there is another turn and the new value. It may read values from outside.
+            shape: of the value.
+        """
+        name = self._unique(name)
+        number, go, before = (f"{name}/{part}" for part in ("number", "go", "before"))
+        outside, self.nodes = self.nodes, []
+        more, after = body(number, before)
+        inside, self.nodes = self.nodes, outside
+        graph = helper.make_graph(
+            inside,
+            name,
+            [
+                helper.make_tensor_value_info(number, INT64, []),
+                helper.make_tensor_value_info(go, BOOL, []),
+                helper.make_tensor_value_info(before, FLOAT, shape),
+            ],
+            [
+                helper.make_tensor_value_info(more, BOOL, []),
+                helper.make_tensor_value_info(after, FLOAT, shape),
+            ],
+        )
+        self.nodes.append(helper.make_node("Loop", [most, start, state], [name], name, body=graph))
+        return name
+
     def rename(self, value: str, name: str) -> str:
         """Give a value a public name through an Identity node's output."""
         self.nodes.append(helper.make_node("Identity", [value], [name], name=f"{name}/out"))
@@ -44,7 +85,7 @@ class GraphBuilder:
 
     def const(self, value: npt.ArrayLike, dtype: npt.DTypeLike, name: str = "") -> str:
         """Add a constant. Unnamed constants of equal content are stored once."""
-        array = np.asarray(value, dtype)
+        array = np.array(value, dtype, order="C")
         if not name:
             label = "_".join(str(v) for v in array.ravel()) if array.size <= 4 else "table"
             kind = array.dtype.name + "x".join(str(s) for s in array.shape)
@@ -52,7 +93,7 @@ class GraphBuilder:
             if label == "table":
                 name = f"{name}/{zlib.crc32(array.tobytes()):08x}"
         if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._constants[name] = numpy_helper.from_array(array, name)
         return name
 
     def ints(self, *values: int) -> str:
@@ -102,4 +143,5 @@ class GraphBuilder:
         return name if count == 0 else f"{name}_{count}"
 
 
-FLOAT, INT32, UINT8 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.UINT8
+FLOAT, UINT8, BOOL = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.BOOL
+INT32, INT64 = TensorProto.INT32, TensorProto.INT64

@@ -1,25 +1,36 @@
-"""Class-wise greedy NMS in plain matrix operations: no plugin, static shapes, every runtime.
+"""Class-wise greedy NMS as ONNX nodes: no plugin, static shapes, the same graph for every runtime.
 
     N  images      C  candidate anchors      K  classes      P  pairs that enter      M  detections
 
-Greedy NMS keeps a candidate unless a better one that is itself kept overlaps it. Sort the
-candidates by falling score, and let `suppress[i, j] = 1` if i < j, the class is the same and the
-IoU is above the threshold. Then the kept set is the only solution of keep = (keep . suppress == 0).
-Iterate that, beginning with all candidates kept: each step settles at least one more rank of the
-longest chain of suppressions. After as many steps as the chain is long, what is left is what greedy
-NMS keeps (Zheng et al. 2020, Cluster-NMS).
+Greedy NMS goes through the pairs by falling score, and keeps a pair unless one that it has kept
+suppresses it. `retinart.engine.runtime.nms` says when a pair suppresses another, to the last bit.
+
+The graph takes the pairs in blocks of BLOCK (B), best first. A pair is alive until a kept one
+suppresses it. For each block:
+
+1. `suppress` (B, P) says which pairs the block's pairs would suppress.
+2. Inside of the block, keep = alive and not (keep . suppress) is repeated until nothing changes. It
+   has one solution, the one of greedy NMS, and each step settles at least one more pair of the
+   block (Zheng et al. 2020, Cluster-NMS). So at most B steps are needed, and a loop of the graph
+   takes as many as there have to be.
+3. What the block keeps is applied to all worse pairs.
+
+Another loop goes over the blocks. It ends when no pair above the score threshold is left, or when
+every image has M detections. So NMS is exact for each picture, and its time follows the number of
+pairs: few pairs, few blocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from retinart.engine.model.info import OUTPUTS, Thresholds
-from retinart.export.graph import FLOAT, INT32, GraphBuilder
+from retinart.export.best_pairs import emit_best_pairs, emit_largest
+from retinart.export.graph import BOOL, FLOAT, INT32, GraphBuilder
 
-# Crowds of 2000 clustered candidates settle in at most 13 steps. Only a chain of more than STEPS
-# boxes in falling order of score, each of which overlaps the next one alone, needs more than STEPS.
-STEPS = 24
+BLOCK = 64  # B
 
 
 def emit_nms(
@@ -45,36 +56,29 @@ def emit_nms(
     """
     graph.scope = "nms/"
     pairs = min(thresholds.nms_candidates, num_candidates * num_classes)
-    flat = graph.reshape(scores, 0, -1)
-    score, index = graph.ops("TopK", flat, graph.ints(pairs), outputs=2, axis=1)  # (N, P)
-    classes = graph.const(num_classes, np.int64)
+    limit = min(thresholds.detections_per_img, pairs)
+    score, index = emit_best_pairs(graph, scores, pairs, thresholds.score_thresh)  # (N, P)
+    classes = graph.const(num_classes, np.int32)
     row = graph.op("Div", index, classes)
     class_id = graph.op("Sub", index, graph.op("Mul", row, classes))
     box = _rows(graph, boxes, row)  # (N, P, 4)
+    nms = _BlockwiseNMS(graph, box, class_id, pairs, thresholds.nms_thresh, plus_one)
+    keep = nms.emit(graph.op("Greater", score, graph.scalar(0)), limit)  # (N, P)
 
-    valid = _float(graph, graph.op("Greater", score, graph.scalar(thresholds.score_thresh)))
-    suppress = _suppress(graph, box, class_id, pairs, thresholds.nms_thresh, plus_one)
-    valid = graph.op("Unsqueeze", valid, graph.ints(1))  # (N, 1, P)
-    keep = valid
-    for step in range(STEPS):
-        hits = graph.op("MatMul", keep, suppress, name=f"nms/step{step}")
-        free = _float(graph, graph.op("Less", hits, graph.scalar(0.5)))
-        keep = graph.op("Mul", valid, free)
-    keep = graph.op("Squeeze", keep, graph.ints(1))  # (N, P)
-
-    limit = min(thresholds.detections_per_img, pairs)
-    ranked = graph.op("Mul", score, keep)
-    best, order = graph.ops("TopK", ranked, graph.ints(limit), outputs=2, axis=1)  # (N, limit)
-    found = graph.op("Greater", best, graph.scalar(0))
-    mask = _float(graph, found)
-    box = graph.op("Mul", _rows(graph, box, order), graph.op("Unsqueeze", mask, graph.ints(2)))
+    # the first M that are kept: those of the highest keys, which no two pairs share
+    rank = graph.const(np.arange(pairs, 0, -1), np.int32)
+    rank = graph.op("Mul", _int32(graph, keep), rank)
+    order = emit_largest(graph, rank, limit, graph.const(-1, np.int32))
+    mask = graph.op("GatherElements", keep, order, axis=1)  # (N, M)
+    best = graph.op("Mul", graph.op("GatherElements", score, order, axis=1), mask)
+    found = graph.op("Unsqueeze", graph.op("Cast", mask, to=BOOL), graph.ints(2))
+    box = graph.op("Where", found, _rows(graph, box, order), graph.scalar(0))
     if clip_to:
         box = graph.op("Max", graph.op("Min", box, clip_to), graph.scalar(0))
-    found = graph.op("Cast", found, to=INT32)
-    label = graph.op("Cast", graph.op("GatherElements", class_id, order, axis=1), to=INT32)
-    label = graph.op("Mul", label, found)
+    label = graph.op("GatherElements", class_id, order, axis=1)
+    label = graph.op("Mul", label, _int32(graph, mask))
     count = graph.op("ReduceSum", mask, graph.ints(1), keepdims=1)
-    values = [graph.op("Cast", count, to=INT32), box, best, label]
+    values = [_int32(graph, count), box, best, label]
     missing = thresholds.detections_per_img - limit
     for name, value in zip(OUTPUTS, values, strict=True):
         if missing and name != OUTPUTS[0]:  # fewer pairs than detections: fill up with zeros
@@ -83,46 +87,130 @@ def emit_nms(
         graph.rename(value, name)
 
 
-def _suppress(
-    graph: GraphBuilder, box: str, class_id: str, pairs: int, nms_thresh: float, plus_one: bool
-) -> str:
-    """(N, P, P) float32: 1 where row i would suppress column j."""
-    corners = [
-        graph.op("Slice", box, graph.ints(i), graph.ints(i + 1), graph.ints(2)) for i in range(4)
-    ]  # each (N, P, 1)
-    x1, y1, x2, y2 = corners
-    rows = [graph.op("Transpose", c, perm=[0, 2, 1]) for c in corners]  # (N, 1, P)
+class _BlockwiseNMS:
+    """NMS of pairs that are sorted by falling score.
 
-    def length(low: str, high: str) -> str:
-        value = graph.op("Sub", high, low)
-        return graph.op("Add", value, graph.scalar(1)) if plus_one else value
+    Args:
+        box: (N, P, 4) float32 xyxy.
+        class_id: (N, P) int32.
+        pairs: P.
+        nms_thresh, plus_one: see `emit_nms`.
+    """
 
-    def overlap(axis: int) -> str:
-        low = graph.op("Max", corners[axis], rows[axis])
-        high = graph.op("Min", corners[axis + 2], rows[axis + 2])
-        return graph.op("Max", length(low, high), graph.scalar(0))
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        box: str,
+        class_id: str,
+        pairs: int,
+        nms_thresh: float,
+        plus_one: bool,
+    ) -> None:
+        self._graph, self._box, self._class_id, self._pairs = graph, box, class_id, pairs
+        self._block = min(BLOCK, pairs)
+        self._thresh, self._plus_one = graph.scalar(nms_thresh), plus_one
+        self._order = graph.const(np.arange(pairs), np.int64)
+        corners = self._corners(box)
+        self._area = graph.op("Transpose", self._area_of(corners), perm=[0, 2, 1])  # (N, 1, P)
+        self._columns = [graph.op("Transpose", c, perm=[0, 2, 1]) for c in corners]
+        self._labels = graph.op("Unsqueeze", class_id, graph.ints(1))
 
-    inter = graph.op("Mul", overlap(0), overlap(1))  # (N, P, P)
-    area = graph.op("Mul", length(x1, x2), length(y1, y2))  # (N, P, 1)
-    both = graph.op("Add", area, graph.op("Transpose", area, perm=[0, 2, 1]))
-    union = graph.op("Sub", both, inter)
-    above = graph.op(
-        "Greater", inter, graph.op("Mul", union, graph.scalar(nms_thresh)), name="nms/iou_above"
-    )
-    label = graph.op("Cast", class_id, to=INT32)
-    same = graph.op(
-        "Equal",
-        graph.op("Unsqueeze", label, graph.ints(2)),
-        graph.op("Unsqueeze", label, graph.ints(1)),
-    )
-    order = graph.const(np.arange(pairs), np.int32)
-    before = graph.op(
-        "Less",
-        graph.op("Unsqueeze", order, graph.ints(1)),
-        graph.op("Unsqueeze", order, graph.ints(0)),
-    )
-    both_true = graph.op("And", graph.op("And", above, same), before)
-    return _float(graph, both_true)
+    def emit(self, valid: str, limit: int) -> str:
+        """(N, P) float32: 1 for each pair that is kept.
+
+        Args:
+            valid: (N, P) bool, whether a pair is above the score threshold; true ones come first.
+            limit: pairs of an image that suffice; worse ones may stay without being looked at.
+        """
+        graph = self._graph
+        alive = _float(graph, valid)
+        counts = graph.op("ReduceSum", alive, graph.ints(1), keepdims=0)
+        most = graph.op("ReduceMax", counts, graph.ints(0), keepdims=0)  # that any image has
+        blocks = graph.const(-(-self._pairs // self._block), np.int64)
+
+        def block(number: str, alive: str) -> tuple[str, str]:
+            alive = self._block_step(number, alive)
+            end = graph.op("Add", number, graph.const(1, np.int64))
+            end = graph.op("Mul", end, graph.const(self._block, np.int64))
+            done = graph.op("Mul", alive, _float(graph, graph.op("Less", self._order, end)))
+            counts = graph.op("ReduceSum", done, graph.ints(1, 2), keepdims=0)
+            least = graph.op("ReduceMin", counts, graph.ints(0), keepdims=0)
+            few = graph.op("Less", least, graph.scalar(limit))
+            more = graph.op("Less", _float(graph, end), most)
+            return graph.op("And", few, more), alive
+
+        start = graph.const(True, np.bool_)
+        alive = graph.op("Unsqueeze", alive, graph.ints(1))  # (N, 1, P)
+        shape = ("images", 1, self._pairs)
+        alive = graph.loop(blocks, start, alive, block, shape=shape, name="nms/blocks")
+        return graph.op("Squeeze", alive, graph.ints(1))
+
+    def _block_step(self, number: str, alive: str) -> str:
+        """`alive` (N, 1, P) after a block has suppressed what it suppresses."""
+        graph = self._graph
+        place = graph.op("Mul", number, graph.const(self._block, np.int64))
+        place = graph.op("Add", place, graph.const(np.arange(self._block), np.int64))
+        # the last block may reach beyond the end: it then holds the last pair several times
+        place = graph.op("Min", place, graph.const(self._pairs - 1, np.int64))  # (B,)
+        suppress = self._suppress(place)  # (N, B, P)
+        inside = graph.op("Gather", suppress, place, axis=2)  # (N, B, B)
+        before = graph.op("Gather", alive, place, axis=2)  # (N, 1, B)
+
+        def settle(_: str, keep: str) -> tuple[str, str]:
+            after = graph.op("Mul", before, self._not_hit(keep, inside))
+            change = graph.op("Abs", graph.op("Sub", after, keep))
+            change = graph.op("ReduceMax", change, graph.ints(0, 1, 2), keepdims=0)
+            return graph.op("Greater", change, graph.scalar(0.5)), after
+
+        keep = graph.loop(
+            graph.const(self._block, np.int64),
+            graph.const(True, np.bool_),
+            before,
+            settle,
+            shape=("images", 1, self._block),
+            name="nms/settle",
+        )
+        return graph.op("Mul", alive, self._not_hit(keep, suppress))
+
+    def _not_hit(self, keep: str, suppress: str) -> str:
+        """(N, 1, Q) float32: 1 where none of `keep` (N, 1, B) suppresses, by (N, B, Q)."""
+        hits = self._graph.op("MatMul", keep, suppress)
+        return _float(self._graph, self._graph.op("Less", hits, self._graph.scalar(0.5)))
+
+    def _suppress(self, place: str) -> str:
+        """(N, B, P) float32: 1 where the pair at a place (B,) would suppress a worse one."""
+        graph = self._graph
+        corners = self._corners(graph.op("Gather", self._box, place, axis=1))  # each (N, B, 1)
+        inter = graph.op("Mul", self._overlap(corners, 0), self._overlap(corners, 1))
+        union = graph.op("Sub", graph.op("Add", self._area_of(corners), self._area), inter)
+        above = graph.op("Greater", inter, graph.op("Mul", union, self._thresh))
+        labels = graph.op("Gather", self._class_id, place, axis=1)
+        same = graph.op("Equal", graph.op("Unsqueeze", labels, graph.ints(2)), self._labels)
+        worse = graph.op("Less", graph.op("Unsqueeze", place, graph.ints(1)), self._order)
+        return _float(graph, graph.op("And", graph.op("And", above, same), worse))
+
+    def _corners(self, box: str) -> list[str]:
+        """x1, y1, x2 and y2 of boxes (N, Q, 4), each (N, Q, 1)."""
+        graph = self._graph
+        return [
+            graph.op("Slice", box, graph.ints(i), graph.ints(i + 1), graph.ints(2))
+            for i in range(4)
+        ]
+
+    def _length(self, low: str, high: str) -> str:
+        value = self._graph.op("Sub", high, low)
+        return self._graph.op("Add", value, self._graph.scalar(1)) if self._plus_one else value
+
+    def _overlap(self, corners: Sequence[str], axis: int) -> str:
+        """(N, B, P): the common length of the sides of boxes with those of all pairs."""
+        graph = self._graph
+        low = graph.op("Max", corners[axis], self._columns[axis])
+        high = graph.op("Min", corners[axis + 2], self._columns[axis + 2])
+        return graph.op("Max", self._length(low, high), graph.scalar(0))
+
+    def _area_of(self, corners: Sequence[str]) -> str:
+        x1, y1, x2, y2 = corners
+        return self._graph.op("Mul", self._length(x1, x2), self._length(y1, y2))
 
 
 def _rows(graph: GraphBuilder, boxes: str, index: str) -> str:
@@ -134,3 +222,7 @@ def _rows(graph: GraphBuilder, boxes: str, index: str) -> str:
 
 def _float(graph: GraphBuilder, value: str) -> str:
     return graph.op("Cast", value, to=FLOAT)
+
+
+def _int32(graph: GraphBuilder, value: str) -> str:
+    return graph.op("Cast", value, to=INT32)

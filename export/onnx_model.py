@@ -12,7 +12,6 @@ from retinart.export.candidates import emit_candidates, input_limits
 from retinart.export.graph import FLOAT, INT32, UINT8, GraphBuilder
 from retinart.export.network import emit_network
 from retinart.export.nms import emit_nms
-from retinart.train.model.anchors import grid_sizes
 from retinart.train.model.retinanet import HeadOutputs, RetinaNet
 
 
@@ -52,7 +51,7 @@ def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
         boxes,
         scores,
         num_classes=variant.num_classes,
-        num_candidates=num_candidates(info),
+        num_candidates=sum(info.level_candidates),
         thresholds=thresholds,
         plus_one=variant.box_plus_one,
         clip_to=clip_to,
@@ -72,12 +71,6 @@ def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
     )
     onnx.checker.check_model(result, full_check=True)
     return result
-
-
-def num_candidates(info: ModelInfo) -> int:
-    """C, the number of anchors of all levels that enter NMS."""
-    a, topk = info.variant.num_anchors, info.thresholds.topk_candidates
-    return sum(min(topk, a * h * w) for h, w in grid_sizes(*info.max_size))
 
 
 def _normalize(graph: GraphBuilder, info: ModelInfo) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from retinart.train.model.retinanet import HeadOutputs, RetinaNet
 
 TOLERANCE = 1e-3  # of logits and deltas; grows with values above 10, as float32's spacing does
 COMPARED = 100  # detections of an image; the score threshold is lowered until there are as many
+Tensors = dict[str, npt.NDArray[Any]]  # of the file, by name
 _FIX = "No file was written. Please report this with the checkpoint's source"
 
 
@@ -34,16 +36,18 @@ class ParityReport:
         head_diff: largest difference of a raw logit or delta, on the scale of TOLERANCE.
         detections: PyTorch against the file's candidates with NMS in NumPy.
         native: NMS in NumPy against the file's own NMS, on the file's candidates.
+        even: the same on pictures that are mostly even; see `even_pictures`.
     """
 
     images: int
     head_diff: float
     detections: Match
     native: Match
+    even: Match
 
 
 def check_parity(
-    model: RetinaNet, info: ModelInfo, path: Path, batches: list[Image]
+    model: RetinaNet, info: ModelInfo, path: Path, batches: list[Image], even: Image
 ) -> ParityReport:
     """Compare a model with its exported file on images, stage by stage.
 
@@ -52,13 +56,14 @@ def check_parity(
         info: of the file.
         path: the ONNX file; OpenVINO runs it.
         batches: frames (N, H, W, 3) uint8 BGR, of sizes that the file takes.
+        even: such frames, on which the two forms of NMS are compared.
 
     Raises:
         CheckFailed: raw outputs, detections or the two forms of NMS differ, or a raw output is NaN
             or infinite.
     """
     probe = tensor_probe(path, (*HEADS, *CANDIDATES, *OUTPUTS))
-    worst, detections, native = 0.0, Match(), Match()
+    worst, detections, native, native_even = 0.0, Match(), Match(), Match()
     for frames in batches:
         tensors = probe(frames)
         with torch.inference_mode():
@@ -66,14 +71,24 @@ def check_parity(
         worst = max(worst, _head_diff(outputs, tensors))
         for i in range(len(frames)):
             one = HeadOutputs(*([t[i : i + 1] for t in level] for level in outputs))
-            matches = _compare(info, one, {name: t[i : i + 1] for name, t in tensors.items()})
-            detections, native = detections + matches[0], native + matches[1]
+            here = {name: t[i] for name, t in tensors.items()}
+            detections += _compare(info, one, here)
+            native += _compare_nms(info, here, frames.shape[1:3])
+    for frame in even:  # one at a time: their memory is the largest of all
+        tensors = probe(frame[None])
+        here = {name: t[0] for name, t in tensors.items()}
+        native_even += _compare_nms(info, here, frame.shape[:2])
     report = ParityReport(
-        images=sum(map(len, batches)), head_diff=worst, detections=detections, native=native
+        images=sum(map(len, batches)),
+        head_diff=worst,
+        detections=detections,
+        native=native,
+        even=native_even,
     )
     for what, result in (
         ("the exported file's detections differ from PyTorch's", detections),
         ("the file's own NMS differs from greedy NMS", native),
+        ("the file's own NMS differs from greedy NMS on even pictures", native_even),
     ):
         # at the IoU threshold a float's last bit decides; it may turn one decision in 100 images
         if result.missing + result.extra > 0.01 * max(result.matched, 1):
@@ -87,32 +102,39 @@ def check_parity(
     return report
 
 
-def _compare(
-    info: ModelInfo, outputs: HeadOutputs, tensors: dict[str, npt.NDArray[np.float32]]
-) -> tuple[Match, Match]:
-    """PyTorch against the file's candidates, and NumPy's NMS against the file's, for one image."""
-    plus_one = info.variant.box_plus_one
+def _compare(info: ModelInfo, outputs: HeadOutputs, tensors: Tensors) -> Match:
+    """PyTorch against the file's candidates with NMS in NumPy, for one image."""
     size = (8 * outputs.logits[0].shape[2], 8 * outputs.logits[0].shape[3])
-    boxes, scores = (tensors[name][0] for name in CANDIDATES)
+    low = _low_threshold(tensors[CANDIDATES[1]], info.thresholds)
+    found = _in_numpy(info, tensors, size, low)
+    expected = postprocess(outputs, info.variant, size, low)[0]
+    return match(expected, found, floor=_floor(found, low))
 
-    def in_numpy(thresholds: Thresholds) -> Detections:
-        found = detect_from_candidates(boxes, scores, thresholds, plus_one=plus_one)
-        if info.variant.clip_before_nms:
-            return found
-        return dataclasses.replace(found, xyxy=clip_boxes(found.xyxy, size))
 
-    low = _low_threshold(scores, info.thresholds)
-    expected, found = postprocess(outputs, info.variant, size, low)[0], in_numpy(low)
-    count, xyxy, confidence, labels = (tensors[name][0] for name in OUTPUTS)
+def _compare_nms(info: ModelInfo, tensors: Tensors, size: tuple[int, int]) -> Match:
+    """NumPy's NMS against the file's, for one image."""
+    count, xyxy, confidence, labels = (tensors[name] for name in OUTPUTS)
     n = int(count[0])
     in_file = Detections(xyxy=xyxy[:n], confidence=confidence[:n], class_id=labels[:n])
-    return (
-        match(expected, found, floor=_floor(found, low)),
-        match(in_numpy(info.thresholds), in_file),
-    )
+    return match(_in_numpy(info, tensors, size, info.thresholds), in_file)
 
 
-def _head_diff(outputs: HeadOutputs, tensors: dict[str, npt.NDArray[np.float32]]) -> float:
+def _in_numpy(
+    info: ModelInfo,
+    tensors: Tensors,
+    size: tuple[int, int],
+    thresholds: Thresholds,
+) -> Detections:
+    """Detections of one image's candidates, clipped to the frame as the file clips."""
+    boxes, scores = (tensors[name] for name in CANDIDATES)
+    plus_one = info.variant.box_plus_one
+    found = detect_from_candidates(boxes, scores, thresholds, plus_one=plus_one)
+    if info.variant.clip_before_nms:
+        return found
+    return dataclasses.replace(found, xyxy=clip_boxes(found.xyxy, size))
+
+
+def _head_diff(outputs: HeadOutputs, tensors: Tensors) -> float:
     """Largest difference of a raw output, on the scale on which TOLERANCE is the limit.
 
     Raises:

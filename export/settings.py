@@ -26,6 +26,8 @@ class ExportSettings:
         dynamic: the input's height and width follow each image.
         conf, iou: score and NMS thresholds to build in; None for the defaults of `Thresholds`.
         max_det: most detections of an image; None for the number that the project keeps.
+        topk_candidates: most anchors that a level passes on; NMS takes five times as many pairs of
+            anchor and class. None for 1000, as all projects have it.
         classes: names that replace the checkpoint's.
         images: folder, file or glob of images on which the file is compared with PyTorch; None for
             synthetic ones.
@@ -40,6 +42,7 @@ class ExportSettings:
     conf: float | None = None
     iou: float | None = None
     max_det: int | None = None
+    topk_candidates: int | None = None
     classes: tuple[str, ...] | None = None
     images: str | None = None
     variant: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from retinart.engine.job.draw import draw
 from retinart.engine.job.outputs import Outputs
 from retinart.engine.job.records import Note, Record
 from retinart.engine.job.stop import StopRequest
-from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
+from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary, limit_notes
 from retinart.engine.job.tracking import Trackers
 from retinart.engine.media.source import Source
 from retinart.engine.pipeline import Ended
@@ -161,6 +161,7 @@ class _Run:
             self._summary.detections += len(found)
             classes = self._detector.classes
             self._summary.confident.update(classes[i] for i in self._sure(found).class_id)
+            self._summary.limits.update(found.limits)
             self._sources[frame.source_index].counts.written += 1
         return step
 
@@ -252,6 +253,7 @@ class _Run:
             summary.notes.append("annotated videos have no sound; the option `audio` keeps it")
         if self._job.audio and not any(s.sound == "kept" for s in summary.sources):
             summary.notes.append(f"{sources[0].name} has no sound that could be kept")
+        summary.notes += limit_notes(summary.limits, summary.frames, self._detector.thresholds)
         path = self._job.out / "summary.json"
         summary.outputs.append(path)
         try:

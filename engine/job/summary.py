@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args
 from retinart.engine.common.files import write_json
 from retinart.engine.common.timing import StageName
 from retinart.engine.common.wording import counted
+from retinart.engine.detections import Limit
 from retinart.engine.latency_histogram import PERCENTILES, Times, table
 from retinart.engine.media.source import SourceCounts
+from retinart.engine.model.info import Thresholds
 
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
 # an error stopped it; "lost": no source is left, and at least one was given up
@@ -83,6 +85,7 @@ class DetectSummary:
         detections: found in all of them, as the files hold them.
         confident: how many of these score `draw_conf` or more, by class name.
         draw_conf: see `DetectJob`.
+        limits: frames that reached a limit, see `Detections`.
         images: whether all sources are images.
         ended: how.
         error: what stopped it, for "failed".
@@ -103,6 +106,7 @@ class DetectSummary:
     detections: int = 0
     confident: Counter[str] = field(default_factory=Counter)
     draw_conf: float = 0.0
+    limits: Counter[Limit] = field(default_factory=Counter)
     images: bool = False
     ended: How = "complete"
     error: Exception | None = None
@@ -204,6 +208,11 @@ class DetectSummary:
                 "by_class": dict(self.confident.most_common()),
                 "covers": f"detections with a score from {self.draw_conf:g} (draw_conf) on",
             },
+            "limits": {
+                **{name: self.limits[name] for name in get_args(Limit)},
+                "covers": "frames that had as many detections as one may have, and frames with "
+                "more candidates than enter NMS; the candidates are seen on OpenVINO alone",
+            },
             "seconds": round(self.seconds, 3),
             "fps": {
                 "value": round(self.fps, 3),
@@ -239,6 +248,23 @@ class DetectSummary:
     def write(self, path: Path) -> None:
         """Write `summary.json`."""
         write_json(path, self.to_json(), indent=1)
+
+
+def limit_notes(limits: Counter[Limit], frames: int, thresholds: Thresholds) -> list[str]:
+    """A line for each limit that frames reached, and what lifts it."""
+    notes, t = [], thresholds
+    if n := limits["detections"]:
+        notes.append(
+            f"{n} of {frames} frames have {t.detections_per_img} detections, the most that one may "
+            "have, and there may be more in them: raise `max_det`"
+        )
+    if n := limits["candidates"]:
+        notes.append(
+            f"{n} of {frames} frames have more candidates than enter NMS ({t.topk_candidates} "
+            f"anchors a level, {t.nms_candidates} in all), so weak detections may be missing: "
+            "raise `conf`, or export with a higher --topk-candidates"
+        )
+    return notes
 
 
 def _percentiles(times: Times) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,4 @@ class Trackers:
         if len(tracked) and tracked.tracker_id is not None:
             # ByteTrack changes the order of the detections.
             ids[np.asarray(tracked.data["row"], np.int64)] = tracked.tracker_id
-        return Detections(
-            xyxy=found.xyxy,
-            confidence=found.confidence,
-            class_id=found.class_id,
-            tracker_id=ids,
-        )
+        return replace(found, tracker_id=ids)

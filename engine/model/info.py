@@ -9,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from itertools import accumulate
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 from retinart.engine.errors import BadInput
+from retinart.engine.model.levels import LEVEL_STRIDES, grid_sizes
 from retinart.engine.model.onnx_metadata import metadata_props
 from retinart.engine.model.probe import Probe
 from retinart.engine.model.resize_rule import ResizeRule, round_up
 from retinart.engine.model.variant import Variant
 
 METADATA_KEY = "retinart"
-SCHEMA = 1
+SCHEMA = 2  # 1: 2000 pairs into NMS
+MAX_TOPK = 3840  # the most that TensorRT's TopK gives
 
 # Precision of the network's layers. An INT8 file has a float part: FP32, or FP16 in "int8+fp16".
 Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
@@ -48,14 +51,15 @@ class Thresholds:
         nms_thresh: of two boxes of a class with an IoU above this, the better one stays.
         detections_per_img: most detections of an image, M.
         topk_candidates: most anchors that a level contributes.
-        nms_candidates: most (anchor, class) pairs that enter NMS, over all levels.
+        nms_candidates: most (anchor, class) pairs that enter NMS, over all levels. By default each
+            level may fill its share.
     """
 
     score_thresh: float = 0.05
     nms_thresh: float = 0.5
     detections_per_img: int = 100
     topk_candidates: int = 1000
-    nms_candidates: int = 2000
+    nms_candidates: int = 5000
 
     def __post_init__(self) -> None:
         for name in ("score_thresh", "nms_thresh"):
@@ -63,8 +67,8 @@ class Thresholds:
             if not 0 <= value <= 1:
                 raise BadInput(f"`{name}` is {value}", fix="Give a value from 0 to 1")
         for name, limit in (
-            ("topk_candidates", 3840),  # TensorRT's limit of TopK
-            ("nms_candidates", 3840),
+            ("topk_candidates", MAX_TOPK),
+            ("nms_candidates", len(LEVEL_STRIDES) * MAX_TOPK),
             ("detections_per_img", self.nms_candidates),
         ):
             value = getattr(self, name)
@@ -121,6 +125,25 @@ class ModelInfo:
     def dynamic(self) -> bool:
         """Whether the input's height and width may vary within the profile."""
         return self.resize.canvas is None
+
+    @property
+    def level_candidates(self) -> tuple[int, ...]:
+        """Anchors that each of P3 to P7 passes on; levels of a dynamic input are filled up."""
+        return tuple(min(self.thresholds.topk_candidates, n) for n in self._level_anchors)
+
+    @property
+    def cut_levels(self) -> tuple[slice, ...]:
+        """Where the anchors of those levels are among all, that have more than they pass on."""
+        ends = list(accumulate(self.level_candidates))
+        return tuple(
+            slice(end - kept, end)
+            for end, kept, n in zip(ends, self.level_candidates, self._level_anchors, strict=True)
+            if kept < n
+        )
+
+    @property
+    def _level_anchors(self) -> list[int]:
+        return [self.variant.num_anchors * h * w for h, w in grid_sizes(*self.max_size)]
 
     def at_imgsz(self, imgsz: int) -> ModelInfo:
         """The same with images resized to another shorter side, within the file's sizes.

@@ -84,9 +84,18 @@ def with_graph(
     for node in result.graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = inputs.get((node.name, index), name)
-        unread.update(node.input)
+        unread.update(_reads(node))
     for constant in constants:
         if constant.name in unread:
             unread.remove(constant.name)
             result.graph.initializer.append(constant)
     return result
+
+
+def _reads(node: Any) -> set[str]:
+    """What a node reads, or a node of a graph inside of it."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            names |= _reads(inner)
+    return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +36,7 @@ class Resized:
         """Detections in pixels of the image, without those that lie in the padding alone."""
         xyxy = self.to_source(found.xyxy)
         inside = (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-        return Detections(
-            xyxy=xyxy[inside], confidence=found.confidence[inside], class_id=found.class_id[inside]
-        )
+        return replace(found, xyxy=xyxy)[np.asarray(inside, np.bool_)]
 
     def from_source(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Boxes (M, 4) xyxy from pixels of the image to pixels of the canvas."""

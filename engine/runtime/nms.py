@@ -2,16 +2,33 @@
 
     C  candidate anchors      K  classes      M  detections
 
-It gives the same detections as the graph's own matrix form (`retinart.export.nms`). Tests compare
-the two.
+Every form of NMS gives the same detections as this one, to the last bit: the file's own
+(`retinart.export.nms`), and a kernel on a GPU. These rules make it so:
+
+- A pair of anchor and class enters if its score is above the threshold. NaN is not. The best
+  `nms_candidates` pairs enter.
+- Pairs are gone through by falling score. Of equal scores the pair with the lower index
+  anchor * K + class comes first. One that is kept drops each later one of its class that it
+  overlaps too much. This ends at M kept pairs.
+- All is computed in float32. Each operation rounds once, to the nearest, so none are fused. `one`
+  is 1 for a model whose corners are inclusive (`plus_one`), and 0 for others:
+
+      area(b)     = ((b.x2 - b.x1) + one) * ((b.y2 - b.y1) + one)
+      width(a, b) = max((min(a.x2, b.x2) - max(a.x1, b.x1)) + one, 0)     and height alike
+      inter(a, b) = width(a, b) * height(a, b)
+      a drops b   if inter(a, b) > ((area(a) + area(b)) - inter(a, b)) * nms_thresh
+
+  So boxes without area drop nothing, and nothing drops them. A comparison with NaN is false.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from retinart.engine.detections import Detections
+from retinart.engine.detections import Detections, Limit
 from retinart.engine.model.info import Thresholds
 
 Floats = npt.NDArray[np.float32]
@@ -26,6 +43,7 @@ def detect_from_candidates(
     *,
     plus_one: bool = False,
     clip_to: tuple[int, int] | None = None,
+    cut_levels: Sequence[slice] = (),
 ) -> Detections:
     """Class-wise greedy NMS over the best (anchor, class) pairs.
 
@@ -35,12 +53,15 @@ def detect_from_candidates(
         thresholds: what counts as a detection.
         plus_one: areas count inclusive pixels.
         clip_to: (height, width) to clip boxes to before NMS, in their pixels; or None.
+        cut_levels: see `ModelInfo`; with them the result tells when a level passed on as many
+            anchors as it may.
 
     Returns:
         At most `detections_per_img` detections in the boxes' pixels, best first.
     """
     flat = scores.ravel()
     index = np.flatnonzero(flat > thresholds.score_thresh)
+    limits = _limits(index // scores.shape[1], thresholds, cut_levels)
     order = np.argsort(-flat[index], kind="stable")[: thresholds.nms_candidates]
     index = index[order]
     row, label = np.divmod(index, scores.shape[1])
@@ -50,9 +71,31 @@ def detect_from_candidates(
     keep = greedy_nms(
         xyxy, label, thresholds.nms_thresh, thresholds.detections_per_img, plus_one=plus_one
     )
+    if len(keep) == thresholds.detections_per_img:
+        limits = ("detections", *limits)
     return Detections(
-        xyxy=xyxy[keep], confidence=confidence[keep], class_id=label[keep].astype(np.int32)
+        xyxy=xyxy[keep],
+        confidence=confidence[keep],
+        class_id=label[keep].astype(np.int32),
+        limits=limits,
     )
+
+
+def _limits(
+    rows: npt.NDArray[np.intp], thresholds: Thresholds, cut_levels: Sequence[slice]
+) -> tuple[Limit, ...]:
+    """Whether pairs were left out before NMS.
+
+    Args:
+        rows: the anchors of all pairs above the score threshold, rising.
+    """
+    if len(rows) > thresholds.nms_candidates:
+        return ("candidates",)
+    for level in cut_levels:
+        first, last = np.searchsorted(rows, (level.start, level.stop))
+        if len(np.unique(rows[first:last])) == level.stop - level.start:
+            return ("candidates",)
+    return ()
 
 
 def clip_boxes(boxes: Floats, size: tuple[int, int], *, plus_one: bool = False) -> Floats:

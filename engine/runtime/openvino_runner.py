@@ -161,6 +161,7 @@ class OpenVINORunner:
                 self.thresholds,
                 plus_one=variant.box_plus_one,
                 clip_to=variant.clip_size(frame, size) if variant.clip_before_nms else None,
+                cut_levels=self.info.cut_levels,
             )
             for b, s, size in zip(boxes, scores, sizes, strict=True)
         ]

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.common.timing import StageClock
-from retinart.engine.detections import Detections
+from retinart.engine.detections import Detections, Limit
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import ModelInfo, Thresholds
@@ -118,7 +118,8 @@ def from_outputs(
     for n, b, s, c in zip(count[:, 0], boxes, scores, labels, strict=True):
         n = min(int(n), thresholds.detections_per_img)
         n = int(np.count_nonzero(s[:n] > thresholds.score_thresh))
-        found.append(Detections(xyxy=b[:n], confidence=s[:n], class_id=c[:n]))
+        limits: tuple[Limit, ...] = ("detections",) if n == thresholds.detections_per_img else ()
+        found.append(Detections(xyxy=b[:n], confidence=s[:n], class_id=c[:n], limits=limits))
     return found
 
 

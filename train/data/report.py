@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from retinart.engine.common.table import Table
 from retinart.engine.evaluation.coco import CocoDataset
+from retinart.engine.model.levels import grid_sizes
 from retinart.engine.model.variant import Variant
 from retinart.train.data.batches import training_rule
-from retinart.train.model.anchors import base_anchors, grid_sizes, level_strides
+from retinart.train.model.anchors import base_anchors, level_strides
 
 Floats = npt.NDArray[np.float32]
 COVERED = 0.5  # IoU with an anchor from which on the anchor learns a box

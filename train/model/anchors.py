@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from retinart.engine.model.levels import LEVEL_STRIDES, grid_sizes
+
 Array = npt.NDArray[np.float32]
-LEVEL_STRIDES = (8, 16, 32, 64, 128)
 
 
 def base_anchors(
@@ -53,15 +54,6 @@ def level_strides(
     if strides == "fixed":
         return [(s, s) for s in LEVEL_STRIDES[: len(grids)]]
     return [(image_size[0] // h, image_size[1] // w) for h, w in grids]
-
-
-def grid_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Grid (Hi, Wi) of P3 to P7 for an input of height x width, multiples of 32."""
-    h, w, grids = height // 8, width // 8, []
-    for _ in LEVEL_STRIDES:
-        grids.append((h, w))
-        h, w = (h + 1) // 2, (w + 1) // 2
-    return grids
 
 
 def anchors(

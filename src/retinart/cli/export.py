@@ -48,6 +48,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add("max_det", "most detections of an image", otherwise="as the checkpoint's project has it")
     add(
+        "topk_candidates",
+        "anchors that each level of the pyramid passes on; NMS takes five times as many pairs of "
+        "anchor and class; more find more in crowded pictures, and take longer",
+        otherwise=f"{Thresholds.topk_candidates}, as all projects have it",
+    )
+    add(
         "classes",
         "text file with a class name on each line",
         otherwise="the checkpoint's names",
