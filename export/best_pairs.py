@@ -13,9 +13,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from retinart.engine.model.info import MAX_TOPK
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
+
+LOWEST = -(2**31)
 
 
 def emit_best_pairs(
@@ -31,29 +34,30 @@ def emit_best_pairs(
         pairs: P.
         score_thresh: what a score must exceed.
     """
-    above = graph.op("Greater", scores, graph.scalar(score_thresh))
+    above = graph.op("Less", graph.scalar(score_thresh), scores)  # OpenVINO's NaN is Greater
     flat = graph.reshape(graph.op("Where", above, scores, graph.scalar(0)), 0, -1)  # (N, A)
-    order = emit_largest(graph, flat, pairs, graph.scalar(-1))
+    order = emit_largest(graph, flat, pairs, np.float32)
     score = graph.op("GatherElements", flat, order, axis=1)
-    index, lowest = graph.op("Cast", order, to=INT32), graph.const(-(2**31), np.int32)
+    index = graph.op("Cast", order, to=INT32)
     # the place that a pair would have if pairs were sorted by index
-    by_index = emit_largest(graph, graph.op("Neg", index), pairs, lowest)
+    by_index = emit_largest(graph, graph.op("Neg", index), pairs, np.int32)
     zeros = graph.op("Mul", index, graph.const(0, np.int32))
     places = graph.op("Add", zeros, graph.const(np.arange(pairs), np.int32))
     place = graph.op("ScatterElements", zeros, by_index, places, axis=1)
     # by falling score, and then by that place: no two keys are equal
     key = graph.op("Mul", _changes(graph, score, pairs), graph.const(pairs, np.int32))
-    order = emit_largest(graph, graph.op("Neg", graph.op("Add", key, place)), pairs, lowest)
+    key = graph.op("Neg", graph.op("Add", key, place))
+    order = emit_largest(graph, key, pairs, np.int32)
     return score, graph.op("GatherElements", index, order, axis=1)
 
 
-def emit_largest(graph: GraphBuilder, values: str, count: int, lowest: str) -> str:
+def emit_largest(graph: GraphBuilder, values: str, count: int, dtype: npt.DTypeLike) -> str:
     """Indices (N, count) int64 of the largest of values (N, any) in falling order.
 
     They are taken in several goes, because TensorRT's TopK gives at most MAX_TOPK.
 
     Args:
-        lowest: a scalar of the values' type below all of them.
+        dtype: of the values; all are above LOWEST.
     """
     parts = []
     while count:
@@ -62,7 +66,7 @@ def emit_largest(graph: GraphBuilder, values: str, count: int, lowest: str) -> s
         parts.append(index)
         count -= some
         if count:
-            taken = graph.op("Min", found, lowest)
+            taken = graph.op("Min", found, graph.const(LOWEST, dtype))
             values = graph.op("ScatterElements", values, index, taken, axis=1)
     return parts[0] if len(parts) == 1 else graph.op("Concat", *parts, axis=1)
 

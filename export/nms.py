@@ -68,7 +68,7 @@ def emit_nms(
     # the first M that are kept: those of the highest keys, which no two pairs share
     rank = graph.const(np.arange(pairs, 0, -1), np.int32)
     rank = graph.op("Mul", _int32(graph, keep), rank)
-    order = emit_largest(graph, rank, limit, graph.const(-1, np.int32))
+    order = emit_largest(graph, rank, limit, np.int32)
     mask = graph.op("GatherElements", keep, order, axis=1)  # (N, M)
     best = graph.op("Mul", graph.op("GatherElements", score, order, axis=1), mask)
     found = graph.op("Unsqueeze", graph.op("Cast", mask, to=BOOL), graph.ints(2))
@@ -183,7 +183,7 @@ class _BlockwiseNMS:
         corners = self._corners(graph.op("Gather", self._box, place, axis=1))  # each (N, B, 1)
         inter = graph.op("Mul", self._overlap(corners, 0), self._overlap(corners, 1))
         union = graph.op("Sub", graph.op("Add", self._area_of(corners), self._area), inter)
-        above = graph.op("Greater", inter, graph.op("Mul", union, self._thresh))
+        above = graph.op("Less", graph.op("Mul", union, self._thresh), inter)  # false for NaN
         labels = graph.op("Gather", self._class_id, place, axis=1)
         same = graph.op("Equal", graph.op("Unsqueeze", labels, graph.ints(2)), self._labels)
         worse = graph.op("Less", graph.op("Unsqueeze", place, graph.ints(1)), self._order)

@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
@@ -24,8 +23,7 @@ from retinart.calib.calibrate import calibrate
 from retinart.calib.settings import CalibrationSettings
 from retinart.cli import main
 from retinart.engine.media.images import Image
-from retinart.engine.model.info import Thresholds
-from retinart.export import build, export, nms_plugin
+from retinart.export import build, nms_plugin
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
 from retinart.train.data.scenes import make_scenes
@@ -133,12 +131,8 @@ def noisy_checkpoint(once: Once) -> Path:
 
 
 def _export(once: Once, name: str, checkpoint: Path, settings: ExportSettings) -> Path:
-    """Export with a quarter of the usual candidates: NMS in the file takes the square of them."""
-
     def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(export, "Thresholds", partial(Thresholds, nms_candidates=500))
-            export_checkpoint(checkpoint, folder / f"{name}.onnx", settings)
+        export_checkpoint(checkpoint, folder / f"{name}.onnx", settings)
 
     return once(name, make) / f"{name}.onnx"
 

@@ -279,7 +279,7 @@ def test_thresholds_from_0_to_1(name: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "limit"),
-    [("detections_per_img", 2000), ("topk_candidates", 3840), ("nms_candidates", 3840)],
+    [("detections_per_img", 5000), ("topk_candidates", 3840), ("nms_candidates", 19200)],
 )
 def test_counts_within_what_tensorrt_takes(name: str, limit: int) -> None:
     bad: list[Any] = [0, -1, limit + 1, 2.5, 100.0]
