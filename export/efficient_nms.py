@@ -11,8 +11,8 @@ github.com/NVIDIA/TensorRT). It differs from a RetinaNet's NMS in these points:
 - Below a threshold of 0.007 it also counts pairs that do not pass, as detections of score -32768.
   There the count is taken from the scores.
 - It takes the best 5000 pairs (2000 on GPUs with few registers), where the file takes
-  `nms_candidates`, 2000. This difference stays: where more pairs pass the threshold and NMS leaves
-  fewer than `detections_per_img`, the plugin may give more detections.
+  `nms_candidates`, 5000 by default. This difference stays: where another number is exported and
+  more pairs pass the threshold, the two may give other detections.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from retinart.engine.media.images import Image
 from retinart.engine.model.info import INPUT, METADATA_KEY, OUTPUTS, Thresholds, read_info
 from retinart.engine.model.variant import Variant
 from retinart.export import export, tensorrt_rtx
-from retinart.export.export import export_checkpoint, input_size
+from retinart.export.export import even_pictures, export_checkpoint, input_size
+from retinart.export.graph import GraphBuilder
 from retinart.export.onnx_model import build_onnx
 from retinart.export.settings import ExportSettings
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
@@ -165,15 +166,55 @@ def test_weights_that_are_no_numbers_are_not_written(bad: float, tmp_path: Path)
 def test_a_wrong_nms_is_not_written(
     write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from retinart.export import nms
-
     checkpoint = write(BASE)
-    monkeypatch.setattr(nms, "STEPS", 1)
+    real = GraphBuilder.loop
+
+    def one_turn(graph: GraphBuilder, most: str, *given: Any, **more: Any) -> str:
+        return real(graph, graph.const(1, np.int64), *given, **more)
+
+    monkeypatch.setattr(GraphBuilder, "loop", one_turn)
     with pytest.raises(CheckFailed, match="the file's own NMS differs"):
         export_checkpoint(
             checkpoint, tmp_path / "out.onnx", ExportSettings(imgsz=160, tensorrt=False)
         )
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_nms_is_compared_on_even_pictures(tmp_path: Path) -> None:
+    """Classes that share their weights have equal scores, in thousands where a picture is even."""
+    many = dataclasses.replace(BASE, num_classes=300)
+    model = varied_model(many)
+    with torch.no_grad():
+        for tensor in (model.cls_head.output.weight, model.cls_head.output.bias):
+            assert tensor is not None
+            shared = tensor.view(many.num_anchors, many.num_classes, -1)
+            shared[:] = shared[:, :1].clone()
+    names = [str(i) for i in range(many.num_classes)]
+    save_checkpoint(tmp_path / "model.pt", model=model, variant=many, classes=names, training={})
+    settings = ExportSettings(height=96, width=128, tensorrt=False)
+    report = export_checkpoint(tmp_path / "model.pt", tmp_path / "out.onnx", settings)
+    assert report.parity.even.matched == 4 * 100
+    assert report.parity.native.matched == 2 * 100
+
+    black, white, border, repeated = even_pictures(np.full((1, 64, 96, 3), 7, np.uint8))
+    assert not black.any() and (white == 255).all() and (repeated == 7).all()
+    assert (border > 0).sum() == 16 * 24 * 3
+
+
+def test_more_candidates(noisy_checkpoint: Path, tmp_path: Path) -> None:
+    def thresholds(**more: Any) -> Thresholds:
+        settings = ExportSettings(height=96, width=128, tensorrt=False, **more)
+        path = tmp_path / "out.onnx"
+        info = export_checkpoint(noisy_checkpoint, path, settings).info
+        assert read_info(path) == info
+        return info.thresholds
+
+    few = thresholds(topk_candidates=50, max_det=250)
+    assert (few.topk_candidates, few.nms_candidates, few.detections_per_img) == (50, 250, 250)
+    assert thresholds(topk_candidates=2).detections_per_img == 10
+    for bad, limit in (({"topk_candidates": 3841}, 3840), ({"max_det": 5001}, 5000)):
+        with pytest.raises(BadInput, match=f"whole number from 1 to {limit}"):
+            thresholds(**bad)
 
 
 def test_the_file_is_plain_onnx(model_path: Path) -> None:

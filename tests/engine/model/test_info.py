@@ -167,6 +167,25 @@ def test_a_newer_schema(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_of_2000_candidates() -> None:
+    """Files of schema 1 keep the number that is built into their NMS."""
+    data = json.loads(_info().to_json())
+    data["schema"], data["thresholds"]["nms_candidates"] = 1, 2000
+    assert ModelInfo.from_json(json.dumps(data), "m.onnx").thresholds.nms_candidates == 2000
+
+
+def test_levels_that_have_more_anchors_than_they_pass_on(dynamic_model_path: Path) -> None:
+    """Nine anchors at each position of 20x32, 10x16, 5x8, 3x4 and 2x2."""
+    info = dataclasses.replace(read_info(dynamic_model_path), max_size=(160, 256))
+    assert info.level_candidates == (1000, 1000, 360, 108, 36)
+    assert info.cut_levels == (slice(0, 1000), slice(1000, 2000))
+    few = dataclasses.replace(
+        info, thresholds=dataclasses.replace(info.thresholds, topk_candidates=100)
+    )
+    assert few.level_candidates == (100, 100, 100, 100, 36)
+    assert few.cut_levels == tuple(slice(i, i + 100) for i in (0, 100, 200, 300))
+
+
 def test_a_newer_variant() -> None:
     data = json.loads(_info().to_json())
     data["variant"]["rotated"] = True

@@ -56,3 +56,11 @@ def test_other_nodes_read_other_constants() -> None:
     assert [list(n.input) for n in result.graph.node] == [["b", "x"], ["s", "b"], ["y"]]
     (constant,) = result.graph.initializer  # no node reads a or c
     assert constant.name == "b" and numpy_helper.to_array(constant) == [1]
+
+
+def test_constants_that_a_loop_reads_stay() -> None:
+    model = a_model()
+    (inner,) = (a_model().graph for _ in range(1))
+    loop = helper.make_node("Loop", ["c"], ["z"], name="loop", body=inner)
+    result = with_graph(model, [loop], model.graph.initializer)
+    assert sorted(i.name for i in result.graph.initializer) == ["a", "b", "c"]

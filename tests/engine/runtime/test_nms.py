@@ -184,3 +184,26 @@ def test_no_candidate_passes() -> None:
         np.zeros((5, 4), np.float32), np.zeros((5, 3), np.float32), Thresholds()
     )
     assert len(found) == 0 and found.xyxy.shape == (0, 4)
+
+
+def test_limits_that_were_reached() -> None:
+    """Detections are counted after NMS, pairs before it, and a level's anchors of any class."""
+    at = np.arange(20, dtype=np.float32)[:, None] * 100
+    boxes = np.concatenate([at, at, at + 50, at + 50], axis=1)
+    scores = np.full((20, 2), 0.1, np.float32)
+
+    def limits(**settings: Any) -> tuple[str, ...]:
+        found = detect_from_candidates(
+            boxes, scores, Thresholds(**settings), cut_levels=(slice(0, 8), slice(8, 16))
+        )
+        assert found[:3].limits == found.limits
+        return found.limits
+
+    assert limits(detections_per_img=40) == ("detections", "candidates")
+    assert limits(detections_per_img=41) == ("candidates",)
+    scores[3], scores[12, 0], scores[13, 1] = 0.01, 0.01, 0.01  # the second level is still full
+    assert limits() == ("candidates",)
+    scores[12] = 0.01
+    assert limits() == ()
+    assert limits(nms_candidates=34, detections_per_img=30) == ("detections", "candidates")
+    assert limits(nms_candidates=35, detections_per_img=35) == ("detections",)
