@@ -14,8 +14,8 @@ from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.info import ModelInfo, Thresholds
-from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
 from retinart.engine.model.levels import LEVEL_STRIDES
+from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
 from retinart.engine.model.resize_rule import PAPER_RATIO, ResizeRule, round_up
 from retinart.engine.model.variant import Variant
 from retinart.engine.self_test.write import with_probe
