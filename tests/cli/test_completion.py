@@ -53,7 +53,7 @@ def complete(retinart: Command, tmp_path: Path) -> Callable[..., list[str]]:
     [
         (("ca",), ["calibrate"]),
         (("data", "c"), ["check"]),
-        (("calibrate", "--max"), ["--max-drop"]),
+        (("calibrate", "--max"), ["--max-drop", "--max-pixels"]),
         (("calibrate", "model.onnx", "--method", "m"), ["minmax", "mse"]),
         (("detect", "mo"), ["model.onnx"]),
         (("eval", "model.onnx", "--images", ""), ["pictures"]),
