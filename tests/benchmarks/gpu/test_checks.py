@@ -199,7 +199,21 @@ def test_throughput_loads_an_engine_once(doubles: Doubles, subject: Subject) -> 
     """Each load may compile its kernels anew."""
     figures = checks.throughput(subject)
     assert set(figures) == {"batch 1", "batch 2"} and len(doubles.made) == 1
-    assert set(figures["batch 2"]) == {f"{n} contexts" for n in (1, 2, 3, 4)}
+    assert set(figures["batch 2"]) == {*(f"{n} contexts" for n in (1, 2, 3, 4)), "device only"}
+    assert figures["batch 2"]["device only"] > 0
+
+
+def test_the_device_alone_does_not_wait_for_the_host(doubles: Doubles, subject: Subject) -> None:
+    with doubles.detector(Path("e"), contexts=2) as detect:
+        checks._warm(detect, [subject.picture()], 2)
+        (cuda,), runner = doubles.made, detect.runner
+        frames, _ = detect.info.resize.apply([subject.picture()])
+        before = len(cuda.log)
+        assert runner.device_rate(frames, 5) > 0  # type: ignore[attr-defined]
+        steps = cuda.log[before:]
+        assert steps.count("launch") == 2 * 5 * 2  # lanes, rounds, an engine and a download
+        assert steps[-2:] == ["wait", "wait"] and steps.count("wait") == 2
+        assert len(detect(subject.picture())) > 0  # the lanes are back
 
 
 def test_the_first_runs_are_timed_with_and_without_kept_kernels(

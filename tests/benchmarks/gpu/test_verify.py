@@ -11,17 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import helper
 
 from retinart.benchmarks.gpu import checks, prepare, run_checks, verify
 from retinart.benchmarks.gpu.attempts import NO_TIME, Attempts
 from retinart.benchmarks.gpu.bundle import Bundle, Item, read_bundle, split
 from retinart.benchmarks.gpu.prepare import PRECISIONS
 from retinart.benchmarks.gpu.run_checks import COMPILED, GROUPS, NATIVE
+from retinart.benchmarks.grid.steps import random_checkpoint
 from retinart.benchmarks.timing.worker import Incomplete, Lost
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.errors import BadInput
+from retinart.engine.model.info import CANDIDATES, INPUT, Thresholds, read_info
 from retinart.engine.tensorrt.api import installed
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
 from support import make_picture
 
 
@@ -214,3 +222,19 @@ def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
     assert limits["load_and_run 0.engine"] == 120 and limits["torch_compile 0.engine"] == 600
     assert steps.all["detections, given at 800, int8"].result == run_checks.NOT_SEEN
     assert steps.all["latency, resnet50 at 800, fp16"].result == run_checks.NOT_HERE
+
+
+@pytest.mark.long
+def test_random_weights_give_nms_work(tmp_path: Path) -> None:
+    """NMS takes the longer the more pairs pass the threshold; with none it would be left out."""
+    path = tmp_path / "random.pth"
+    random_checkpoint(path, "resnet18", 4, make_picture(1))
+    settings = ExportSettings(imgsz=400, tensorrt=False)
+    model = onnx.load(export_checkpoint(path, tmp_path / "random.onnx", settings).path)
+    model.graph.output.append(helper.make_empty_tensor_value_info(CANDIDATES[1]))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    frames, _ = read_info(tmp_path / "random.onnx").resize.apply([make_picture(1)])
+    (scores,) = session.run([CANDIDATES[1]], {INPUT: frames})
+    assert 500 < np.sum(scores > Thresholds().score_thresh) < 4000
