@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, TypeAlias, overload
+
+import numpy.typing as npt
 
 from retinart.engine.common.cpu_budget import cpu_budget
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.frame import Frame
-from retinart.engine.media.images import Image, as_bgr
+from retinart.engine.media.images import as_bgr
 from retinart.engine.model.info import Compute, ModelInfo, Thresholds, computed_in, read_info
 from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
@@ -29,6 +31,8 @@ from retinart.engine.settings import StreamSettings
 from retinart.engine.stream import Stream
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 from retinart.engine.tensorrt.runner import load_engine
+
+AnyImage: TypeAlias = npt.NDArray[Any]  # `as_bgr` converts it, or refuses it
 
 
 def open_runner(path: Path, info: ModelInfo, thresholds: Thresholds, options: Options) -> Runner:
@@ -205,15 +209,15 @@ class Detector:
         return self.runner.name
 
     @overload
-    def __call__(self, images: Image, *, clock: StageClock | None = None) -> Detections: ...
+    def __call__(self, images: AnyImage, *, clock: StageClock | None = None) -> Detections: ...
 
     @overload
     def __call__(
-        self, images: Sequence[Image], *, clock: StageClock | None = None
+        self, images: Sequence[AnyImage], *, clock: StageClock | None = None
     ) -> list[Detections]: ...
 
     def __call__(
-        self, images: Image | Sequence[Image], *, clock: StageClock | None = None
+        self, images: AnyImage | Sequence[AnyImage], *, clock: StageClock | None = None
     ) -> Detections | list[Detections]:
         """Detect on one image or on a batch.
 
@@ -274,7 +278,7 @@ class Detector:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _detect(self, images: Sequence[Image], clock: StageClock) -> list[Detections]:
+    def _detect(self, images: Sequence[AnyImage], clock: StageClock) -> list[Detections]:
         runner = self.runner
         if not len(images):
             return []

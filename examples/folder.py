@@ -1,0 +1,28 @@
+"""Detect on a folder: `python examples/folder.py model.onnx pictures > found.jsonl`.
+
+`throughput=True` computes several pictures at once, which is fastest for files.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import retinart
+
+LEAST = 0.3  # the score from which on a detection counts
+
+
+def main(model: str, folder: str) -> None:
+    """Print a line of JSON for each picture."""
+    with retinart.Detector(model, throughput=True) as detect:
+        for frame, found in detect.stream(folder):
+            objects = [
+                {"class": detect.classes[class_id], "score": score, "xyxy": box.tolist()}
+                for box, score, class_id in found[found.confidence >= LEAST]
+            ]
+            print(json.dumps({"picture": frame.source, "objects": objects}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
