@@ -37,7 +37,8 @@ class FakeTensorRT:
         cuda: the double whose memory they use.
 
     Attributes:
-        fail: what goes wrong: "start", "load", "profile", "execute" or "shape".
+        fail: what goes wrong: "start", "load", "profile", "execute" or "shape". "stale": the run
+            after a capture fails.
         plans: what was deserialized.
         shapes, types: of the engine's tensors, by name; -1 for a size that is open.
     """
@@ -56,6 +57,7 @@ class FakeTensorRT:
         providers = ["CPUExecutionProvider"]
         self.session = onnxruntime.InferenceSession(model, options, providers=providers)
         self.cuda, self.fail, self.plans = cuda, "", list[bytes]()
+        self.stale = False
         tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
         self.shapes = {t.name: [d if isinstance(d, int) else -1 for d in t.shape] for t in tensors}
         self.types = {t.name: t.type for t in tensors}
@@ -218,7 +220,11 @@ class _FakeContext(_Named):
             return False
         assert {"profile", "memory", "shape", INPUT, *OUTPUTS} == set(self._set)
         stream = self.trt.cuda.streams[stream_handle]
+        if stream.captured is None and self.trt.stale:
+            self.trt.stale = False
+            return False
         if stream.captured is not None:
+            self.trt.stale = self.trt.fail == "stale"
             assert self._set.get("shape"), "captured before its first run"
             self._captured = True
         set_up, trt = dict(self._set), self.trt

@@ -1,8 +1,11 @@
 """One way through an engine: a stream, the memory for its largest batch, and a context a shape.
 
 A captured graph is only valid as long as nothing of the execution context that it was captured from
-changes, so each input shape has a context of its own. They share the lane's memory, since a lane
-does one thing at a time. TensorRT's guide advises just that (CUDA graphs, "Limitations").
+changes, so a frequent input shape has a context of its own. They share the lane's memory, since a
+lane does one thing at a time. TensorRT's guide advises just that (CUDA graphs, "Limitations").
+
+To make a context takes long. So all rare shapes share one more, the loose context, which is set to
+another shape each time and never captured.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import contextlib
 import functools
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -29,7 +33,9 @@ from retinart.engine.tensorrt.engine_file import FrameShape
 from retinart.engine.tensorrt.gpu_resize import GpuResize
 from retinart.engine.tensorrt.plan import Outputs, Plan, output_tensors
 
-SHAPES = 4  # contexts that a lane keeps, one for each input shape
+SHAPES = 4  # contexts of a lane that have a shape of their own
+_OFTEN = 3  # a shape that came so often may take the place of one that came half as often
+_MEMORY = 256  # batches after which older ones count half
 _ALIGNMENT = 256  # of every address that TensorRT is given
 _NOT_CAPTURABLE = (
     "TensorRT-RTX says that the context cannot be captured. Build the engine with this retinart, "
@@ -91,6 +97,9 @@ class Lane:
         self._captures = _CAPTURES if graphs else 0  # tries that are left
         self.no_graph = ""
         self._bound: dict[FrameShape, _Bound] = {}
+        self._loose: _Bound | None = None
+        self._loose_shape: FrameShape | None = None
+        self._seen: Counter[FrameShape] = Counter()  # batches of each shape
         self._shape = plan.largest
         _, outputs = _layout(plan.largest[0], plan.limit)
         frames, scratch = math.prod(plan.largest), max(_ALIGNMENT, plan.scratch_bytes)
@@ -150,6 +159,7 @@ class Lane:
         for shape in list(self._bound):
             with contextlib.suppress(CudaError):
                 self._unbind(shape)
+        self._loose = None
         while self._free:
             with contextlib.suppress(CudaError):
                 self._free.pop()()
@@ -161,21 +171,32 @@ class Lane:
     def _start_engine(self) -> None:
         """Enqueue the engine and the download of its outputs, as a graph where there is one."""
         shape = self._shape
-        bound = self._bound.pop(shape, None)
-        if bound is not None:
-            self._bound[shape] = bound  # the most recent last
+        self._seen[shape] += 1
+        if self._seen.total() >= _MEMORY:
+            self._seen = Counter({shape: n // 2 for shape, n in self._seen.items() if n > 1})
+        bound = self._bound.get(shape)
+        if bound is None and shape == self._loose_shape and not self._earns_context(shape):
+            bound = self._loose
         if bound is not None and bound.ran and not self._capturable(bound):
             self._run(bound)
             return
         with _alone:
             bound = bound or self._bind(shape)
-            if self._capturable(bound):
+            tried = self._capturable(bound)
+            if tried:
                 self._capture(bound)
-            self._run(bound)
+            try:
+                self._run(bound)
+            except RetinartError:
+                # CUDA may report the error of a capture that failed to the call after it
+                if not tried or bound.graph is not None:
+                    raise
+                self._run(bound)
 
     def _capturable(self, bound: _Bound) -> bool:
         """Whether to capture now. The first run settles what a context does lazily."""
-        return bound.graph is None and bound.ran and self._captures > 0
+        free = bound.graph is None and bound is not self._loose
+        return free and bound.ran and self._captures > 0
 
     def _capture(self, bound: _Bound) -> None:
         context, stream = bound.context, self.stream.handle
@@ -204,10 +225,30 @@ class Lane:
         self.stream.download(self._host_outputs.array[:size], self._outputs.address)
 
     def _bind(self, shape: FrameShape) -> _Bound:
-        if len(self._bound) >= SHAPES:
-            self._unbind(next(iter(self._bound)))
-        bound = self._bound[shape] = _Bound(self._context(shape))
-        return bound
+        """A context that is set to a shape: its own one, or the loose one."""
+        if self._earns_context(shape):
+            if len(self._bound) >= SHAPES:
+                self._unbind(self._rarest())
+            bound = self._bound[shape] = _Bound(self._context(shape))
+            return bound
+        self._loose_shape = None
+        if self._loose is None:
+            self._loose = _Bound(self._context(shape))
+        else:
+            self._loose.ran = False
+            if not self._fit(self._loose.context, shape):
+                raise self._refused(shape)
+        self._loose_shape = shape
+        return self._loose
+
+    def _earns_context(self, shape: FrameShape) -> bool:
+        if len(self._bound) < SHAPES:
+            return True
+        often = self._seen[shape]
+        return often >= _OFTEN and often > 2 * self._seen[self._rarest()]
+
+    def _rarest(self) -> FrameShape:
+        return min(self._bound, key=lambda shape: self._seen[shape])
 
     def _unbind(self, shape: FrameShape) -> None:
         bound = self._bound.pop(shape)
@@ -226,12 +267,20 @@ class Lane:
             done = False
         if done:
             context.set_device_memory(self._scratch.address, self._scratch.nbytes)
-            done = context.set_input_shape(INPUT, shape)
-            done = context.set_tensor_address(INPUT, self._frames.address) and done
-            offsets, _ = _layout(shape[0], self._plan.limit)
-            for name, offset in zip(OUTPUTS, offsets, strict=True):
-                done = context.set_tensor_address(name, self._outputs.address + offset) and done
+            done = self._fit(context, shape)
         if not done:
             del context  # or the traceback would keep the context alive
-            raise self._plan.error(f"the engine takes no frames of shape {shape}")
+            raise self._refused(shape)
         return context
+
+    def _fit(self, context: IExecutionContext, shape: FrameShape) -> bool:
+        """Set a context to a shape and to the lane's memory; returns whether TensorRT takes it."""
+        done = context.set_input_shape(INPUT, shape)
+        done = context.set_tensor_address(INPUT, self._frames.address) and done
+        offsets, _ = _layout(shape[0], self._plan.limit)
+        for name, offset in zip(OUTPUTS, offsets, strict=True):
+            done = context.set_tensor_address(name, self._outputs.address + offset) and done
+        return done
+
+    def _refused(self, shape: FrameShape) -> RetinartError:
+        return self._plan.error(f"the engine takes no frames of shape {shape}")

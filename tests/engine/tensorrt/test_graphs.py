@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from fake_tensorrt import FakeTensorRTRTX, Made, frames, run
 
+from retinart.engine.errors import RetinartError
+
 
 def test_detections_with_and_without_a_graph(made: Made) -> None:
     for seed in range(5):
@@ -35,6 +37,19 @@ def test_a_capture_that_something_else_broke_is_tried_again(made: Made) -> None:
     made.cuda.captures = True
     made.check(frames(2))
     assert not made.runner.no_graph and made.cuda.count("make graph") == 1
+
+
+def test_a_stale_error_after_a_failed_capture(model_path: Path) -> None:
+    """The plain run is tried once more, and only then."""
+    made = Made(model_path, captures=False, contexts=1)
+    made.trt.fail = "stale"
+    for seed in range(3):
+        made.check(frames(seed))
+    assert made.cuda.count("execute") == 3
+    made.trt.fail = "execute"
+    with pytest.raises(RetinartError, match="could not run"):
+        run(made.runner, frames(0))
+    made.runner.close()
 
 
 def test_no_context_is_made_or_first_run_during_a_capture(dynamic_model_path: Path) -> None:

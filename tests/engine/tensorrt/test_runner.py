@@ -83,15 +83,47 @@ def test_copying_is_a_stage_of_its_own(made: Made, monkeypatch: pytest.MonkeyPat
     assert copy >= 40 and infer >= 20 and copy + infer <= elapsed
 
 
-def test_many_shapes(dynamic_model_path: Path) -> None:
+def test_rare_shapes_share_a_context(dynamic_model_path: Path) -> None:
+    """Thirty pictures of six shapes in turn: four shapes get contexts and graphs, two share one."""
     made = Made(dynamic_model_path, contexts=1)
     shapes = [(96 + 32 * (k % 2), 32 + 32 * (k // 2)) for k in range(SHAPES + 2)]
-    for _ in range(2):
-        for height, width in shapes:
-            for _ in range(2):
-                made.check(frames(1, height=height, width=width))
+    for k in range(30):
+        height, width = shapes[k % len(shapes)]
+        made.check(frames(k, height=height, width=width))
+    assert made.cuda.count("make execution context") == SHAPES + 1
+    assert made.cuda.count("make graph") == SHAPES
+    made.runner.close()
+
+
+def test_a_shape_that_becomes_frequent_gets_a_context(dynamic_model_path: Path) -> None:
+    made = Made(dynamic_model_path, contexts=1)
+    shapes = [(96 + 32 * (k % 2), 32 + 32 * (k // 2)) for k in range(SHAPES + 1)]
+    for height, width in shapes[:SHAPES] * 2:
+        made.check(frames(1, height=height, width=width))
+    height, width = shapes[SHAPES]
+    launched = list[int]()
+    for seed in range(8):
+        made.check(frames(seed, height=height, width=width))
+        launched.append(made.cuda.count("launch"))
+    # the fifth is more than twice two: its context takes a place, and is captured after one run
+    assert launched == [launched[0]] * 5 + [launched[0] + 2 * k for k in (1, 2, 3)]
     alive = [kind for kind, _ in made.cuda.alive.values()]
-    assert alive.count("execution context") == alive.count("graph") == SHAPES
+    assert alive.count("execution context") == SHAPES + 1 and alive.count("graph") == SHAPES
+    made.runner.close()
+
+
+def test_a_loose_context_that_is_refused_a_shape(dynamic_model_path: Path) -> None:
+    made = Made(dynamic_model_path, contexts=1)
+    shapes = [(96 + 32 * (k % 2), 32 + 32 * (k // 2)) for k in range(SHAPES + 2)]
+    for height, width in shapes[:-1]:
+        made.check(frames(1, height=height, width=width))
+    height, width = shapes[-1]
+    made.trt.fail = "shape"
+    with pytest.raises(RetinartError, match="takes no frames"):
+        run(made.runner, frames(1, height=height, width=width))
+    made.trt.fail = ""
+    for height, width in shapes[-2:]:
+        made.check(frames(1, height=height, width=width))
     made.runner.close()
 
 
