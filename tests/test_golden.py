@@ -220,7 +220,7 @@ def test_from_picture_to_boxes(
 ) -> None:
     """Through `retinart detect`; what torchvision's lack is explained below."""
     path, want, variant, _ = exported(OF_VARIANT[name])
-    picture, out = shared("golden", "input.png"), folder / "detected"
+    picture, out = shared("golden", "input.png"), folder / f"detected {name}"
     assert main(["detect", str(path), str(picture), "--out", str(out), "--no-copies"]) == 0
     (line,) = (out / "detections.jsonl").read_text(encoding="utf-8").splitlines()
     rows = json.loads(line)["detections"]
