@@ -9,7 +9,7 @@ PYTEST      := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bindings lint format types kill soak clean
+.PHONY: help setup demo test bindings lint format types docs kill soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -43,6 +43,9 @@ kill: $(STAMP)  ## kill commands at N random moments, and look at what they leav
 FRAMES ?= 1000000
 soak: $(STAMP)  ## a job over FRAMES frames: do memory, threads and open files grow?
 	cd tests && ../$(BIN)/python -m fuzz.soak --frames $(FRAMES)
+
+docs: $(STAMP)  ## build the documentation site in build/site; a broken link fails
+	$(BIN)/python docs/build_site.py
 
 clean:  ## remove .venv, build, caches, runs
 	rm -rf $(VENV) build dist runs *.egg-info .mypy_cache .pytest_cache .ruff_cache
