@@ -138,7 +138,8 @@ def _command(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def _row(action: argparse.Action) -> str:
     """One option as a row of a table."""
-    value = action.metavar or "|".join(map(str, action.choices or ()))
+    choices = ",".join(map(str, action.choices or ()))
+    value = action.metavar or (f"{{{choices}}}" if choices else "")
     if isinstance(value, tuple):
         value = " ".join(value)
     if action.nargs == 0:
@@ -157,7 +158,8 @@ def _plain(text: str) -> str:
 
 def names() -> str:
     """What mkdocstrings fills in: the public names, and two records that `stream` uses."""
-    own = [f"retinart.{name}" for name in retinart.__all__]
+    first = ("Detector", "Detections")
+    own = [f"retinart.{name}" for name in dict.fromkeys([*first, *retinart.__all__])]
     other = ["retinart.engine.settings.StreamSettings", "retinart.engine.media.frame.Frame"]
     return "\n".join(["## Every name\n", *(f"::: {name}\n" for name in [*own, *other])])
 
