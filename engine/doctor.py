@@ -32,7 +32,8 @@ _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("tensorboard",), "train", "training curves in TensorBoard"),
     (("tensorrt-rtx-cu13", "tensorrt-rtx"), "tensorrt-rtx", "building engines on a CPU"),
     (("tensorrt",), "tensorrt", "TensorRT engines on NVIDIA GPUs"),
-    (("pycuda",), "tensorrt", "buffers for TensorRT engines"),
+    (("pycuda",), "pycuda", "CUDA for TensorRT engines; built from source, taken first"),
+    (("cuda-bindings",), "cuda-bindings", "the same where pycuda is missing; ready-made wheels"),
 )
 
 

@@ -53,6 +53,7 @@ NOT_IN_ENGINE = frozenset({"onnx", "torch", "torchvision"})
 
 # What an install without extras has not got.
 EXTRAS_ONLY = (
+    "cuda",
     "matplotlib",
     "onnx",
     "onnxruntime",

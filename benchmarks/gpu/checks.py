@@ -29,7 +29,7 @@ from retinart.benchmarks.timing.alternate import milliseconds
 from retinart.benchmarks.timing.results import Percentiles
 from retinart.benchmarks.timing.worker import Incomplete
 from retinart.engine.common.timing import StageClock
-from retinart.engine.cuda.pycuda_driver import PyCuda
+from retinart.engine.cuda.open_gpu import open_gpu
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import MissingDependency
@@ -359,7 +359,7 @@ def _warm(detect: Detector, images: Sequence[Image], contexts: int) -> None:
 
 def _memory() -> Figures:
     """The memory that is held now, and not the most that was held."""
-    cuda = PyCuda()
+    cuda = open_gpu()
     with cuda.current():
         free, total = cuda.memory()
     status = Path("/proc/self/status").read_text(encoding="utf-8")

@@ -113,7 +113,8 @@ def _out(args: argparse.Namespace) -> Path | None:
 def _environment(gpus: list[Gpu]) -> dict[str, Any]:
     """Where this run is. An earlier run may have been elsewhere."""
     versions = {}
-    for name in ("retinart", "tensorrt", "tensorrt-rtx-cu13", "pycuda", "torch", "openvino"):
+    names = ("tensorrt", "tensorrt-rtx-cu13", "pycuda", "cuda-bindings", "torch", "openvino")
+    for name in ("retinart", *names):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,7 +1,8 @@
 """What the engine runtime needs of CUDA, in a few methods, so that any binding can be behind it.
 
-`engine/cuda/pycuda_driver.py` is the only one so far. Memory is bytes. The caller frees the memory,
-streams and graphs that it asks for. Call everything but `current` and `close` inside of `current`.
+Two are: `pycuda_driver.py` and `bindings_driver.py`; `open_gpu.py` chooses one. Memory is bytes.
+The caller frees the memory, streams and graphs that it asks for. Call everything but `current` and
+`close` inside of `current`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from retinart.engine.errors import RetinartError
 
 Bytes = npt.NDArray[np.uint8]
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: independent of work on the legacy stream
+LESS_MEMORY = "Take a smaller batch or fewer contexts, or end what else uses the GPU's memory"
 
 
 class DeviceMemory(Protocol):
@@ -88,7 +91,13 @@ class Stream(Protocol):
 
 
 class Cuda(Protocol):
-    """One GPU, through its primary context, which PyTorch and the CUDA runtime share."""
+    """One GPU, through its primary context, which PyTorch and the CUDA runtime share.
+
+    Attributes:
+        name: of the Python package behind it.
+    """
+
+    name: str
 
     def current(self) -> AbstractContextManager[None]:
         """Make the context current on this thread inside a `with` block; blocks can be nested."""
@@ -98,6 +107,9 @@ class Cuda(Protocol):
     def stream(self) -> Stream: ...
     def kernel(self, ptx: bytes, name: str) -> Kernel:
         """Load PTX, which the driver compiles for this GPU."""
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of the GPU."""
 
     def close(self) -> None:
         """End this use, after everything else is freed. The context itself may stay."""

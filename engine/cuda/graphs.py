@@ -1,7 +1,7 @@
 """CUDA graphs through the driver's library, since pycuda has none. cuda.h declares the calls.
 
-Handles (CUstream, CUgraph, CUgraphExec) are pointers. pycuda has loaded the same library, which
-works in the context that is current on the thread.
+Handles (CUstream, CUgraph, CUgraphExec) are pointers. Either binding has loaded the same library,
+which works in the context that is current on the thread.
 """
 
 from __future__ import annotations

@@ -14,15 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from retinart.engine.cuda.api import Bytes, CudaError, Event, Graph, Kernel, Stream
+from retinart.engine.cuda.api import (
+    LESS_MEMORY,
+    NON_BLOCKING,
+    Bytes,
+    CudaError,
+    Event,
+    Graph,
+    Kernel,
+    Stream,
+)
 from retinart.engine.cuda.graphs import Driver
 from retinart.engine.errors import MissingDependency
-
-# by a part of the name of pycuda's error
-_ADVICE = {
-    "Memory": "Take a smaller batch or fewer contexts, or end what else uses the GPU's memory",
-}
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: independent of work on the legacy stream
 
 
 class PyCuda:
@@ -38,18 +41,21 @@ class PyCuda:
         MissingDependency: pycuda is not installed, or was built for another driver.
     """
 
+    name = "pycuda"
+
     def __init__(self, index: int = 0) -> None:
         try:
             import pycuda.driver
         except ModuleNotFoundError as error:
             raise MissingDependency.package(
-                "pycuda", "tensorrt", "Running TensorRT engines"
+                "pycuda", "pycuda", "Running TensorRT engines"
             ) from error
         except ImportError as error:  # pycuda is installed; libcuda or a library of its own is not
             raise MissingDependency(
                 "pycuda cannot be loaded",
                 why=str(error),
-                fix="Install NVIDIA's driver, and pycuda for this version of CUDA",
+                fix="Install NVIDIA's driver, and pycuda for this version of CUDA; or uninstall "
+                'pycuda, and run `pip install "retinart[cuda-bindings]"`',
             ) from error
         self._pycuda: Any = pycuda.driver
         with _errors(self._pycuda), _retaining:
@@ -89,7 +95,7 @@ class PyCuda:
             return _Kernel(self._pycuda, module.get_function(name))
 
     def memory(self) -> tuple[int, int]:
-        """(free, total) bytes of the GPU; inside of `current`."""
+        """See `Cuda`."""
         with _errors(self._pycuda):
             free, total = self._pycuda.mem_get_info()
             return int(free), int(total)
@@ -114,8 +120,9 @@ def _errors(pycuda: Any) -> Iterator[None]:
     try:
         yield
     except pycuda.Error as error:  # the base of all its errors
-        fix = next((fix for name, fix in _ADVICE.items() if name in type(error).__name__), "")
-        raise CudaError(f"CUDA failed: {type(error).__name__}: {error}", fix=fix) from error
+        name = type(error).__name__
+        fix = LESS_MEMORY if "Memory" in name else ""
+        raise CudaError(f"CUDA failed: {name}: {error}", fix=fix) from error
 
 
 class _DeviceMemory:
@@ -168,7 +175,7 @@ class _Kernel:
 class _Stream:
     def __init__(self, pycuda: Any, driver: Driver) -> None:
         self._pycuda, self._driver = pycuda, driver
-        self.stream: Any = pycuda.Stream(_NON_BLOCKING)
+        self.stream: Any = pycuda.Stream(NON_BLOCKING)
         self.handle = int(self.stream.handle)
 
     def upload(self, address: int, source: Bytes) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from retinart.engine.common.timing import StageClock
 from retinart.engine.cuda.api import Cuda, CudaError
 from retinart.engine.cuda.devices import find_gpus
+from retinart.engine.cuda.open_gpu import open_gpu
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
@@ -56,16 +57,15 @@ def load_engine(
 
     Raises:
         BadInput: looser thresholds, or another plan, version or GPU than the metadata says.
-        MissingDependency: no GPU, no TensorRT or no pycuda.
+        MissingDependency: no GPU, no TensorRT, or no Python package for CUDA.
     """
     check_stricter(thresholds, info.model.thresholds)
     data = check_plan(path, info)
     trt = load_tensorrt(info.runtime)
     check_version(path, info, trt.__version__)
     check_gpu(path, info, find_gpus(), options.gpu, known_capabilities(trt))
-    from retinart.engine.cuda.pycuda_driver import PyCuda  # needs the driver
-
-    return TensorRTRunner(data, info, thresholds, options, trt=trt, cuda=PyCuda(options.gpu))
+    cuda = open_gpu(options.gpu)
+    return TensorRTRunner(data, info, thresholds, options, trt=trt, cuda=cuda)
 
 
 class TensorRTRunner:
@@ -151,7 +151,7 @@ class TensorRTRunner:
                 end = lane.stream.record()
                 lane.finish()
                 ms = end.ms_since(begin)
-                del begin, end  # pycuda frees them with their objects, which takes the context
+                del begin, end  # they are freed with their objects, which takes the context
                 return ms
         finally:
             self._pool.give(lane)

@@ -13,7 +13,6 @@ from fake_tensorrt import PLAN, FakeTensorRT, engine_info
 from recording_gpu import RecordingCuda
 from retinart.benchmarks.gpu.checks import Subject, streams
 from retinart.benchmarks.gpu.judge import same
-from retinart.engine.cuda import pycuda_driver
 from retinart.engine.cuda.devices import Gpu
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
@@ -39,7 +38,7 @@ def engine(
     gpu = Gpu(index=0, name="a double", compute_capability="8.9", cuda="13.0")
     monkeypatch.setattr(tensorrt_runner, "find_gpus", lambda: [gpu])
     monkeypatch.setattr(tensorrt_runner, "load_tensorrt", lambda _: FakeTensorRT(model_path, cuda))
-    monkeypatch.setattr(pycuda_driver, "PyCuda", lambda index: cuda)
+    monkeypatch.setattr(tensorrt_runner, "open_gpu", lambda index: cuda)
     return path
 
 
@@ -58,7 +57,7 @@ def test_a_detector_of_an_engine(
     with pytest.raises(BadInput, match="is closed"):
         detect(images[0])
     # each detector opens the GPU for itself, and the one above has closed it
-    monkeypatch.setattr(pycuda_driver, "PyCuda", lambda index: RecordingCuda())
+    monkeypatch.setattr(tensorrt_runner, "open_gpu", lambda index: RecordingCuda())
     for settings, message in (
         ({"runtime": "openvino"}, "is an engine"),
         ({"device": "GPU.x"}, "runs on no device"),
@@ -122,7 +121,7 @@ def test_the_check_of_streams_on_a_gpu(
         return FakeTensorRT(model_path, gpus[-1])
 
     monkeypatch.setattr(tensorrt_runner, "load_tensorrt", load)
-    monkeypatch.setattr(pycuda_driver, "PyCuda", lambda index: gpus[-1])
+    monkeypatch.setattr(tensorrt_runner, "open_gpu", lambda index: gpus[-1])
     image = write_images(tmp_path, "a.png") / "a.png"
     figures = streams(Subject(engine=engine, images=(image,)), frames=5)
     assert len(figures) == 5 and min(figures.values()) > 0
