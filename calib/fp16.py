@@ -85,11 +85,13 @@ class _Writer:
         self._integer = {n.output[0] for n in nodes if n.op_type in ("QuantizeLinear", "Shape")}
         self._half = {n.output[0] for n in nodes if self._computes_in_half(n)}
         read_in_half = {name for n in nodes if n.output[0] in self._half for name in n.input}
-        for node in nodes:  # a Q has the type of its input, a DQ the type of its readers
-            if (node.op_type == "QuantizeLinear" and node.input[0] in self._half) or (
-                node.op_type == "DequantizeLinear" and node.output[0] in read_in_half
-            ):
-                self._half.add(node.output[0])
+        # A DQ has the type of its readers, and its Q the same: TensorRT refused a pair of two types
+        # (github.com/NVIDIA/TensorRT/issues/4832). What does not fit is quantized in FP32.
+        quantized = {n.output[0]: n.input[0] for n in nodes if n.op_type == "QuantizeLinear"}
+        for node in nodes:
+            is_read = node.op_type == "DequantizeLinear" and node.output[0] in read_in_half
+            if is_read and quantized.get(node.input[0]) not in large:
+                self._half.update({node.output[0], node.input[0]} - self.constants.keys())
 
     def write(self) -> None:
         """Go through the graph's nodes, and put Casts in front of those that need them."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retinart.engine.model.info import CANDIDATES
+from retinart.engine.model.info import CANDIDATES, NORMALIZED
 from retinart.engine.model.levels import LEVEL_STRIDES, grid_sizes
 from retinart.engine.model.variant import Variant
 from retinart.export.graph import FLOAT, GraphBuilder
@@ -36,7 +36,6 @@ def emit_candidates(
     graph: GraphBuilder,
     variant: Variant,
     *,
-    frames: str,
     logits: list[str],
     deltas: list[str],
     min_size: tuple[int, int],
@@ -46,7 +45,6 @@ def emit_candidates(
     """Add selection, anchors, decoding and clipping.
 
     Args:
-        frames: the input (N, H, W, 3); the graph reads its shape if min_size and max_size differ.
         logits: P3 to P7, (N, A * K, Hi, Wi) each.
         deltas: P3 to P7, (N, A * 4, Hi, Wi) each.
         min_size, max_size: (height, width) limits of the input.
@@ -56,7 +54,7 @@ def emit_candidates(
         Names of the boxes (N, C, 4) xyxy in pixels of the input and the scores (N, C, K) in 0 to 1.
     """
     graph.scope = "candidates/"
-    size = input_limits(graph, frames, min_size if min_size == max_size else None)
+    size = input_limits(graph, min_size if min_size == max_size else None)
     if min_size == max_size:
         grids = _fixed_grids(graph, variant, min_size, topk)
     else:
@@ -84,12 +82,16 @@ def emit_clip(graph: GraphBuilder, boxes: str, size: str, *, plus_one: bool) -> 
     return graph.op("Max", graph.op("Min", boxes, size), graph.scalar(0), name="clip")
 
 
-def input_limits(graph: GraphBuilder, frames: str, size: tuple[int, int] | None) -> str:
-    """The (4,) float32 value W, H, W, H of the input, constant when its size is given."""
+def input_limits(graph: GraphBuilder, size: tuple[int, int] | None) -> str:
+    """The (4,) float32 value W, H, W, H of the input, constant when its size is given.
+
+    Else the graph reads it from the normalised image. TensorRT wants a Cast before any other reader
+    of a uint8 input (NvInferRuntimeBase.h, DataType::kUINT8).
+    """
     if size is not None:
         return graph.const([size[1], size[0]] * 2, np.float32)
-    shape = graph.op("Shape", frames)
-    limits = graph.op("Gather", shape, graph.ints(2, 1, 2, 1))
+    shape = graph.op("Shape", NORMALIZED)  # (N, 3, H, W)
+    limits = graph.op("Gather", shape, graph.ints(3, 2, 3, 2))
     return graph.op("Cast", limits, to=FLOAT)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from retinart.engine.model.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo
+from retinart.engine.model.info import CANDIDATES, OUTPUTS, ModelInfo
 from retinart.engine.model.onnx_file import with_graph
 from retinart.engine.tensorrt.api import TensorRT, problems_log
 from retinart.export.candidates import input_limits
@@ -67,7 +67,7 @@ def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     if info.variant.box_plus_one:
         found[1] = graph.op("Sub", found[1], far)
     if not info.variant.clip_before_nms:
-        limits = input_limits(graph, INPUT, info.resize.canvas)
+        limits = input_limits(graph, info.resize.canvas)
         found[1] = graph.op("Max", graph.op("Min", found[1], limits), graph.scalar(0))
     for value, name in zip(found, OUTPUTS, strict=True):
         graph.rename(value, name)

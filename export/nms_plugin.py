@@ -18,7 +18,7 @@ import onnx
 from numpy import typing as npt
 from onnx import helper
 
-from retinart.engine.model.info import CANDIDATES, INPUT, OUTPUTS, ModelInfo
+from retinart.engine.model.info import CANDIDATES, OUTPUTS, ModelInfo
 from retinart.engine.tensorrt.api import TensorRT
 from retinart.engine.tensorrt.kernels import ptx_path
 from retinart.export.candidates import input_limits
@@ -55,7 +55,7 @@ def with_nms_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     if info.variant.clip_before_nms:
         limits = graph.const([0] * 4, np.float32)  # the kernel then clips nothing
     else:
-        limits = input_limits(graph, INPUT, info.resize.canvas)
+        limits = input_limits(graph, info.resize.canvas)
     found = [f"{_PREFIX}{name}" for name in OUTPUTS]
     attributes: dict[str, Any] = {"plugin_version": VERSION, "plugin_namespace": NAMESPACE}
     attributes |= plugin_attributes(info)

@@ -36,7 +36,6 @@ def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
     boxes, scores = emit_candidates(
         graph,
         variant,
-        frames=INPUT,
         logits=names[:5],
         deltas=names[5:],
         min_size=info.min_size,
@@ -45,7 +44,7 @@ def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
     )
     clip_to = ""
     if not variant.clip_before_nms:
-        clip_to = input_limits(graph, INPUT, info.resize.canvas)
+        clip_to = input_limits(graph, info.resize.canvas)
     emit_nms(
         graph,
         boxes,

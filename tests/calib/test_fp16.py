@@ -34,6 +34,18 @@ def types_of(model: onnx.ModelProto) -> dict[str, int]:
     return {v.name: v.type.tensor_type.elem_type for v in values}
 
 
+def pair_types(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
+    """The type that a Q reads and the type that its DQ gives, by the quantized tensor."""
+    types = types_of(model)
+    read = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    dequantized = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    return {
+        n.input[0]: (types[read[n.input[0]]], types[n.output[0]])
+        for n in dequantized
+        if n.input[0] in read
+    }
+
+
 def with_large(model: onnx.ModelProto, factor: float) -> onnx.ModelProto:
     """The same function, with a layer's weights and bias times a factor, and the next's over it."""
     changed = onnx.ModelProto()
@@ -71,8 +83,23 @@ def test_types(name: str, request: pytest.FixtureRequest) -> None:
     # a Cast into the network, one out of it for each raw output, and a pair around each norm
     norms = sum(kind == "InstanceNormalization" for kind in kinds.values())
     casts = [sum(n.op_type == "Cast" for n in m.graph.node) for m in (before, after)]
-    first = 0 if name == "int8_path" else 1  # there the first convolution reads a Q
-    assert casts[1] - casts[0] == first + len(HEADS) + 2 * norms
+    assert casts[1] - casts[0] == 1 + len(HEADS) + 2 * norms
+    pairs = pair_types(after)
+    assert bool(pairs) == (name == "int8_path")
+    assert all(q == dq == TensorProto.FLOAT16 for q, dq in pairs.values())
+
+
+def test_a_pair_has_one_type_where_its_tensor_does_not_fit(int8_path: Path) -> None:
+    model = onnx.load(int8_path)
+    nodes = [n for n in network_nodes(model) if n.op_type == "QuantizeLinear"]
+    first, other = nodes[0].input[0], nodes[5].input[0]
+    assert first == NORMALIZED
+    for tensor in (first, other):
+        after, _ = to_fp16(model, {tensor: 2 * LARGEST})
+        onnx.checker.check_model(after, full_check=True)
+        pairs = pair_types(after)
+        assert all(q == dq for q, dq in pairs.values())
+        assert {q for q, _ in pairs.values()} == {TensorProto.FLOAT, TensorProto.FLOAT16}
 
 
 @pytest.mark.parametrize("name", ["model_path", "int8_path"])
