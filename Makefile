@@ -9,7 +9,7 @@ PYTEST      := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bindings lint format types docs kill soak clean
+.PHONY: help setup demo test fuzz bindings lint format types docs kill soak clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -21,6 +21,10 @@ demo: $(STAMP)  ## export the shipped model, evaluate it, run it over a video
 
 test: $(STAMP)  ## run the tests
 	$(PYTEST) $(PYTEST_ARGS)
+
+MINUTES ?= 2
+fuzz: $(STAMP)  ## damaged files of every format for some MINUTES=2, and a table of what each gave
+	cd tests && ../$(BIN)/python -m fuzz --minutes $(MINUTES) --keep ../runs/fuzz
 
 bindings: $(STAMP)  ## fetch TensorRT's Python bindings, for the contract test
 	@.ci/bindings $(BIN)/python

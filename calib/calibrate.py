@@ -75,7 +75,7 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
         alone = job.sensitivity()
     accuracy: dict[str, Accuracy] = {}
     if settings.annotations is not None:
-        accuracy["fp32"] = job.accuracy("FP32", lambda: job.graph)
+        accuracy["fp32"] = job.accuracy("FP32", lambda: job.graph, "fp32")
     if settings.max_drop is not None:
         check_reference(str(model), accuracy["fp32"].ap)
         ranked = [layer for layer in alone if layer not in kept]
@@ -87,7 +87,7 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
     if settings.annotations is not None:
         if settings.report is not None:
             accuracy["fp16"] = job.accuracy(
-                "FP16", lambda: to_fp16(job.graph, record.peaks)[0], _for_fp16()
+                "FP16", lambda: to_fp16(job.graph, record.peaks)[0], "fp16", _for_fp16()
             )
         accuracy["int8"] = _int8_accuracy(job, kept)
     record = dataclasses.replace(
@@ -112,7 +112,7 @@ def _int8_accuracy(job: Calibration, kept: Sequence[str]) -> Accuracy:
     name = "INT8"
     if kept:
         name = f"INT8 with {counted(len(kept), 'layer')} in float ({', '.join(sorted(kept))})"
-    return job.accuracy(name, lambda: job.int8(kept))
+    return job.accuracy(name, lambda: job.int8(kept), "int8")
 
 
 def _write(

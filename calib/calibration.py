@@ -30,7 +30,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.evaluate import check_evaluation
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.images import Image, read_image
-from retinart.engine.model.info import ModelInfo, read_info
+from retinart.engine.model.info import ModelInfo, Precision, read_model
 from retinart.engine.runtime.options import RuntimeChoice
 
 SAVE_EVERY = 20  # images between two saved states
@@ -59,7 +59,8 @@ class Calibration:
 
     def __init__(self, model: Path, output: Path, settings: CalibrationSettings) -> None:
         self.model, self.settings = model, settings
-        self.info: ModelInfo = read_info(model)
+        self.info: ModelInfo
+        self.info, data = read_model(model)
         self._annotated = settings.annotated
         if self._annotated is not None:
             for line in check_evaluation(self.info.classes, *self._annotated):
@@ -69,7 +70,7 @@ class Calibration:
                 f"{model} is {self.info.precision} already",
                 fix="Calibrate the FP32 file that `retinart export` wrote",
             )
-        self.graph: onnx.ModelProto = onnx.load(model)
+        self.graph: onnx.ModelProto = onnx.ModelProto.FromString(data)
         _check_weights(self.graph)
         self.placement = place(self.graph)
         self.images: list[Path] = []
@@ -140,13 +141,18 @@ class Calibration:
         )
 
     def accuracy(
-        self, name: str, make: Callable[[], onnx.ModelProto], runtime: RuntimeChoice = "auto"
+        self,
+        name: str,
+        make: Callable[[], onnx.ModelProto],
+        precision: Precision,
+        runtime: RuntimeChoice = "auto",
     ) -> Accuracy:
         """What a graph reaches on the annotated images.
 
         Args:
             name: the result is kept under it, and not measured again.
-            make: gives the graph, with its metadata.
+            make: gives the graph.
+            precision: of its layers.
 
         Raises:
             BadInput: the annotated images cannot be used, or there are none.
@@ -155,7 +161,8 @@ class Calibration:
             raise BadInput("there are no annotated images", fix="Give `annotations`")
         known = self._saved.get("accuracy") or {}
         if name not in known:
-            with as_file(make()) as path:
+            info = dataclasses.replace(self.info, precision=precision, probe=None)
+            with as_file(make(), info) as path:
                 found = measure(path, *self._annotated, runtime)
             known[name] = dataclasses.asdict(found)
             self._saved.set("accuracy", known)

@@ -16,7 +16,7 @@ from retinart.calib.self_test import with_self_test
 from retinart.calib.settings import ConvertSettings
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
-from retinart.engine.model.info import ModelInfo, Precision, read_info
+from retinart.engine.model.info import ModelInfo, Precision, read_model
 from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
 
 _CONVERTED: dict[Precision, Precision] = {"fp32": "fp16", "int8": "int8+fp16"}
@@ -50,10 +50,10 @@ def convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertRepo
         BadInput: the model is not ours or FP16 already, or the ranges belong to another model.
     """
     check_onnx_output(output, "model.fp16.onnx")
-    info = read_info(model)
+    info, data = read_model(model)
     if info.precision not in _CONVERTED:
         raise BadInput(f"{model} is {info.precision} already", fix="Convert the file it came from")
-    graph = onnx.load(model)
+    graph = onnx.ModelProto.FromString(data)
     peaks, source = _peaks(model, info, graph, settings)
     result, kept = to_fp16(graph, peaks)
     described = dataclasses.replace(

@@ -82,9 +82,21 @@ class Histogram:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Histogram:
-        """What `to_dict` gave."""
+        """What `to_dict` gave.
+
+        Raises:
+            ValueError, TypeError, LookupError, ArithmeticError: it is something else.
+        """
         histogram = cls()
-        histogram.counts = np.array(data["counts"], np.int64)
+        counts = data["counts"]
+        if not isinstance(counts, list) or not all(type(count) is int for count in counts):
+            raise ValueError("counts are not whole numbers")
+        histogram.counts = np.array(counts, np.int64)
         histogram.upper, histogram.peak = float(data["upper"]), float(data["peak"])
         histogram.zeros = int(data["zeros"])
+        if histogram.counts.shape != (BINS,) or (histogram.counts < 0).any():
+            raise ValueError(f"a histogram does not have {BINS} counts from 0 on")
+        if not 0 <= histogram.peak <= histogram.upper < np.inf or histogram.zeros < 0:
+            raise ValueError(f"a histogram goes to {histogram.upper}, and its peak is "
+                             f"{histogram.peak}")  # fmt: skip
         return histogram

@@ -14,7 +14,8 @@ from pathlib import Path
 import onnx
 
 from retinart.engine.errors import BadInput
-from retinart.engine.model.info import HEADS, NORMALIZED
+from retinart.engine.model.info import HEADS, NORMALIZED, ModelInfo
+from retinart.engine.model.onnx_file import write_onnx
 
 
 def network_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -60,9 +61,12 @@ def network_sha256(model: onnx.ModelProto) -> str:
 
 
 @contextmanager
-def as_file(model: onnx.ModelProto) -> Iterator[Path]:
-    """A temporary file that holds a model."""
+def as_file(model: onnx.ModelProto, info: ModelInfo | None = None) -> Iterator[Path]:
+    """A temporary file that holds a model, with metadata that are written into the model."""
     with tempfile.TemporaryDirectory(prefix="retinart-") as folder:
         path = Path(folder) / "model.onnx"
-        onnx.save(model, path)
+        if info is None:
+            onnx.save(model, path)
+        else:
+            write_onnx(model, info, path)
         yield path

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from retinart.calib.accuracy import Accuracy
 from retinart.calib.histogram import Histogram
 from retinart.engine.common.files import json_text
+from retinart.engine.common.reading import MIB, read_json
+from retinart.engine.common.typed_json import from_json
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo
 
-SCHEMA = 1
 _AGAIN = "Calibrate on `images`"
+_MOST = 1024 * MIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,20 @@ class CalibrationRecord:
     sensitivity: dict[str, float] = field(default_factory=dict)
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
 
+    SCHEMA: ClassVar[int] = 1
+    AGAIN: ClassVar[str] = f"{_AGAIN} to make one"
+
+    def __post_init__(self) -> None:
+        if self.weight_bits not in (7, 8) or min(self.images, self.num) < 1:
+            raise ValueError(
+                f"it is of {self.weight_bits} bits and {self.images} of {self.num} images"
+            )
+        for numbers in (self.peaks, self.thresholds):
+            if not all(0 <= value < math.inf for value in numbers.values()):
+                raise ValueError("a magnitude is negative or not finite")
+        if not self.histograms.keys() == self.thresholds.keys() <= self.peaks.keys():
+            raise ValueError("its histograms, thresholds and peaks are of different tensors")
+
     def check(self, path: Path, info: ModelInfo, network_sha256: str) -> None:
         """Refuse the record for a model that its ranges were not taken from.
 
@@ -76,7 +93,7 @@ class CalibrationRecord:
 
     def to_text(self) -> str:
         """The text of its file, in JSON."""
-        content = {"schema": SCHEMA, **vars(self)}
+        content = {"schema": self.SCHEMA, **vars(self)}
         content["accuracy"] = {name: asdict(a) for name, a in self.accuracy.items()}
         content["histograms"] = {n: h.to_dict() for n, h in self.histograms.items()}
         return json_text(content)
@@ -88,20 +105,8 @@ def read_record(path: Path) -> CalibrationRecord:
     Raises:
         BadInput: it is missing or damaged, or another version wrote it.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        schema = data.pop("schema")
-        if schema != SCHEMA:
-            raise ValueError(f"its version is {schema}, and this retinart reads {SCHEMA}")
-        data["histograms"] = {n: Histogram.from_dict(h) for n, h in data["histograms"].items()}
-        data["accuracy"] = {name: Accuracy(**a) for name, a in data["accuracy"].items()}
-        data["kept_float"] = tuple(data["kept_float"])
-        return CalibrationRecord(**data)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise BadInput(
-            f"{path} is not a calibration record", why=why, fix=f"{_AGAIN} to make one"
-        ) from error
+    data = read_json(path, noun="calibration record", most=_MOST, fix=CalibrationRecord.AGAIN)
+    return from_json(CalibrationRecord, data, f"the calibration record {path}")
 
 
 def describe_input(info: ModelInfo) -> str:

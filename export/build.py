@@ -11,9 +11,10 @@ from pathlib import Path
 
 from retinart.engine.common.files import atomic_pair, json_text, sha256
 from retinart.engine.common.folders import new_folder
+from retinart.engine.common.reading import MIB, read_bytes, read_json
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput, MissingDependency
-from retinart.engine.model.info import ModelInfo, Precision, read_info
+from retinart.engine.model.info import ModelInfo, Precision, read_model
 from retinart.engine.tensorrt.api import (
     TITLES,
     EngineRuntime,
@@ -34,6 +35,7 @@ from retinart.export.settings import BuildSettings
 from retinart.export.tensorrt_build import PlanSettings, Show, build_plan, profile_for
 
 _GIB = 1 << 30
+_MOST_CACHE = 1024 * MIB
 _CONVERT: dict[Precision, str] = {
     "fp32": "Give the file that `retinart export` wrote",
     "fp16": "Make such a file with `retinart convert model.onnx`",
@@ -82,7 +84,7 @@ def build_engine(
             f"the output {output} does not end in .engine, .plan or .trt",
             fix="Name it model.engine",
         )
-    info = read_info(model)
+    info, data = read_model(model)
     if settings.precision is not None and settings.precision != info.precision:
         raise BadInput(
             f"{model} is {info.precision}, not {settings.precision}",
@@ -94,7 +96,7 @@ def build_engine(
     trt = load_tensorrt(runtime)
     check_supported(trt, runtime, settings, gpus)
     nms, notes = choose_nms(trt, runtime, settings)
-    data = _with_form(trt, nms, model, info)
+    data = _with_form(trt, nms, data, info)
     cache, cache_note = _read_cache(runtime, settings)
     plan_settings = PlanSettings(
         profile=profile_for(info, settings.batch),
@@ -268,8 +270,10 @@ def write_cache(path: Path, data: bytes, built: EngineInfo, settings: BuildSetti
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(how).encode()).hexdigest()
     first: dict[str, float] = {}
-    with contextlib.suppress(OSError, ValueError):  # it only serves the note
-        first = json.loads(beside.read_text(encoding="utf-8"))
+    with contextlib.suppress(BadInput):  # it only serves the note
+        found = read_json(beside, fix="")
+        if isinstance(found, dict):
+            first = {k: s for k, s in found.items() if isinstance(s, int | float)}
     known = key in first
     before = float(first.setdefault(key, built.build_seconds))
     with atomic_pair(path, beside) as (cache, seconds):
@@ -290,23 +294,22 @@ def _read_cache(runtime: EngineRuntime, settings: BuildSettings) -> tuple[bytes 
         return None, ""
     if runtime == "tensorrt-rtx":
         return None, f"{path} saved 0 s and is not written: TensorRT-RTX takes no timings"
-    try:
-        return path.read_bytes(), ""
-    except FileNotFoundError:
+    if not path.exists():
         return b"", ""
+    return read_bytes(path, noun="timing cache", most=_MOST_CACHE), ""
 
 
-def _with_form(trt: TensorRT, nms: NmsForm, model: Path, info: ModelInfo) -> bytes:
+def _with_form(trt: TensorRT, nms: NmsForm, model: bytes, info: ModelInfo) -> bytes:
     """The bytes of the model with a form of NMS."""
     if nms == "graph":
-        return model.read_bytes()
+        return model
     import onnx
 
     from retinart.export import efficient_nms, nms_plugin
 
     if nms == "efficient":
-        changed = efficient_nms.with_plugin(onnx.load(model), info)
+        changed = efficient_nms.with_plugin(onnx.ModelProto.FromString(model), info)
     else:
         nms_plugin.register(trt)
-        changed = nms_plugin.with_nms_plugin(onnx.load(model), info)
+        changed = nms_plugin.with_nms_plugin(onnx.ModelProto.FromString(model), info)
     return bytes(changed.SerializeToString())

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
 
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
+from retinart.engine.model.info import (
+    CANDIDATES,
+    HEADS,
+    INPUT,
+    METADATA_KEY,
+    NORMALIZED,
+    OUTPUTS,
+    ModelInfo,
+    Thresholds,
+)
+from retinart.engine.model.onnx_file import write_onnx
+from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant
 from retinart.export.checkpoint_projects import PROJECTS, Project
+from retinart.export.graph import IR_VERSION, OPSET
 from retinart.train import trainer
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.retinanet import build_retinanet
@@ -119,6 +134,59 @@ def project_state(
 def torchvision_state(num_classes: int = 5) -> dict[str, Tensor]:
     """The same under torchvision's names."""
     return project_state("torchvision retinanet_resnet50_fpn", num_classes=num_classes)
+
+
+def made_info(**changes: Any) -> ModelInfo:
+    """The metadata of `made_graph`."""
+    values: dict[str, Any] = {
+        "name": "model",
+        "classes": ("disc", "Größe", "ring"),
+        "precision": "fp32",
+        "variant": Variant(source="x", backbone="tiny", num_classes=3, box_clamp=None),
+        "resize": ResizeRule(
+            short_side=600, max_size=None, canvas=(608, 800), pad_multiple=32, pad_value=(1, 2, 3)
+        ),
+        "min_size": (608, 800),
+        "max_size": (608, 800),
+        "thresholds": Thresholds(score_thresh=0.1),
+        "provenance": {"checkpoint": "a.pt", "versions": {"torch": "2"}},
+    }
+    return ModelInfo(**{**values, **changes})
+
+
+def save_changed(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model file whose graph was changed, and so without its self-test."""
+    (text,) = (entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
+    info = ModelInfo.from_json(text, str(path))
+    write_onnx(model, dataclasses.replace(info, probe=None), path)
+
+
+def made_graph(
+    *, canvas: Sequence[int | str] = (608, 800), classes: int = 3, most: int = 100
+) -> onnx.ModelProto:
+    """A graph with the names and shapes of a model file, and with hardly any nodes."""
+    make, proto = onnx.helper, onnx.TensorProto
+    shapes = {"logits": 9 * classes, "deltas": 9 * 4}
+    nodes = [make.make_node("Cast", [INPUT], [NORMALIZED], to=proto.FLOAT)]
+    for name in HEADS:
+        kind = name.partition("_")[0]
+        nodes.append(make.make_node("Conv", [NORMALIZED, kind], [name], name=name))
+    for name in (*CANDIDATES, *OUTPUTS):
+        nodes.append(make.make_node("Relu", [HEADS[0]], [name], name=name))
+    types = (proto.INT32, proto.FLOAT, proto.FLOAT, proto.INT32)
+    sizes: tuple[list[int | str], ...] = ([1], [most, 4], [most], [most])
+    outputs = [
+        make.make_tensor_value_info(name, kind, ["batch", *size])
+        for name, kind, size in zip(OUTPUTS, types, sizes, strict=True)
+    ]
+    weights = [
+        onnx.numpy_helper.from_array(np.zeros((channels, 3, 1, 1), np.float32), name)
+        for name, channels in shapes.items()
+    ]
+    frames = make.make_tensor_value_info(INPUT, proto.UINT8, ["batch", *canvas, 3])
+    graph = make.make_graph(nodes, "made", [frames], outputs, weights)
+    opset = make.make_opsetid("", OPSET)
+    return make.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:

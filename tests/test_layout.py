@@ -40,7 +40,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",
-        "learner", "run_folder", "trainer",
+        "learner", "run_folder", "stopped_run", "trainer",
     ),
     "benchmarks": (
         "program", "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline", "gpu",

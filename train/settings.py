@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from retinart.engine.common.reading import read_json
+from retinart.engine.common.typed_json import from_plain
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import as_tuples
 from retinart.train.data.settings import Augmentation
@@ -169,6 +171,11 @@ class TrainSettings:
         """The run's weights after the last whole epoch."""
         return self.folder / "last.pt"
 
+    @property
+    def previous(self) -> Path:
+        """The same after the epoch before it, for when `last` is damaged; gone after the run."""
+        return self.folder / "previous.pt"
+
     def check_new(self) -> None:
         """Refuse to write over a run.
 
@@ -197,32 +204,15 @@ class TrainSettings:
         return plain
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TrainSettings:
-        """The record that `to_json` wrote. Raises BadInput if another version wrote it."""
-        names = {f.name for f in fields(cls)}
-        if unknown := sorted(set(data) - names):
-            raise BadInput(
-                f"the run's settings hold the unknown fields {', '.join(unknown)}",
-                why="another version wrote them",
-                fix="Resume with that version, or start a new run from the `weights`",
-            )
-        values = {key: as_tuples(value) for key, value in data.items()}
-        for key in ("runs", *_INPUTS):
-            if values.get(key) is not None:
-                values[key] = Path(values[key])
-        try:
-            values["loss"] = LossSettings(**values["loss"])
-            values["augmentation"] = Augmentation(
-                **{key: as_tuples(value) for key, value in values["augmentation"].items()}
-            )
-            values["overrides"] = {k: as_tuples(v) for k, v in values["overrides"].items()}
-            return cls(**values)
-        except (TypeError, KeyError) as error:
-            raise BadInput(
-                "the run's settings are incomplete",
-                why=str(error),
-                fix="Copy config.json again, or start a new run from the `weights`",
-            ) from error
+    def from_json(cls, data: object, name: str = "the run's record") -> TrainSettings:
+        """The record that `to_json` wrote; `name` is the file's, for errors.
+
+        Raises:
+            BadInput: a field is missing, unknown, of another type or beyond its range.
+        """
+        fix = "Copy it again, or start a new run from the `weights`"
+        found = from_plain(cls, data, name, fix=fix)
+        return replace(found, overrides={k: as_tuples(v) for k, v in found.overrides.items()})
 
 
 _INPUTS = (
@@ -237,16 +227,10 @@ def read_settings(folder: Path) -> TrainSettings:
         BadInput: the folder holds no run, or its file is damaged.
     """
     path = folder / "config.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not path.exists():
         raise BadInput(
             f"{folder} holds no run", why=f"there is no {path.name}", fix="Give a run's folder"
-        ) from error
-    except ValueError as error:
-        raise BadInput(
-            f"{path} is damaged",
-            why=str(error),
-            fix="Copy it again, or start a new run from the `weights`",
-        ) from error
-    return replace(TrainSettings.from_json(content), runs=folder.parent, name=folder.name)
+        )
+    content = read_json(path, fix="Copy it again, or start a new run from the `weights`")
+    settings = TrainSettings.from_json(content, str(path))
+    return replace(settings, runs=folder.parent, name=folder.name)

@@ -23,11 +23,12 @@ from retinart.train.data.batches import Batch, Batches, prefetch, training_rule
 from retinart.train.data.check import load_checked
 from retinart.train.initial import empty_start, start
 from retinart.train.learner import Diverged, Learner
-from retinart.train.model.checkpoint import load_resume_state, save_checkpoint
+from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.ranks import Ranks, is_first_process, open_ranks, process_count
 from retinart.train.run_folder import Row, RunFolder
 from retinart.train.schedule import learning_rate
 from retinart.train.settings import TrainSettings
+from retinart.train.stopped_run import Stopped, keep_previous, set_damaged_aside, stopped_run
 from retinart.train.validate import TorchDetector, Validation
 
 
@@ -59,7 +60,8 @@ def train(settings: TrainSettings, *, command: str = "", resume: bool = False) -
 
 
 def _train(settings: TrainSettings, command: str, resume: bool) -> Path:
-    state = load_resume_state(settings.last) if resume and settings.last.exists() else None
+    stopped = stopped_run(settings) if resume else Stopped(state=None)
+    state = stopped.state
     dataset = load_checked(
         settings.annotations,
         settings.images,
@@ -72,7 +74,10 @@ def _train(settings: TrainSettings, command: str, resume: bool) -> Path:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    with open_ranks(settings.device) as ranks:
+    with open_ranks(settings.device) as ranks:  # by now every process has looked at the files
+        if stopped.note and ranks.first:
+            Progress().line(stopped.note)
+            set_damaged_aside(settings)
         return _Run(settings, dataset, digest, ranks, command, state).go(state)
 
 
@@ -115,7 +120,14 @@ class _Run:
         """All epochs from the start, or from a stopped run's state; returns `last.pt`."""
         first_epoch, seconds = 0, 0.0
         if state is not None:
-            self.learner.restore(state)
+            try:
+                self.learner.restore(state)
+            except (LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise BadInput(
+                    f"the state in {self.settings.last} does not fit its run",
+                    why=str(error).partition("\n")[0],
+                    fix="Start a new run from its weights: give them as `weights`",
+                ) from error
             self.rows = [dict(row) for row in state["rows"]]
             self.best = state["best"]
             first_epoch, seconds = len(self.rows), float(self.rows[-1]["seconds"] or 0.0)
@@ -206,7 +218,8 @@ class _Run:
         if row["AP"] is not None and row["AP"] > self.best:
             self.best = row["AP"]
             self._save(folder.path / "best.pt")
-        self._save(folder.path / "last.pt", resume=self._state())
+        keep_previous(settings)
+        self._save(settings.last, resume=self._state())
         folder.record(self.rows)  # after the checkpoint: it tells of no epoch that was not kept
         self.progress.line(
             f"epoch {epoch}/{settings.epochs}: loss {row['loss']:.4f} (class "
@@ -227,7 +240,8 @@ class _Run:
         self.say([folder.draw_curves(self.rows)])
         if not self.validation:
             self.say(["no best.pt: no images to measure AP on were given"])
-        self._save(folder.path / "last.pt")
+        self._save(self.settings.last)
+        self.settings.previous.unlink(missing_ok=True)
 
     def _save(self, path: Path, resume: Mapping[str, Any] | None = None) -> None:
         save_checkpoint(

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from retinart.benchmarks.latency.scales import Scale, Scales, ScaleSteps
 from retinart.benchmarks.timing import machine
@@ -172,5 +172,9 @@ class _Maker:
                 return evaluate(detector, s.annotations, s.images).figures
 
         inputs = {"model": sha256(path), "compute": model.compute, **self._inputs}
-        figures = self.steps.once("evaluate", path.name, inputs, make)
+
+        def holds(result: Any) -> bool:
+            return isinstance(result, dict) and {"AP", "AP50"} <= result.keys()
+
+        figures = self.steps.once("evaluate", path.name, inputs, make, holds)
         return replace(model, ap=figures["AP"], ap50=figures["AP50"])

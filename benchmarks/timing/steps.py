@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from retinart.benchmarks.timing.source_hash import MODELS, code_hash
-from retinart.engine.common.files import sha256
+from retinart.engine.common.files import sha256, write_json
+from retinart.engine.common.kept_state import content_sha256, read_or_set_aside
 from retinart.engine.common.progress import Progress
-from retinart.engine.common.typed_json import T, from_json, read_typed, to_json, write_typed
+from retinart.engine.common.typed_json import T, from_json, read_typed, to_json
 from retinart.engine.errors import BadInput
 
 State = Literal["done", "FAILED", "skipped"]
@@ -44,6 +44,7 @@ class _Kept:
 
     job: str
     steps: dict[str, Step] = field(default_factory=dict)
+    sha256: str = ""  # of the steps; "" in files of earlier versions
 
 
 class Steps:
@@ -60,8 +61,11 @@ class Steps:
     def __init__(self, path: Path | None, *, job: str) -> None:
         self._path, self._kept = path, _Kept(job=job)
         self._progress, self.taken_over = Progress(), 0
-        if path is not None and path.is_file():
-            self._kept = read_typed(_Kept, path)
+        if path is None:
+            return
+        kept = read_or_set_aside(path, _read, "every step is made anew")
+        if kept is not None:
+            self._kept = kept
             if self._kept.job != job:
                 what = f"{path} is of the job {self._kept.job}, and this is {job}"
                 raise BadInput(what, fix=_Kept.AGAIN)
@@ -75,7 +79,8 @@ class Steps:
         """Keep a step, on disk as well."""
         self._kept.steps[name] = step
         if self._path is not None:
-            write_typed(self._path, self._kept)
+            kept = to_json(self._kept)
+            write_json(self._path, {**kept, "sha256": content_sha256(kept["steps"])}, indent=1)
 
     def once(
         self,
@@ -138,9 +143,17 @@ class Steps:
                 yield from_json(kind, step.result, f"the step {what} {about}")
 
 
+def _read(path: Path) -> _Kept:
+    kept = read_typed(_Kept, path)
+    if kept.sha256 and kept.sha256 != content_sha256(to_json(kept)["steps"]):
+        why = "its steps have another hash than it says"
+        raise BadInput(f"{path} was changed", why=why, fix=_Kept.AGAIN)
+    return kept
+
+
 def digest(content: Any) -> str:
     """A hash of JSON's types."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return content_sha256(content)
 
 
 def code_of_models() -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from retinart.engine.common.folders import make_parents, missing_folders, remove_empty
 from retinart.engine.common.leftovers import create, remove_leftovers, temporary_name
+from retinart.engine.common.reading import check_regular
 from retinart.engine.errors import BadInput
 
 
@@ -204,7 +205,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of a file's bytes. Raises BadInput for a device, a pipe or a missing file."""
+    check_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

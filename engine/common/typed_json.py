@@ -28,6 +28,10 @@ KEY = "schema"  # the number stands under it
 _NAMES = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
 
 
+class NewerFile(BadInput):
+    """A newer version of retinart wrote the file."""
+
+
 class Versioned(Protocol):
     """A frozen dataclass that is kept as JSON.
 
@@ -70,11 +74,11 @@ def from_json(kind: type[T], data: object, name: str) -> T:
             why=f"this version reads schema {kind.SCHEMA}, and files of version 0.1 have no number",
             fix=kind.AGAIN,
         )
-    if data[KEY] != kind.SCHEMA:
-        raise BadInput(
-            f"{name} has schema {data[KEY]}, and this version reads schema {kind.SCHEMA}",
-            fix="Upgrade retinart" if data[KEY] > kind.SCHEMA else kind.AGAIN,
-        )
+    what = f"{name} has schema {data[KEY]}, and this version reads schema {kind.SCHEMA}"
+    if data[KEY] > kind.SCHEMA:
+        raise NewerFile(what, fix="Upgrade retinart")
+    if data[KEY] < kind.SCHEMA:
+        raise BadInput(what, fix=kind.AGAIN)
     fields = {k: v for k, v in data.items() if k != KEY}
     return from_plain(kind, fields, name, fix=kind.AGAIN)
 
@@ -138,6 +142,8 @@ def _value(kind: Any, value: Any, field: str) -> Any:
     if kind is Any:
         return value
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):  # that was read already
+            return value
         return _made(kind, _fields(kind, value, f"{field}." if field else ""), field)
     if hasattr(kind, "from_dict"):
         return _made(kind.from_dict, {"data": value}, field)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retinart.engine.common.reading import MIB, check_plain, read_bytes
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.problems import Problems
 
@@ -19,6 +20,7 @@ Entry = Mapping[str, Any]
 
 _LISTS = ("images", "annotations", "categories")
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
+_MOST = 4096 * MIB  # of a file
 _LARGEST = 1e15  # of a number that stands for pixels
 _FIX = "Give a COCO instances file, with the lists images, annotations and categories"
 
@@ -45,11 +47,9 @@ def read_document(path: Path, *, need_objects: bool = True) -> Document:
         BadInput: the file cannot be read, or it is not a COCO instances file.
     """
     what = f"cannot read the annotations {path}"
+    data = read_bytes(path, noun="annotations", most=_MOST)
     try:
-        data = path.read_bytes()
         document: Any = json.loads(data)
-    except OSError as error:
-        raise BadInput(what, why=error.strerror or str(error), fix="Check the path") from error
     except UnicodeDecodeError as error:
         raise BadInput(
             what, why="its text is neither UTF-8 nor UTF-16", fix="Save it as UTF-8"
@@ -78,6 +78,10 @@ def read_document(path: Path, *, need_objects: bool = True) -> Document:
             "would count as background, and COCO's AP says nothing about them",
             fix="Give COCO annotations; the package lvis measures on LVIS",
         )
+    try:
+        check_plain([document["images"], document["categories"]] if rb"\u" in data else [])
+    except ValueError as error:
+        raise BadInput(what, why=f"in its names, {error}", fix="Write the names again") from error
     return Document(**{name: document[name] for name in _LISTS})
 
 

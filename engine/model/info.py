@@ -1,7 +1,8 @@
 """What a model file says about itself: one JSON object under one key of the ONNX metadata.
 
-A few lines that read protobuf's wire format do without a library. So `retinart inspect` needs no
-package, and neither does any check that comes before a runtime is loaded.
+Every part reads a model file through `read_info` before a runtime sees it. It also checks the graph
+and that the metadata agree with it. A few lines that read protobuf's wire format do without a
+library, so `retinart inspect` needs no package.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from retinart.engine.common.reading import MIB, parse_json, read_bytes
+from retinart.engine.common.typed_json import from_json
 from retinart.engine.errors import BadInput
 from retinart.engine.model.levels import LEVEL_STRIDES, grid_sizes
-from retinart.engine.model.onnx_metadata import metadata_props
+from retinart.engine.model.onnx_bytes import graph_sha256
+from retinart.engine.model.onnx_graph import FLOAT16, Graph, read_file, read_graph
 from retinart.engine.model.probe import Probe
-from retinart.engine.model.resize_rule import ResizeRule, round_up
+from retinart.engine.model.resize_rule import SIDES, ResizeRule, round_up
 from retinart.engine.model.variant import Variant
 
 METADATA_KEY = "retinart"
-SCHEMA = 2  # 1: 2000 pairs into NMS
 MAX_TOPK = 3840  # the most that TensorRT's TopK gives
+_MOST = 2048 * MIB  # of an ONNX file: protobuf's limit
+_MOST_PIXELS = 1 << 25  # of a probe's picture
 
 # Precision of the network's layers. An INT8 file has a float part: FP32, or FP16 in "int8+fp16".
 Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
@@ -113,6 +118,9 @@ class ModelInfo:
     provenance: dict[str, Any] = field(default_factory=dict)
     probe: Probe | None = None
 
+    SCHEMA: ClassVar[int] = 2  # 1: 2000 pairs into NMS, with the same fields
+    AGAIN: ClassVar[str] = REEXPORT
+
     def __post_init__(self) -> None:
         if len(self.classes) != self.variant.num_classes:
             raise BadInput(
@@ -120,6 +128,26 @@ class ModelInfo:
                 why=f"its network has {self.variant.num_classes} classes",
                 fix="Export it again with one name for each class",
             )
+
+        low, high, canvas = self.min_size, self.max_size, self.resize.canvas
+        if not all(a in SIDES and b in SIDES and a <= b for a, b in zip(low, high, strict=True)):
+            raise ValueError(f"its sizes are {low} to {high}")
+        if canvas is not None and not low == high == canvas:
+            raise ValueError(f"its canvas is {canvas}, and its sizes are {low} to {high}")
+        if canvas is None and self.resize.max_size is None:
+            raise ValueError("neither a canvas nor a longest side limits an image's size")
+        if self.probe is not None:
+            self._check_probe(self.probe)
+
+    def _check_probe(self, probe: Probe) -> None:
+        if set(probe.raw) != set(HEADS):
+            raise ValueError(f"its probe is of {', '.join(sorted(probe.raw)[:4])}")
+        rows = (*probe.candidates, *probe.detections)
+        if not all(0 <= row[5] < len(self.classes) and row[5] % 1 == 0 for row in rows):
+            raise ValueError("its probe holds a class that has no name")
+        height, width = probe.size
+        if height not in SIDES or width not in SIDES or height * width > _MOST_PIXELS:
+            raise ValueError(f"its probe's picture has the size {probe.size}")
 
     @property
     def dynamic(self) -> bool:
@@ -181,45 +209,23 @@ class ModelInfo:
 
     def to_json(self) -> str:
         """The text under METADATA_KEY."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1)
+        return json.dumps({"schema": self.SCHEMA, **asdict(self)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str, name: str) -> ModelInfo:
         """Read what `to_json` wrote; `name` is the file's, for errors."""
+        what = f"the metadata of {name}"
         try:
-            data = json.loads(text)
-            if data.pop("schema") > SCHEMA:
-                raise BadInput(
-                    f"{name} was exported by a newer retinart",
-                    fix="Upgrade retinart, or export again",
-                )
-            resize = data.pop("resize")
-            canvas = resize.pop("canvas")
-            return cls(
-                classes=tuple(data.pop("classes")),
-                variant=Variant.from_dict(data.pop("variant"), f"the metadata of {name}"),
-                resize=ResizeRule(
-                    canvas=None if canvas is None else (canvas[0], canvas[1]),
-                    pad_value=tuple(resize.pop("pad_value")),
-                    **resize,
-                ),
-                min_size=tuple(data.pop("min_size")),
-                max_size=tuple(data.pop("max_size")),
-                thresholds=Thresholds(**data.pop("thresholds")),
-                probe=Probe.from_dict(probe) if (probe := data.pop("probe", None)) else None,
-                **data,
-            )
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            IndexError,
-            RecursionError,
-        ) as error:
-            raise BadInput(
-                f"the metadata of {name} is damaged", why=f"{error!r}", fix=REEXPORT
-            ) from error
+            return cls.from_data(parse_json(text), what)
+        except ValueError as error:
+            raise BadInput(f"{what} is damaged", why=str(error), fix=REEXPORT) from error
+
+    @classmethod
+    def from_data(cls, data: object, what: str) -> ModelInfo:
+        """As `from_json`, of values that were read already; `what` begins an error."""
+        if isinstance(data, dict) and data.get("schema") == 1:
+            data = {**data, "schema": cls.SCHEMA}
+        return from_json(cls, data, what)
 
 
 def looks_like_checkpoint(path: Path) -> bool:
@@ -235,21 +241,38 @@ def read_info(path: str | Path) -> ModelInfo:
     """The metadata of an ONNX file that `retinart export` wrote, without loading the model.
 
     Raises:
-        BadInput: the file is missing, truncated or not ONNX, or has no metadata of retinart.
+        BadInput: the file is missing, truncated or not ONNX, has no metadata of retinart, or holds
+            a graph that a runtime could stumble on or that its metadata do not describe.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInput(f"there is no model at {path}", fix="Check the path")
-    try:
-        with path.open("rb") as file:
-            metadata = dict(metadata_props(file, path.stat().st_size))
-    except OSError as error:
+    info, _ = _read(Path(path))
+    return info
+
+
+def read_model(path: Path) -> tuple[ModelInfo, bytes]:
+    """The metadata of an ONNX file and its bytes, for a step that makes another file of it.
+
+    Raises:
+        BadInput: as `read_info`, or the graph is not the one that the file was written with.
+    """
+    info, data = _read(path)
+    if info.probe is not None and graph_sha256(data) != info.probe.graph_sha256:
         raise BadInput(
-            f"cannot read the model {path}",
-            why=error.strerror or str(error),
-            fix="Check its permissions, and that its disk is mounted",
-        ) from error
-    except (EOFError, ValueError) as error:
+            f"the graph of {path} has changed since it was written",
+            why="its hash is another one than the file's self-test was made with",
+            fix=f"Copy the file again. {REEXPORT}",
+        )
+    return info, data
+
+
+def _read(path: Path) -> tuple[ModelInfo, bytes]:
+    if not path.exists() or path.is_dir():
+        raise BadInput(f"there is no model at {path}", fix="Check the path")
+    data = read_bytes(
+        path, noun="model", most=_MOST, fix="Check its permissions, and that its disk is mounted"
+    )
+    try:
+        file = read_file(data)
+    except ValueError as error:
         if looks_like_checkpoint(path):
             raise BadInput(
                 f"{path} is a checkpoint, not a model file",
@@ -258,14 +281,53 @@ def read_info(path: str | Path) -> ModelInfo:
         raise BadInput(
             f"{path} is not a readable ONNX file", why=str(error), fix=REEXPORT
         ) from error
-    if METADATA_KEY not in metadata:
+    if METADATA_KEY not in file.metadata:
         raise BadInput(
             f"{path} carries no metadata of retinart",
             why="its input, classes and thresholds are unknown, and guessing them would give wrong "
             "detections silently",
             fix=REEXPORT,
         )
-    return ModelInfo.from_json(metadata[METADATA_KEY], str(path))
+    info = ModelInfo.from_json(file.metadata[METADATA_KEY], str(path))
+    try:
+        _check_agreement(info, read_graph(file))
+    except ValueError as error:
+        raise BadInput(f"the graph of {path} is damaged", why=str(error), fix=REEXPORT) from error
+    return info, data
+
+
+def _check_agreement(info: ModelInfo, graph: Graph) -> None:
+    """Compare what the metadata say with the graph. Raises ValueError with the difference."""
+    frames = graph.inputs.get(INPUT, ())
+    if len(graph.inputs) != 1 or len(frames) != 4 or frames[3] != 3:
+        raise ValueError(f"its inputs are {graph.inputs}, not {INPUT} of (N, H, W, 3)")
+    canvas = tuple(side for side in frames[1:3] if isinstance(side, int))
+    if canvas != (info.resize.canvas or ()):
+        raise ValueError(f"its input is {frames[1:3]}, and its metadata say {info.resize.canvas}")
+    if set(graph.outputs) != set(OUTPUTS):
+        raise ValueError(f"its outputs are {', '.join(graph.outputs)[:200]}")
+    most = graph.outputs["detection_boxes"][1:2]
+    if most != (info.thresholds.detections_per_img,):
+        raise ValueError(
+            f"it gives {most} detections, and its metadata say {info.thresholds.detections_per_img}"
+        )
+    known = {*graph.producers, *graph.constants}
+    if missing := [name for name in (*HEADS, *CANDIDATES, NORMALIZED) if name not in known]:
+        raise ValueError(f"the tensor {missing[0]} is missing")
+    anchors = info.variant.num_anchors
+    for name, each in (("logits", len(info.classes)), ("deltas", 4)):
+        channels = graph.channels(f"{name}_p3")
+        if channels != anchors * each:
+            raise ValueError(
+                f"its {name} have {channels} channels, and {anchors} anchors with {each} each need "
+                f"{anchors * each}"
+            )
+    parts = info.precision.split("+")  # a part may be empty, where all layers stay in float
+    int8 = any(node.operator == "QuantizeLinear" for node in graph.nodes)
+    fp16 = any(tensor.kind == FLOAT16 for tensor in graph.constants.values())
+    if (int8 and "int8" not in parts) or (fp16 and "fp16" not in parts):
+        raise ValueError(f"it has layers in {'INT8' if int8 else 'FP16'}, and its metadata say "
+                         f"{info.precision}")  # fmt: skip
 
 
 def computed_in(precision: Precision, compute: Compute) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import dataclass
-from typing import Any
 
 RULE = 1  # of the picture and the positions, see docs/self-test.md
+POSITIONS = 32  # of each raw output
+_LARGE = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +36,16 @@ class Probe:
     detections: tuple[tuple[float, ...], ...]
 
     def __post_init__(self) -> None:
+        if self.rule != RULE:
+            raise ValueError(f"the probe follows rule {self.rule}, and this version knows {RULE}")
+        if not 0 <= self.seed < 2**32 or not re.fullmatch("[0-9a-f]{64}", self.graph_sha256):
+            raise ValueError("the probe's seed or hash is damaged")
         numbers = [self.rounding, *self.size, *(v for values in self.raw.values() for v in values)]
+        if any(len(values) != POSITIONS for values in self.raw.values()):
+            raise ValueError(f"the probe does not hold {POSITIONS} values of each raw output")
         for row in (*self.candidates, *self.detections):
             if len(row) != 6:
                 raise ValueError(f"a row of the probe has {len(row)} values, and 6 are needed")
             numbers += row
-        if not all(math.isfinite(number) for number in numbers):
-            raise ValueError("the probe holds NaN or infinite values")
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Probe:
-        """Read what `dataclasses.asdict` gave, by way of JSON."""
-        return cls(
-            rule=int(data["rule"]),
-            seed=int(data["seed"]),
-            size=(int(data["size"][0]), int(data["size"][1])),
-            graph_sha256=str(data["graph_sha256"]),
-            rounding=float(data["rounding"]),
-            raw={str(k): tuple(map(float, v)) for k, v in data["raw"].items()},
-            candidates=tuple(tuple(map(float, row)) for row in data["candidates"]),
-            detections=tuple(tuple(map(float, row)) for row in data["detections"]),
-        )
+        if not all(abs(number) < _LARGE for number in numbers):  # False for NaN
+            raise ValueError("the probe holds NaN, infinite or huge values")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from retinart.engine.media.images import Image
     from retinart.engine.model.resized_image import Resized
 
+SIDES = range(1, 32_769)  # pixels that a side of an input may have
 PAPER_RATIO = 1333 / 800  # limit of the longer side over the length of the shorter one
 
 
@@ -53,6 +54,11 @@ class ResizeRule:
         ):
             if value not in known:
                 raise ValueError(f"{value!r} is not one of {', '.join(known)}")
+        sides = (self.short_side, self.max_size, self.pad_multiple, *(self.canvas or ()))
+        if not all(side is None or side in SIDES for side in sides):
+            raise ValueError(f"the sides {sides} are not all from 1 to {SIDES[-1]} pixels")
+        if not all(0 <= value <= 255 for value in self.pad_value):
+            raise ValueError(f"the padding's colour is {self.pad_value}")
 
     def fit(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) that an image of this size is resized to, before padding."""

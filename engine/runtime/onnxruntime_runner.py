@@ -12,7 +12,8 @@ from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import INPUT, OUTPUTS, REEXPORT, ModelInfo, Thresholds
-from retinart.engine.model.onnx_metadata import with_outputs
+from retinart.engine.model.onnx_bytes import with_outputs
+from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.options import ONNXRuntimeOptions
 from retinart.engine.runtime.runner import (
     Finish,
@@ -65,16 +66,21 @@ class ONNXRuntimeRunner:
         """Start a batch (N, H, W, 3) uint8 BGR at the network's size."""
 
         def finish() -> list[Detections]:
-            with clock("infer"):
-                count, boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT: frames})
+            with clock("infer"), explained("ONNX Runtime", self._path, "run"):
+                outputs = self._session.run(list(OUTPUTS), {INPUT: frames})
+            count, boxes, scores, labels = outputs
+            if not ((labels >= 0) & (labels < len(self.info.classes))).all():
+                raise BadInput(f"{self._path} gives classes without names", fix=REEXPORT)
             return from_outputs(count, boxes, scores, labels, self.thresholds)
 
         return finish
 
     def tensors(self, names: Sequence[str], frames: Image) -> dict[str, Floats]:
         """See `Runner`."""
-        session = self._open(with_outputs(self._path.read_bytes(), names))
-        return dict(zip(names, session.run(list(names), {INPUT: frames}), strict=True))
+        with explained("ONNX Runtime", self._path, "check"):
+            session = self._open(with_outputs(self._path.read_bytes(), names))
+            found = session.run(list(names), {INPUT: frames})
+        return dict(zip(names, found, strict=True))
 
     def close(self) -> None:
         """See `Runner`."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from retinart.engine.media.images import Image
+from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.openvino_api import find_tensors, load_openvino, openvino_core
 from retinart.engine.runtime.saturation import avoid_saturation
 
@@ -20,14 +21,16 @@ def tensor_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str
     """
     openvino = load_openvino()
     core = openvino_core()
-    whole = core.read_model(path)
-    model = openvino.Model(find_tensors(whole, names), whole.get_parameters(), "probe")
-    avoid_saturation(model, "CPU")
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    request = compiled.create_infer_request()
+    with explained("OpenVINO", path, "load"):
+        whole = core.read_model(path)
+        model = openvino.Model(find_tensors(whole, names), whole.get_parameters(), "probe")
+        avoid_saturation(model, "CPU")
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        request = compiled.create_infer_request()
 
     def run(frames: Image) -> dict[str, Any]:
-        request.infer({0: frames})
+        with explained("OpenVINO", path, "run"):
+            request.infer({0: frames})
         return {name: request.get_output_tensor(i).data for i, name in enumerate(names)}
 
     return run
@@ -41,16 +44,18 @@ def peak_probe(path: Path, names: Sequence[str]) -> Callable[[Image], dict[str, 
     openvino = load_openvino()
     ops = openvino.opset13
     core = openvino_core()
-    whole = core.read_model(path)
-    peaks = []
-    for port in find_tensors(whole, names):
-        flat = ops.reshape(ops.abs(port), np.array([-1]), False)
-        peaks.append(ops.reduce_max(flat, np.array([0]), False))
-    model = openvino.Model(peaks, whole.get_parameters(), "peaks")
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with explained("OpenVINO", path, "load"):
+        whole = core.read_model(path)
+        peaks = []
+        for port in find_tensors(whole, names):
+            flat = ops.reshape(ops.abs(port), np.array([-1]), False)
+            peaks.append(ops.reduce_max(flat, np.array([0]), False))
+        model = openvino.Model(peaks, whole.get_parameters(), "peaks")
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(frames: Image) -> dict[str, float]:
-        result = compiled({0: frames})
+        with explained("OpenVINO", path, "run"):
+            result = compiled({0: frames})
         return {name: float(result[i]) for i, name in enumerate(names)}
 
     return run

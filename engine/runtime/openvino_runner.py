@@ -16,6 +16,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
+from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.nms import detect_from_candidates
 from retinart.engine.runtime.openvino_api import (
     find_tensors,
@@ -71,12 +72,8 @@ class OpenVINORunner:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
         if options.cache_dir is not None:
             self._config["CACHE_DIR"] = str(options.cache_dir)
-        try:
+        with explained("OpenVINO", path, "load"):
             self._model = self._cut(CANDIDATES)
-        except RuntimeError as error:
-            raise BadInput(
-                f"OpenVINO cannot load {path}", why=last_line(error), fix=REEXPORT
-            ) from error
         self._lock = threading.Lock()
         self._pools: dict[int, _Pool] = {}
         self._closed = False
@@ -109,7 +106,8 @@ class OpenVINORunner:
         request.start_async({0: frames}, share_inputs=True)
 
         def finish() -> list[Detections]:
-            request.wait()
+            with explained("OpenVINO", self._path, "run"):
+                request.wait()
             abandoned.detach()
             clock.add("infer", time.perf_counter() - begin)
             with clock("nms"):
@@ -122,9 +120,10 @@ class OpenVINORunner:
 
     def tensors(self, names: Sequence[str], frames: Image) -> dict[str, Floats]:
         """See `Runner`. The model is compiled once more, with these outputs."""
-        model = self._cut(names)
-        model.reshape({INPUT: list(frames.shape)})
-        found = self._core.compile_model(model, self._device, self._config)({0: frames})
+        with explained("OpenVINO", self._path, "check"):
+            model = self._cut(names)
+            model.reshape({INPUT: list(frames.shape)})
+            found = self._core.compile_model(model, self._device, self._config)({0: frames})
         return {name: found[i] for i, name in enumerate(names)}
 
     def compiled(self, batch: int) -> Any:
@@ -154,6 +153,13 @@ class OpenVINORunner:
     ) -> list[Detections]:
         variant, frame = self.info.variant, frames.shape[1:3]
         boxes, scores = (request.get_output_tensor(i).data for i in (0, 1))
+        if boxes.shape != (len(sizes), scores.shape[1], 4) or scores.shape[2:] != (
+            len(self.info.classes),
+        ):
+            raise BadInput(
+                f"{self._path} gives candidates of the shapes {boxes.shape} and {scores.shape}",
+                fix=REEXPORT,
+            )
         return [
             detect_from_candidates(
                 b,

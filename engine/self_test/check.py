@@ -21,7 +21,7 @@ from retinart.engine.common.user_cache import Remembered
 from retinart.engine.detections import Detections
 from retinart.engine.errors import CheckFailed
 from retinart.engine.model.info import CANDIDATES, HEADS, ModelInfo
-from retinart.engine.model.onnx_metadata import graph_sha256
+from retinart.engine.model.onnx_bytes import graph_sha256
 from retinart.engine.model.probe import Probe
 from retinart.engine.runtime.runner import Floats, Runner
 from retinart.engine.self_test.answers import nms_of, noise, rows_of
@@ -206,8 +206,7 @@ def check_model(
 
 
 def _compare_graph(path: Path, probe: Probe) -> Stage:
-    with path.open("rb") as file:
-        same = graph_sha256(file, path.stat().st_size) == probe.graph_sha256
+    same = graph_sha256(path.read_bytes()) == probe.graph_sha256
     return Stage("graph", same, "as it was written" if same else "changed since it was written")
 
 

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import ModelInfo
-
-POSITIONS = 32  # of each raw output
+from retinart.engine.model.probe import POSITIONS
 
 
 def probe_picture(seed: int, size: tuple[int, int]) -> Image:

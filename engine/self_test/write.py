@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from retinart.engine.errors import CheckFailed
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, HEADS, INPUT, ModelInfo
-from retinart.engine.model.onnx_metadata import graph_sha256, with_outputs
+from retinart.engine.model.onnx_bytes import graph_sha256, with_outputs
 from retinart.engine.model.probe import Probe
 from retinart.engine.runtime.onnxruntime_runner import open_session
 from retinart.engine.runtime.runner import Floats
@@ -90,7 +89,7 @@ def make_probe(
         found = Probe(
             seed=seed,
             size=size,
-            graph_sha256=graph_sha256(io.BytesIO(model), len(model)),
+            graph_sha256=graph_sha256(model),
             rounding=0.0,
             raw={
                 name: tuple(short(v) for v in tensors[name].ravel()[positions])

@@ -13,15 +13,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from retinart.engine.common.reading import MIB, parse_json, read_bytes, read_text
+from retinart.engine.common.typed_json import from_json, from_plain
 from retinart.engine.cuda.devices import Gpu
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo
+from retinart.engine.model.resize_rule import SIDES
 from retinart.engine.tensorrt.api import TITLES, EngineRuntime
 
 ENGINE_SUFFIXES = frozenset((".engine", ".plan", ".trt"))
 SCHEMA = 2
+_MOST = 16_384 * MIB  # of an engine
 AMPERE = (8, 0)  # the first compute capability that engines for many GPUs run on
 
 REBUILD = "Build it again with `retinart build model.onnx -o model.engine`"
@@ -68,6 +72,21 @@ class EngineInfo:
     onnx_sha256: str
     rebuild: str
 
+    def __post_init__(self) -> None:
+        sizes = list(zip(*self.profile, strict=True))  # of batch, height, width and channels
+        if not all(0 < low <= best <= high <= SIDES[-1] for low, best, high in sizes):
+            raise ValueError(f"its profile is {self.profile}")
+        (_, *low, _), (_, *high, channels) = self.profile[0], self.profile[2]
+        if channels != 3 or tuple(low) != self.model.min_size or tuple(high) != self.model.max_size:
+            raise ValueError(
+                f"its profile is {self.profile}, and its model takes {self.model.min_size} to "
+                f"{self.model.max_size} pixels"
+            )
+        if not numbers(self.version) or self.build_seconds < 0:
+            raise ValueError(f"its version is {self.version}, built in {self.build_seconds} s")
+        if self.compute_capability is not None and not numbers(self.compute_capability):
+            raise ValueError(f"its compute capability is {self.compute_capability}")
+
     def to_json(self) -> str:
         """The text of `model.engine.json`."""
         engine = {k: v for k, v in asdict(self).items() if k != "model"}
@@ -78,20 +97,30 @@ class EngineInfo:
     def from_json(cls, text: str, name: str) -> EngineInfo:
         """Read what `to_json` wrote; `name` is the file's, for errors."""
         try:
-            data = json.loads(text)
-            if data["schema"] > SCHEMA:
-                raise BadInput(f"{name} was written by a newer retinart", fix="Upgrade retinart")
-            engine: dict[str, Any] = data["engine"]
-            if data["schema"] == 1:
-                engine["nms"] = _OLD_FORMS[engine["nms"]]
-            low, best, high = (_shape(s) for s in engine.pop("profile"))
-            return cls(
-                model=ModelInfo.from_json(json.dumps(data["model"]), name),
-                profile=(low, best, high),
-                **engine,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise BadInput(f"{name} is damaged", why=f"{error!r}", fix=REBUILD) from error
+            parts = from_json(_Parts, _from_schema_1(parse_json(text)), name)
+        except ValueError as error:
+            raise BadInput(f"{name} is damaged", why=str(error), fix=REBUILD) from error
+        model = ModelInfo.from_data(parts.model, f"the model's record in {name}")
+        return from_plain(cls, {**parts.engine, "model": model}, name, fix=REBUILD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    engine: dict[str, Any]
+    model: dict[str, Any]
+
+    SCHEMA: ClassVar[int] = SCHEMA
+    AGAIN: ClassVar[str] = REBUILD
+
+
+def _from_schema_1(data: Any) -> Any:
+    """A record of today's schema. Schema 1 has other names for the forms of NMS."""
+    if not isinstance(data, dict) or data.get("schema") != 1:
+        return data
+    engine = data.get("engine")
+    if isinstance(engine, dict) and isinstance(form := engine.get("nms"), str):
+        data = {**data, "engine": {**engine, "nms": _OLD_FORMS.get(form, form)}}
+    return {**data, "schema": SCHEMA}
 
 
 def is_engine(path: Path) -> bool:
@@ -113,17 +142,13 @@ def read_engine_info(path: Path) -> EngineInfo:
     beside = engine_json(path)
     if not path.is_file():
         raise BadInput(f"there is no engine at {path}", fix="Check the path")
-    try:
-        text = beside.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    if not beside.exists():
         raise BadInput(
             f"{path} has no {beside.name} beside it",
             why="its input, classes and thresholds stand there",
             fix=f"Copy both files together. {REBUILD}",
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {beside}", why=str(error), fix=REBUILD) from error
-    return EngineInfo.from_json(text, str(beside))
+        )
+    return EngineInfo.from_json(read_text(beside, noun="record", fix=REBUILD), str(beside))
 
 
 def check_plan(path: Path, info: EngineInfo) -> bytes:
@@ -132,7 +157,7 @@ def check_plan(path: Path, info: EngineInfo) -> bytes:
     Raises:
         BadInput: the metadata describes another plan.
     """
-    data = path.read_bytes()
+    data = read_bytes(path, noun="engine", most=_MOST, fix=REBUILD)
     if hashlib.sha256(data).hexdigest() != info.plan_sha256:
         raise BadInput(
             f"{path} is not the engine that {engine_json(path).name} describes",
@@ -214,8 +239,3 @@ def check_gpu(
 def numbers(version: str) -> tuple[int, ...]:
     """A version or compute capability, to be compared: "8.10" is above "8.9"."""
     return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
-def _shape(values: Sequence[int]) -> FrameShape:
-    n, height, width, channels = (int(v) for v in values)
-    return n, height, width, channels

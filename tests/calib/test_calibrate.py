@@ -25,6 +25,7 @@ from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import read_info
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
+from support import save_changed
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -157,7 +158,7 @@ def test_bad_input(model_path: Path, small_scenes: Path, tmp_path: Path) -> None
             values = numpy_helper.to_array(initializer).copy()
             values[0, 0, 0, 0] = np.nan
             initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
-    onnx.save(damaged, tmp_path / "nan.onnx")
+    save_changed(damaged, tmp_path / "nan.onnx")
     fails(r"backbone\.conv1\.weight hold NaN", small_scenes, model=tmp_path / "nan.onnx")
 
 

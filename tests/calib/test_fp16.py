@@ -21,6 +21,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import HEADS, NORMALIZED, read_info
+from support import save_changed
 
 LARGE, NEXT = "backbone.layer1.0.conv1", "backbone.layer1.0.conv2"
 
@@ -123,7 +124,7 @@ def test_what_would_overflow_stays_fp32(
     """ONNX Runtime rounds to FP16 between layers, so it shows what a GPU would do."""
     image = read_image(sorted(small_scenes.iterdir())[0])
     large = tmp_path / "large.onnx"
-    onnx.save(with_large(onnx.load(model_path), 1e6), large)
+    save_changed(with_large(onnx.load(model_path), 1e6), large)
 
     unchecked, checked = tmp_path / "unchecked.onnx", tmp_path / "checked.onnx"
     ran = retinart("convert", large, "-o", unchecked)
@@ -183,7 +184,7 @@ def test_bad_input(
         assert not out.parent.exists()
 
     fails("does not fit dynamic", dynamic_model_path, "--record", record)
-    fails("is not a calibration record", model_path, "--record", tmp_path / "absent.json")
+    fails("cannot read the calibration record", model_path, "--record", tmp_path / "absent.json")
     fails("Give one of them", model_path, "--record", record, "--images", tmp_path)
     old = onnx.load(int8_path)
     old.opset_import[0].version = 17

@@ -21,6 +21,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.model.info import METADATA_KEY, read_info
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
+from support import save_changed
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -86,14 +87,19 @@ def test_other_weights_sizes_and_preprocessing_are_refused(
             values = numpy_helper.to_array(initializer).copy()
             values[0, 0, 0, 0] += 1e-3
             initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
-    onnx.save(graph, tmp_path / "weights.onnx")
     info = read_info(model_path)
+    save_changed(graph, tmp_path / "weights.onnx")
     variant = dataclasses.replace(info.variant, mean=(1.0, 2.0, 3.0))
-    larger = with_info(model_path, tmp_path / "size.onnx", min_size=(96, 160), max_size=(96, 160))
+    size = (96, 160)
+    larger = dataclasses.replace(
+        info, resize=dataclasses.replace(info.resize, canvas=size), min_size=size, max_size=size
+    )
+    content = read_record(record)
+    with pytest.raises(BadInput, match="its input is 96x128, and the model's is 96x160"):
+        content.check(record, larger, content.network_sha256)
     cases = {
         tmp_path / "weights.onnx": "other weights or layers",
         dynamic_model_path: "other weights or layers",  # its graph computes other shapes
-        larger: "its input is 96x128, and the model's is 96x160",
         with_info(model_path, tmp_path / "mean.onnx", variant=variant): "normalised differently",
     }
     for model, reason in cases.items():
@@ -110,8 +116,12 @@ def test_damaged_records(record: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     for text, reason in (
         ("", "Expecting value"),
-        ("[]", "is not a calibration record"),
-        (json.dumps({**content, "schema": 99}), "version is 99"),
+        ("[]", "has no schema number"),
+        ("[" * 5000, "nested more than 64 deep"),
+        (json.dumps({**content, "schema": 99}), "has schema 99"),
+        (json.dumps({**content, "peaks": {}}), "of different tensors"),
+        (json.dumps({**content, "images": 0}), "it is of 8 bits and 0 of 4 images"),
+        (json.dumps({**content, "histograms": {"x": {"counts": [1]}}}), "x: "),
         (json.dumps({k: v for k, v in content.items() if k != "peaks"}), "peaks"),
         (json.dumps({**content, "more": 1}), "more"),
     ):

@@ -20,6 +20,7 @@ from retinart.calib.quantize import quantize
 from retinart.calib.record import read_record
 from retinart.calib.sensitivity import noise_to_signal
 from retinart.engine.model.info import read_info
+from support import save_changed
 
 Command = Callable[..., CompletedProcess[str]]
 SPOILED = "backbone.layer2.0.conv2"
@@ -43,7 +44,7 @@ def spoiled(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             continue
         initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
     path = tmp_path_factory.mktemp("spoiled") / "spoiled.onnx"
-    onnx.save(model, path)
+    save_changed(model, path)
     return path
 
 

@@ -67,6 +67,37 @@ def test_a_run_does_not_go_on_with_more_images(settings: TrainSettings) -> None:
         train(read_settings(settings.folder), resume=True)
 
 
+@pytest.mark.parametrize("damage", [b"", b"PK", None], ids=["empty", "cut", "other content"])
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_it(
+    settings: TrainSettings, damage: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = replace(settings, epochs=3)
+    train_and_stop(settings, after_epoch=2)
+    last, previous = settings.folder / "last.pt", settings.folder / "previous.pt"
+    assert len(load_resume_state(previous)["rows"]) == 1
+    if damage is None:
+        content = torch.load(last, weights_only=True)
+        del content["resume"]["rows"]
+        torch.save(content, last)
+    else:
+        last.write_bytes(damage)
+    train(read_settings(settings.folder), resume=True)
+    said = capsys.readouterr().err
+    assert "last.pt is damaged" in said and "goes on from the epoch before it" in said
+    assert (settings.folder / "last.pt.broken").exists() and not previous.exists()
+    assert len((settings.folder / "results.csv").read_text().splitlines()) == 4
+
+
+def test_a_run_whose_only_checkpoint_is_damaged_begins_anew(
+    settings: TrainSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_and_stop(settings)
+    (settings.folder / "last.pt").write_bytes(b"PK\x03\x04")
+    train(read_settings(settings.folder), resume=True)
+    assert "the run begins anew" in capsys.readouterr().err
+    assert len((settings.folder / "results.csv").read_text().splitlines()) == 3
+
+
 def test_an_older_checkpoint_goes_on(settings: TrainSettings) -> None:
     """Those of the first versions name no images."""
     train_and_stop(settings)

@@ -6,6 +6,7 @@ module decodes every image, and compares the boxes of each.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +21,7 @@ from retinart.engine.evaluation.matching import box_iou
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.images import read_image, why_skipped
 
+MOST_COMPARED = 2000  # boxes of an image; their pairs are as many as its square
 NEARLY = 0.9  # IoU from which on two boxes of a class are probably the same object
 
 
@@ -64,6 +66,10 @@ def load_checked(
 
 def _compare_boxes(dataset: CocoDataset, found: Problems) -> None:
     for image in dataset.images:
+        if len(image.boxes) > MOST_COMPARED:
+            kind = f"images with more than {MOST_COMPARED} boxes"
+            found.add(kind, "kept, their boxes not compared", image.path.name)
+            continue
         for kind, effect, first in _pairs(image):
             name = dataset.classes[int(image.labels[first])]
             found.add(kind, effect, f"{name} in {image.path.name}")
@@ -75,7 +81,7 @@ def _count_classes(dataset: CocoDataset, found: Problems) -> None:
     for name, count in zip(dataset.classes, counts, strict=True):
         if not count:
             found.add("classes without objects", "kept, and cannot be learned", name)
-    for name in sorted({n for n in dataset.classes if dataset.classes.count(n) > 1}):
+    for name in sorted(n for n, count in Counter(dataset.classes).items() if count > 1):
         found.add("names of several categories", "kept as classes of their own", name)
 
 

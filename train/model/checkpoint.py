@@ -18,6 +18,10 @@ from retinart.train.model.torch_file import read_torch_file
 
 FORMAT = "retinart.checkpoint"
 VERSION = 1
+_RESUME: dict[str, Any] = {
+    "rows": list, "best": (int, float), "annotations_sha256": str, "updates": int, "model": dict,
+    "optimizer": dict, "scaler": dict,
+}  # fmt: skip
 _COPY = "Copy it again from where it was written"
 
 
@@ -63,20 +67,30 @@ def save_checkpoint(
             ) from error
 
 
+class FinishedRun(BadInput):
+    """A run has no epoch left."""
+
+
 def load_resume_state(path: Path) -> dict[str, Any]:
     """The `resume` state of a checkpoint, with its weights as "average" and its variant.
 
     Raises:
-        BadInput: the file cannot be read, or its run is finished.
+        FinishedRun: the file's run is finished.
+        BadInput: the file cannot be read, or is damaged.
     """
     content = _read_own(path)
     if "resume" not in content:
-        raise BadInput(
+        raise FinishedRun(
             f"the run of {path} is finished",
             fix="Start a new run from its weights: give them as `weights`",
         )
     if not isinstance(content["resume"], dict):
         raise _damaged(path, "its 'resume' is not of type dict")
+    for key, kind in _RESUME.items():
+        if not isinstance(content["resume"].get(key), kind):
+            raise _damaged(path, f"its 'resume' holds no {key}")
+    if not all(isinstance(row, dict) and "seconds" in row for row in content["resume"]["rows"]):
+        raise _damaged(path, "its 'resume' holds no rows")
     variant, _ = _described(content, path)
     return {**content["resume"], "average": content["state_dict"], "variant": variant}
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from retinart.cli.fields import add_file, add_max_pixels, describe_command, options_of, record_of
+from retinart.engine.common.reading import read_text
 from retinart.engine.errors import BadInput
 
 
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from retinart.export.settings import ExportSettings
 
-    names = None if args.classes is None else _names(args.classes)
+    names = None if args.classes is None else read_names(args.classes)
     settings = record_of(ExportSettings, args, classes=names)
     _check_before_loading(args)
 
@@ -160,23 +162,18 @@ def say_export(report: Any) -> None:
     print(report.path)
 
 
-def _names(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"cannot read class names from {path}",
-            why=str(error),
-            fix="Give a text file in UTF-8 with one name a line",
-        ) from error
+def read_names(path: Path) -> tuple[str, ...]:
+    """The class names of a text file. Raises BadInput where it holds none, or one twice."""
+    fix = "Give a text file in UTF-8 with one name a line"
+    lines = read_text(path, noun="class names in", fix=fix).splitlines()
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise BadInput(f"{path} holds no class names", fix="Give one name a line")
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
         raise BadInput(
             f"{path} holds a name twice",
-            why=f"it is {twice[0]!r}",
+            why=f"it is {name!r}",
             fix="Give each class a name of its own",
         )
     return names
