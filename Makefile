@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DEMO   := $(VENV)/.installed-demo
 # A worker for each CPU, each with about a GiB. `-n 0` in PYTEST_ARGS runs the tests in one process.
 PYTEST      := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
@@ -16,7 +17,8 @@ help:  ## this list
 
 setup: $(STAMP)  ## make .venv and install retinart and its tools in it
 
-demo: $(STAMP)  ## export the shipped model, evaluate it, run it over a video
+# The tools of development include all that the demo needs.
+demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))  ## checkpoint to ONNX to INT8, on real pictures; installs little
 	$(BIN)/python -m retinart demo --out runs/demo
 
 test: $(STAMP)  ## run the tests
@@ -56,7 +58,9 @@ clean:  ## remove .venv, build, caches, runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Touched last: a failed install is repeated, a good one is not.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): EXTRA := dev
+$(DEMO): EXTRA := demo
+$(STAMP) $(DEMO): pyproject.toml constraints.txt
 	@.ci/venv "$(PYTHON)" $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA)]"
 	@touch $@

@@ -43,6 +43,7 @@ from retinart.train.settings import TrainSettings
 # Makes a folder of files, by name and filled by a function, once for all workers; see conftest.py.
 Once = Callable[[str, Callable[[Path], object]], Path]
 ROOT = Path(__file__).resolve().parent.parent
+SCENES_CHECKPOINT = ROOT / "train" / "assets" / "tiny.pt"  # it knows generated scenes
 _BITS = 24  # of the number in a picture
 
 

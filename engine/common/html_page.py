@@ -27,7 +27,8 @@ th:first-child, td:first-child { text-align: left; }
 .text td { text-align: left; vertical-align: top; } .text td:last-child { white-space: normal;
   overflow-wrap: anywhere; }
 thead th, tr.first td { border-bottom: 1px solid #8888; }
-svg { height: auto; max-width: 100%; }
+svg, img, video { height: auto; max-width: 100%; }
+pre { overflow-x: auto; font-size: .85rem; }
 .warning { border-left: .3rem solid #c9870a; padding-left: .6rem; font-weight: 600; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 details { border-top: 1px solid #8888; } details:last-of-type { border-bottom: 1px solid #8888; }

@@ -1,4 +1,4 @@
-"""Generated scenes: pictures and videos with true boxes, for the demo, for tests and for `tiny`.
+"""Generated scenes: pictures and videos with true boxes, for tests and for trying a training.
 
 Scene i of a seed is the same for any number of scenes, and on every machine with the same NumPy and
 OpenCV.

@@ -19,11 +19,10 @@ from retinart.benchmarks.latency import scales
 from retinart.benchmarks.latency.scales import Scale
 from retinart.benchmarks.peers import find as peers
 from retinart.benchmarks.timing.results import LeftOut, Percentiles
-from retinart.cli.demo import shipped_checkpoint
 from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import BadInput
 from retinart.engine.runtime.openvino_api import has_bf16
-from support import narrow
+from support import SCENES_CHECKPOINT, narrow
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -36,7 +35,7 @@ def test_curve(
     out = tmp_path / "curve"
     data = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
     arguments: tuple[str | Path, ...] = (
-        "curve", shipped_checkpoint(), *data, "--calibration-images", scenes / "images",
+        "curve", SCENES_CHECKPOINT, *data, "--calibration-images", scenes / "images",
         "--calibration-num", "3", "--num-images", "2", "--repeats", "1", "--threads", "1",
         "--peers", "onnxruntime", "torch-compile-fp16", "--out", out, "--imgsz",
     )  # fmt: skip
@@ -162,7 +161,7 @@ def test_which_points_are_named() -> None:
 
 
 def test_bad_input(retinart: Command, scenes: Path, tmp_path: Path) -> None:
-    checkpoint = shipped_checkpoint()
+    checkpoint = SCENES_CHECKPOINT
     images = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
     fp32 = ("--precisions", "fp32", "--out", tmp_path / "out")
     for given, message in (

@@ -1,0 +1,1 @@
+"""The demo: the way from a checkpoint to a fast detector, on pictures of blood cells."""
