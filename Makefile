@@ -10,7 +10,9 @@ PYTEST      := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bindings lint format types docs kill soak clean
+.PHONY: help setup demo test fuzz bindings packages lint format types docs kill soak clean
+# Two targets must not install into .venv at once.
+.NOTPARALLEL:
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18

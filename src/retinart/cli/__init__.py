@@ -37,7 +37,7 @@ COMMANDS = {
     "train": "train a RetinaNet on COCO-format data",
     "data": "check a dataset before you train on it",
     "make-scenes": "generate annotated pictures to train and test on",
-    "demo": "go the whole way on the model and the pictures that are shipped",
+    "demo": "go the whole way with the files that are shipped",
     "doctor": "show what is installed, and how to get what is missing",
     "completion": "print a script that completes commands and options in a shell",
 }
