@@ -33,6 +33,7 @@ from retinart.engine.tensorrt.engine_file import (
 )
 from retinart.export.settings import BuildSettings
 from retinart.export.tensorrt_build import PlanSettings, Show, build_plan, profile_for
+from retinart.export.trtexec import trtexec_command
 
 _GIB = 1 << 30
 _MOST_CACHE = 1024 * MIB
@@ -132,6 +133,10 @@ def build_engine(
         beside.write_text(built.to_json(), encoding="utf-8")
     if plan.timing_cache is not None and settings.timing_cache is not None:
         cache_note = write_cache(settings.timing_cache, plan.timing_cache, built, settings)
+    if runtime == "tensorrt":
+        profile = plan_settings.profile
+        equal = trtexec_command(model, output, settings, profile, trt.__version__)
+        notes.append(f"trtexec builds it, with --nms graph: {equal}")
     return BuildReport(path=output, info=built, notes=tuple(n for n in (*notes, cache_note) if n))
 
 

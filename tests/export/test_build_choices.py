@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from retinart.engine.errors import BadInput, MissingDependency
 from retinart.export import build
 from retinart.export.build import build_engine
 from retinart.export.settings import BuildSettings
+from retinart.export.trtexec import trtexec_command
 
 
 def test_the_choice_of_nms(
@@ -40,9 +42,9 @@ def test_the_choice_of_nms(
             run(version_compatible=True, nms=form)
     fake = tensorrt("10.7.0", aot=False)
     report = run()
-    assert report.info.nms == "efficient" and report.notes == (
-        "NMS is the plugin EfficientNMS_TRT",
-    )
+    assert report.info.nms == "efficient"
+    assert report.notes[0] == "NMS is the plugin EfficientNMS_TRT"
+    assert report.notes[-1].startswith("trtexec builds it, with --nms graph: trtexec --onnx=")
     assert "registered" not in fake.told
     with pytest.raises(BadInput, match=r"10\.7\.0 takes no kernels into a plan, .* since 10\.9"):
         run(nms="plugin")
@@ -72,3 +74,20 @@ def test_a_gpu_that_tensorrt_rtx_does_not_know(
     with pytest.raises(MissingDependency, match=r"not run on NVIDIA H100: .* 8\.9, 12\.0, .* 9\.0"):
         build_engine(model_path, output, BuildSettings())
     build_engine(model_path, output, BuildSettings(runtime="tensorrt-rtx"))  # for another GPU
+
+
+def test_the_command_of_trtexec() -> None:
+    settings = BuildSettings(
+        workspace=1.5, optimization_level=4, timing_cache=Path("t"), hardware_compatible=True
+    )
+    profile = ((1, 96, 128, 3), (2, 96, 128, 3), (4, 96, 128, 3))
+    args = (Path("a b.onnx"), Path("a.engine"), settings, profile)
+    line = trtexec_command(*args, "10.16.1.11")
+    assert shlex.split(line) == [
+        "trtexec", "--onnx=a b.onnx", "--saveEngine=a.engine", "--noTF32", "--stronglyTyped",
+        "--minShapes=frames:1x96x128x3", "--optShapes=frames:2x96x128x3",
+        "--maxShapes=frames:4x96x128x3", "--memPoolSize=workspace:1536M",
+        "--builderOptimizationLevel=4", "--timingCacheFile=t",
+        "--hardwareCompatibilityLevel=ampere+",
+    ]  # fmt: skip
+    assert "--stronglyTyped" not in trtexec_command(*args, "11.4.0.106")

@@ -1,0 +1,37 @@
+"""The trtexec command that builds what `retinart build` builds, for TensorRT's own tools."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from retinart.engine.model.info import INPUT
+from retinart.engine.tensorrt.engine_file import FrameShape, numbers
+from retinart.export.settings import BuildSettings
+
+
+def trtexec_command(
+    model: Path,
+    output: Path,
+    settings: BuildSettings,
+    profile: tuple[FrameShape, FrameShape, FrameShape],
+    version: str,
+) -> str:
+    """The command line, which builds the file with its own nodes for NMS.
+
+    Args:
+        version: of TensorRT. Networks are strongly typed; TensorRT 10 has to be told so.
+    """
+    words = ["trtexec", f"--onnx={model}", f"--saveEngine={output}", "--noTF32"]
+    words += ["--stronglyTyped"] if numbers(version)[0] < 11 else []
+    for name, shape in zip(("min", "opt", "max"), profile, strict=True):
+        words.append(f"--{name}Shapes={INPUT}:{'x'.join(map(str, shape))}")
+    if settings.workspace is not None:
+        words.append(f"--memPoolSize=workspace:{int(settings.workspace * 1024)}M")
+    if settings.optimization_level is not None:
+        words.append(f"--builderOptimizationLevel={settings.optimization_level}")
+    if settings.timing_cache is not None:
+        words.append(f"--timingCacheFile={settings.timing_cache}")
+    words += ["--versionCompatible"] if settings.version_compatible else []
+    words += ["--hardwareCompatibilityLevel=ampere+"] if settings.hardware_compatible else []
+    return shlex.join(words)
