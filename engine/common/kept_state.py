@@ -39,7 +39,7 @@ def read_or_set_aside(path: Path, read: Callable[[Path], T], otherwise: str) -> 
         broken = path.with_name(f"{path.name}.broken")
         path.replace(broken)
         why = error.why or error.what
-        Progress().line(f"{path} is damaged ({why}): it is {broken.name} now, and {otherwise}")
+        Progress().line(f"{path} cannot be used ({why}): it is {broken.name} now, and {otherwise}")
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from retinart.engine.evaluation.coco import load_coco
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import read_info
 from retinart.engine.tensorrt.engine_file import EngineInfo, engine_json
+from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint import load_any
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
@@ -115,6 +117,12 @@ def formats(folder: Path) -> list[Format]:
         load_coco(path, scenes / "images")
         load_checked(path, scenes / "images", open_images=False)
 
+    def pickled(path: Path) -> None:
+        try:
+            load_arrays(path.read_bytes())
+        except pickle.UnpicklingError:
+            load_any(path)  # says so
+
     images = str(scenes / "images")
     steps_file, saved_file = folder / "steps.json", folder / "saved.json"
     steps(steps_file)
@@ -149,7 +157,7 @@ def formats(folder: Path) -> list[Format]:
         ),
         Format(
             name="pickle", suffix=".pkl", good=[mutators.arrays()],
-            damage=mutators.any_pickle, use=load_any,
+            damage=mutators.any_pickle, use=pickled,
         ),
         Format(
             name="class names", suffix=".txt", good=[b"disc\nring\n", "Größe\n".encode()],

@@ -109,14 +109,14 @@ def test_state_of_stopped_jobs(
     done = tmp_path / "done.json"
     shutil.copyfile(hostile / name, done)
     assert Steps(done, job="curve").all == {}
-    assert "done.json is damaged" in capfd.readouterr().err
+    assert "done.json cannot be used" in capfd.readouterr().err
     assert (tmp_path / "done.json.broken").read_bytes() == (hostile / name).read_bytes()
 
     shutil.copyfile(hostile / name, tmp_path / ".q.calibrating.json")
     ran = retinart(
         "calibrate", model_path, "--images", small_scenes, "--num", "2", "-o", tmp_path / "q.onnx"
     )
-    assert ran.returncode == 0 and ".q.calibrating.json is damaged" in ran.stderr
+    assert ran.returncode == 0 and ".q.calibrating.json cannot be used" in ran.stderr
     assert (tmp_path / ".q.calibrating.json.broken").exists()
 
     _refused(

@@ -129,10 +129,29 @@ def test_files_of_another_job_or_version_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is of the job curve, and this is grid"):
         Steps(path, job="grid")
     content = json.loads(path.read_text())
-    for schema, message in ((0, "has schema 0"), (99, "Upgrade retinart")):
-        path.write_text(json.dumps({**content, "schema": schema}))
-        with pytest.raises(BadInput, match=message):
-            Steps(path, job="curve")
-    path.write_text(json.dumps({"key": "curve 2", "time 1": {}}))
-    with pytest.raises(BadInput, match=r"has no schema number.*Delete the file"):
+    path.write_text(json.dumps({**content, "schema": 99}))
+    with pytest.raises(BadInput, match="Upgrade retinart"):
         Steps(path, job="curve")
+
+
+@pytest.mark.parametrize("damage", ["schema", "key", "result", "half", "deep"])
+def test_a_file_that_cannot_be_used_is_set_aside(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "done.json"
+    Steps(path, job="curve").once("time", "a", {}, lambda: {"ms": 1})
+    text = path.read_text()
+    changed = {
+        "schema": json.dumps({**json.loads(text), "schema": 0}),
+        "key": json.dumps({"key": "curve 2", "time 1": {}}),
+        "result": text.replace('"ms": 1', '"ms": 2'),
+        "half": text[: len(text) // 2],
+        "deep": "[" * 5000 + "]" * 5000,
+    }[damage]
+    path.write_text(changed)
+    steps = Steps(path, job="curve")
+    assert steps.all == {} and not path.exists()
+    assert (tmp_path / "done.json.broken").read_text() == changed
+    assert "done.json cannot be used" in capsys.readouterr().err
+    steps.once("time", "a", {}, dict)
+    assert len(Steps(path, job="curve").all) == 1
