@@ -30,6 +30,10 @@ MINUTES ?= 2
 fuzz: $(STAMP)  ## damaged files of every format for some MINUTES=2, and a table of what each gave
 	cd tests && ../$(BIN)/python -m fuzz --minutes $(MINUTES) --keep ../runs/fuzz
 
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+packages: $(STAMP)  ## install wheel and sdist in empty environments of the PYTHONS that are here
+	RETINART_PYTHONS="$(PYTHONS)" $(BIN)/pytest -rA -n 0 tests/test_packages.py
+
 bindings: $(STAMP)  ## fetch TensorRT's Python bindings, for the contract test
 	@.ci/bindings $(BIN)/python
 
