@@ -17,7 +17,11 @@ from support import ROOT, write_video
 pytestmark = pytest.mark.long
 
 PICTURES = 4  # in place of the user's
-SMALL = {"--num 200": f"--num {PICTURES}", "--imgsz 600": "--imgsz 128"}
+SMALL = {
+    "--eval-images val --max-drop 0.5": "--eval-images val",
+    "--num 200": f"--num {PICTURES}",
+    "--imgsz 600": "--imgsz 128",
+}
 
 # Parts of lines that cannot run here, and the reason.
 CANNOT = {
