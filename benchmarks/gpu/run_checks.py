@@ -15,9 +15,12 @@ from retinart.benchmarks.gpu import checks
 from retinart.benchmarks.gpu.attempts import Attempts
 from retinart.benchmarks.gpu.bundle import Bundle, Item
 from retinart.benchmarks.gpu.checks import Subject
+from retinart.benchmarks.gpu.cuda_checks import CHECKS
 from retinart.benchmarks.gpu.judge import Figures
+from retinart.engine.cuda.open_gpu import installed_bindings
 
 NO_GPU = "there is no GPU here"
+NO_BINDING = "neither pycuda nor cuda-bindings is installed"
 NOT_HERE = "its files were not brought along"
 NOT_SEEN = "its engine was not seen to load and run"
 
@@ -63,6 +66,26 @@ GROUPS = (
         Check(name="memory", run=checks.endurance, limit=900),
     ),
 )
+
+
+CUDA_LIMIT = 120  # seconds for a check of CUDA alone
+
+
+def run_cuda(steps: Attempts, *, gpu: bool, limit: float | None) -> None:
+    """Run the group "cuda", which needs neither TensorRT nor files, through each binding.
+
+    Args:
+        steps, gpu, limit: see `run_checks`.
+    """
+    for binding in installed_bindings():
+        for name, check in CHECKS.items():
+            step = f"cuda, {name}, {binding}"
+            if gpu:
+                steps.run(step, partial(check, binding), limit or CUDA_LIMIT)
+            else:
+                steps.skip(step, NO_GPU)
+    if not installed_bindings():
+        steps.skip("cuda", NO_BINDING)
 
 
 def run_checks(

@@ -8,6 +8,10 @@ compares and measures on the GPU. Where the GPU's machine lacks what the CPU's p
     python -m retinart.benchmarks.gpu.verify --checkpoint CKPT.pth --images DIR --prepare FOLDER
     python -m retinart.benchmarks.gpu.verify --run FOLDER --out result.json     # on the other one
 
+A group "cuda" comes first. It needs a GPU and PyTorch or less, neither files nor TensorRT:
+
+    python -m retinart.benchmarks.gpu.verify --cuda --out result.json      # only that
+
 Without a GPU it goes as far as it can, lists what it skipped, and exits with 3. A step fails when
 it raises, or when a figure is over its limit (judge.py). The other steps go on, and the exit code
 is 1. Another process does the work, and a fresh one after a failure. The results are written after
@@ -30,7 +34,7 @@ from typing import Any
 from retinart.benchmarks.gpu.attempts import Attempts
 from retinart.benchmarks.gpu.bundle import Bundle, read_bundle
 from retinart.benchmarks.gpu.prepare import PRECISIONS
-from retinart.benchmarks.gpu.run_checks import run_checks
+from retinart.benchmarks.gpu.run_checks import run_checks, run_cuda
 from retinart.benchmarks.program import new_parser, run
 from retinart.benchmarks.timing.source_hash import GPU, code_hash
 from retinart.benchmarks.timing.worker import Worker, nothing, stateless
@@ -76,6 +80,10 @@ def _work(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, steps: Attempts, gpus: list[Gpu]) -> None:
     steps.note("environment", _environment(gpus))
+    if args.prepare is None:
+        run_cuda(steps, gpu=bool(gpus), limit=args.limit)
+    if args.cuda:
+        return
     folder = args.run or args.prepare or args.models / "prepared"
     if args.run is not None:
         bundle = read_bundle(folder)
@@ -136,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     half = parser.add_mutually_exclusive_group()
     half.add_argument("--prepare", type=Path, metavar="FOLDER", help="only the CPU's part, for it")
+    half.add_argument(
+        "--cuda", action="store_true", help="only what needs no TensorRT and no files"
+    )
     half.add_argument("--run", type=Path, metavar="FOLDER", help="only the GPU's part, from it")
     add("--checkpoint", type=Path, help="trained weights, whose detections count")
     add("--images", help="folder, file or glob")
