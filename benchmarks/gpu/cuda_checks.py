@@ -201,7 +201,10 @@ def beside_pytorch(binding: Binding) -> Figures:
     import torch
 
     if not torch.cuda.is_available():
-        raise MissingDependency("this PyTorch has no CUDA")
+        raise MissingDependency(
+            "this PyTorch has no CUDA",
+            fix="Install a build of PyTorch with CUDA, to see both at once",
+        )
     sent, faults = some_bytes(1 << 20), list[str]()
     with desk(binding) as at:
         theirs = torch.zeros(len(sent), dtype=torch.uint8, device="cuda")
