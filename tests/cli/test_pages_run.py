@@ -29,6 +29,7 @@ CANNOT = {
     "git ": "has no address",
     "python": "is run by tests of its own, or needs a GPU",
     "retinart doctor": "has tests of its own",
+    "retinart demo": "has tests of its own",
     "make ": "has tests of its own",
     "rtsp://": "needs a camera",
     " 0 ": "needs a webcam",
