@@ -17,7 +17,7 @@ from retinart.benchmarks.gpu.bundle import Bundle, Item
 from retinart.benchmarks.gpu.checks import Subject
 from retinart.benchmarks.gpu.cuda_checks import CHECKS
 from retinart.benchmarks.gpu.judge import Figures
-from retinart.engine.cuda.open_gpu import installed_bindings
+from retinart.engine.cuda.open_gpu import Binding, installed_bindings
 
 NO_GPU = "there is no GPU here"
 NO_BINDING = "neither pycuda nor cuda-bindings is installed"
@@ -68,24 +68,39 @@ GROUPS = (
 )
 
 
-CUDA_LIMIT = 120  # seconds for a check of CUDA alone
+CUDA_LIMIT, RUNNER_LIMIT = 120, 300  # seconds for a check
+RUNNER = ("detections", "GPU resize", "8 threads", "latency", "throughput", "streams", "memory")
 
 
-def run_cuda(steps: Attempts, *, gpu: bool, limit: float | None) -> None:
-    """Run the group "cuda", which needs neither TensorRT nor files, through each binding.
+def run_cuda(steps: Attempts, effort: Mapping[str, Any], *, gpu: bool, limit: float | None) -> None:
+    """Run what needs neither TensorRT nor files, through each binding.
+
+    That is the group "cuda", and then the runner with PyTorch in TensorRT's place.
 
     Args:
-        steps, gpu, limit: see `run_checks`.
+        steps, effort, gpu, limit: see `run_checks`.
     """
     for binding in installed_bindings():
-        for name, check in CHECKS.items():
-            step = f"cuda, {name}, {binding}"
+        work: dict[str, tuple[Callable[[], Figures], float]] = {
+            f"cuda, {name}, {binding}": (partial(check, binding), CUDA_LIMIT)
+            for name, check in CHECKS.items()
+        }
+        for name in RUNNER:
+            over = partial(_over_pytorch, name, binding, dict(effort))
+            work[f"runner over PyTorch, {name}, {binding}"] = (over, RUNNER_LIMIT)
+        for step, (runs, most) in work.items():
             if gpu:
-                steps.run(step, partial(check, binding), limit or CUDA_LIMIT)
+                steps.run(step, runs, limit or most)
             else:
                 steps.skip(step, NO_GPU)
     if not installed_bindings():
         steps.skip("cuda", NO_BINDING)
+
+
+def _over_pytorch(name: str, binding: Binding, effort: dict[str, Any]) -> Figures:
+    from retinart.benchmarks.gpu.over_pytorch import CHECKS, over_pytorch  # needs PyTorch
+
+    return over_pytorch(CHECKS[name], binding, effort)
 
 
 def run_checks(

@@ -80,8 +80,9 @@ def _work(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, steps: Attempts, gpus: list[Gpu]) -> None:
     steps.note("environment", _environment(gpus))
+    effort = {name: getattr(args, name) for name in EFFORT}
     if args.prepare is None:
-        run_cuda(steps, gpu=bool(gpus), limit=args.limit)
+        run_cuda(steps, effort, gpu=bool(gpus), limit=args.limit)
     if args.cuda:
         return
     folder = args.run or args.prepare or args.models / "prepared"
@@ -91,7 +92,6 @@ def _run(args: argparse.Namespace, steps: Attempts, gpus: list[Gpu]) -> None:
     else:
         bundle = _prepare(args, folder, steps)
     if args.prepare is None:
-        effort = {name: getattr(args, name) for name in EFFORT}
         run_checks(folder, bundle, steps, effort, gpu=bool(gpus), limit=args.limit)
 
 

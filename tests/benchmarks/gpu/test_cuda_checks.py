@@ -37,7 +37,13 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_check_passes_on_a_driver_that_works(driver: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    program = ("-m", "retinart.benchmarks.gpu.verify", "--cuda", "--out", out)
+    code = (
+        "import sys\n"
+        "from retinart.benchmarks.gpu import run_checks, verify\n"
+        "run_checks.RUNNER = ()\n"  # that has a test of its own
+        "sys.exit(verify.main(sys.argv[1:]))"
+    )
+    program = ("-c", code, "--cuda", "--out", out)
     done = run_on(driver, *program)
     steps: dict[str, Any] = json.loads(out.read_text())["steps"]
     states = {name: step["state"] for name, step in steps.items()}
@@ -56,7 +62,7 @@ def test_every_check_passes_on_a_driver_that_works(driver: Path, tmp_path: Path)
         ("clock", "page-locked copies", "clock stands still"),
         ("resize", "resize kernel", "pictures of the GPU are not the CPU's"),
         ("nms", "NMS kernel", "3 of 3 images differ"),
-        ("lost replay", "1,000 replays of a graph", "10 of 1000 replays gave another picture"),
+        ("lost replay", "1,000 replays of a graph", "100 of 1000 replays gave another picture"),
         ("capture runs", "1,000 replays of a graph", "the capture ran its work"),
         ("early", "a broken capture", "after it a copy went wrong"),
         ("recovery", "a broken capture", "CAPTURE_UNSUPPORTED"),
@@ -69,3 +75,46 @@ def test_a_check_notices_its_fault(driver: Path, fault: str, check: str, says: s
     done = run_on(driver, "-c", ONE, check, fault=fault)
     assert says in done.stdout + done.stderr
     assert done.stdout.startswith("faults:") or fault == "recovery"
+
+
+# The runner over PyTorch: argv holds the check, and what to break in it
+RUNNER = """
+import sys
+import torch
+from retinart.benchmarks.gpu import over_pytorch, run_checks, torch_tensorrt
+from retinart.benchmarks.timing.worker import Incomplete
+from retinart.engine.tensorrt import lane
+
+assert tuple(over_pytorch.CHECKS) == run_checks.RUNNER
+torch.set_num_threads(1)
+name, broken = sys.argv[1:]
+if broken == "scores":
+    at = torch_tensorrt._Detect._suppress
+    torch_tensorrt._Detect._suppress = lambda self, boxes, scores: at(self, boxes, scores * 0.9)
+if broken == "graph":
+    lane.Lane._capture = lambda self, bound: setattr(self, "no_graph", "broken")
+effort = {"frames": 2, "seconds": 0.01, "contexts": (1, 2), "repeats": 2}
+try:
+    figures = over_pytorch.over_pytorch(over_pytorch.CHECKS[name], "cuda-bindings", effort)
+    print("good:", figures)
+except Incomplete as error:
+    print("faults:", error.figures)
+"""
+
+
+@pytest.mark.parametrize(
+    ("check", "broken", "fault", "says"),
+    [
+        ("detections", "", "", "good: {'no graph': {'onnxruntime': {'counted': "),
+        ("GPU resize", "", "", "good: {'onnxruntime': "),
+        ("detections", "scores", "", "of the detections have a partner"),
+        ("detections", "graph", "", "plain launches, for want of a graph: broken"),
+        ("GPU resize", "scores", "", "of the detections have a partner"),
+    ],
+)
+def test_the_runner_over_pytorch(
+    driver: Path, check: str, broken: str, fault: str, says: str
+) -> None:
+    done = run_on(driver, "-c", RUNNER, check, broken, fault=fault)
+    assert says in done.stdout, done.stdout + done.stderr
+    assert done.stdout.startswith("good:" if not broken and not fault else "faults:")

@@ -35,7 +35,7 @@ from retinart.export.settings import ExportSettings
 from support import make_picture
 
 # of engines, and of the group "cuda"
-SKIPPED = 37 + (len(CHECKS) * len(installed_bindings()) or 1)
+SKIPPED = 37 + ((len(CHECKS) + len(run_checks.RUNNER)) * len(installed_bindings()) or 1)
 
 
 @pytest.fixture(scope="module")
