@@ -57,7 +57,8 @@ class _Run:
 
     def __init__(self, detector: Detector, job: DetectJob, stop: StopRequest) -> None:
         self._detector, self._job, self._stop = detector, job, stop
-        self._summary, self._progress = DetectSummary(draw_conf=job.draw_conf), Progress()
+        least = max(job.draw_conf, detector.thresholds.score_thresh)
+        self._summary, self._progress = DetectSummary(draw_conf=least), Progress()
         self._changed = Problems()
         self._window = Window("retinart") if job.show else None
         given = job.source
