@@ -10,7 +10,7 @@ PYTEST      := $(BIN)/pytest -n logical --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bindings packages lint format types docs kill soak clean
+.PHONY: help setup demo test fuzz bindings packages lint format types docs slow kill soak clean
 # Two targets must not install into .venv at once.
 .NOTPARALLEL:
 
@@ -36,6 +36,9 @@ packages: $(STAMP)  ## install wheel and sdist in empty environments of the PYTH
 
 bindings: $(STAMP)  ## fetch TensorRT's Python bindings, for the contract test
 	@.ci/bindings $(BIN)/python
+
+slow: $(STAMP)  ## run the tests that take minutes: the pages' commands, the demo, public models' NMS
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -102,7 +102,7 @@ def test_an_interrupted_calibration_goes_on(
         calibrate(model_path, tmp_path / "again.onnx", settings)
     assert not (tmp_path / "again.onnx").exists()
     left = tmp_path / ".again.calibrating.json"
-    assert json.loads(left.read_text("utf-8"))["observed"]["done"] == 4
+    assert json.loads(left.read_text("utf-8"))["content"]["observed"]["done"] == 4
 
     seen.clear()
 

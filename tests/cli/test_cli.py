@@ -193,7 +193,7 @@ def test_doctor_knows_every_package_and_an_extra_that_brings_it(
     advised = {p.name: re.findall(r"retinart\[(.*)\]", p.command) for p in doctor.examine()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for extra in ("dev", "docs", "examples"):
+    for extra in ("demo", "dev", "docs", "examples"):
         extras.pop(extra)
     brings = {
         extra: {re.split("[<>=]", package)[0] for package in packages}

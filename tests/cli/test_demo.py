@@ -42,7 +42,7 @@ def test_the_shipped_model_is_of_the_shipped_checkpoint() -> None:
     assert info.precision == "fp32" and info.probe is not None
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_whole_way(retinart: Command, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     ran = retinart("demo", "--out", out)

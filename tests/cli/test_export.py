@@ -137,9 +137,9 @@ def test_an_export_that_differs_from_pytorch_is_no_file(
         (["--conf", "1.5"], "--conf is 1.5. Give a value from 0 to 1."),
         (
             ["--max-det", "0"],
-            "--max-det is 0. Give a whole number from 1 to 2000.",
+            "--max-det is 0. Give a whole number from 1 to 5000.",
         ),
-        (["--classes", "/none.txt"], "cannot read class names from /none.txt"),
+        (["--classes", "/none.txt"], "cannot read the class names in /none.txt"),
         (["-o", "model.pt"], "does not end in .onnx"),
         (["--images", "/none"], "no images at /none"),
     ],

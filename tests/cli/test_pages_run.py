@@ -14,7 +14,7 @@ import pytest
 from retinart.train.data.scenes import make_scenes
 from support import ROOT, write_video
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 PICTURES = 4  # in place of the user's
 SMALL = {

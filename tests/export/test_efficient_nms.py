@@ -25,7 +25,7 @@ from efficient_nms import efficient_nms
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import Image, list_images, read_image
-from retinart.engine.model.info import INPUT, OUTPUTS, ModelInfo, Thresholds, read_info
+from retinart.engine.model.info import INPUT, NORMALIZED, OUTPUTS, ModelInfo, Thresholds, read_info
 from retinart.engine.tensorrt.api import installed
 from retinart.export.efficient_nms import PLUGIN, above, plugin_attributes, with_plugin
 from retinart.export.export import export_checkpoint
@@ -51,16 +51,18 @@ def plugin_form(path: Path) -> Run:
     found = [
         helper.make_tensor_value_info(n, t, None) for n, t in zip(plugin.output, kinds, strict=True)
     ]
-    before = _part(model, nodes[:at], list(model.graph.input), list(plugin.input))
-    after = _part(model, nodes[at + 1 :], [*model.graph.input, *found], list(OUTPUTS))
+    read_after = {name for node in nodes[at + 1 :] for name in node.input}
+    sizes = [NORMALIZED] if NORMALIZED in read_after else []  # boxes are clipped to its size
+    image = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in sizes]
+    before = _part(model, nodes[:at], list(model.graph.input), [*plugin.input, *sizes])
+    after = _part(model, nodes[at + 1 :], [*image, *found], list(OUTPUTS))
 
     def run(frames: Image) -> list[Array]:
-        boxes, scores = before.run(None, {INPUT: frames})
+        boxes, scores, *rest = before.run(None, {INPUT: frames})
         values = efficient_nms(boxes, scores, **attributes)
-        feeds = dict(zip(plugin.output, values, strict=True))
+        feeds = dict(zip([*plugin.output, *sizes], [*values, *rest], strict=True))
         wanted = {i.name for i in after.get_inputs()}
-        result = after.run(None, {k: v for k, v in {INPUT: frames, **feeds}.items() if k in wanted})
-        return list(result)
+        return list(after.run(None, {k: v for k, v in feeds.items() if k in wanted}))
 
     return run
 

@@ -114,7 +114,7 @@ def test_the_shipped_model(
     assert compare(kernel, tiny_path, frames) > 100
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_public_models(
     variant: str, public_model: Callable[[str], Path], shared: Callable[..., Path],
