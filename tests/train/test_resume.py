@@ -148,7 +148,12 @@ def test_the_best_stays_when_ap_falls(
 ) -> None:
     """Over a stop, too: what was best before is kept."""
     figures = iter(({"AP": 0.2, "AP50": 0.2}, {"AP": 0.5, "AP50": 0.6}, {"AP": 0.3, "AP50": 0.9}))
-    monkeypatch.setattr(Validation, "run", lambda *_: SimpleNamespace(figures=next(figures)))
+
+    def run(*_: object) -> SimpleNamespace:
+        found = next(figures)
+        return SimpleNamespace(figures=found, ap=found["AP"])
+
+    monkeypatch.setattr(Validation, "run", run)
     validated = replace(
         settings, epochs=3, val_annotations=settings.annotations, val_images=settings.images
     )

@@ -102,6 +102,7 @@ except Incomplete as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("check", "broken", "fault", "says"),
     [

@@ -18,6 +18,6 @@ def test_a_figure_shrinks_to_the_screen(tmp_path: Path) -> None:
     """Seen: at least 36 rem wide, so that a phone cut the right half off."""
     write_page(tmp_path / "a.html", "t", paragraphs(["WARNING"]))
     page = (tmp_path / "a.html").read_text()
-    (svg,) = [line for line in page.splitlines() if line.startswith("svg {")]
+    (svg,) = [line for line in page.splitlines() if line.startswith("svg")]
     assert "max-width: 100%" in svg and "min-width" not in svg
     assert ".warning {" in page
