@@ -315,3 +315,11 @@ def test_limits_are_told_once(model_path: Path, tmp_path: Path) -> None:
     with Detector(model_path, threads=1, conf=0.99) as none:
         summary = _run(none, folder, tmp_path / "none")
     assert not summary.limits and not summary.notes
+
+
+def test_the_count_begins_no_lower_than_the_detections(model_path: Path, tmp_path: Path) -> None:
+    """`--conf 0.5` printed "with a score from 0.3 on"."""
+    folder = write_images(tmp_path / "in", "a.png")
+    with Detector(model_path, conf=0.5, threads=1) as strict:
+        summary = _run(strict, folder, tmp_path / "out", draw_conf=0.3)
+    assert summary.draw_conf == 0.5
