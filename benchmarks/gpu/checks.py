@@ -324,7 +324,7 @@ def _until(end: float, work: Callable[[], object], images: int, _: int) -> int:
 
 
 def _each(variants: Mapping[str, Callable[[], Figures]]) -> Figures:
-    """The figures of every variant, or its error; then Incomplete is raised."""
+    """Run every variant. Where one fails, raise Incomplete with the figures and the errors."""
     figures, good = Figures(), True
     for name, work in variants.items():
         try:

@@ -101,7 +101,7 @@ def repeated(
 
 
 def judged(figures: Figures, faults: Iterable[str]) -> Figures:
-    """The figures, if there is no fault; else Incomplete is raised with both."""
+    """Return the figures. Where there are faults, raise Incomplete with figures and faults."""
     if faults := list(faults):
         raise Incomplete({**figures, FAULTS: faults})
     return figures

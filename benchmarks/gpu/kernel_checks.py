@@ -27,7 +27,7 @@ SCENES = ((300, 3, None), (1500, 4, 25), (2000, 80, None), (4000, 1, 40))
 
 
 def resize(binding: Binding) -> Figures:
-    """Pictures of the resize kernel against those of the CPU.
+    """Compare the pictures of the resize kernel with the pictures that the CPU makes.
 
     They are equal to the bit, but in the form "float" 1.5 of 100 values may differ, by one.
     """

@@ -58,7 +58,7 @@ def results_folder(
         default: without one, this folder; if it exists, the first of `default`2, `default`3 and so
             on that does not.
         files: names of files that mark a folder with results.
-        overwrite: take `out`, or `default`, whatever it holds.
+        overwrite: take `out`, or `default`, even if it holds results.
 
     Raises:
         BadInput: `out` holds results, or as `own_folder`.

@@ -1,4 +1,4 @@
-"""HTML by elements: whatever is not HTML already is escaped where it is put in."""
+"""HTML by elements. An element escapes each child that is not HTML already."""
 
 from __future__ import annotations
 
