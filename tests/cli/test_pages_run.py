@@ -17,25 +17,44 @@ from support import ROOT, write_video
 pytestmark = pytest.mark.slow
 
 PICTURES = 4  # in place of the user's
+# A page's words, and what stands for them here.
 SMALL = {
+    "val2017": "val",
     "--eval-images val --max-drop 0.5": "--eval-images val",
+    "--eval-images val --max-drop 0.3": "--eval-images val",
+    "--calibration-images DIR": f"--calibration-images val --calibration-num {PICTURES}",
+    "--out DIR": "--out runs/curve --repeats 2",
+    "--imgsz 400 500 600 700 800": "--imgsz 64 96",
     "--num 200": f"--num {PICTURES}",
     "--imgsz 600": "--imgsz 128",
+    "--imgsz 800": "--imgsz 128",
+    "--epochs 72": "--epochs 1 --batch 2",
+    "--model resnet18": "--model tiny",
+    "--start 12.5 --end 300f": "--start 0 --end 3f",
+    "train2017": "train",
+    "-o model.fp16.onnx": f"-o model.fp16.onnx --num {PICTURES}",
+    "instances_val.json": "val.json",
+    "DIR": "val",
+    "FILE": "val.json",
+    "CHECKPOINT": "retinanet.pth",
+    "CKPT...": "retinanet.pth",
+    "COMMAND": "detect",
+    "~/.local/share/bash-completion/completions/": "",
+    "~/.zfunc/": "",
 }
 
 # Parts of lines that cannot run here, and the reason.
 CANNOT = {
     "pip ": "installs",
     "git ": "has no address",
-    "python": "is run by tests of its own, or needs a GPU",
     "retinart doctor": "has tests of its own",
     "retinart demo": "has tests of its own",
     "make ": "has tests of its own",
     "rtsp://": "needs a camera",
     " 0 ": "needs a webcam",
-    ".engine": "needs a GPU",
-    "CKPT": "needs a GPU",
-    "--images DIR": "names no data",
+    "detect model.engine": "needs a GPU",
+    "check model.engine": "needs a GPU",
+    "--peers": "needs torchvision; tests/benchmarks/peers runs the peers",
 }
 
 
@@ -57,11 +76,12 @@ def commands_of(text: str) -> list[str]:
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the pages name, where the commands run."""
     made = make_scenes(tmp_path / "made", num=PICTURES, seed=4)
-    for name in ("val", "train_images"):
+    for name in ("val", "train"):
         shutil.copytree(made.parent / "images", tmp_path / name)
     shutil.copy(made, tmp_path / "val.json")
     checkpoint = ROOT / "train" / "assets" / "tiny.pt"
     shutil.copy(checkpoint, tmp_path / "retinanet.pth")
+    (tmp_path / "names.txt").write_text("disc\nsquare\ntriangle\nstar\nring\ncross\n")
     write_video(tmp_path / "video.mp4", frames=4)
     write_video(tmp_path / "clip.mp4", frames=4)
     monkeypatch.chdir(tmp_path)
@@ -75,51 +95,57 @@ def run_all(retinart: Command, lines: list[str]) -> None:
     for line in lines:
         for large, small in SMALL.items():
             line = line.replace(large, small)
-        words = shlex.split(line)[1:]
+        words = shlex.split(line.partition(" > ")[0])[1:]
         done = retinart(*words)
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        # Four pictures decide no gate, and this machine is not quiet.
+        gate = "--max-drop" in line or "--max-ratio" in line
+        assert done.returncode in ((0, 1) if gate else (0,)), f"{line}\n{done.stderr}"
 
 
 def test_getting_started(retinart: Command, data: Path) -> None:
-    (data / "train").mkdir()
     (data / "train" / "assets").symlink_to(ROOT / "train" / "assets")
     text = (ROOT / "docs" / "getting-started.md").read_text("utf-8")
     lines = commands_of(text)
-    assert len(lines) == 9
+    assert len(lines) >= 9
     run_all(retinart, lines)
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     exec(compile(code, "docs/getting-started.md", "exec"), {})
 
 
-@pytest.mark.parametrize(
-    ("page", "count"),
-    [
-        ("README.md", 6),
-        ("docs/how-to/checkpoint.md", 5),
-        ("docs/how-to/video.md", 2),
-        ("docs/how-to/many-machines.md", 2),
-    ],
-)
-def test_page(retinart: Command, data: Path, page: str, count: int) -> None:
-    (data / "train_images").rename(data / "train")
-    (data / "names.txt").write_text("disc\nsquare\ntriangle\nstar\nring\ncross\n")
-    text = (ROOT / page).read_text("utf-8")
-    lines = commands_of(text)
-    assert len(lines) == count, lines
-    if page == "docs/how-to/video.md":
-        run_all(retinart, ["retinart export retinanet.pth -o model.onnx --height 96 --width 128"])
-    run_all(retinart, lines)
+# The pages, and how many of their commands run here at least.
+PAGES = {
+    "README.md": 7,
+    "docs/annotations.md": 2,
+    "docs/benchmarks.md": 1,
+    "docs/checkpoints.md": 5,
+    "docs/command-line.md": 5,
+    "docs/quantization.md": 6,
+    "docs/self-test.md": 3,
+    "docs/tensorrt.md": 1,
+    "docs/training.md": 2,
+    "docs/video.md": 3,
+    "docs/how-to/checkpoint.md": 5,
+    "docs/how-to/ci-gate.md": 3,
+    "docs/how-to/gpu.md": 3,
+    "docs/how-to/many-machines.md": 2,
+    "docs/how-to/video.md": 2,
+}
 
 
-def test_ci_gate(retinart: Command, data: Path) -> None:
-    text = (ROOT / "docs" / "how-to" / "ci-gate.md").read_text("utf-8")
-    lines = commands_of(text)
-    assert len(lines) == 3
+@pytest.mark.parametrize("page", PAGES)
+def test_page(retinart: Command, data: Path, page: str) -> None:
+    lines = commands_of((ROOT / page).read_text("utf-8"))
+    assert len(lines) >= PAGES[page], lines
     for name in ("model", "production"):
         small = f"{name}.onnx --height 96 --width 128 --skip-tensorrt"
         run_all(retinart, [f"retinart export retinanet.pth -o {small}"])
-    run_all(retinart, ["retinart benchmark model.onnx --images val --out last"])
-    *certain, speed = lines
-    run_all(retinart, certain)
-    done = retinart(*shlex.split(speed)[1:])
-    assert done.returncode in (0, 1), done.stderr  # this machine is not quiet
+    made = "retinart calibrate model.onnx --images train -o model.int8.onnx --num 4"
+    run_all(retinart, [made, "retinart benchmark model.onnx --images val --out last"])
+    run_all(retinart, lines)
+
+
+def test_each_page_with_commands_is_here() -> None:
+    """The pages of benchmarks/results tell what was typed on the machine that measured."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    named = {str(p.relative_to(ROOT)) for p in pages if commands_of(p.read_text("utf-8"))}
+    assert named == {*PAGES, "docs/getting-started.md"}
