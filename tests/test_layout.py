@@ -33,10 +33,9 @@ FACE = "the face (src/retinart)"
 # those that stand before it. The folder's own `__init__.py` is the roof: nothing inside imports it.
 FLOORS: dict[str, tuple[str, ...]] = {
     "engine": (
-        "errors", "settings", "detections", "common", "cuda", "media", "model", "evaluation",
-        "runtime", "self_test", "tensorrt", "latency_histogram", "pipeline", "stream", "detector",
-        "describe",
-        "doctor", "job", "accuracy_drop",
+        "errors", "settings", "detections", "common", "cuda", "media", "model", "limits",
+        "evaluation", "runtime", "self_test", "tensorrt", "latency_histogram", "pipeline", "stream",
+        "detector", "describe", "doctor", "job", "accuracy_drop",
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",

@@ -21,8 +21,9 @@ from retinart.engine.job.draw import draw
 from retinart.engine.job.outputs import Outputs
 from retinart.engine.job.records import Note, Record
 from retinart.engine.job.stop import StopRequest
-from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary, limit_notes
+from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
 from retinart.engine.job.tracking import Trackers
+from retinart.engine.limits import limit_notes
 from retinart.engine.media.source import Source
 from retinart.engine.pipeline import Ended
 from retinart.engine.settings import DetectJob
@@ -254,7 +255,12 @@ class _Run:
             summary.notes.append("annotated videos have no sound; the option `audio` keeps it")
         if self._job.audio and not any(s.sound == "kept" for s in summary.sources):
             summary.notes.append(f"{sources[0].name} has no sound that could be kept")
-        summary.notes += limit_notes(summary.limits, summary.frames, self._detector.thresholds)
+        summary.notes += limit_notes(
+            summary.limits,
+            summary.frames,
+            self._detector.thresholds,
+            kind="image" if summary.images else "frame",
+        )
         path = self._job.out / "summary.json"
         summary.outputs.append(path)
         try:

@@ -12,8 +12,8 @@ from retinart.engine.common.timing import StageName
 from retinart.engine.common.wording import counted
 from retinart.engine.detections import Limit
 from retinart.engine.latency_histogram import PERCENTILES, Times, table
+from retinart.engine.limits import limit_counts
 from retinart.engine.media.source import SourceCounts
-from retinart.engine.model.info import Thresholds
 
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
 # an error stopped it; "lost": no source is left, and at least one was given up
@@ -209,7 +209,7 @@ class DetectSummary:
                 "covers": f"detections with a score from {self.draw_conf:g} (draw_conf) on",
             },
             "limits": {
-                **{name: self.limits[name] for name in get_args(Limit)},
+                **limit_counts(self.limits),
                 "covers": "frames that had as many detections as one may have, and frames with "
                 "more candidates than enter NMS; the candidates are seen on OpenVINO alone",
             },
@@ -248,23 +248,6 @@ class DetectSummary:
     def write(self, path: Path) -> None:
         """Write `summary.json`."""
         write_json(path, self.to_json(), indent=1)
-
-
-def limit_notes(limits: Counter[Limit], frames: int, thresholds: Thresholds) -> list[str]:
-    """A line for each limit that frames reached, and what lifts it."""
-    notes, t = [], thresholds
-    if n := limits["detections"]:
-        notes.append(
-            f"{n} of {frames} frames have {t.detections_per_img} detections, the most that one may "
-            "have, and there may be more in them: raise `max_det`"
-        )
-    if n := limits["candidates"]:
-        notes.append(
-            f"{n} of {frames} frames have more candidates than enter NMS ({t.topk_candidates} "
-            f"anchors a level, {t.nms_candidates} in all), so weak detections may be missing: "
-            "raise `conf`, or export with a higher --topk-candidates"
-        )
-    return notes
 
 
 def _percentiles(times: Times) -> str:

@@ -41,7 +41,9 @@ def test_eval(retinart: Command, model_path: Path, images: Path, tmp_path: Path)
     ran = retinart("eval", model_path, "--images", images, "--annotations", path, "--json")
     assert ran.returncode == 0
     result = json.loads(ran.stdout)
-    assert list(result) == ["figures", "per_class", "images", "problems", "skipped", "ms_per_image"]
+    assert list(result) == [
+        *("figures", "per_class", "images", "problems", "skipped", "limits", "ms_per_image")
+    ]
     assert list(result["figures"]) == [
         *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
         *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
@@ -56,6 +58,27 @@ def test_eval(retinart: Command, model_path: Path, images: Path, tmp_path: Path)
         "images/2.png",
         "instances.json",
     ]
+
+
+def test_eval_tells_of_limits_once(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path
+) -> None:
+    """Each model has its own line, and the counts are stored."""
+    data = ("--images", images, "--annotations", _annotations(tmp_path), "--json")
+    ran = retinart("eval", model_path, *data, "--max-det", "3")
+    line = "3 of 3 images have 3 detections, the most that one may have"
+    assert ran.returncode == 0 and ran.stderr.count(line) == 1
+    assert "raise --max-det\n3 of 3 images have more candidates than enter NMS" in ran.stderr
+    assert json.loads(ran.stdout)["limits"] == {"detections": 3, "candidates": 3}
+
+    both = ("--against", model_path, "--out", tmp_path / "out", "--max-det", "3")
+    ran = retinart("eval", model_path, *data, *both)
+    assert ran.returncode == 0 and ran.stderr.count(f"{model_path.name}: {line}") == 2
+    assert json.loads(ran.stdout)["second"]["limits"] == {"detections": 3, "candidates": 3}
+
+    ran = retinart("eval", model_path, *data, "--conf", "0.99")
+    assert ran.returncode == 0 and "images have" not in ran.stderr
+    assert json.loads(ran.stdout)["limits"] == {"detections": 0, "candidates": 0}
 
 
 def test_eval_on_spoiled_annotations(
