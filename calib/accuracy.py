@@ -28,12 +28,12 @@ class Accuracy:
 
     @property
     def ap(self) -> float:
-        """AP in points, 0 to 100.
+        """AP, 0 to 1.
 
         Raises:
             BadInput: the record holds none, as nothing was measured.
         """
-        return 100 * existing(self.figures, "AP")
+        return existing(self.figures, "AP")
 
 
 def measure(

@@ -166,7 +166,7 @@ class Calibration:
                 found = measure(path, *self._annotated, runtime)
             known[name] = dataclasses.asdict(found)
             self._saved.set("accuracy", known)
-            Progress().line(f"AP {found.ap:.2f}: {name}")
+            Progress().line(f"AP {100 * found.ap:.2f}: {name}")
         return Accuracy(**known[name])
 
     def finish(self) -> None:

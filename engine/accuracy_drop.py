@@ -67,12 +67,12 @@ class Comparison:
     outputs: tuple[Path, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Plain JSON types. The models' figures are 0 to 1."""
         return {
             "names": self.names,
             "first": self.first.to_json(),
             "second": self.second.to_json(),
-            "drop": self.drop,
+            "drop_points": self.drop,
             "worst": [
                 {"image": str(w.image.path), "hits": w.hits, "false": w.false, "loss": w.loss}
                 for w in self.worst

@@ -9,7 +9,7 @@ from typing import Any
 
 from retinart.benchmarks.curve.references import RECALLED, SCALES, TABLE_1E
 from retinart.benchmarks.curve.run import Curve, Point, fastest, is_pareto
-from retinart.benchmarks.latency.report import environment, folded
+from retinart.benchmarks.latency.report import ap_points, environment, folded
 from retinart.benchmarks.latency.tables import about_peers, noise_text, shown
 from retinart.benchmarks.timing.results import STAGES
 from retinart.engine.common.files import atomic_path
@@ -269,18 +269,14 @@ def _fastest(curve: Curve) -> str:
     )
 
 
-def _ap_points(ap: float | None) -> float | None:
-    return None if ap is None else round(100 * ap, 3)
-
-
 def _csv_row(point: Point, curve: Curve) -> dict[str, object]:
     scale, model = point.scale, point.model
     return {
         "checkpoint": scale.checkpoint,
         "imgsz": scale.imgsz,
         "precision": model.precision,
-        "ap": _ap_points(model.ap),
-        "ap50": _ap_points(model.ap50),
+        "ap": ap_points(model.ap),
+        "ap50": ap_points(model.ap50),
         "images_per_second": model.images_per_second,
         "gmac": model.gmac,
         "share_of_peak": model.share_of_peak,

@@ -36,7 +36,7 @@ from retinart.engine.common.typed_json import write_typed
 Row = ModelTimes | PeerTimes
 _FIGURES = (
     "images_per_second", "detections", "load_ms", "first_ms", "peak_mib", "gmac", "share_of_peak",
-    "share_of_bandwidth", "ap", "ap50",
+    "share_of_bandwidth",
 )  # fmt: skip
 
 
@@ -115,6 +115,11 @@ def flat_ms(ms: dict[str, Percentiles], prefix: str = "") -> dict[str, object]:
     }
 
 
+def ap_points(ap: float | None) -> float | None:
+    """AP of a CSV file: in points, as in tables."""
+    return None if ap is None else round(100 * ap, 3)
+
+
 def _bars(rows: Sequence[Row]) -> Html:
     """A bar for each row, with the medians of the stages one after the other."""
     figure = load_matplotlib().Figure(figsize=(10, 1.4 + 0.45 * len(rows)))
@@ -156,5 +161,6 @@ def _csv_row(row: Row) -> dict[str, object]:
         "width": row.input[1],
         **flat_ms(row.ms),
         **{name: getattr(row, name, None) for name in _FIGURES},
+        **{name: ap_points(getattr(row, name, None)) for name in ("ap", "ap50")},
         **{f"times_first_{k}": getattr(first, k, None) for k in ("value", "low", "high")},
     }

@@ -73,7 +73,7 @@ def test_a_budget(retinart: Command, spoiled: Path, scenes: Path, tmp_path: Path
     assert readers[SPOILED] == f"{SPOILED}.weight"
     assert readers["backbone.layer2.0.conv1"].endswith("/weight")  # its neighbour is INT8
 
-    points = {name: a.ap for name, a in record.accuracy.items()}
+    points = {name: 100 * a.ap for name, a in record.accuracy.items()}
     assert list(points) == ["fp32", "fp16", "int8"]
     assert points["fp32"] > 60 and points["fp32"] - points["int8"] <= 3
     whole = re.search(r"AP (\d+\.\d+): INT8\n", ran.stderr)

@@ -58,7 +58,7 @@ def test_the_whole_way(retinart: Command, tmp_path: Path) -> None:
     with av.open(out / "video" / "blood.mp4") as video:
         assert video.streams.video[0].codec_context.name == "h264"
     compared = json.loads((out / "compare" / "comparison.json").read_text())
-    assert compared["first"]["figures"]["AP"] > 0.6 and compared["drop"] < 2
+    assert compared["first"]["figures"]["AP"] > 0.6 and compared["drop_points"] < 2
     _same_detections(MODEL, out / "bccd.onnx")
     again = retinart("demo", "--out", out)
     assert again.returncode == 0, again.stderr

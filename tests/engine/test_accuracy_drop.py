@@ -57,7 +57,7 @@ def test_the_gate(
     names = files_below(out)
     assert names[0] == "comparison.json" and names[1].startswith("worst-1-")
     result = json.loads((out / "comparison.json").read_text())
-    assert result["drop"] > 1 and len(result["worst"]) == len(names) - 1
+    assert result["drop_points"] > 1 and len(result["worst"]) == len(names) - 1
     losses = [entry["loss"] for entry in result["worst"]]
     assert losses == sorted(losses, reverse=True) and losses[-1] > 0
     picture = cv2.imread(str(out / names[1]))
@@ -82,7 +82,7 @@ def test_json_and_no_budget(
     ran = retinart("eval", tiny_path, "--against", tiny_path, *data, "--json", "--out", out)
     assert ran.returncode == 0
     result = json.loads(ran.stdout)
-    assert result["drop"] == 0 and result["worst"] == []
+    assert result["drop_points"] == 0 and result["worst"] == []
     assert result["first"]["figures"] == result["second"]["figures"]
     assert files_below(out) == ["comparison.json"]
     ran = retinart("eval", tiny_path, *data, "--max-drop", "1")

@@ -111,6 +111,18 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert read_typed(Benchmark, written[0]) == result
 
 
+def test_ap_is_in_points_in_the_table_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = made_benchmark(model_times(ap=0.5814, ap50=None))
+    paths = latency_report.write_results(tmp_path, result)
+    with paths[1].open(newline="") as file:
+        row = next(csv.DictReader(file))  # a peer has a row behind it
+    assert (row["ap"], row["ap50"]) == ("58.14", "")
+    assert read_typed(Benchmark, paths[0]).models[0].ap == 0.5814
+
+
 def test_benchmarks_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
     path = latency_report.write_results(tmp_path, made_benchmark(model_times()))[0]
     content = json.loads(path.read_text())

@@ -104,7 +104,7 @@ def test_the_gate_with_one_file(
         "tiny.onnx", "tiny.onnx", "in", "bf16", "change",
     ]  # fmt: skip
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert result["drop"] != 0
+    assert result["drop_points"] != 0
 
 
 @needs_bf16
