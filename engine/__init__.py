@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from retinart.engine.detections import Detections
     from retinart.engine.detector import Detector
     from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
+    from retinart.engine.keep.rules import Keep
     from retinart.engine.model.info import ModelInfo, Thresholds, read_info
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "CheckFailed",
     "Detections",
     "Detector",
+    "Keep",
     "MissingDependency",
     "ModelInfo",
     "RetinartError",
@@ -30,6 +32,7 @@ __all__ = [
 _MODULES = {
     "Detections": "retinart.engine.detections",
     "Detector": "retinart.engine.detector",
+    "Keep": "retinart.engine.keep.rules",
     "ModelInfo": "retinart.engine.model.info",
     "Thresholds": "retinart.engine.model.info",
     "read_info": "retinart.engine.model.info",

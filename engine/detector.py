@@ -13,6 +13,8 @@ from retinart.engine.common.cpu_budget import cpu_budget
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
+from retinart.engine.keep.keeper import Keeper, KeepingRunner
+from retinart.engine.keep.rules import Keep
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import as_bgr
 from retinart.engine.model.info import Compute, ModelInfo, Thresholds, computed_in, read_info
@@ -70,6 +72,7 @@ class Detector:
         conf: keep detections that score higher; None takes the file's threshold.
         iou: NMS threshold; None takes the file's.
         max_det: detections an image at most; None takes the file's.
+        keep: further rules that say which detections are kept; None keeps all.
         imgsz: shorter side in pixels, for files with dynamic sizes; None takes the file's.
         device: OpenVINO device; for an engine the GPU, "cuda:0" and so on.
         compute: what OpenVINO computes the network's float layers in. "fp32" takes Winograd's
@@ -110,6 +113,7 @@ class Detector:
         conf: float | None = None,
         iou: float | None = None,
         max_det: int | None = None,
+        keep: Keep | None = None,
         imgsz: int | None = None,
         device: str | None = None,
         compute: Compute = "fp32",
@@ -128,6 +132,10 @@ class Detector:
         if imgsz is not None:
             self.info = self.info.at_imgsz(imgsz)
         self.thresholds = self.info.thresholds.with_changes(conf=conf, iou=iou, max_det=max_det)
+        keeper, of_runner = None, self.thresholds
+        if keep is not None and not keep.all:
+            keeper = Keeper(keep, self.info, self.thresholds)
+            of_runner = dataclasses.replace(self.thresholds, score_thresh=keeper.least)
         if threads is None:
             threads = cpu_budget().threads
         self.precision = computed_in(self.info.precision, compute)
@@ -176,7 +184,7 @@ class Detector:
             raise BadInput(
                 f"unknown runtime {runtime!r}", fix="Choose auto, openvino or onnxruntime"
             )
-        self._runner: Runner | None = open_runner(path, self.info, self.thresholds, options)
+        self._runner: Runner | None = open_runner(path, self.info, of_runner, options)
         self.checked = ""
         if check:
             try:
@@ -186,6 +194,8 @@ class Detector:
             except BaseException:
                 self.close()
                 raise
+        if keeper is not None:
+            self._runner = KeepingRunner(self._runner, keeper)
 
     @property
     def classes(self) -> tuple[str, ...]:

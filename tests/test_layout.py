@@ -34,8 +34,8 @@ FACE = "the face (src/retinart)"
 FLOORS: dict[str, tuple[str, ...]] = {
     "engine": (
         "errors", "settings", "detections", "common", "cuda", "media", "model", "limits",
-        "evaluation", "runtime", "self_test", "tensorrt", "latency_histogram", "pipeline", "stream",
-        "detector", "describe", "doctor", "job", "accuracy_drop",
+        "evaluation", "runtime", "self_test", "tensorrt", "keep", "latency_histogram", "pipeline",
+        "stream", "detector", "describe", "doctor", "job", "accuracy_drop",
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",

@@ -35,6 +35,7 @@ from retinart.engine.common.files import sha256
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
 from retinart.engine.evaluation.evaluate import check_evaluation, evaluate
+from retinart.engine.keep.keeper import Keeper
 from retinart.engine.media.images import list_images
 from retinart.engine.model.info import Compute, ModelInfo, computed_in, read_info
 from retinart.engine.runtime.openvino_api import has_bf16
@@ -87,6 +88,9 @@ class _Bench:
         # what would otherwise come up in the middle, or at the end
         for info, imgsz in itertools.product(infos, settings.imgsz):
             info.at_imgsz(imgsz)
+        for info in infos:
+            if settings.keep is not None:
+                Keeper(settings.keep, info, info.thresholds)
         self._find_peers(self._rows)
         if settings.annotations is not None:
             for classes in dict.fromkeys(info.classes for info in infos):
@@ -180,9 +184,10 @@ class _Bench:
         """The rows that run here; at least one."""
         ours = []
         for row in rows:
+            s = self._settings
             recipe = partial(
-                OurDetector, row.path, threads=self._settings.threads, imgsz=setting.imgsz,
-                compute=row.compute,
+                OurDetector, row.path, threads=s.threads, imgsz=setting.imgsz, compute=row.compute,
+                conf=s.conf, keep=s.keep,
             )  # fmt: skip
             try:
                 if row.compute == "bf16" and not has_bf16():
@@ -237,7 +242,7 @@ class _Bench:
             if key not in done:
                 with Detector(
                     self._files[row.file], threads=self._settings.threads, imgsz=row.imgsz,
-                    compute=row.compute,
+                    compute=row.compute, conf=self._settings.conf, keep=self._settings.keep,
                 ) as detector:  # fmt: skip
                     found = evaluate(detector, annotations, Path(self._source))
                 done[key] = {"ap": found.figures["AP"], "ap50": found.figures["AP50"]}

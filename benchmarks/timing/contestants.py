@@ -28,6 +28,7 @@ from retinart.engine.common.progress import Progress
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
+from retinart.engine.keep.rules import Keep
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import Compute
 from retinart.engine.runtime.options import RuntimeChoice
@@ -81,10 +82,18 @@ class OurDetector:
         runtime: RuntimeChoice = "auto",
         compute: Compute = "fp32",
         imgsz: int | None = None,
+        conf: float | None = None,
+        keep: Keep | None = None,
     ) -> None:
-        # without the self-test, which would count as loading
         self._detector = Detector(
-            model, runtime=runtime, compute=compute, threads=threads, imgsz=imgsz, check=False
+            model,
+            runtime=runtime,
+            compute=compute,
+            threads=threads,
+            imgsz=imgsz,
+            conf=conf,
+            keep=keep,
+            check=False,  # it would count as loading
         )
 
     def size(self, image: Image) -> tuple[int, int]:

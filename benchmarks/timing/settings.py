@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from retinart.engine.errors import BadInput
+from retinart.engine.keep.rules import Keep
 from retinart.engine.model.info import Compute
 
 PEERS = ("torchvision", "torch-compile", "onnxruntime", "torch-compile-fp16")
@@ -78,6 +79,7 @@ class BenchmarkSettings(RunSettings):
         batch: images in a call, each of these.
         streams: calls at once, each in a thread, each of these.
         checkpoint: that the first model was exported from, for peers in PyTorch.
+        conf, keep: what counts as a detection; see `Detector`.
     """
 
     images: str | None = None
@@ -86,6 +88,8 @@ class BenchmarkSettings(RunSettings):
     batch: tuple[int, ...] = (1,)
     streams: tuple[int, ...] = (1,)
     checkpoint: Path | None = None
+    conf: float | None = None
+    keep: Keep | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,6 +102,8 @@ class BenchmarkSettings(RunSettings):
                 )
         if self.peers and (self.batch, self.streams) != ((1,), (1,)):
             raise BadInput("peers run one image at a time", fix="Leave out `batch` and `streams`")
+        if self.peers and (self.conf is not None or self.keep is not None):
+            raise BadInput("peers keep all detections", fix="Leave out `peers`, or all rules")
         if self.annotations is not None and not (self.images and Path(self.images).is_dir()):
             raise BadInput(
                 f"{self.annotations} is given without the folder of its images",

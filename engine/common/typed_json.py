@@ -83,7 +83,9 @@ def from_json(kind: type[T], data: object, name: str) -> T:
     return from_plain(kind, fields, name, fix=kind.AGAIN)
 
 
-def from_plain(kind: type[R], data: object, name: str, *, fix: str) -> R:
+def from_plain(
+    kind: type[R], data: object, name: str, *, fix: str, verdict: str = "is damaged"
+) -> R:
     """A record from plain values, without a schema's number.
 
     Args:
@@ -92,6 +94,7 @@ def from_plain(kind: type[R], data: object, name: str, *, fix: str) -> R:
         data: what `json.loads` returned.
         name: of the file, for errors.
         fix: what the user can do when the file is damaged.
+        verdict: what an error says of a file that does not fit.
 
     Raises:
         BadInput: a field is missing, unknown, of another type or beyond its range.
@@ -100,7 +103,7 @@ def from_plain(kind: type[R], data: object, name: str, *, fix: str) -> R:
         check_plain(data)
         return cast(R, _value(kind, data, ""))
     except (_WrongField, ValueError) as error:
-        raise BadInput(f"{name} is damaged", why=str(error), fix=fix) from error
+        raise BadInput(f"{name} {verdict}", why=str(error), fix=fix) from error
 
 
 def write_typed(path: Path, record: Versioned) -> None:

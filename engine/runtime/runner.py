@@ -81,21 +81,24 @@ class Prepared:
     Attributes:
         start: starts a batch of them.
         resized: each image's way back to its own pixels.
+        keep: what leaves detections out of the result, given an image's detections in its pixels
+            and its (height, width); None keeps all.
     """
 
     start: Callable[[StageClock], Finish]
     resized: Sequence[Resized]
+    keep: Callable[[Detections, tuple[int, int]], Detections] | None = None
 
     def submit(self, clock: StageClock) -> Pending:
         """Start inference; the clock gets the times of the stages copy, infer, nms and results."""
-        return Pending(self.start(clock), self.resized, clock)
+        return Pending(self.start(clock), self, clock)
 
 
 class Pending:
     """A batch under way. It may be dropped without asking for its result."""
 
-    def __init__(self, finish: Finish, resized: Sequence[Resized], clock: StageClock) -> None:
-        self._finish, self._resized, self._clock = finish, resized, clock
+    def __init__(self, finish: Finish, prepared: Prepared, clock: StageClock) -> None:
+        self._finish, self._prepared, self._clock = finish, prepared, clock
 
     def result(self) -> list[Detections]:
         """Wait for the batch; on any thread, and once.
@@ -106,8 +109,11 @@ class Pending:
         """
         found = self._finish()
         with self._clock("results"):
-            pairs = zip(self._resized, found, strict=True)
-            return [resized.detections_to_source(one) for resized, one in pairs]
+            keep, resized = self._prepared.keep, self._prepared.resized
+            here = [r.detections_to_source(one) for r, one in zip(resized, found, strict=True)]
+            if keep is None:
+                return here
+            return [keep(one, r.source_size) for r, one in zip(resized, here, strict=True)]
 
 
 def from_outputs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -39,6 +40,8 @@ SMALL = {
     "CHECKPOINT": "retinanet.pth",
     "CKPT...": "retinanet.pth",
     "COMMAND": "detect",
+    "car,person": "disc,square",
+    "car=": "disc=",
     "~/.local/share/bash-completion/completions/": "",
     "~/.zfunc/": "",
 }
@@ -82,6 +85,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     checkpoint = ROOT / "train" / "assets" / "tiny.pt"
     shutil.copy(checkpoint, tmp_path / "retinanet.pth")
     (tmp_path / "names.txt").write_text("disc\nsquare\ntriangle\nstar\nring\ncross\n")
+    areas = {"size": [4, 4], "regions": [{"name": "road", "points": [[0, 1], [4, 1], [4, 4]]}]}
+    (tmp_path / "areas.json").write_text(json.dumps(areas))
     write_video(tmp_path / "video.mp4", frames=4)
     write_video(tmp_path / "clip.mp4", frames=4)
     monkeypatch.chdir(tmp_path)
@@ -123,7 +128,7 @@ PAGES = {
     "docs/self-test.md": 3,
     "docs/tensorrt.md": 1,
     "docs/training.md": 2,
-    "docs/video.md": 3,
+    "docs/video.md": 8,
     "docs/how-to/checkpoint.md": 5,
     "docs/how-to/ci-gate.md": 3,
     "docs/how-to/gpu.md": 3,

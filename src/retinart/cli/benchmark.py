@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from retinart.cli.fields import add_json, add_max_pixels, describe_command, options_of, record_of
+from retinart.cli.keeping import add_keeping, keeping, rules_given
 from retinart.cli.measuring import add_peers, add_runs, command_line, say_no_report, wanted_peers
 from retinart.engine.errors import BadInput
 
@@ -63,6 +64,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "checkpoint that the first model was exported from, for peers that run in PyTorch",
         otherwise="leave these peers out",
     )
+    add_keeping(parser.add_argument_group("detections"))
     group = parser.add_argument_group("results")
     group.add_argument(
         "--out",
@@ -105,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("--max-ratio needs a comparison", fix="Give the older run with --compare")
     if not 0 < max_ratio < math.inf:
         raise BadInput(f"`max_ratio` is {max_ratio}", fix="Give a number above 0, such as 1.1")
-    settings = record_of(BenchmarkSettings, args, peers=wanted_peers(args.peers))
+    settings = record_of(BenchmarkSettings, args, peers=wanted_peers(args.peers), **keeping(args))
+    given = {k: v for k, v in asdict(settings).items() if k not in ("conf", "keep")}
     old = None
     if args.compare is not None:
         if args.num_images * args.repeats < FEWEST:
@@ -122,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         result = benchmark(args.models, settings)
     result = replace(
         result,
-        command=command_line("benchmark", *args.models, **asdict(settings), out=args.out),
+        command=command_line("benchmark", *args.models, **given, **rules_given(args), out=args.out),
         comparison=None if old is None else compare_runs(result, old, max_ratio),
     )
     slower = [] if result.comparison is None else failures(result.comparison)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retinart.cli.fields import add_json, add_max_pixels, add_results_out, describe_command
+from retinart.cli.keeping import keeping
 from retinart.cli.running import add_running, open_detector
 from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
@@ -91,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
     if args.max_drop is not None:
         raise BadInput("--max-drop compares two models", fix="Give the second with --against")
     _check_place(args)
+    if keeping(args)["keep"] is not None:
+        print("annotated objects that the rules leave out count as missed", file=sys.stderr)
     with open_detector(args) as detector:
         result = evaluate(detector, args.annotations, args.images)
     _say_problems(result, args)

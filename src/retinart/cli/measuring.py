@@ -55,6 +55,6 @@ def command_line(name: str, *positional: Path, **settings: Any) -> str:
     words = ["retinart", name, *map(str, positional)]
     for key, value in settings.items():
         if value is not None and value != ():
-            values = value if isinstance(value, tuple) else (value,)
+            values = value if isinstance(value, tuple) else () if value is True else (value,)
             words += [f"--{key.replace('_', '-')}", *map(str, values)]
     return shlex.join(words)

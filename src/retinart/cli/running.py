@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from retinart.cli.fields import options_of
+from retinart.cli.keeping import add_keeping, keeping
 
 
 def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -15,8 +16,8 @@ def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     parser.add_argument("model", type=Path, help="an ONNX file of retinart, or an engine")
     group = parser.add_argument_group("model")
     add_how(group)
+    add_keeping(group)
     for name, kind, metavar, text in (
-        ("conf", float, "X", "score that a detection must exceed"),
         ("iou", float, "X", "IoU above which NMS drops the weaker of two boxes"),
         ("max-det", int, "N", "most detections of an image"),
     ):
@@ -69,7 +70,7 @@ def open_detector(args: argparse.Namespace, model: Path | None = None, **more: A
         runtime=args.runtime,
         device=args.device,
         threads=args.threads,
-        **{**_given(args), **more},
+        **{**_given(args), **keeping(args), **more},
     )
     if detector.checked and not detector.checked.startswith(PASSED_BEFORE):
         print(f"{model or args.model}: {detector.checked}", file=sys.stderr)
@@ -78,5 +79,5 @@ def open_detector(args: argparse.Namespace, model: Path | None = None, **more: A
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """Settings that not every command has."""
-    names = ("conf", "iou", "max_det", "compute", "check")
+    names = ("iou", "max_det", "compute", "check")
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
