@@ -171,6 +171,7 @@ READ: dict[str, tuple[Any, str | None]] = {
     ),
     "paths of Windows": (_named("images\\"), FOREIGN),
     "paths of Windows with a drive": (_named("C:\\data\\set\\"), FOREIGN),
+    "a drive of Windows without a folder": (_named("C:"), FOREIGN),
     "paths of another computer": (_named("/data/another/set/"), FOREIGN),
     "paths of a folder above": (_named("../images/"), FOREIGN),
     "addresses": (_named("https://host/a%20b/", "?token=1"), FOREIGN),

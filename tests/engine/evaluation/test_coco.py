@@ -95,6 +95,17 @@ def test_a_clean_file(tmp_path: Path) -> None:
             "1 unknown categories (boxes dropped): 4 of annotation 7",
             2,
         ),
+        (_box(7, 5, [1, 1, 0.5, 0.5]), "1 boxes smaller than a pixel (kept): annotation 7", 3),
+        (
+            _box(7, 5, [10, 20, 30, 40]),
+            "1 objects that are listed twice (learned once; in eval each counts): annotation 7",
+            3,
+        ),
+        (
+            _box(7, 5, [1, 1, 9, 9], area=0),
+            "1 areas of 0 of boxes that have one (kept: the objects count as small): annotation 7",
+            3,
+        ),
         (_box(7, 6, [1, 1, 9, 9]), "1 unknown image ids (boxes dropped): 6 of annotation 7", 2),
         (
             _box(1, 5, [1, 1, 9, 9]),
@@ -123,6 +134,16 @@ def test_a_fraction_of_a_pixel_outside_is_clipped_without_a_word(tmp_path: Path)
     dataset = _load(tmp_path, document)
     assert dataset.problems == ()
     np.testing.assert_array_equal(dataset.images[0].boxes[0], [0, 20, 200, 60])
+
+
+def test_accents_may_be_letters_of_their_own(tmp_path: Path) -> None:
+    """As macOS and some archives write them."""
+    document = _document()
+    document["images"][0]["file_name"] = "cafe\u0301.jpg"
+    dataset = _load(tmp_path, document, files=("caf\u00e9.jpg", "b.jpg"))
+    assert [i.path.name for i in dataset.images] == ["caf\u00e9.jpg", "b.jpg"]
+    (problem,) = dataset.problems
+    assert "1 file names of another folder or spelling" in str(problem)
 
 
 def test_a_missing_image_is_dropped_with_its_boxes(tmp_path: Path) -> None:
