@@ -124,6 +124,7 @@ PAGES = {
     "docs/benchmarks.md": 1,
     "docs/checkpoints.md": 5,
     "docs/command-line.md": 5,
+    "docs/deployment.md": 2,
     "docs/quantization.md": 6,
     "docs/self-test.md": 3,
     "docs/tensorrt.md": 1,

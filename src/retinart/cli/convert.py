@@ -1,4 +1,4 @@
-"""`retinart convert`: a file becomes an FP16 file."""
+"""`retinart convert`: a file becomes an FP16 file, or OpenVINO's IR."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinart.cli.fields import add_file, add_max_pixels, describe_command, options_of, record_of
+from retinart.cli.fields import add_max_pixels, describe_command, options_of, record_of
+
+_OUT = {"fp16": "model.fp16.onnx", "openvino": "model.xml"}
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -15,13 +17,33 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
     describe_command(
         parser,
-        "Write a model with the float part of its network in FP16, for GPUs. Normalisation, "
-        "decoding and NMS stay FP32, and so does every tensor that would overflow.",
+        "Write a model in another form. With --to fp16 the float part of its network is in FP16, "
+        "for GPUs. Normalisation, decoding and NMS stay FP32, and so does every tensor that would "
+        "overflow. With --to openvino the file is OpenVINO's own (IR), with OpenVINO's NMS inside, "
+        "for programs and servers that run OpenVINO without retinart.",
         "retinart convert model.onnx --images images -o model.fp16.onnx",
+        "retinart convert model.onnx --to openvino --winograd -o model.xml",
     )
     parser.add_argument("model", type=Path, help="an FP32 or INT8 file of retinart")
-    add_file(parser, "model.fp16.onnx", "the FP16 file to write")
-    add = options_of(parser, ConvertSettings, "ranges of the activations")
+    parser.add_argument(
+        "--to", choices=list(_OUT), default="fp16", help="form to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"the file to write (default: {_OUT['fp16']}, or {_OUT['openvino']} with the weights "
+        "beside it in model.bin)",
+    )
+    openvino = parser.add_argument_group("OpenVINO's IR")
+    openvino.add_argument(
+        "--winograd",
+        action="store_true",
+        help="write 3x3 convolutions with Winograd's algorithm where that is faster on a CPU, as "
+        "`retinart detect` runs them; for FP32 files of fixed size",
+    )
+    add = options_of(parser, ConvertSettings, "ranges of the activations, for FP16")
     add(
         "images",
         "folder, file or glob of images to observe the activations on",
@@ -41,10 +63,34 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
+    output = args.out or Path(_OUT[args.to])
+    return _to_openvino(args, output) if args.to == "openvino" else _to_fp16(args, output)
+
+
+def _to_openvino(args: argparse.Namespace, output: Path) -> int:
+    from retinart.engine.errors import BadInput
+    from retinart.export.openvino_ir import write_ir
+
+    if args.images is not None or args.record is not None:
+        raise BadInput(
+            "ranges of activations are for FP16", fix="Leave `images` and `record` out of an IR"
+        )
+    report = write_ir(args.model, output, winograd=args.winograd)
+    if args.winograd:
+        print(f"convolutions by Winograd's algorithm: {report.winograd}", file=sys.stderr)
+    print(f"weights: {report.weights}", file=sys.stderr)
+    print(report.path)
+    return 0
+
+
+def _to_fp16(args: argparse.Namespace, output: Path) -> int:
     from retinart.calib.convert import convert
     from retinart.calib.settings import ConvertSettings
+    from retinart.engine.errors import BadInput
 
-    report = convert(args.model, args.out, record_of(ConvertSettings, args))
+    if args.winograd:
+        raise BadInput("`winograd` is for OpenVINO's IR", fix="Add --to openvino, or leave it out")
+    report = convert(args.model, output, record_of(ConvertSettings, args))
     if not report.source:
         print(
             "Activations were not checked against FP16's largest value, 65504: give --images or "
