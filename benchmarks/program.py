@@ -1,4 +1,4 @@
-"""What the programs of `python -m retinart.benchmarks.NAME` have in common."""
+"""What the programs of `python -m retinart.benchmarks.NAME` share; `retinart.verify` too."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def new_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     """A parser whose help shows defaults.
 
     Args:
-        name: of the program, below retinart.benchmarks.
+        name: of the program's module, below retinart.
         doc: its docstring, whose first line describes it.
     """
     return argparse.ArgumentParser(
-        prog=f"python -m retinart.benchmarks.{name}",
+        prog=f"python -m retinart.{name}",
         description=(doc or "").splitlines()[0],
         formatter_class=_Help,
     )

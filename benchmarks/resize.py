@@ -46,7 +46,7 @@ CLOSE, NEAR = Tolerance(score=0.01, corner=1.0), Tolerance(score=0.05, corner=5.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print two tables. Returns the exit code."""
-    parser = new_parser("resize", __doc__)
+    parser = new_parser("benchmarks.resize", __doc__)
     parser.add_argument("model", type=Path, nargs="*", help="an ONNX file of retinart")
     parser.add_argument("--images", help="a folder, file or glob")
     parser.add_argument("--num", type=int, default=100, help="of --images")

@@ -120,7 +120,7 @@ def _torchvision_step(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("train_step", __doc__)
+    parser = new_parser("benchmarks.train_step", __doc__)
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
     add("--annotations", type=Path, required=True, metavar="FILE", help="COCO instances")

@@ -35,7 +35,7 @@ LAYERS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table. Returns the exit code."""
-    parser = new_parser("winograd", __doc__)
+    parser = new_parser("benchmarks.winograd", __doc__)
     parser.add_argument("--threads", type=int, default=2, help="of OpenVINO")
     parser.add_argument("--repeats", type=int, default=20, help="runs of each layer")
     return run(_work, parser, argv)

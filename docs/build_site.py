@@ -24,7 +24,7 @@ from retinart.cli import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES, API, SITE = (ROOT / "build" / name for name in ("pages", "api", "site"))
-PACKAGES = ("benchmarks", "calib", "engine", "export", "train")
+PACKAGES = ("benchmarks", "calib", "engine", "export", "train", "verify")
 LANGUAGES = {".py": "python", ".cu": "cpp", ".cpp": "cpp", ".txt": "cmake", "": "text"}
 
 _CODE_OR_LINK = re.compile(

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import onnxruntime
 
 from recording_gpu import RecordingCuda
-from retinart.benchmarks.gpu.judge import same
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.media.images import Image
@@ -26,6 +25,7 @@ from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
 from retinart.engine.runtime.options import EngineOptions, ONNXRuntimeOptions
 from retinart.engine.tensorrt.engine_file import EngineInfo
 from retinart.engine.tensorrt.runner import TensorRTRunner
+from retinart.verify.judge import same
 from support import make_picture
 
 

@@ -14,11 +14,11 @@ from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, Ret
 from retinart.engine.model.info import REEXPORT
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("engine", "train", "export", "calib", "benchmarks", "src")
+FOLDERS = ("engine", "train", "export", "calib", "benchmarks", "verify", "src")
 FAMILY = {"RetinartError", "BadInput", "CheckFailed", "MissingDependency"}
 COMMANDS = ("retinart export", "pip install")
 # Folders whose errors name a setting as `field`; the command line writes --field.
-LIBRARY = ("engine", "train", "export", "calib", "benchmarks")
+LIBRARY = ("engine", "train", "export", "calib", "benchmarks", "verify")
 STARTERS = {"A", "An", "It", "Its", "No", "The", "There", "They", "This"}  # names stay as they are
 
 

@@ -26,6 +26,7 @@ BELOW: dict[str, frozenset[str]] = {
     "export": frozenset({"engine", "train"}),
     "calib": frozenset({"engine", "train"}),
     "benchmarks": frozenset({"engine", "train", "export", "calib"}),
+    "verify": frozenset({"engine", "train", "export", "calib", "benchmarks"}),
 }
 FACE = "the face (src/retinart)"
 
@@ -42,7 +43,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "learner", "run_folder", "stopped_run", "trainer",
     ),
     "benchmarks": (
-        "program", "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline", "gpu",
+        "program", "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline",
         "train_step", "resize", "winograd",
     ),
 }  # fmt: skip
@@ -192,6 +193,8 @@ def test_arrows_only_point_down(folder: str) -> None:
         ("calib", "import retinart.export", False),
         ("benchmarks", "from retinart import calib, engine, export, train", True),
         ("benchmarks", "from retinart.cli import main", False),
+        ("benchmarks", "from retinart.verify import judge", False),
+        ("verify", "from retinart.benchmarks.program import run", True),
     ],
 )
 def test_the_check_of_arrows_itself(folder: str, source: str, allowed: bool) -> None:

@@ -79,7 +79,7 @@ def _run(*words: str | Path, **more: object) -> str:
 def _expected() -> set[str]:
     """What a wheel holds, without its metadata."""
     names = set(DATA.values())
-    for package in ("retinart", "engine", "train", "export", "calib", "benchmarks"):
+    for package in ("retinart", "engine", "train", "export", "calib", "benchmarks", "verify"):
         for file in python_files(package):
             path = file.relative_to(ROOT).as_posix().removeprefix("src/retinart/")
             names.add(f"retinart/{path}")

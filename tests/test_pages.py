@@ -59,7 +59,9 @@ def test_relative_links_lead_to_what_is_shipped() -> None:
 
 
 def test_files_that_the_pages_name_exist() -> None:
-    ours = re.compile(r"`((?:engine|train|export|calib|benchmarks|src|tests)/[\w./-]+\.(?:py|cu))`")
+    ours = re.compile(
+        r"`((?:engine|train|export|calib|benchmarks|verify|src|tests)/[\w./-]+\.(?:py|cu))`"
+    )
     files = shipped_files()
     missing = [
         f"{page.relative_to(ROOT)}: {name}"

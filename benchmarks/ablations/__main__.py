@@ -51,7 +51,7 @@ def _work(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("ablations", __doc__)
+    parser = new_parser("benchmarks.ablations", __doc__)
     default, add = Budget(), parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR",
         help="with train.json, test.json and images/")  # fmt: skip

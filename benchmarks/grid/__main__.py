@@ -62,7 +62,7 @@ def _work(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("grid", __doc__)
+    parser = new_parser("benchmarks.grid", __doc__)
     defaults = GridSettings(images="")
     add = parser.add_argument
     add("--images", required=True, help="folder, file or glob; the first 4:3 ones are taken")

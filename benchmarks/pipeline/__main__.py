@@ -158,7 +158,7 @@ def _job(detector: Detector, video: Path, frames: int) -> tuple[_Rate, DetectSum
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("pipeline", __doc__)
+    parser = new_parser("benchmarks.pipeline", __doc__)
     add = parser.add_argument
     add("model", type=Path, nargs="+", help="an ONNX file of retinart")
     add("--video", type=Path, required=True, help="file to run on")

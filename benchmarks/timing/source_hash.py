@@ -18,7 +18,7 @@ _DRAW = (
 # those that time models, and those that verify them on a GPU
 TIMING = ("benchmarks/timing", "benchmarks/peers", "benchmarks/latency/run.py")
 GPU = (
-    "engine", "train", "export", "calib", "benchmarks/gpu", "benchmarks/timing/worker.py",
+    "engine", "train", "export", "calib", "verify", "benchmarks/timing/worker.py",
     "benchmarks/timing/alternate.py",
 )  # fmt: skip
 

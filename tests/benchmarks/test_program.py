@@ -12,7 +12,7 @@ from retinart.engine.errors import BadInput, CheckFailed
 
 
 def parser() -> argparse.ArgumentParser:
-    made = new_parser("name", "What it does.\n\nMore.")
+    made = new_parser("benchmarks.name", "What it does.\n\nMore.")
     made.add_argument("--num-images", type=int, default=8, help="images")
     made.add_argument("--sizes", nargs="+", default=(1, 2), help="sides")
     made.add_argument("--out", type=Path, required=True, help="a file")

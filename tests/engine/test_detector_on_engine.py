@@ -11,14 +11,14 @@ import pytest
 from fake_tensorrt import PLAN, FakeTensorRT, engine_info
 
 from recording_gpu import RecordingCuda
-from retinart.benchmarks.gpu.checks import Subject, streams
-from retinart.benchmarks.gpu.judge import same
 from retinart.engine.cuda.devices import Gpu
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.media.sources import Sources
 from retinart.engine.tensorrt import runner as tensorrt_runner
 from retinart.engine.tensorrt.engine_file import engine_json
+from retinart.verify.checks import Subject, streams
+from retinart.verify.judge import same
 from support import count_frames, make_picture, write_images
 
 

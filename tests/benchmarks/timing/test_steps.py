@@ -33,7 +33,7 @@ ROOT = Path(source_hash.__file__).resolve().parents[2]
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
     """A copy of the packages that a step's inputs are made of."""
-    for package in ("engine", "export", "calib", "train", "benchmarks"):
+    for package in ("engine", "export", "calib", "train", "benchmarks", "verify"):
         without = shutil.ignore_patterns("results")
         shutil.copytree(ROOT / package, tmp_path / package, ignore=without)
     return tmp_path
@@ -50,7 +50,7 @@ def sources(tmp_path: Path) -> Path:
         ("benchmarks/timing/contestants.py", (False, True, False)),
         ("benchmarks/timing/worker.py", (False, True, True)),
         ("benchmarks/latency/run.py", (False, True, False)),
-        ("benchmarks/gpu/checks.py", (False, False, True)),
+        ("verify/checks.py", (False, False, True)),
         ("train/trainer.py", (False, False, True)),
         ("engine/common/html_page.py", (False, False, False)),
         ("benchmarks/curve/report.py", (False, False, False)),

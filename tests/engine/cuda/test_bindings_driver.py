@@ -1,6 +1,6 @@
 """`engine/cuda/bindings_driver.py` through the real cuda-bindings, on a driver that is a CPU's.
 
-What it does on that driver is in `tests/benchmarks/gpu/test_cuda_checks.py`: the checks of a GPU.
+What it does on that driver is in `tests/verify/test_cuda_checks.py`: the checks of a GPU.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from fake_tensorrt import (
 )
 
 from recording_gpu import RecordingCuda, RecordingStream, resize_like_gpu
-from retinart.benchmarks.gpu.judge import same
 from retinart.engine.common.timing import StageClock
 from retinart.engine.cuda.api import CudaError
 from retinart.engine.errors import BadInput, RetinartError
@@ -31,6 +30,7 @@ from retinart.engine.media.images import Image
 from retinart.engine.model.info import Thresholds
 from retinart.engine.runtime.options import EngineOptions
 from retinart.engine.tensorrt.lane import SHAPES, Lane
+from retinart.verify.judge import same
 from support import make_picture
 
 

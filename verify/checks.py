@@ -14,17 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from retinart.benchmarks.gpu.bundle import load_detections
-from retinart.benchmarks.gpu.judge import (
-    BARS,
-    GROWTH,
-    SLACK,
-    Bar,
-    Figures,
-    compared,
-    judged,
-    repeated,
-)
 from retinart.benchmarks.timing.alternate import milliseconds
 from retinart.benchmarks.timing.results import Percentiles
 from retinart.benchmarks.timing.worker import Incomplete
@@ -41,6 +30,17 @@ from retinart.engine.model.info import Precision
 from retinart.engine.tensorrt.api import load_tensorrt, problems_log
 from retinart.engine.tensorrt.api import validity as engine_validity
 from retinart.engine.tensorrt.engine_file import NmsForm, check_plan, read_engine_info
+from retinart.verify.bundle import load_detections
+from retinart.verify.judge import (
+    BARS,
+    GROWTH,
+    SLACK,
+    Bar,
+    Figures,
+    compared,
+    judged,
+    repeated,
+)
 
 WARM = 20
 

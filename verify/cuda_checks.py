@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from retinart.benchmarks.gpu.desk import Desk, desk, some_bytes
-from retinart.benchmarks.gpu.judge import Figures, judged
-from retinart.benchmarks.gpu.kernel_checks import PICTURES, nms, resize, rule_of
 from retinart.engine.cuda.api import Bytes, CudaError
 from retinart.engine.cuda.open_gpu import Binding, open_gpu
 from retinart.engine.errors import MissingDependency
 from retinart.engine.media.images import Image
 from retinart.engine.tensorrt.gpu_resize import GpuResize, plan_resize
+from retinart.verify.desk import Desk, desk, some_bytes
+from retinart.verify.judge import Figures, judged
+from retinart.verify.kernel_checks import PICTURES, nms, resize, rule_of
 
 SIZES = (1, 255, 256, 4097, (8 << 20) + 1)  # bytes
 REPLAYS, THREADS = 1000, 8

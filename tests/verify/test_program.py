@@ -17,12 +17,6 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from retinart.benchmarks.gpu import checks, prepare, run_checks, verify
-from retinart.benchmarks.gpu.attempts import NO_TIME, Attempts
-from retinart.benchmarks.gpu.bundle import Bundle, Item, read_bundle, split
-from retinart.benchmarks.gpu.cuda_checks import CHECKS
-from retinart.benchmarks.gpu.prepare import PRECISIONS
-from retinart.benchmarks.gpu.run_checks import COMPILED, GROUPS, NATIVE
 from retinart.benchmarks.grid.steps import random_checkpoint
 from retinart.benchmarks.timing.worker import Incomplete, Lost
 from retinart.engine.cuda.devices import find_gpus
@@ -32,6 +26,13 @@ from retinart.engine.model.info import CANDIDATES, INPUT, Thresholds, read_info
 from retinart.engine.tensorrt.api import installed
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
+from retinart.verify import __main__ as program
+from retinart.verify import checks, prepare, run_checks
+from retinart.verify.attempts import NO_TIME, Attempts
+from retinart.verify.bundle import Bundle, Item, read_bundle, split
+from retinart.verify.cuda_checks import CHECKS
+from retinart.verify.prepare import PRECISIONS
+from retinart.verify.run_checks import COMPILED, GROUPS, NATIVE
 from support import make_picture
 
 # of engines, and of the group "cuda"
@@ -60,7 +61,7 @@ def test_it_runs_to_the_first_call_of_a_gpu(
 ) -> None:
     arguments, folder = prepared
     out = folder.parent.parent / "result.json"
-    assert verify.main(arguments) == 3
+    assert program.main(arguments) == 3
     results = json.loads(out.read_text())["steps"]
     states = {name: step["state"] for name, step in results.items()}
     assert states["environment"] == "done" and "FAILED" not in states.values()
@@ -74,7 +75,7 @@ def test_it_runs_to_the_first_call_of_a_gpu(
     said = capsys.readouterr().out
     assert f"0 failed, {SKIPPED} skipped" in said and "detections on 2 images" in said
 
-    assert verify.main(arguments) == 3  # nothing is done twice
+    assert program.main(arguments) == 3  # nothing is done twice
     assert json.loads(out.read_text())["steps"] == results
     again = capsys.readouterr().out
     assert (
@@ -82,7 +83,7 @@ def test_it_runs_to_the_first_call_of_a_gpu(
         and "build" not in again
         and "reference" not in again
     )
-    assert verify.main([*arguments, "--num-images", "1"]) == 2
+    assert program.main([*arguments, "--num-images", "1"]) == 2
     assert "was made from another images" in capsys.readouterr().err
 
 
@@ -92,7 +93,7 @@ def test_the_gpus_part_needs_neither_onnx_nor_openvino(
     """It takes the folder as it came, in packs, on a machine that lacks what the other one has."""
     folder = prepared[1]
     if not folder.is_dir():
-        verify.main(prepared[0])
+        program.main(prepared[0])
     (copy := tmp_path / "up").mkdir()
     for path in folder.iterdir():
         shutil.copyfile(path, copy / path.name)
@@ -110,8 +111,8 @@ def test_the_gpus_part_needs_neither_onnx_nor_openvino(
     code = (
         "import sys\n"
         "for name in ('onnx', 'openvino', 'tensorrt_rtx'): sys.modules[name] = None\n"
-        "from retinart.benchmarks.gpu import verify\n"
-        "sys.exit(verify.main(sys.argv[1:]))"
+        "from retinart.verify import __main__ as program\n"
+        "sys.exit(program.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "--run", str(there), "--out", str(tmp_path / "r.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
@@ -135,9 +136,9 @@ def test_what_is_missing_is_said(
 
     monkeypatch.setattr(prepare, "runtime_version", no_onnx)
     arguments = ["--checkpoint", str(noisy_checkpoint), "--images", str(images)]
-    assert verify.main([*arguments, "--prepare", str(tmp_path / "up")]) == 3
+    assert program.main([*arguments, "--prepare", str(tmp_path / "up")]) == 3
     assert "not installed here: No module named 'onnx'" in capsys.readouterr().err
-    assert verify.main(["--images", "x"]) == verify.main(["--run", str(tmp_path)]) == 2
+    assert program.main(["--images", "x"]) == program.main(["--run", str(tmp_path)]) == 2
     assert "bring all of its packs" in capsys.readouterr().err
 
 

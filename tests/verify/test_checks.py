@@ -17,10 +17,6 @@ from onnx import helper
 
 from efficient_nms import efficient_nms
 from recording_gpu import RecordingCuda
-from retinart.benchmarks.gpu import checks, judge
-from retinart.benchmarks.gpu.bundle import load_detections, save_detections
-from retinart.benchmarks.gpu.checks import Subject
-from retinart.benchmarks.gpu.judge import FAULTS, Bar
 from retinart.benchmarks.timing.worker import Incomplete
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
@@ -33,6 +29,10 @@ from retinart.engine.tensorrt.api import installed, load_tensorrt
 from retinart.engine.tensorrt.engine_file import engine_json
 from retinart.engine.tensorrt.runner import TensorRTRunner
 from retinart.export.efficient_nms import plugin_attributes
+from retinart.verify import checks, judge
+from retinart.verify.bundle import load_detections, save_detections
+from retinart.verify.checks import Subject
+from retinart.verify.judge import FAULTS, Bar
 from support import make_picture
 
 

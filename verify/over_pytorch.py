@@ -13,16 +13,16 @@ import cv2
 import numpy as np
 
 from retinart import train
-from retinart.benchmarks.gpu import checks
-from retinart.benchmarks.gpu.bundle import save_detections
-from retinart.benchmarks.gpu.checks import Subject
-from retinart.benchmarks.gpu.judge import Figures
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.cuda.open_gpu import Binding, open_gpu
 from retinart.engine.model.info import ModelInfo, Thresholds
 from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.tensorrt import runner
 from retinart.engine.tensorrt.engine_file import EngineInfo, engine_json
+from retinart.verify import checks
+from retinart.verify.bundle import save_detections
+from retinart.verify.checks import Subject
+from retinart.verify.judge import Figures
 
 SIZES = ((256, 320), (320, 256), (256, 256))  # of the scenes; each has a shape of its own
 CHECKS: dict[str, Callable[[Subject], Figures]] = {
@@ -53,7 +53,7 @@ def _in_place(binding: Binding) -> Iterator[None]:
     """Have the runner load PyTorch in TensorRT's place, and open the GPU through a binding."""
     import torch
 
-    from retinart.benchmarks.gpu.torch_tensorrt import TorchTensorRT
+    from retinart.verify.torch_tensorrt import TorchTensorRT
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module: Any = runner
@@ -72,8 +72,8 @@ def _plan() -> bytes:
 
 
 def _info() -> EngineInfo:
-    from retinart.benchmarks.gpu.torch_tensorrt import VERSION
     from retinart.train.model.checkpoint import load_checkpoint
+    from retinart.verify.torch_tensorrt import VERSION
 
     _, variant, classes = load_checkpoint(Path(train.__path__[0]) / "assets" / "tiny.pt")
     model = ModelInfo(

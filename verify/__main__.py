@@ -1,16 +1,16 @@
 """Everything that only a GPU can show, in one run or in two on two machines.
 
-    python -m retinart.benchmarks.gpu.verify --checkpoint CKPT.pth --images DIR --out result.json
+    python -m retinart.verify --checkpoint CKPT.pth --images DIR --out result.json
 
 exports, calibrates, builds and makes reference detections on the CPU, and then loads, runs,
 compares and measures on the GPU. Where the GPU's machine lacks what the CPU's part needs:
 
-    python -m retinart.benchmarks.gpu.verify --checkpoint CKPT.pth --images DIR --prepare FOLDER
-    python -m retinart.benchmarks.gpu.verify --run FOLDER --out result.json     # on the other one
+    python -m retinart.verify --checkpoint CKPT.pth --images DIR --prepare FOLDER
+    python -m retinart.verify --run FOLDER --out result.json     # on the other one
 
 A group "cuda" comes first. It needs a GPU and PyTorch or less, neither files nor TensorRT:
 
-    python -m retinart.benchmarks.gpu.verify --cuda --out result.json      # only that
+    python -m retinart.verify --cuda --out result.json      # only that
 
 Without a GPU it goes as far as it can, lists what it skipped, and exits with 3. A step fails when
 it raises, or when a figure is over its limit (judge.py). The other steps go on, and the exit code
@@ -31,15 +31,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.gpu.attempts import Attempts
-from retinart.benchmarks.gpu.bundle import Bundle, read_bundle
-from retinart.benchmarks.gpu.prepare import PRECISIONS
-from retinart.benchmarks.gpu.run_checks import run_checks, run_cuda
 from retinart.benchmarks.program import new_parser, run
 from retinart.benchmarks.timing.source_hash import GPU, code_hash
 from retinart.benchmarks.timing.worker import Worker, nothing, stateless
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.errors import BadInput
+from retinart.verify.attempts import Attempts
+from retinart.verify.bundle import Bundle, read_bundle
+from retinart.verify.prepare import PRECISIONS
+from retinart.verify.run_checks import run_checks, run_cuda
 
 # The values of flags that are not given: without and with --full.
 DEFAULTS: dict[str, tuple[Any, Any]] = {
@@ -97,7 +97,7 @@ def _run(args: argparse.Namespace, steps: Attempts, gpus: list[Gpu]) -> None:
 
 def _prepare(args: argparse.Namespace, folder: Path, steps: Attempts) -> Bundle:
     """The CPU's part, whose modules the GPU's machine may lack."""
-    from retinart.benchmarks.gpu.prepare import PrepareSettings, prepare, print_sizes
+    from retinart.verify.prepare import PrepareSettings, prepare, print_sizes
 
     if args.checkpoint is None or args.images is None:
         raise BadInput(
@@ -140,7 +140,7 @@ def _size(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("gpu.verify", __doc__)
+    parser = new_parser("verify", __doc__)
     add = parser.add_argument
     half = parser.add_mutually_exclusive_group()
     half.add_argument("--prepare", type=Path, metavar="FOLDER", help="only the CPU's part, for it")

@@ -7,8 +7,6 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from retinart.benchmarks.gpu.desk import Desk, desk, some_bytes
-from retinart.benchmarks.gpu.judge import Figures, judged
 from retinart.engine.cuda.open_gpu import Binding
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import Thresholds
@@ -17,6 +15,8 @@ from retinart.engine.model.variant import Interpolation
 from retinart.engine.runtime.nms import detect_from_candidates
 from retinart.engine.tensorrt.gpu_resize import GpuResize, batch_shape, plan_resize
 from retinart.engine.tensorrt.kernels import ptx_path
+from retinart.verify.desk import Desk, desk, some_bytes
+from retinart.verify.judge import Figures, judged
 
 Floats = npt.NDArray[np.float32]
 # (image, canvas): down, up, by two exactly, odd

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.gpu import checks
-from retinart.benchmarks.gpu.attempts import Attempts
-from retinart.benchmarks.gpu.bundle import Bundle, Item
-from retinart.benchmarks.gpu.checks import Subject
-from retinart.benchmarks.gpu.cuda_checks import CHECKS
-from retinart.benchmarks.gpu.judge import Figures
 from retinart.engine.cuda.open_gpu import Binding, installed_bindings
+from retinart.verify import checks
+from retinart.verify.attempts import Attempts
+from retinart.verify.bundle import Bundle, Item
+from retinart.verify.checks import Subject
+from retinart.verify.cuda_checks import CHECKS
+from retinart.verify.judge import Figures
 
 NO_GPU = "there is no GPU here"
 NO_BINDING = "neither pycuda nor cuda-bindings is installed"
@@ -98,7 +98,7 @@ def run_cuda(steps: Attempts, effort: Mapping[str, Any], *, gpu: bool, limit: fl
 
 
 def _over_pytorch(name: str, binding: Binding, effort: dict[str, Any]) -> Figures:
-    from retinart.benchmarks.gpu.over_pytorch import CHECKS, over_pytorch  # needs PyTorch
+    from retinart.verify.over_pytorch import CHECKS, over_pytorch  # needs PyTorch
 
     return over_pytorch(CHECKS[name], binding, effort)
 

@@ -9,15 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from retinart.benchmarks.gpu.attempts import Attempts
-from retinart.benchmarks.gpu.bundle import (
-    NAME,
-    Bundle,
-    Item,
-    read_bundle,
-    save_detections,
-    split,
-)
 from retinart.benchmarks.timing.source_hash import GPU, code_hash
 from retinart.benchmarks.timing.steps import digest
 from retinart.engine.common.files import sha256
@@ -29,6 +20,15 @@ from retinart.engine.media.images import list_images, read_image
 from retinart.engine.model.info import Precision
 from retinart.engine.tensorrt.api import EngineRuntime, load_tensorrt
 from retinart.engine.tensorrt.engine_file import read_engine_info
+from retinart.verify.attempts import Attempts
+from retinart.verify.bundle import (
+    NAME,
+    Bundle,
+    Item,
+    read_bundle,
+    save_detections,
+    split,
+)
 
 # In the order in which they are seen: small ones first, because they tell the most for their size.
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8", "fp32", "int8+fp16")

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from retinart.benchmarks.gpu.cuda_checks import CHECKS
 from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.cuda.open_gpu import installed_bindings
+from retinart.verify.cuda_checks import CHECKS
 from stand_in_cuda import compile_driver, run_on
 
 # One check on its own, so that one process is enough
 ONE = """
 import sys
-from retinart.benchmarks.gpu.cuda_checks import CHECKS
+from retinart.verify.cuda_checks import CHECKS
 from retinart.benchmarks.timing.worker import Incomplete
 try:
     CHECKS[sys.argv[1]]("cuda-bindings")
@@ -39,9 +39,10 @@ def test_every_check_passes_on_a_driver_that_works(driver: Path, tmp_path: Path)
     out = tmp_path / "result.json"
     code = (
         "import sys\n"
-        "from retinart.benchmarks.gpu import run_checks, verify\n"
+        "from retinart.verify import __main__ as program\n"
+        "from retinart.verify import run_checks\n"
         "run_checks.RUNNER = ()\n"  # that has a test of its own
-        "sys.exit(verify.main(sys.argv[1:]))"
+        "sys.exit(program.main(sys.argv[1:]))"
     )
     program = ("-c", code, "--cuda", "--out", out)
     done = run_on(driver, *program)
@@ -81,7 +82,7 @@ def test_a_check_notices_its_fault(driver: Path, fault: str, check: str, says: s
 RUNNER = """
 import sys
 import torch
-from retinart.benchmarks.gpu import over_pytorch, run_checks, torch_tensorrt
+from retinart.verify import over_pytorch, run_checks, torch_tensorrt
 from retinart.benchmarks.timing.worker import Incomplete
 from retinart.engine.tensorrt import lane
 
