@@ -47,7 +47,7 @@ def run(
     Args:
         work: gets the options.
         parser: of the options. Before `work` gets them, `command` is set to the whole command.
-        argv: None takes those of this process.
+        argv: None takes this process's own arguments.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(words)

@@ -2,9 +2,9 @@
 
     python -m retinart.benchmarks.resize model.onnx --images FOLDER --num 100
 
-The ways are in `engine/model/interpolate.py`. The costs are those of whole frames at the sizes that
-`--imgsz 800 --dynamic` gives, one after the other on one thread. The detections are those of the
-same file, whose images are resized in its own way and in the two others.
+The ways are in `engine/model/interpolate.py`. A cost is the time of a whole frame at
+the size that `--imgsz 800 --dynamic` gives, on one thread. For the detections the same file gets
+images that are resized in its own way and in the two others.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
 
 
 def after_candidates(model: onnx.ModelProto, graph: GraphBuilder, domain: str) -> onnx.ModelProto:
-    """A copy of a model whose nodes after the candidates are those of `graph`.
+    """A copy of a model, with the nodes of `graph` in place of all nodes after the candidates.
 
     Args:
         domain: of the plugin's node in `graph`.

@@ -65,7 +65,7 @@ def emit_nms(
     nms = _BlockwiseNMS(graph, box, class_id, pairs, thresholds.nms_thresh, plus_one)
     keep = nms.emit(graph.op("Greater", score, graph.scalar(0)), limit)  # (N, P)
 
-    # the first M that are kept: those of the highest keys, which no two pairs share
+    # the first M kept pairs, which have the highest keys; all keys differ
     rank = graph.const(np.arange(pairs, 0, -1), np.int32)
     rank = graph.op("Mul", _int32(graph, keep), rank)
     order = emit_largest(graph, rank, limit, np.int32)
@@ -202,7 +202,7 @@ class _BlockwiseNMS:
         return self._graph.op("Add", value, self._graph.scalar(1)) if self._plus_one else value
 
     def _overlap(self, corners: Sequence[str], axis: int) -> str:
-        """(N, B, P): the common length of the sides of boxes with those of all pairs."""
+        """(N, B, P): how far the block's boxes and all pairs' boxes overlap on an axis."""
         graph = self._graph
         low = graph.op("Max", corners[axis], self._columns[axis])
         high = graph.op("Min", corners[axis + 2], self._columns[axis + 2])

@@ -113,7 +113,7 @@ def _suppressed(
 ) -> tuple[npt.NDArray[np.int32], Floats, Floats, npt.NDArray[np.int32], float]:
     """The kernel's four outputs, and its milliseconds.
 
-    The arguments are those of `retinart.export.nms_plugin.scalars`, which needs onnx.
+    The kernel gets the arguments that `retinart.export.nms_plugin.scalars` gives, which needs onnx.
     """
     kernel = at.cuda.kernel(ptx_path("nms").read_bytes(), "retinart_nms")
     images, candidates, classes = scores.shape

@@ -93,7 +93,7 @@ def prepare(settings: PrepareSettings, folder: Path, steps: Attempts) -> Bundle:
     steps.same("of", of)
     folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        read_image(path)  # raises now if the file is no image
+        read_image(path)  # an unreadable image is an error now, not on the GPU
         shutil.copyfile(path, folder / path.name)
     work = settings.models / digest(of)[:16]
     for name in ("given", *settings.backbones):
@@ -187,7 +187,7 @@ def export_model(
 
     Args:
         paths: of the files to make.
-        name: a backbone, which gets random weights where there is no checkpoint.
+        name: a backbone. It gets random weights if `checkpoint` is None.
         checkpoint: to export.
         imgsz: shorter side.
         images: to calibrate on.

@@ -123,7 +123,7 @@ def run_checks(
         limit: seconds for each step, in place of the check's own.
     """
     images = tuple(folder / name for name in bundle.images)
-    networks: dict[str, Item] = {}  # PyTorch runs each network once, whatever its engines are
+    networks: dict[str, Item] = {}  # PyTorch runs each network once, not once an engine
     for item in bundle.items:
         if (folder / item.engine).is_file():
             networks.setdefault(item.network, item)

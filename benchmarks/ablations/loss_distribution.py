@@ -111,7 +111,7 @@ def loss_distribution(
         losses = {gamma: np.sort(np.concatenate(found[kind, gamma])) for gamma in GAMMAS}
         if not len(losses[0.0]):
             raise CheckFailed(
-                f"there is no {kind} anchor in {annotations}",
+                f"{annotations} gives no {kind} anchor",
                 fix="Give boxes that the anchors fit: `retinart data check` says how well",
             )
         gammas = {f"{gamma:g}": describe(values) for gamma, values in losses.items()}

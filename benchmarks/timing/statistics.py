@@ -1,7 +1,7 @@
 """Statistics of interleaved measurements: plain functions of numbers.
 
-Two contestants that are timed in turn on the same images give pairs. Whatever slows the machine for
-a while slows both halves of a pair, so ratios of pairs are steadier than times.
+Two contestants that are timed in turn on the same images give pairs. When the machine slows down
+for a while, both halves of a pair slow down, so ratios of pairs are steadier than times.
 """
 
 from __future__ import annotations

@@ -142,5 +142,5 @@ def _check_text(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"the text {text[:40]!r} holds half of a surrogate pair, which is no character"
+            f"the text {text[:40]!r} holds half of a surrogate pair, which is not a character"
         ) from error

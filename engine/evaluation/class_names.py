@@ -96,7 +96,7 @@ def some(names: Sequence[str]) -> str:
 def _with_one_category_a_name(dataset: CocoDataset, lines: list[str]) -> CocoDataset:
     """Merge categories of the same name, because classes are matched by name.
 
-    The id is that of the category with the most objects, so that results have it.
+    The merged category keeps the id that has the most objects, and results get that id.
     """
     positions = list(_positions(dataset.classes).values())
     if len(positions) == len(dataset.classes):

@@ -89,7 +89,7 @@ def id_key(value: object) -> Key | None:
     """What an id is compared by: 1, 1.0 and "1" are one id, other text is an id as it stands.
 
     Returns:
-        None for what is no id: null, true, 1.5, NaN, an empty text, a list.
+        None for a value that is not an id: null, true, 1.5, NaN, an empty text, a list.
     """
     if isinstance(value, bool):
         return None
@@ -196,7 +196,7 @@ def _why_another_format(document: Any) -> str:
         if not all(isinstance(entry, dict) for entry in document[name]):
             return f"an entry of {name!r} is not an object"
     if any("segments_info" in entry for entry in document["annotations"][:1]):
-        return "its annotations are those of panoptic segmentation, without a box for each object"
+        return "it holds panoptic segmentation, which has no box for each object"
     return ""
 
 

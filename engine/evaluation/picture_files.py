@@ -58,7 +58,7 @@ class PictureFiles:
         return best[0] if len(best) == 1 else None
 
     def _below(self, folder: Path, parts: Sequence[str]) -> Path | None:
-        """The file at a path below a folder, whatever its letters' case; None where several fit."""
+        """The file at a path below a folder, in any letter case; None if several files fit."""
         found = [folder]
         for part in parts:
             found = [path for parent in found for path in self._named(parent, part)]

@@ -68,7 +68,7 @@ class AnimationReader:
             self.counts = SourceCounts(announced=self._image.n_frames - self._next)
             self._image.seek(self._next)
             self._image.load()  # WebP and AVIF know a frame's time then
-        except Exception as error:  # Pillow raises whatever damage makes it stumble over
+        except Exception as error:  # damaged files make Pillow raise many kinds of errors
             self._file.close()
             raise BadInput(
                 f"cannot decode the image {path}", why="its frames are damaged", fix=COPY

@@ -76,7 +76,7 @@ def parse_header(file: BinaryIO, path: Path) -> Header:
         header = None if read is None else read(file)
     except _Refused as refused:
         raise BadInput(what, why=refused.why, fix=refused.fix) from refused
-    except Exception:  # Pillow's readers raise whatever damage makes them stumble over
+    except Exception:  # damaged files make Pillow raise many kinds of errors
         header = None
     if header is None or min(header.stored) < 1:
         raise BadInput(what, why="it is truncated or no image format", fix=COPY)

@@ -104,7 +104,7 @@ def _decoded(data: bytes, header: Header, path: Path) -> Values:
         raise
     except cv2.error as error:
         raise BadInput(f"cannot decode the image {path}", why=error.err, fix=COPY) from error
-    except Exception:  # Pillow raises whatever damage makes it stumble over
+    except Exception:  # damaged files make Pillow raise many kinds of errors
         values = None
     if values is None:
         raise BadInput(

@@ -34,8 +34,8 @@ class VideoWriter:
             video.write(frame)
 
     It is H.264 as every browser plays it (yuv420p, BT.709, the index first). Such a video has even
-    sizes: an odd one is filled up with one more row or column, a repetition of the last. After an
-    error there is no file.
+    sizes: an odd one is filled up with one more row or column, a repetition of the last. An
+    error leaves no file.
 
     Args:
         path: where to write; its suffix is .mp4, .m4v, .mov or .mkv.

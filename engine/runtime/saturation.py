@@ -50,7 +50,7 @@ def saturates(device: str = "CPU") -> bool:
     """Whether a device adds products of 8-bit integers in too few bits.
 
     This runs a convolution of 127s by 127s and looks at the sum rather than at the CPU's flags. The
-    process keeps the answer. For a device that cannot run the convolution the answer is no.
+    process keeps the answer. It is False for a device that cannot run the convolution.
     """
     openvino = load_openvino()
     ops, channels = openvino.opset13, 16

@@ -186,7 +186,7 @@ def _described(content: Mapping[str, Any], path: Path) -> tuple[Variant, list[st
             raise _damaged(path, f"its {key!r} is missing or not of type {kind.__name__}")
     for key, tensor in content["state_dict"].items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
-            raise _damaged(path, f"its 'state_dict' holds {key!r}, which is no tensor with a name")
+            raise _damaged(path, f"its 'state_dict' holds {key!r}, which is not a named tensor")
     variant = Variant.from_dict(content["variant"], f"the checkpoint {path}")
     classes: list[str] = content["classes"]
     if not all(isinstance(name, str) for name in classes):

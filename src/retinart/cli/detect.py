@@ -76,9 +76,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add("csv", "also write a CSV file with a row for each detection", otherwise="no CSV file")
     add(
         "coco",
-        "also write a JSON file with COCO results. Their ids are those of --annotations. Without "
-        "it a model of COCO's 80 classes has COCO's category ids, and file names that are numbers "
-        "are image ids; all others have class_index and image_index, from 0, instead",
+        "also write a JSON file with COCO results. Ids come from --annotations. Without it, "
+        "category ids are COCO's if the model has COCO's 80 classes, and image ids are file names "
+        "that are numbers; other results have class_index and image_index, from 0, instead",
         otherwise="no COCO file",
     )
     add(

@@ -1,4 +1,4 @@
-"""Options that say which detections are kept: those of `detect`, `eval` and `benchmark`."""
+"""The options of `detect`, `eval` and `benchmark` that say which detections are kept."""
 
 from __future__ import annotations
 

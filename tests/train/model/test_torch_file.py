@@ -51,7 +51,7 @@ CHANGES: dict[str, tuple[Callable[[Content], Any], str]] = {
     "sparse": (_state(HEAD, torch.zeros(4, 4).to_sparse()), "of the kind torch.sparse_coo"),
     "meta": (_state(HEAD, torch.zeros(4, device="meta")), "damaged|refused|cannot read"),
     "an int key": (lambda c: c["state_dict"].update({5: torch.zeros(1)}), "holds 5"),
-    "a text for a tensor": (lambda c: c["state_dict"].update({HEAD: "x"}), "no tensor with a name"),
+    "a text for a tensor": (lambda c: c["state_dict"].update({HEAD: "x"}), "not a named tensor"),
     "a wide network": (
         lambda c: c["variant"].update(fpn_channels=8192, head_convs=64),
         "do not fit its own settings",
