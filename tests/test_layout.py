@@ -18,7 +18,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-
 # folder -> the folders below it, whose names it may import. The face, src/retinart, may import all.
 BELOW: dict[str, frozenset[str]] = {
     "engine": frozenset(),
