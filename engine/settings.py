@@ -148,6 +148,7 @@ class DetectJob:
         copies: whether annotated copies are written.
         audio: keep the sound of a video in its annotated copy.
         show: show them in a window as well.
+        view: "address:port" to show the newest frames at, in a browser; None shows no page.
         track: give objects ids through the frames.
         stats: seconds between two tables of the figures so far on stderr; 0 prints no tables.
         stream: which frames, and how they get to the detector.
@@ -162,6 +163,7 @@ class DetectJob:
     copies: bool = True
     audio: bool = False
     show: bool = False
+    view: str | None = None
     track: bool = False
     stats: float = 0.0
     stream: StreamSettings = field(default_factory=StreamSettings)

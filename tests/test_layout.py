@@ -35,7 +35,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "engine": (
         "errors", "settings", "detections", "common", "cuda", "media", "model", "limits",
         "evaluation", "runtime", "self_test", "tensorrt", "keep", "latency_histogram", "pipeline",
-        "stream", "detector", "describe", "doctor", "job", "accuracy_drop",
+        "stream", "detector", "describe", "doctor", "view", "job", "accuracy_drop",
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from retinart.engine.common.progress import Progress
@@ -28,6 +28,9 @@ from retinart.engine.media.source import Source
 from retinart.engine.pipeline import Ended
 from retinart.engine.settings import DetectJob
 from retinart.engine.stream import Step, Stream
+from retinart.engine.view.address import Address
+from retinart.engine.view.board import Board, Figures
+from retinart.engine.view.server import ViewServer
 
 _POLL_SECONDS = 0.1  # how soon a request to stop is noticed
 
@@ -61,6 +64,7 @@ class _Run:
         least = max(job.draw_conf, detector.thresholds.score_thresh)
         self._summary, self._progress = DetectSummary(draw_conf=least), Progress()
         self._changed = Problems()
+        self._board: Board | None = None
         self._window = Window("retinart") if job.show else None
         given = job.source
         names = [given] if isinstance(given, str) else list(given)
@@ -93,7 +97,7 @@ class _Run:
     def run(self) -> DetectSummary:
         """Run it."""
         summary = self._summary
-        with closing(self._stream.sources), self._files as files:
+        with closing(self._stream.sources), self._files as files, self._viewing():
             self._go()
             if not summary.frames:
                 self._nothing(self._sources)
@@ -101,6 +105,26 @@ class _Run:
             summary.outputs, summary.problems = files.paths, files.problems
             self._report(self._sources)
         return summary
+
+    @contextmanager
+    def _viewing(self) -> Iterator[None]:
+        """Show a page with the newest frames, if one is asked for."""
+        if self._job.view is None:
+            yield
+            return
+        about = {
+            "sources": [source.name for source in self._sources],
+            "classes": list(self._detector.classes),
+            "draw_conf": max(self._job.draw_conf, self._detector.thresholds.score_thresh),
+        }
+        self._board = Board(about, len(self._sources), self._figures)
+        with closing(ViewServer(self._board, Address.parse(self._job.view))) as server:
+            self._progress.line(f"watch at {server.link}")
+            yield
+
+    def _figures(self) -> Figures:
+        dropped = [source.counts.dropped for source in self._sources]
+        return Figures(self._stream.times.stages(), dropped)
 
     def _go(self) -> None:
         summary, stream = self._summary, self._stream
@@ -145,6 +169,8 @@ class _Run:
 
     def _write(self, step: Step) -> Step:
         for i, (frame, found) in enumerate(zip(step.frames, step.found, strict=True)):
+            if self._board is not None:
+                self._board.put(frame, found)
             height, width = frame.image.shape[:2]
             record = Record(
                 source=frame.source,

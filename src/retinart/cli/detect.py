@@ -61,6 +61,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     from retinart.engine.settings import DetectJob
+    from retinart.engine.view.address import DEFAULT as VIEW
 
     group = parser.add_argument_group("output")
     add_results_out(group, DEFAULT_OUT, "folder for all results")
@@ -87,6 +88,15 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         otherwise="no ids but COCO's own",
     )
     add("show", "show the annotated frames in a window; q closes it")
+    add(
+        "view",
+        f"show the newest frames in a browser, at {VIEW} if no address is given; beyond this "
+        "machine only for an address of a network, and with the token in the printed link",
+        otherwise="no page",
+        nargs="?",
+        const=VIEW,
+        metavar="ADDRESS:PORT",
+    )
     add(
         "stats",
         "seconds between two tables of counts, times and queues on stderr, with one at the end; 0 "
@@ -178,12 +188,16 @@ def _check_before_loading(job: DetectJob) -> None:
     from retinart.engine.job.display_window import Window
     from retinart.engine.job.tracking import Trackers
     from retinart.engine.media.sources import check_files
+    from retinart.engine.view.address import Address
+    from retinart.engine.view.server import check_address
 
     check_files(job.source)
     if job.track:
         Trackers([])
     if job.show:
         Window("retinart")
+    if job.view is not None:
+        check_address(Address.parse(job.view))
 
 
 def _said(summary: DetectSummary) -> Iterator[str]:
