@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import re
 import subprocess
@@ -18,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from retinart.engine.evaluation.figures import FIGURES
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
 from retinart.engine.model.info import (
@@ -218,3 +221,19 @@ def train_and_stop(settings: TrainSettings, after_epoch: int = 1) -> None:
 def narrow(text: str) -> str:
     """A table of Markdown without the spaces that make its columns line up."""
     return re.sub(r" +", " ", text)
+
+
+def by_pycocotools(annotations: Path, results: Path) -> dict[str, float | None]:
+    """What pycocotools gives for two files, as its own programs call it."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        run = COCOeval(truth, truth.loadRes(str(results)), "bbox")
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return {
+        n: None if v < 0 else float(v) for n, v in zip(FIGURES, run.stats.tolist(), strict=True)
+    }

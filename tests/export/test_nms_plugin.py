@@ -25,9 +25,9 @@ from onnx import helper
 
 from golden_forms import VARIANTS
 from nms_kernel import NmsKernel
+from plugin_parser import check_attributes
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.info import INPUT, OUTPUTS, read_info
-from retinart.engine.tensorrt.api import installed
 from retinart.export.export import export_checkpoint
 from retinart.export.nms_plugin import ATTRIBUTES, PLUGIN, plugin_attributes, with_nms_plugin
 from retinart.export.settings import ExportSettings
@@ -234,62 +234,8 @@ def test_tensorrts_own_code_takes_the_registration(version: str) -> None:
     assert [p.split()[1] for p in entry.split(",")] == [".u64"] * 3 + [".u32"] * 7 + [".u64"] * 4
 
 
-PARSE = """
-import json, os, sys
-import numpy as np
-import tensorrt_rtx as trt
-
-class Log(trt.ILogger):
-    def __init__(self):
-        super().__init__()
-    def log(self, severity, msg):
-        pass
-
-class Creator(trt.IPluginCreatorV3One):
-    def __init__(self):
-        super().__init__()
-        self.name, self.plugin_version, self.plugin_namespace = "RetinaNetNMS", "1", "retinart"
-        types = {"score_threshold": trt.PluginFieldType.FLOAT32,
-                 "iou_threshold": trt.PluginFieldType.FLOAT32}
-        self.field_names = trt.PluginFieldCollection([
-            trt.PluginField(n, np.array([]), types.get(n, trt.PluginFieldType.INT32))
-            for n in json.loads(sys.argv[2])])
-    def create_plugin(self, name, fields, phase):
-        print(json.dumps({f.name: [f.type.name, np.asarray(f.data).tolist()] for f in fields}))
-        sys.stdout.flush()
-        os._exit(0)  # TensorRT-RTX has no such plugins and would not go on from here
-
-creator = Creator()
-trt.get_plugin_registry().register_creator(creator, "retinart")
-log = Log()
-builder = trt.Builder(log)
-network = builder.create_network(0)
-parser = trt.OnnxParser(network, log)
-parser.parse(open(sys.argv[1], "rb").read())
-print([parser.get_error(i).desc() for i in range(parser.num_errors)])
-"""
-
-
 def test_the_parser_hands_the_attributes_to_the_plugin(model_path: Path, tmp_path: Path) -> None:
-    """TensorRT's own parser finds a plugin of that name and space, and gives it our values."""
-    if not installed("tensorrt-rtx"):
-        pytest.skip("TensorRT-RTX is not installed")
-    info = read_info(model_path)
-    path = tmp_path / "plugin.onnx"
+    """TensorRT-RTX's parser finds our plugin and gives it our values."""
+    info, path = read_info(model_path), tmp_path / "plugin.onnx"
     onnx.save(with_nms_plugin(onnx.load(model_path), info), path)
-    done = subprocess.run(
-        [sys.executable, "-c", PARSE, path, json.dumps(list(ATTRIBUTES))],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.stdout.startswith("{"), done
-    given = json.loads(done.stdout)
-    attributes = plugin_attributes(info)
-    assert {name: kind for name, (kind, _) in given.items()} == {
-        name: "FLOAT32" if isinstance(value, float) else "INT32"
-        for name, value in attributes.items()
-    }
-    for name, (_, (value,)) in given.items():
-        assert np.float32(value) == np.float32(attributes[name])
+    check_attributes(path, PLUGIN, "retinart", plugin_attributes(info))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,31 +10,17 @@ from subprocess import CompletedProcess
 import pytest
 
 from retinart.engine.evaluation.evaluate import points
-from retinart.engine.evaluation.figures import FIGURES
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
 from retinart.train.data.batches import training_rule
 from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.validate import Validation
-from support import ROOT
+from support import ROOT, by_pycocotools
 
 pytest.importorskip("pycocotools")
 
 Command = Callable[..., CompletedProcess[str]]
 SIZE = (256, 320)
-
-
-def _by_pycocotools(annotations: Path, results: Path) -> dict[str, float | None]:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        run = COCOeval(truth, truth.loadRes(str(results)), "bbox")
-        run.evaluate()
-        run.accumulate()
-        run.summarize()
-    return {n: None if v < 0 else float(v) for n, v in zip(FIGURES, run.stats, strict=True)}
 
 
 def _compare(
@@ -48,12 +32,12 @@ def _compare(
     ran = retinart("eval", model, "--images", images, *data, "--save-results", saved, "--json")
     assert ran.returncode == 0, ran.stderr
     figures: dict[str, float | None] = json.loads(ran.stdout)["figures"]
-    assert figures == _by_pycocotools(annotations, saved)
+    assert figures == by_pycocotools(annotations, saved)
 
     out = ("--out", folder / "out", "--coco", detected, *data)
     ran = retinart("detect", model, images, *out)
     assert ran.returncode == 0, ran.stderr
-    assert printed(_by_pycocotools(annotations, detected)) == printed(figures)
+    assert printed(by_pycocotools(annotations, detected)) == printed(figures)
 
     network, variant, classes = load_checkpoint(checkpoint)
     validation = Validation(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,30 +14,14 @@ import pytest
 from retinart.engine.common.files import write_json
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.evaluate import evaluate
-from retinart.engine.evaluation.figures import FIGURES
 from retinart.engine.media.images import Image
+from support import by_pycocotools
 
 pytest.importorskip("pycocotools")
 
 NAMES = ("person", "cat", "traffic light", "N/A")
 HEIGHT, WIDTH = 120, 160
 Document = dict[str, Any]
-
-
-def by_pycocotools(annotations: Path, results: Path) -> dict[str, float | None]:
-    """What pycocotools gives for two files, as its own programs call it."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        run = COCOeval(truth, truth.loadRes(str(results)), "bbox")
-        run.evaluate()
-        run.accumulate()
-        run.summarize()
-    return {
-        n: None if v < 0 else float(v) for n, v in zip(FIGURES, run.stats.tolist(), strict=True)
-    }
 
 
 def _annotations(seed: int) -> Document:
