@@ -41,7 +41,7 @@ def fewest_in_float(
         if enough >= len(ranked):
             raise CheckFailed(
                 f"the drop cannot be kept at {max_drop} or below",
-                why=f"with every layer in float it is {trials[tuple(ranked)]:.2f}",
+                why=f"with every layer in float it can be {trials[tuple(ranked)]:.2f}",
                 fix="Look at the FP32 model first, or allow a larger `max_drop`",
             )
         too_few, enough = enough, min(max(1, 2 * enough), len(ranked))

@@ -81,7 +81,9 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
         ranked = [layer for layer in alone if layer not in kept]
 
         def drop(more: tuple[str, ...]) -> float:
-            return 100 * (accuracy["fp32"].ap - _int8_accuracy(job, (*kept, *more)).ap)
+            change = _int8_accuracy(job, (*kept, *more)).change
+            assert change is not None
+            return change.loss(settings.undecided)
 
         kept = (*kept, *fewest_in_float(ranked, drop, settings.max_drop))
     if settings.annotations is not None:

@@ -26,9 +26,11 @@ from retinart.calib.sensitivity import sensitivity
 from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
+from retinart.engine.common.typed_json import from_plain
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.evaluate import check_evaluation
 from retinart.engine.evaluation.problems import Problems
+from retinart.engine.evaluation.resample import Matches
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import ModelInfo, Precision, read_model
 from retinart.engine.runtime.options import RuntimeChoice
@@ -78,6 +80,7 @@ class Calibration:
             self.images = choose_images(settings.images, settings.num, settings.seed)
         self._images_sha256 = _hash_of(self.images)
         self._changed = Problems()  # what was changed of images as they were read
+        self._fp32: Matches | None = None
         self._decoded: dict[Path, Image] = {}  # the images that several steps look at
         self._saved = Saved(output.with_name(f".{output.stem}.calibrating.json"), key=self._key())
 
@@ -162,12 +165,24 @@ class Calibration:
         known = self._saved.get("accuracy") or {}
         if name not in known:
             info = dataclasses.replace(self.info, precision=precision, probe=None)
+            reference = None if precision == "fp32" else self._reference
             with as_file(make(), info) as path:
-                found = measure(path, *self._annotated, runtime)
+                found, matches = measure(path, *self._annotated, runtime, reference=reference)
+            if precision == "fp32":
+                self._fp32 = matches
             known[name] = dataclasses.asdict(found)
             self._saved.set("accuracy", known)
-            Progress().line(f"AP {100 * found.ap:.2f}: {name}")
-        return Accuracy(**known[name])
+            change = "" if found.change is None else f" ({found.change})"
+            Progress().line(f"AP {100 * found.ap:.2f}{change}: {name}")
+        return from_plain(Accuracy, known[name], "the saved accuracy", fix="Calibrate again")
+
+    @property
+    def _reference(self) -> Matches:
+        """The matches of the FP32 file, which are made again after a stop."""
+        if self._fp32 is None:
+            assert self._annotated is not None
+            _, self._fp32 = measure(self.model, *self._annotated)
+        return self._fp32
 
     def finish(self) -> None:
         """Remove what was saved, for the job is done."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.gate import UNDECIDED, Undecided
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -27,6 +28,9 @@ class CalibrationSettings:
         annotations: COCO instances to measure AP on.
         eval_images: their image folder; None if it is `images`.
         max_drop: AP points that may be lost; as few layers as possible stay in float for it.
+        undecided: what counts where the 95% interval of the loss holds `max_drop`: "fail" puts more
+            layers into float until the interval is within the limit, and "pass" puts them there
+            only where the whole interval is beyond it.
         keep_float: layers to leave in float, as patterns such as "backbone.layer1.*".
         report: HTML file to write, with ranges, sensitivities and accuracy; None for no file.
     """
@@ -40,6 +44,7 @@ class CalibrationSettings:
     annotations: Path | None = None
     eval_images: Path | None = None
     max_drop: float | None = None
+    undecided: Undecided = "fail"
     keep_float: tuple[str, ...] = ()
     report: Path | None = None
 
@@ -50,6 +55,8 @@ class CalibrationSettings:
             )
         if self.weight_bits not in WEIGHT_BITS:
             raise BadInput(f"`weight_bits` is {self.weight_bits}", fix="Give 8 or 7")
+        if self.undecided not in UNDECIDED:
+            raise BadInput(f"`undecided` is {self.undecided!r}", fix="Give pass or fail")
         if self.record is None and self.images is None:
             raise BadInput("there is nothing to take ranges from", fix="Give `images` or `record`")
         if self.max_drop is not None:

@@ -25,7 +25,10 @@ def accuracy_table(accuracy: Mapping[str, Accuracy]) -> Table:
     return Table(
         head=("", *(name.upper() for name in accuracy)),
         rows=rows,
-        notes=[f"AP in points over {columns[0].images} images; {where}."],
+        notes=[
+            f"AP in points over {columns[0].images} images; {where}.",
+            *(f"{n.upper()}: AP {a.change}." for n, a in accuracy.items() if a.change is not None),
+        ],
     )
 
 

@@ -19,7 +19,9 @@ from retinart.engine.detector import Detector
 from retinart.engine.evaluation.class_names import class_key
 from retinart.engine.evaluation.coco import CocoImage, load_coco
 from retinart.engine.evaluation.evaluate import Evaluation, counted, evaluate, points
+from retinart.engine.evaluation.gate import Change
 from retinart.engine.evaluation.matching import Tolerance, box_iou, pair
+from retinart.engine.evaluation.paired import RESAMPLES, Changes, paired_changes
 from retinart.engine.job.draw import collage, draw, write_jpeg
 from retinart.engine.media.images import Image, read_image
 
@@ -55,6 +57,7 @@ class Comparison:
         names: of the two files.
         first, second: what each reaches.
         drop: AP points that the second loses.
+        changes: what the second changes, with 95% intervals.
         worst: the images with the largest loss, of those with any, the worst first.
         outputs: files that were written.
     """
@@ -63,6 +66,7 @@ class Comparison:
     first: Evaluation
     second: Evaluation
     drop: float
+    changes: Changes
     worst: tuple[ImageLoss, ...]
     outputs: tuple[Path, ...]
 
@@ -73,6 +77,12 @@ class Comparison:
             "first": self.first.to_json(),
             "second": self.second.to_json(),
             "drop_points": self.drop,
+            "changes_points": {
+                "resamples": RESAMPLES,
+                "figures": {n: vars(c) for n, c in self.changes.figures.items()},
+                "per_class": {n: vars(c) for n, c in self.changes.per_class.items()},
+                "recall": {n: vars(c) for n, c in self.changes.recall.items()},
+            },
             "worst": [
                 {"image": str(w.image.path), "hits": w.hits, "false": w.false, "loss": w.loss}
                 for w in self.worst
@@ -89,6 +99,7 @@ def compare_models(
     out: Path,
     names: tuple[str, str],
     worst: int = 8,
+    precision: float | None = None,
 ) -> Comparison:
     """Evaluate both models and write `comparison.json` and pictures of the worst images.
 
@@ -100,6 +111,7 @@ def compare_models(
         out: folder to write to.
         names: what to call the two.
         worst: how many pictures at most.
+        precision: 0 to 1, at which recall is compared; None compares none.
 
     Raises:
         BadInput: as `evaluate`.
@@ -126,6 +138,7 @@ def compare_models(
         first=results[0],
         second=results[1],
         drop=100 * (results[0].ap - results[1].ap),
+        changes=paired_changes(results[0].matches, results[1].matches, precision=precision),
         worst=shown,
         outputs=(*outputs, out / "comparison.json"),
     )
@@ -133,27 +146,31 @@ def compare_models(
     return comparison
 
 
-def change_text(drop: float) -> str:
-    """What a drop in AP points is, in words."""
-    if abs(drop) < 0.005:  # which would be printed as 0.00
-        return "has the same AP"
-    return f"{'loses' if drop > 0 else 'gains'} {abs(drop):.2f} AP"
+def change_text(change: Change, noun: str = "AP") -> str:
+    """What a change is, in words, with its interval."""
+    value = change.value
+    words = f"{'loses' if value < 0 else 'gains'} {abs(value):.2f} {noun}"
+    if abs(value) < 0.005:  # which would be printed as 0.00
+        words = f"has the same {noun}"
+    return f"{words} (95% interval of the change {change.interval})"
 
 
 def drop_table(comparison: Comparison) -> str:
     """Side by side in AP points, the classes with the largest loss first."""
     a, b = comparison.first, comparison.second
 
-    def row(name: str, x: float | None, y: float | None) -> tuple[str, ...]:
-        change = "" if x is None or y is None else f"{100 * (y - x):+.1f}"
-        return name, points(x), points(y), change
+    changes = comparison.changes
 
-    rows = [row(name, value, b.figures[name]) for name, value in a.figures.items()]
+    def row(name: str, x: float | None, y: float | None, sure: Change | None) -> tuple[str, ...]:
+        change = "" if x is None or y is None else f"{100 * (y - x):+.1f}"
+        return name, points(x), points(y), change, "" if sure is None else sure.interval
+
+    rows = [row(n, x, b.figures[n], changes.figures.get(n)) for n, x in a.figures.items()]
     both = {name: (ap, b.per_class.get(name)) for name, ap in a.per_class.items()}
-    rows.append((f"AP by class ({counted(a)})", "", "", ""))
+    rows.append((f"AP by class ({counted(a)})", "", "", "", ""))
     for name, (x, y) in sorted(both.items(), key=lambda item: _gain(*item[1])):
-        rows.append(row(f"  {name}", x, y))
-    return Table(head=("", *comparison.names, "change"), rows=rows).text()
+        rows.append(row(f"  {name}", x, y, changes.per_class.get(name)))
+    return Table(head=("", *comparison.names, "change", "95% interval"), rows=rows).text()
 
 
 def _gain(before: float | None, after: float | None) -> float:

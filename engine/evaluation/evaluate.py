@@ -20,6 +20,7 @@ from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.engine.evaluation.document import Id
 from retinart.engine.evaluation.figures import coco_figures, load_pycocotools
 from retinart.engine.evaluation.problems import Problems
+from retinart.engine.evaluation.resample import Matches
 from retinart.engine.evaluation.results import coco_results
 from retinart.engine.limits import limit_counts
 from retinart.engine.media.images import Image, read_image, why_skipped
@@ -33,6 +34,7 @@ class Evaluation:
         figures: the twelve figures by name, 0 to 1; AP is always there, and a figure of a size is
             None if no object of that size is annotated.
         per_class: AP of each annotated class; None if the class has no objects.
+        matches: which detections match objects, for intervals of a comparison.
         images: number of evaluated images.
         listed: number of images that the annotations list.
         problems: what is wrong with the data, one line each.
@@ -44,6 +46,7 @@ class Evaluation:
 
     figures: dict[str, float | None]
     per_class: dict[str, float | None]
+    matches: Matches = field(repr=False)
     images: int
     listed: int
     problems: tuple[str, ...]
@@ -142,16 +145,17 @@ def evaluate(
         for image_id, found in by_image.items()
         for result in coco_results(image_id, found, matched.category)
     )
-    figures, per_class = coco_figures(dataset, results, list(by_image))
-    if figures["AP"] is None:
+    coco = coco_figures(dataset, results, list(by_image))
+    if coco.figures["AP"] is None:
         raise BadInput(
             f"there is nothing to measure AP on in {annotations}",
             why=f"no object is in the {len(by_image)} images that could be read",
             fix="Copy the other images again",
         )
     return Evaluation(
-        figures=figures,
-        per_class=per_class,
+        figures=coco.figures,
+        per_class=coco.per_class,
+        matches=coco.matches,
         images=len(by_image),
         listed=dataset.listed,
         problems=tuple(problems),

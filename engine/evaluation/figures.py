@@ -1,10 +1,11 @@
-"""COCO's figures by pycocotools: twelve, and AP by class."""
+"""COCO's figures by pycocotools: twelve, AP by class, and the matches that they are made of."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from retinart.engine.errors import MissingDependency
 from retinart.engine.evaluation.coco import CocoDataset
 from retinart.engine.evaluation.document import Id
+from retinart.engine.evaluation.resample import SIZES, Curves, Matches, curves_of
 
 # The twelve figures in the order of pycocotools' `stats`
 FIGURES = (
@@ -20,10 +22,25 @@ FIGURES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CocoFigures:
+    """What pycocotools says.
+
+    Attributes:
+        figures: the twelve by name, 0 to 1; None for a size without objects.
+        per_class: AP by class; None for a class without objects.
+        matches: which detections match objects, the pictures in the order of their ids.
+    """
+
+    figures: dict[str, float | None]
+    per_class: dict[str, float | None]
+    matches: Matches
+
+
 def coco_figures(
     dataset: CocoDataset, results: Iterable[Mapping[str, Any]], image_ids: Sequence[Id]
-) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    """The twelve figures and AP by class, for COCO results on these images of a dataset.
+) -> CocoFigures:
+    """Evaluate COCO results on these images of a dataset.
 
     Inside, images and categories have the numbers of their order, for pycocotools knows no ids of
     two types. The order decides between equal scores, so it is the order of the ids.
@@ -52,7 +69,7 @@ def coco_figures(
     precision = run.eval["precision"][:, :, :, 0, -1]  # IoU x recall x class
     per_class = {name: _mean(precision[:, :, k]) for k, name in enumerate(dataset.classes)}
     stats = {n: None if v < 0 else float(v) for n, v in zip(FIGURES, run.stats, strict=True)}
-    return stats, per_class
+    return CocoFigures(figures=stats, per_class=per_class, matches=_matches(run, dataset.classes))
 
 
 def load_pycocotools() -> tuple[Any, Any]:
@@ -95,6 +112,37 @@ def _truth(dataset: CocoDataset, images: Mapping[Id, int]) -> dict[str, Any]:
         "annotations": annotations,
         "categories": [{"id": i, "name": name} for i, name in enumerate(dataset.classes, 1)],
     }
+
+
+def _matches(run: Any, classes: Sequence[str]) -> Matches:
+    """What a finished run of pycocotools matched, without its boxes."""
+    pictures = len(run.params.imgIds)
+    each = [run.evalImgs[k : k + pictures] for k in range(0, len(run.evalImgs), pictures)]
+    curves = [_curves(one, len(run.params.iouThrs)) for one in each]
+    count = len(SIZES)
+    return Matches(
+        images=tuple(map(int, run.params.imgIds)),
+        classes=tuple(classes),
+        curves=tuple(tuple(curves[k : k + count]) for k in range(0, len(curves), count)),
+    )
+
+
+def _curves(pictures: Sequence[Mapping[str, Any] | None], thresholds: int) -> Curves:
+    """One class and range of sizes, from pycocotools' record of each picture, or None."""
+    here = [(k, found) for k, found in enumerate(pictures) if found is not None]
+    image = np.repeat([k for k, _ in here], [len(f["dtScores"]) for _, f in here]).astype(np.int32)
+    score = np.array([score for _, found in here for score in found["dtScores"]], np.float64)
+    order = np.argsort(-score, kind="stable")  # equal scores stay in the order of the pictures
+    none = [np.zeros((thresholds, 0), np.bool_)]
+    matched = np.concatenate(none + [found["dtMatches"] != 0 for _, found in here], axis=1)
+    ignored = np.concatenate(none + [found["dtIgnore"] != 0 for _, found in here], axis=1)
+    objects = [np.full(int((np.asarray(f["gtIgnore"]) == 0).sum()), k, np.int32) for k, f in here]
+    return curves_of(
+        image[order],
+        matched[:, order],
+        ignored[:, order],
+        np.concatenate([np.zeros(0, np.int32), *objects]),
+    )
 
 
 def _sorted_as(image_id: Id) -> tuple[bool, Id]:

@@ -62,5 +62,5 @@ def test_it_is_the_smallest_set_where_layers_add_up() -> None:
 
 
 def test_a_budget_that_cannot_be_kept() -> None:
-    with pytest.raises(CheckFailed, match=r"with every layer in float it is 3\.00"):
+    with pytest.raises(CheckFailed, match=r"with every layer in float it can be 3\.00"):
         fewest_in_float(LAYERS, lambda kept: 3.0, 1.0)

@@ -76,7 +76,7 @@ def test_a_budget(retinart: Command, spoiled: Path, scenes: Path, tmp_path: Path
     points = {name: 100 * a.ap for name, a in record.accuracy.items()}
     assert list(points) == ["fp32", "fp16", "int8"]
     assert points["fp32"] > 60 and points["fp32"] - points["int8"] <= 3
-    whole = re.search(r"AP (\d+\.\d+): INT8\n", ran.stderr)
+    whole = re.search(r"AP (\d+\.\d+) \(.*95% interval.*\): INT8\n", ran.stderr)
     assert whole and float(whole[1]) < points["fp32"] - 3  # it really was over the budget
     assert re.search(r"FP32 +FP16 +INT8\n", ran.stderr)
     for text in ("noise/signal", "AP_small", "disc"):

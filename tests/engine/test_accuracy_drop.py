@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from retinart.engine.accuracy_drop import change_text, count
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.coco import CocoImage, load_coco
+from retinart.engine.evaluation.gate import Change
 from support import files_below
 
 pytest.importorskip("pycocotools")
@@ -44,9 +45,9 @@ def test_the_gate(
     data = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
     ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "1", "--out", out)
     assert ran.returncode == 1
-    assert "worse.onnx loses " in ran.stderr and " AP; it may lose 1\n" in ran.stderr
+    assert "worse.onnx loses " in ran.stderr and "it may lose 1: fail\n" in ran.stderr
     lines = ran.stdout.splitlines()
-    assert lines[0].split() == ["tiny.onnx", "worse.onnx", "change"]
+    assert lines[0].split() == ["tiny.onnx", "worse.onnx", "change", "95%", "interval"]
     assert lines[1].split()[0] == "AP" and float(lines[1].split()[3]) < -5
     by_class = lines.index("AP by class (16 images)")
     assert lines[by_class + 1].split()[0] == "disc", "the largest loss comes first"
@@ -65,13 +66,13 @@ def test_the_gate(
 
     ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "90", "--out", out,
                    "--overwrite")  # fmt: skip
-    assert ran.returncode == 0 and "it may lose 90\n" in ran.stderr
+    assert ran.returncode == 0 and "it may lose 90: pass\n" in ran.stderr
     gate = ("eval", worse, "--against", tiny_path, *data, "--max-drop", "0", "--out")
     ran = retinart(*gate, out)
     assert ran.returncode == 2 and f"{out} holds the results of another run" in ran.stderr
     ran = retinart(*gate, tmp_path / "gain")
     assert ran.returncode == 0, "a gain is not a drop"
-    assert "tiny.onnx gains " in ran.stderr and " AP; it may lose 0\n" in ran.stderr
+    assert "tiny.onnx gains " in ran.stderr and "it may lose 0: pass\n" in ran.stderr
 
 
 def test_json_and_no_budget(
@@ -121,14 +122,41 @@ def test_hits_and_false_detections(scenes: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("drop", "text"),
+    ("change", "text"),
     [
-        (0.71, "loses 0.71 AP"),
-        (-0.123, "gains 0.12 AP"),
-        (0.004, "has the same AP"),
-        (-0.0, "has the same AP"),
+        ((-0.71, -1.2, 0.1), "loses 0.71 AP (95% interval of the change -1.20 to +0.10)"),
+        ((0.123, 0.1, 0.2), "gains 0.12 AP (95% interval of the change +0.10 to +0.20)"),
+        ((0.004, 0.0, 0.0), "has the same AP (95% interval of the change +0.00 to +0.00)"),
+        ((-0.0, -0.0, 0.0), "has the same AP (95% interval of the change -0.00 to +0.00)"),
     ],
 )
-def test_a_gain_is_not_called_a_loss(drop: float, text: str) -> None:
+def test_a_gain_is_not_called_a_loss(change: tuple[float, float, float], text: str) -> None:
     """Seen: "loses -0.12 AP, and 0.5 are allowed"."""
-    assert change_text(drop) == text
+    value, low, high = change
+    assert change_text(Change(value=value, low=low, high=high)) == text
+
+
+def test_a_gate_that_cannot_know_says_so(
+    retinart: Command, tiny_path: Path, worse: Path, scenes: Path, tmp_path: Path
+) -> None:
+    data = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
+    out = ("--out", tmp_path / "out", "--overwrite")
+    compare = ("eval", tiny_path, "--against", worse, *data, *out)
+    whole = json.loads(retinart(*compare, "--json").stdout)
+    middle = f"{whole['drop_points'] + 0.3:.3f}"
+    for undecided, code in (("fail", 1), ("pass", 0)):
+        ran = retinart(*compare, "--max-drop", middle, "--undecided", undecided)
+        assert ran.returncode == code
+        assert f"it may lose {float(middle):g}: undecided; " in ran.stderr
+    recall = ("--max-recall-drop", "5", "--at-precision", "50")
+    ran = retinart(*compare, *recall)
+    assert ran.returncode == 1
+    assert "of disc at a precision of 50; each class may lose 5: fail" in ran.stderr
+    for options, said in (
+        (("--max-recall-drop", "5"), "need each other"),
+        (("--at-precision", "90"), "need each other"),
+        (("--max-recall-drop", "5", "--at-precision", "0.9"), "Give points above 1, such as 90"),
+        (("--max-recall-drop", "nan", "--at-precision", "90"), "Give points of recall, 0 to 100"),
+    ):
+        ran = retinart(*compare, *options)
+        assert ran.returncode == 2 and said in ran.stderr

@@ -57,6 +57,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
         otherwise="no limit",
     )
     add(
+        "undecided",
+        "what counts when the 95% interval of the loss holds --max-drop: fail leaves more layers "
+        "in float, and pass accepts the file",
+    )
+    add(
         "keep_float",
         "leave the layers of this pattern in float, such as 'backbone.layer1.*'; may be repeated",
         otherwise="none",

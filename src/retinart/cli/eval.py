@@ -19,6 +19,8 @@ _DEFAULT_OUT = Path("runs/compare")
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart eval`."""
+    from retinart.engine.evaluation.gate import UNDECIDED
+
     describe_command(
         parser,
         "Measure a model's COCO AP on annotated images. With --against, measure two models, print "
@@ -58,8 +60,29 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--max-drop",
         type=float,
         metavar="X",
-        help="exit with 1 when the second model's AP is lower by more than X points (default: no "
-        "limit)",
+        help="exit with 1 when the second model loses more than X AP points. It passes when the "
+        "whole 95%% interval of the loss is within X, and fails when the whole interval is beyond "
+        "X (default: no limit)",
+    )
+    group.add_argument(
+        "--max-recall-drop",
+        type=float,
+        metavar="X",
+        help="exit with 1 when a class loses more than X points of its recall at --at-precision, "
+        "at an IoU of 0.5 (default: no limit)",
+    )
+    group.add_argument(
+        "--at-precision",
+        type=float,
+        metavar="P",
+        help="precision at which --max-recall-drop compares recall, in points, such as 90 "
+        "(default: none)",
+    )
+    group.add_argument(
+        "--undecided",
+        choices=UNDECIDED,
+        default="fail",
+        help="what counts when the interval holds the limit (default: %(default)s)",
     )
     add_results_out(group, _DEFAULT_OUT, "folder for the images of --against")
     add_max_pixels(parser)
@@ -82,15 +105,18 @@ def run(args: argparse.Namespace) -> int:
     if not args.annotations.is_file():
         raise BadInput(f"there is no {args.annotations}", fix="Give a COCO file of annotations")
     if args.against is not None:
-        if args.max_drop is not None and not 0 <= args.max_drop <= 100:
-            raise BadInput(f"--max-drop is {args.max_drop}", fix="Give AP points, 0 to 100")
+        _check_limits(args)
         if args.save_results is not None:
             raise BadInput("--save-results is for one model", fix="Leave out --against")
         written = ["comparison.json"]
         with results_folder(args.out, _DEFAULT_OUT, written, overwrite=args.overwrite) as out:
             return _compare(args, out)
-    if args.max_drop is not None:
-        raise BadInput("--max-drop compares two models", fix="Give the second with --against")
+    for name in ("max_drop", "max_recall_drop", "at_precision"):
+        if getattr(args, name) is not None:
+            raise BadInput(
+                f"--{name.replace('_', '-')} compares two models",
+                fix="Give the second with --against",
+            )
     _check_place(args)
     if keeping(args)["keep"] is not None:
         print("annotated objects that the rules leave out count as missed", file=sys.stderr)
@@ -106,8 +132,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace, out: Path) -> int:
-    from retinart.engine.accuracy_drop import change_text, compare_models, drop_table
-    from retinart.engine.evaluation.evaluate import check_reference
+    from retinart.engine.accuracy_drop import compare_models, drop_table
 
     with open_detector(args, compute="fp32") as first, open_detector(args, args.against) as second:
         result = compare_models(
@@ -117,6 +142,7 @@ def _compare(args: argparse.Namespace, out: Path) -> int:
             args.images,
             out=out,
             names=(args.model.name, _name(args.against, args.compute)),
+            precision=None if args.at_precision is None else args.at_precision / 100,
         )
     _say_problems(result.first, args)
     results = result.first, result.second
@@ -125,14 +151,50 @@ def _compare(args: argparse.Namespace, out: Path) -> int:
     print(json.dumps(result.to_json(), indent=1) if args.json else drop_table(result))
     for path in result.outputs:
         print(path, file=sys.stderr)
-    if args.max_drop is None:
-        return 0
-    check_reference(str(args.model), result.first.ap)
-    failed = result.drop > args.max_drop
-    print(
-        f"{args.against} {change_text(result.drop)}; it may lose {args.max_drop:g}", file=sys.stderr
-    )
-    return 1 if failed else 0
+    return _judged(result, args)
+
+
+def _judged(result: Any, args: argparse.Namespace) -> int:
+    """Say what each limit says of a comparison; the exit code."""
+    from retinart.engine.accuracy_drop import change_text
+    from retinart.engine.evaluation.evaluate import check_reference
+    from retinart.engine.evaluation.gate import judge, worst_of
+
+    changes, passed = result.changes, True
+    if args.max_drop is not None:
+        check_reference(str(args.model), result.first.ap)
+        judgement = judge(changes.figures["AP"], args.max_drop, changes.pictures)
+        print(
+            f"{args.against} {change_text(changes.figures['AP'])}; it may lose {args.max_drop:g}: "
+            f"{judgement}",
+            file=sys.stderr,
+        )
+        passed &= judgement.passes(args.undecided)
+    if args.max_recall_drop is not None:
+        name, judgement = worst_of(changes.recall, args.max_recall_drop, changes.pictures)
+        print(
+            f"{args.against} {change_text(changes.recall[name], 'recall')} of {name} at a "
+            f"precision of {args.at_precision:g}; each class may lose {args.max_recall_drop:g}: "
+            f"{judgement}",
+            file=sys.stderr,
+        )
+        passed &= judgement.passes(args.undecided)
+    return 0 if passed else 1
+
+
+def _check_limits(args: argparse.Namespace) -> None:
+    for name, unit in (("max_drop", "AP points"), ("max_recall_drop", "points of recall")):
+        value = getattr(args, name)
+        if value is not None and not 0 <= value <= 100:
+            raise BadInput(f"--{name.replace('_', '-')} is {value}", fix=f"Give {unit}, 0 to 100")
+    if (args.max_recall_drop is None) != (args.at_precision is None):
+        raise BadInput(
+            "--max-recall-drop and --at-precision need each other", fix="Give both, or neither"
+        )
+    if args.at_precision is not None and not 1 < args.at_precision <= 100:
+        raise BadInput(
+            f"--at-precision is {args.at_precision}", fix="Give points above 1, such as 90"
+        )
 
 
 def _check_place(args: argparse.Namespace) -> None:

@@ -185,7 +185,8 @@ def test_pycocotools_on_the_raw_file_says_the_same(shared: Callable[..., Path]) 
                     category = int(rng.choice(dataset.category_ids))
                 results.append(coco_result(image.image_id, category, moved.tolist(), rng.uniform()))
     ids = [image.image_id for image in dataset.images]
-    figures, per_class = coco_figures(dataset, results, ids)
+    found = coco_figures(dataset, results, ids)
+    figures, per_class = found.figures, found.per_class
 
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -217,8 +218,8 @@ def test_figures_of_some_images_count_those_alone(tmp_path: Path) -> None:
         coco_result(first.image_id, dataset.category_ids[k], [float(v) for v in box], 0.9)
         for box, k in zip(first.boxes, first.labels, strict=True)
     ]
-    assert coco_figures(dataset, results, [10])[0]["AP"] == pytest.approx(1.0)
-    everything = coco_figures(dataset, results, [10, 11, 12, 13])[0]["AP"]
+    assert coco_figures(dataset, results, [10]).figures["AP"] == pytest.approx(1.0)
+    everything = coco_figures(dataset, results, [10, 11, 12, 13]).figures["AP"]
     assert everything == pytest.approx(26 / 101)  # recall ends at 1/4
 
 

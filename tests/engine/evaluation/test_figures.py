@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,12 @@ import pytest
 
 from retinart.engine.common.files import write_json
 from retinart.engine.detections import Detections
+from retinart.engine.evaluation.class_names import match_classes
+from retinart.engine.evaluation.coco import load_coco
 from retinart.engine.evaluation.evaluate import evaluate
+from retinart.engine.evaluation.figures import coco_figures
+from retinart.engine.evaluation.resample import draw_pictures, resampled
+from retinart.engine.evaluation.results import coco_results
 from retinart.engine.media.images import Image
 from support import by_pycocotools
 
@@ -252,3 +258,43 @@ def test_the_annotation_0_can_be_found(tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
     found = evaluate(_Detector(_annotations(0), 0), path, tmp_path, quiet=True)
     assert found.figures == expected
+
+
+@pytest.mark.parametrize("case", TRICKY)
+def test_a_resample_has_the_figures_of_its_pictures(case: str, tmp_path: Path) -> None:
+    """Pictures that were drawn several times, given to pycocotools as pictures of their own."""
+    document, seed = _annotations(1), 1
+    TRICKY[case](document)
+    for number in range(1, 13):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((HEIGHT, WIDTH, 3), number, np.uint8))
+    path = tmp_path / "made.json"
+    path.write_text(json.dumps(document))
+    # Equal scores in one picture would stand in another order, so there are none.
+    found = evaluate(_Detector(_annotations(seed), 3), path, tmp_path, quiet=True)
+    dataset = match_classes(NAMES, load_coco(path, tmp_path)).dataset
+    images = sorted(dataset.images, key=lambda i: (isinstance(i.image_id, str), i.image_id))
+    weights = draw_pictures(len(images), 3, seed)
+    drawn = resampled(found.matches, weights, precision=0.5)
+    for row, counts in enumerate(weights):
+        copies = [image for image, n in zip(images, counts, strict=True) for _ in range(n)]
+        again = dataclasses.replace(
+            dataset,
+            images=tuple(dataclasses.replace(image, image_id=k) for k, image in enumerate(copies)),
+        )
+        results = [
+            result
+            for k, image in enumerate(copies)
+            for result in coco_results(k, found.found[image.image_id], found.category)
+        ]
+        expected = coco_figures(again, results, range(len(copies)))
+        for name, values in drawn.figures.items():
+            assert _same(values[row], expected.figures[name]), name
+        for name, values in drawn.per_class.items():
+            assert _same(values[row], expected.per_class[name]), name
+        once = resampled(expected.matches, np.ones((1, len(copies)), np.int32), precision=0.5)
+        for name, values in once.recall.items():
+            np.testing.assert_array_equal(values[0], drawn.recall[name][row])
+
+
+def _same(value: float, expected: float | None) -> bool:
+    return bool(np.isnan(value)) if expected is None else abs(value - expected) < 1e-12
