@@ -58,7 +58,7 @@ def measure(
     Raises:
         BadInput: the images or annotations cannot be used.
     """
-    with Detector(model, runtime=runtime, check=False) as detector:
+    with Detector(model, runtime=runtime, check=False, cache=False) as detector:
         found = evaluate(detector, annotations, images)
         change = None
         if reference is not None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from retinart.engine.common.cpu_budget import cpu_budget
 from retinart.engine.common.timing import StageClock
+from retinart.engine.common.user_cache import user_cache
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.keep.keeper import Keeper, KeepingRunner
@@ -82,8 +83,10 @@ class Detector:
             they are, and so do decoding and NMS.
         threads: inference threads. None gives as many as the affinity mask and the control
             group's quota allow, and leaves the choice to the runtime where nothing limits them.
-        cache_dir: where OpenVINO keeps compiled models, and TensorRT-RTX its compiled kernels,
-            between starts; None for nowhere.
+        cache: keep what OpenVINO compiled for later starts, at most 2 GiB in all. A kept model is
+            taken for the same content, device, settings, CPU and version.
+        cache_dir: the folder for it; None takes `retinart` in the user's caches. TensorRT-RTX keeps
+            its compiled kernels there too, but only where a folder is given.
         throughput: OpenVINO: the highest rate of `stream` over files or of calls from several
             threads. A single call then takes longer, and so the frames of live sources get older.
         contexts: batches that an engine can have under way at once.
@@ -118,6 +121,7 @@ class Detector:
         device: str | None = None,
         compute: Compute = "fp32",
         threads: int | None = None,
+        cache: bool = True,
         cache_dir: str | Path | None = None,
         throughput: bool = False,
         contexts: int = EngineOptions.contexts,
@@ -139,7 +143,7 @@ class Detector:
         if threads is None:
             threads = cpu_budget().threads
         self.precision = computed_in(self.info.precision, compute)
-        cache = None if cache_dir is None else Path(cache_dir)
+        folder = None if cache_dir is None or not cache else Path(cache_dir)
         options: Options
         if engine:
             if compute != "fp32":
@@ -158,7 +162,7 @@ class Detector:
                 contexts=contexts,
                 graphs=graphs,
                 gpu_resize=gpu_resize,
-                cache_dir=cache,
+                cache_dir=folder,
             )
         elif gpu_resize:
             raise BadInput(f"{path} is resized on the CPU", fix="Leave gpu_resize to engines")
@@ -178,7 +182,7 @@ class Detector:
                 compute=compute,
                 threads=threads,
                 throughput=throughput,
-                cache_dir=cache,
+                cache_dir=folder or (user_cache("compiled") if cache else None),
             )
         else:
             raise BadInput(

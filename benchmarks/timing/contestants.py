@@ -94,6 +94,7 @@ class OurDetector:
             conf=conf,
             keep=keep,
             check=False,  # it would count as loading
+            cache=False,  # memory and times are of a model that was compiled now
         )
 
     def size(self, image: Image) -> tuple[int, int]:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 
-def user_cache() -> Path | None:
-    """The folder `retinart` in the user's caches, made if need be; None where it cannot be written.
+def user_cache(kind: str) -> Path | None:
+    """A folder of `retinart` in the user's caches; None where it cannot be written.
 
-    It lies in `$XDG_CACHE_HOME`, or else in `~/.cache`.
+    The caches lie in `$XDG_CACHE_HOME`, or else in `~/.cache`. Our folder there is made if need be.
+
+    Args:
+        kind: the folder's name in ours, for what is kept there; it may not exist.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
@@ -20,7 +23,7 @@ def user_cache() -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # no home
         return None
-    return folder if os.access(folder, os.W_OK) else None
+    return folder / kind if os.access(folder, os.W_OK) else None
 
 
 class Remembered:
@@ -31,8 +34,7 @@ class Remembered:
     """
 
     def __init__(self, kind: str) -> None:
-        cache = user_cache()
-        self._folder = None if cache is None else cache / kind
+        self._folder = user_cache(kind)
 
     def get(self, *key: Any) -> str | None:
         """What was said of a key, which is plain JSON; None if nothing was, or cannot be read."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 import time
 import weakref
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
+from retinart.engine.runtime.compiled_cache import CompiledCache
 from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.nms import detect_from_candidates
 from retinart.engine.runtime.openvino_api import (
@@ -70,10 +71,10 @@ class OpenVINORunner:
         }
         if options.threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
+        self._cache = None
         if options.cache_dir is not None:
-            self._config["CACHE_DIR"] = str(options.cache_dir)
-        with explained("OpenVINO", path, "load"):
-            self._model = self._cut(CANDIDATES)
+            how = [device, options.compute, self._config]
+            self._cache = CompiledCache(options.cache_dir, path, how)
         self._lock = threading.Lock()
         self._pools: dict[int, _Pool] = {}
         self._closed = False
@@ -91,7 +92,9 @@ class OpenVINORunner:
     def prepare(self, images: Sequence[Image]) -> Prepared:
         """See `Runner`."""
         frames, resized = self.info.resize.apply(images)
-        return Prepared(partial(self._start, frames, [one.size for one in resized]), resized)
+        return Prepared(
+            functools.partial(self._start, frames, [one.size for one in resized]), resized
+        )
 
     def _start(self, frames: Image, sizes: Sequence[tuple[int, int]], clock: StageClock) -> Finish:
         """Start a batch.
@@ -129,6 +132,12 @@ class OpenVINORunner:
     def compiled(self, batch: int) -> Any:
         """The `openvino.CompiledModel` that runs batches of this size."""
         return self._pool(batch).compiled
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        """The graph up to the candidates. It is read only where a model must be compiled."""
+        with explained("OpenVINO", self._path, "load"):
+            return self._cut(CANDIDATES)
 
     def _cut(self, names: Sequence[str]) -> Any:
         """The graph up to these tensors, with the changes that this device runs it with."""
@@ -181,15 +190,29 @@ class OpenVINORunner:
                 raise BadInput("the detector is closed", fix="Make a new one")
             pool = self._pools.pop(key, None)
             if pool is None:
-                model = self._model
-                if canvas is not None:
-                    model = self._model.clone()
-                    model.reshape({INPUT: [batch, *canvas, 3]})
-                pool = _Pool(self._core.compile_model(model, self._device, self._config))
+                pool = _Pool(self._load(None if canvas is None else (batch, *canvas, 3)))
             self._pools[key] = pool  # the most recent last
             if len(self._pools) > _BATCH_SIZES:
                 del self._pools[next(iter(self._pools))]
             return pool
+
+    def _load(self, shape: tuple[int, ...] | None) -> Any:
+        """The compiled model for an input's shape, or for all: kept before, or compiled now."""
+        cache = self._cache if shape is None or shape[0] == 1 else None  # batches fill the disk
+        if cache is not None:
+            found = cache.get(
+                shape, lambda blob: self._core.import_model(blob, self._device, self._config)
+            )
+            if found is not None:
+                return found
+        model = self._model
+        if shape is not None:
+            model = model.clone()
+            model.reshape({INPUT: list(shape)})
+        compiled = self._core.compile_model(model, self._device, self._config)
+        if cache is not None:
+            cache.put(shape, compiled)
+        return compiled
 
 
 def _wait(request: Any, frames: Image) -> None:

@@ -390,7 +390,7 @@ def test_only_a_few_batch_sizes_stay_compiled(
         return real(self, model, *arguments)
 
     monkeypatch.setattr(core, "compile_model", compile_model)
-    with Detector(model_path, check=False) as detector:
+    with Detector(model_path, check=False, cache=False) as detector:
         for batch in (1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2):
             assert len(detector([picture] * batch)) == batch
     assert compiled == [1, 2, 3, 4, 5, 6, 2]

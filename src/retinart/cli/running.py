@@ -30,6 +30,12 @@ def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         action="store_false",
         help="leave out the file's self-test, which runs once for each file on a machine",
     )
+    group.add_argument(
+        "--no-cache",
+        dest="cache",
+        action="store_false",
+        help="compile the model anew, and do not keep it for later starts",
+    )
     return group
 
 
@@ -79,5 +85,5 @@ def open_detector(args: argparse.Namespace, model: Path | None = None, **more: A
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """Settings that not every command has."""
-    names = ("iou", "max_det", "compute", "check")
+    names = ("iou", "max_det", "compute", "check", "cache")
     return {name: getattr(args, name) for name in names if hasattr(args, name)}

@@ -1,0 +1,137 @@
+"""Models that OpenVINO compiled, kept between starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retinart.engine.common.files import sha256
+from retinart.engine.detections import Detections
+from retinart.engine.detector import Detector
+from retinart.engine.runtime.compiled_cache import CompiledCache
+from retinart.engine.runtime.openvino_runner import OpenVINORunner
+from support import make_picture
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def detect(model: Path, cache: Path, **options: int) -> Detections:
+    with Detector(model, cache_dir=cache, check=False, conf=0.05, **options) as detector:
+        return detector(make_picture(3))
+
+
+def compiled(cache: Path) -> list[Path]:
+    return sorted(cache.glob("*.compiled"))
+
+
+def never(*_: object) -> None:
+    raise AssertionError("the file was read and compiled again")
+
+
+def test_the_second_start_compiles_nothing(
+    model_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = detect(model_path, cache)
+    assert len(compiled(cache)) == 1
+    monkeypatch.setattr(OpenVINORunner, "_cut", never)
+    second = detect(model_path, cache)
+    assert len(first) > 0
+    assert np.array_equal(first.xyxy, second.xyxy)
+    assert np.array_equal(first.confidence, second.confidence)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no sum", "sum of other bytes"])
+def test_a_damaged_model_is_compiled_again(model_path: Path, cache: Path, damage: str) -> None:
+    first = detect(model_path, cache)
+    (kept,) = compiled(cache)
+    blob, sums = kept.read_bytes(), kept.with_suffix(".sha256")
+    if damage == "cut":
+        kept.write_bytes(blob[: len(blob) // 3])
+    elif damage == "changed":
+        kept.write_bytes(blob[:-9] + b"123456789")
+    elif damage == "no sum":
+        sums.unlink()
+    else:
+        sums.write_bytes(b"\xff\xfe")
+    assert np.array_equal(detect(model_path, cache).xyxy, first.xyxy)
+    assert kept.stat().st_size > len(blob) / 2 and sums.read_text() == sha256(kept)
+
+
+def test_a_blob_that_openvino_refuses_is_compiled_again(model_path: Path, cache: Path) -> None:
+    """As after another build of OpenVINO with the same version."""
+    first = detect(model_path, cache)
+    (kept,) = compiled(cache)
+    kept.write_bytes(b"not a model")
+    kept.with_suffix(".sha256").write_text(sha256(kept))
+    assert np.array_equal(detect(model_path, cache).xyxy, first.xyxy)
+    assert kept.stat().st_size > 100_000
+
+
+def test_what_changes_the_model_changes_the_key(
+    model_path: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detect(model_path, cache, threads=1)
+    detect(model_path, cache, threads=2)
+    assert len(compiled(cache)) == 2
+    other = tmp_path / "other.onnx"
+    other.write_bytes(model_path.read_bytes())
+    detect(other, cache, threads=1)  # the same content
+    assert len(compiled(cache)) == 2
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    detect(other, cache, threads=1)
+    assert len(compiled(cache)) == 3
+
+
+def test_the_folder_stays_below_its_limit(model_path: Path, tmp_path: Path) -> None:
+    """The model that was not used for longest goes; one as large as half the limit is not kept."""
+
+    class Compiled:
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def export_model(self) -> Compiled:
+            return self
+
+        def getbuffer(self) -> memoryview:
+            return memoryview(bytes(self.size))
+
+    cache = CompiledCache(tmp_path, model_path, "how", largest=1000)
+    for number in range(3):
+        cache.put(number, Compiled(300))
+        for kept in compiled(tmp_path):
+            os.utime(kept, (kept.stat().st_atime, kept.stat().st_mtime - 10))
+    assert cache.get(0, lambda tensor: True)  # now it is the most recent
+    cache.put(3, Compiled(300))
+    assert [bool(cache.get(n, lambda tensor: True)) for n in range(4)] == [True, False, True, True]
+    cache.put(4, Compiled(501))
+    assert cache.get(4, lambda tensor: True) is None
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null"])
+def test_a_cache_that_cannot_be_written_stops_nothing(model_path: Path, place: str) -> None:
+    assert len(detect(model_path, Path(place))) > 0
+
+
+def test_larger_batches_are_not_kept(model_path: Path, cache: Path) -> None:
+    with Detector(model_path, cache_dir=cache, check=False) as detector:
+        detector([make_picture(3)] * 2)
+    assert len(compiled(cache)) == 1
+
+
+def test_no_cache_writes_nothing(
+    model_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    with Detector(model_path, check=False, cache=False) as detector:
+        detector(make_picture(3))
+    assert not list(cache.rglob("*.compiled"))
+    with Detector(model_path, check=False) as detector:
+        detector(make_picture(3))
+    assert len(list(cache.rglob("retinart/compiled/*.compiled"))) == 1
