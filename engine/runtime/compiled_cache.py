@@ -51,14 +51,15 @@ class CompiledCache:
         """
         path = self._path(shape)
         try:
-            if sha256(path) != path.with_suffix(_SUM).read_text("ascii"):
-                return self._forget(path)
-            os.utime(path)  # the most recently used
-            return load(load_openvino().tensor_from_file(path))
+            if sha256(path) == path.with_suffix(_SUM).read_text("ascii"):
+                os.utime(path)  # the most recently used
+                return load(load_openvino().tensor_from_file(path))
         except (OSError, BadInput):
             return None
-        except (RuntimeError, UnicodeDecodeError):
-            return self._forget(path)
+        except (RuntimeError, UnicodeDecodeError):  # of another build, or damaged
+            pass
+        self._forget(path)
+        return None
 
     def put(self, shape: object, compiled: Any) -> None:
         """Keep an `openvino.CompiledModel`, if its device can export it and the folder has room."""

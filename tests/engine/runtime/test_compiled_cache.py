@@ -21,8 +21,8 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def detect(model: Path, cache: Path, **options: int) -> Detections:
-    with Detector(model, cache_dir=cache, check=False, conf=0.05, **options) as detector:
+def detect(model: Path, cache: Path, threads: int = 2) -> Detections:
+    with Detector(model, cache_dir=cache, check=False, conf=0.05, threads=threads) as detector:
         return detector(make_picture(3))
 
 
