@@ -30,6 +30,13 @@ def describe_model(path: Path) -> dict[str, Any]:
     }
 
 
+def _dropped(info: ModelInfo) -> list[tuple[str, str]]:
+    if not info.dropped_classes:
+        return []
+    ids = ", ".join(map(str, info.dropped_classes))
+    return [("left out", f"{len(info.dropped_classes)} of the classes: {ids}")]
+
+
 def model_table(path: Path) -> str:
     """The metadata as a text table of two columns."""
     engine = read_engine_info(path) if is_engine(path) else None
@@ -38,6 +45,7 @@ def model_table(path: Path) -> str:
         ("model", f"{info.name}, {path.stat().st_size / 1e6:.1f} MB, {info.precision}"),
         ("backbone", f"{info.variant.backbone}, conventions of {info.variant.source}"),
         ("classes", class_text(info.classes)),
+        *_dropped(info),
         ("input", f"{INPUT}: uint8 (batch, {_size(info)}, 3), BGR"),
         ("resize", _resize(info)),
         ("score above", f"{info.thresholds.score_thresh}"),

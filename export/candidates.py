@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retinart.engine.model.info import CANDIDATES, NORMALIZED
+from retinart.engine.model.info import CANDIDATES, NORMALIZED, ModelInfo
 from retinart.engine.model.levels import LEVEL_STRIDES, grid_sizes
 from retinart.engine.model.variant import Variant
 from retinart.export.graph import FLOAT, GraphBuilder
@@ -70,16 +70,27 @@ def emit_candidates(
     )
     boxes = _decode(graph, variant, all_deltas, all_anchors)
     if variant.clip_before_nms:
-        boxes = emit_clip(graph, boxes, size, plus_one=variant.box_plus_one)
+        limits = last_corner(graph, variant, size)
+        boxes = graph.op("Max", graph.op("Min", boxes, limits), graph.scalar(0), name="clip")
     scores = graph.op("Sigmoid", all_logits)
     return graph.rename(boxes, CANDIDATES[0]), graph.rename(scores, CANDIDATES[1])
 
 
-def emit_clip(graph: GraphBuilder, boxes: str, size: str, *, plus_one: bool) -> str:
-    """Boxes (..., 4) clipped to the input; size is a (4,) float32 value W, H, W, H."""
-    if plus_one:
-        size = graph.op("Sub", size, graph.scalar(1))
-    return graph.op("Max", graph.op("Min", boxes, size), graph.scalar(0), name="clip")
+def emit_box_limits(graph: GraphBuilder, info: ModelInfo) -> str:
+    """The (4,) float32 value that boxes are clipped to after NMS: the largest x, y, x, y."""
+    return last_corner(graph, info.variant, input_limits(graph, info.resize.canvas))
+
+
+def emit_class_ids(graph: GraphBuilder, info: ModelInfo, channels: str) -> str:
+    """The classes of channels (N, M) int32; see `ModelInfo.class_ids`."""
+    if not info.dropped_classes:
+        return channels
+    return graph.op("Gather", graph.const(info.class_ids, np.int32, "class_ids"), channels)
+
+
+def last_corner(graph: GraphBuilder, variant: Variant, size: str) -> str:
+    """The largest corner of a box in an input of W, H, W, H: inclusive corners end one earlier."""
+    return graph.op("Sub", size, graph.scalar(1)) if variant.box_plus_one else size
 
 
 def input_limits(graph: GraphBuilder, size: tuple[int, int] | None) -> str:

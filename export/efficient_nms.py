@@ -27,7 +27,7 @@ from onnx import helper
 from retinart.engine.model.info import CANDIDATES, OUTPUTS, ModelInfo
 from retinart.engine.model.onnx_file import with_graph
 from retinart.engine.tensorrt.api import TensorRT, problems_log
-from retinart.export.candidates import input_limits
+from retinart.export.candidates import emit_box_limits, emit_class_ids
 from retinart.export.graph import FLOAT, INT32, GraphBuilder
 
 PLUGIN = "EfficientNMS_TRT"
@@ -67,8 +67,9 @@ def with_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     if info.variant.box_plus_one:
         found[1] = graph.op("Sub", found[1], far)
     if not info.variant.clip_before_nms:
-        limits = input_limits(graph, info.resize.canvas)
+        limits = emit_box_limits(graph, info)
         found[1] = graph.op("Max", graph.op("Min", found[1], limits), graph.scalar(0))
+    found[3] = emit_class_ids(graph, info, found[3])
     for value, name in zip(found, OUTPUTS, strict=True):
         graph.rename(value, name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from retinart.engine.model.variant import Variant
 from retinart.engine.self_test.write import with_probe
 from retinart.export import tensorrt_rtx
 from retinart.export.checkpoint import load_any
+from retinart.export.drop_classes import dropped_classes, without_classes
 from retinart.export.onnx_model import build_onnx
 from retinart.export.parity import ParityReport, check_parity
 from retinart.export.settings import DEFAULT_IMGSZ, ExportSettings
@@ -66,26 +67,33 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
             f"{len(classes)} class names were given for {loaded.variant.num_classes} classes",
             fix="Give one name a line, in the order of the model's outputs",
         )
-    rule, smallest, largest = input_size(loaded.variant, settings)
+    file_hash = sha256(checkpoint)
+    dropped = dropped_classes(classes, settings, file_hash)
+    variant, model = loaded.variant, loaded.model
+    if dropped:
+        variant = replace(variant, num_classes=variant.num_classes - len(dropped))
+        model = without_classes(model, loaded.variant, dropped)
+    rule, smallest, largest = input_size(variant, settings)
     batches = _batches(settings.images, rule, smallest)
     info = ModelInfo(
         name=output.stem,
         classes=classes,
         precision="fp32",
-        variant=loaded.variant,
+        variant=variant,
         resize=rule,
         min_size=smallest,
         max_size=largest,
-        thresholds=_thresholds(loaded.variant, settings),
+        thresholds=_thresholds(variant, settings),
+        dropped_classes=dropped,
         provenance={
             "checkpoint": checkpoint.name,
-            "checkpoint_sha256": sha256(checkpoint),
+            "checkpoint_sha256": file_hash,
             "versions": {name: version(name) for name in ("retinart", "torch", "onnx")},
             "compared": {"images": sum(len(frames) for frames in batches)},
         },
     )
     info.provenance["preprocessing_sha256"] = info.preprocessing_sha256
-    onnx_model = build_onnx(loaded.model, info)
+    onnx_model = build_onnx(model, info)
     info = with_probe(info, onnx_model.SerializeToString(deterministic=True))
     with atomic_path(output) as temporary:
         write_onnx(onnx_model, info, temporary)

@@ -22,7 +22,7 @@ pairs: few pairs, few blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -43,6 +43,7 @@ def emit_nms(
     thresholds: Thresholds,
     plus_one: bool,
     clip_to: str = "",
+    classes_of: Callable[[str], str] = lambda channels: channels,
 ) -> None:
     """Add NMS and the four outputs of the EfficientNMS convention.
 
@@ -52,7 +53,8 @@ def emit_nms(
         num_classes, num_candidates: K and C.
         thresholds: to build in.
         plus_one: areas count inclusive pixels.
-        clip_to: a (4,) value W, H, W, H to clip the boxes to afterwards, or "".
+        clip_to: a (4,) value, the largest x, y, x, y that boxes are clipped to afterwards, or "".
+        classes_of: adds what makes classes of channels (N, M).
     """
     graph.scope = "nms/"
     pairs = min(thresholds.nms_candidates, num_candidates * num_classes)
@@ -84,6 +86,7 @@ def emit_nms(
         if missing and name != OUTPUTS[0]:  # fewer pairs than detections: fill up with zeros
             pads = [0, 0, 0, missing] if name != OUTPUTS[1] else [0, 0, 0, 0, missing, 0]
             value = graph.op("Pad", value, graph.ints(*pads))
+        value = classes_of(value) if name == OUTPUTS[3] else value
         graph.rename(value, name)
 
 

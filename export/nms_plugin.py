@@ -21,7 +21,7 @@ from onnx import helper
 from retinart.engine.model.info import CANDIDATES, OUTPUTS, ModelInfo
 from retinart.engine.tensorrt.api import TensorRT
 from retinart.engine.tensorrt.kernels import ptx_path
-from retinart.export.candidates import input_limits
+from retinart.export.candidates import emit_box_limits, emit_class_ids
 from retinart.export.efficient_nms import after_candidates
 from retinart.export.graph import FLOAT, GraphBuilder
 
@@ -55,7 +55,7 @@ def with_nms_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
     if info.variant.clip_before_nms:
         limits = graph.const([0] * 4, np.float32)  # the kernel then clips nothing
     else:
-        limits = input_limits(graph, info.resize.canvas)
+        limits = emit_box_limits(graph, info)
     found = [f"{_PREFIX}{name}" for name in OUTPUTS]
     attributes: dict[str, Any] = {"plugin_version": VERSION, "plugin_namespace": NAMESPACE}
     attributes |= plugin_attributes(info)
@@ -68,6 +68,7 @@ def with_nms_plugin(model: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
         **attributes,
     )
     graph.nodes.append(node)
+    found[3] = emit_class_ids(graph, info, found[3])
     for value, name in zip(found, OUTPUTS, strict=True):
         graph.rename(value, name)
     return after_candidates(model, graph, NAMESPACE)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from retinart.engine.model.info import HEADS, INPUT, NORMALIZED, OUTPUTS, ModelInfo
-from retinart.export.candidates import emit_candidates, input_limits
+from retinart.export.candidates import emit_box_limits, emit_candidates, emit_class_ids
 from retinart.export.graph import FLOAT, INT32, UINT8, GraphBuilder
 from retinart.export.network import emit_network
 from retinart.export.nms import emit_nms
@@ -44,7 +44,7 @@ def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
     )
     clip_to = ""
     if not variant.clip_before_nms:
-        clip_to = input_limits(graph, info.resize.canvas)
+        clip_to = emit_box_limits(graph, info)
     emit_nms(
         graph,
         boxes,
@@ -54,6 +54,7 @@ def build_onnx(model: RetinaNet, info: ModelInfo) -> onnx.ModelProto:
         thresholds=thresholds,
         plus_one=variant.box_plus_one,
         clip_to=clip_to,
+        classes_of=lambda channels: emit_class_ids(graph, info, channels),
     )
     m = thresholds.detections_per_img
     height, width = info.resize.canvas or ("height", "width")

@@ -18,6 +18,7 @@ from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, HEADS, OUTPUTS, ModelInfo, Thresholds
 from retinart.engine.runtime.nms import clip_boxes, detect_from_candidates
 from retinart.engine.runtime.openvino_probe import tensor_probe
+from retinart.export.drop_classes import kept_channels
 from retinart.train.model.predict import normalize, postprocess
 from retinart.train.model.retinanet import HeadOutputs, RetinaNet
 
@@ -52,7 +53,7 @@ def check_parity(
     """Compare a model with its exported file on images, stage by stage.
 
     Args:
-        model: in evaluation mode.
+        model: the checkpoint's, in evaluation mode. Of its classes those of the file are compared.
         info: of the file.
         path: the ONNX file; OpenVINO runs it.
         batches: frames (N, H, W, 3) uint8 BGR, of sizes that the file takes.
@@ -68,6 +69,7 @@ def check_parity(
         tensors = probe(frames)
         with torch.inference_mode():
             outputs = model(normalize(torch.from_numpy(frames), info.variant))
+        outputs = HeadOutputs(kept_channels(outputs.logits, info), outputs.deltas)
         worst = max(worst, _head_diff(outputs, tensors))
         for i in range(len(frames)):
             one = HeadOutputs(*([t[i : i + 1] for t in level] for level in outputs))
@@ -108,6 +110,8 @@ def _compare(info: ModelInfo, outputs: HeadOutputs, tensors: Tensors) -> Match:
     low = _low_threshold(tensors[CANDIDATES[1]], info.thresholds)
     found = _in_numpy(info, tensors, size, low)
     expected = postprocess(outputs, info.variant, size, low)[0]
+    classes = np.array(info.class_ids, np.int32)[expected.class_id]
+    expected = dataclasses.replace(expected, class_id=classes)
     return match(expected, found, floor=_floor(found, low))
 
 
@@ -128,10 +132,12 @@ def _in_numpy(
     """Detections of one image's candidates, clipped to the frame as the file clips."""
     boxes, scores = (tensors[name] for name in CANDIDATES)
     plus_one = info.variant.box_plus_one
-    found = detect_from_candidates(boxes, scores, thresholds, plus_one=plus_one)
+    found = detect_from_candidates(
+        boxes, scores, thresholds, plus_one=plus_one, class_ids=info.class_ids
+    )
     if info.variant.clip_before_nms:
         return found
-    return dataclasses.replace(found, xyxy=clip_boxes(found.xyxy, size))
+    return dataclasses.replace(found, xyxy=clip_boxes(found.xyxy, size, plus_one=plus_one))
 
 
 def _head_diff(outputs: HeadOutputs, tensors: Tensors) -> float:

@@ -29,6 +29,9 @@ class ExportSettings:
         topk_candidates: most anchors that a level passes on; NMS takes five times as many pairs of
             anchor and class. None for 1000, as all projects have it.
         classes: names that replace the checkpoint's.
+        drop_classes: classes that the file leaves out, so that its network computes less:
+            "unused", those that are known to be never predicted; "none"; or indices and names,
+            separated by commas.
         images: folder, file or glob of images on which the file is compared with PyTorch; None for
             synthetic ones.
         variant: fields of `Variant` as "name=value", for what the checkpoint's tensors leave open.
@@ -44,6 +47,7 @@ class ExportSettings:
     max_det: int | None = None
     topk_candidates: int | None = None
     classes: tuple[str, ...] | None = None
+    drop_classes: str = "unused"
     images: str | None = None
     variant: tuple[str, ...] = ()
     tensorrt: bool = True

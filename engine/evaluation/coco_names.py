@@ -23,6 +23,7 @@ COCO_80 = tuple(_BY_ID.values())
 COCO_91 = ("__background__", *(_BY_ID.get(i, "N/A") for i in range(1, 91)))
 
 
+UNUSED_NAMES = ("__background__", "N/A")  # in lists that are indexed by category id
 _UNUSED = {"__background__", "background", "n/a"}  # of lists that are indexed by category id
 
 

@@ -96,7 +96,7 @@ class ModelInfo:
 
     Attributes:
         name: the model's name, for people.
-        classes: the K class names; `class_id` indexes them.
+        classes: the class names; `class_id` indexes them.
         precision: of the network's layers.
         variant: see `Variant`.
         resize: how images become frames. Its canvas is the input's (height, width), or None if
@@ -105,6 +105,7 @@ class ModelInfo:
         thresholds: the ones in the graph's NMS.
         provenance: hashes, versions and settings that the file was made from.
         probe: what the network answers to a picture; None in files of earlier versions.
+        dropped_classes: indices of `classes`, rising, for which the network has no channels.
     """
 
     name: str
@@ -117,17 +118,23 @@ class ModelInfo:
     thresholds: Thresholds
     provenance: dict[str, Any] = field(default_factory=dict)
     probe: Probe | None = None
+    dropped_classes: tuple[int, ...] = ()
 
     SCHEMA: ClassVar[int] = 2  # 1: 2000 pairs into NMS, with the same fields
     AGAIN: ClassVar[str] = REEXPORT
 
     def __post_init__(self) -> None:
-        if len(self.classes) != self.variant.num_classes:
+        if len(self.classes) != self.variant.num_classes + len(self.dropped_classes):
+            left_out = f" and leaves out {len(self.dropped_classes)}" * bool(self.dropped_classes)
             raise BadInput(
                 f"{self.name} has {len(self.classes)} class names",
-                why=f"its network has {self.variant.num_classes} classes",
+                why=f"its network has {self.variant.num_classes} classes{left_out}",
                 fix="Export it again with one name for each class",
             )
+        if sorted(set(self.dropped_classes).intersection(range(len(self.classes)))) != list(
+            self.dropped_classes
+        ):
+            raise ValueError(f"its dropped classes are {self.dropped_classes}")
 
         low, high, canvas = self.min_size, self.max_size, self.resize.canvas
         if not all(a in SIDES and b in SIDES and a <= b for a, b in zip(low, high, strict=True)):
@@ -153,6 +160,12 @@ class ModelInfo:
     def dynamic(self) -> bool:
         """Whether the input's height and width may vary within the profile."""
         return self.resize.canvas is None
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """The class of each of the network's K channels, as an index of `classes`."""
+        dropped = set(self.dropped_classes)
+        return tuple(i for i in range(len(self.classes)) if i not in dropped)
 
     @property
     def level_candidates(self) -> tuple[int, ...]:
@@ -315,7 +328,7 @@ def _check_agreement(info: ModelInfo, graph: Graph) -> None:
     if missing := [name for name in (*HEADS, *CANDIDATES, NORMALIZED) if name not in known]:
         raise ValueError(f"the tensor {missing[0]} is missing")
     anchors = info.variant.num_anchors
-    for name, each in (("logits", len(info.classes)), ("deltas", 4)):
+    for name, each in (("logits", info.variant.num_classes), ("deltas", 4)):
         channels = graph.channels(f"{name}_p3")
         if channels != anchors * each:
             raise ValueError(

@@ -44,6 +44,7 @@ def detect_from_candidates(
     plus_one: bool = False,
     clip_to: tuple[int, int] | None = None,
     cut_levels: Sequence[slice] = (),
+    class_ids: Sequence[int] | None = None,
 ) -> Detections:
     """Class-wise greedy NMS over the best (anchor, class) pairs.
 
@@ -55,6 +56,7 @@ def detect_from_candidates(
         clip_to: (height, width) to clip boxes to before NMS, in their pixels; or None.
         cut_levels: see `ModelInfo`; with them the result tells when a level passed on as many
             anchors as it may.
+        class_ids: see `ModelInfo`; None for 0 to K - 1.
 
     Returns:
         At most `detections_per_img` detections in the boxes' pixels, best first.
@@ -73,10 +75,11 @@ def detect_from_candidates(
     )
     if len(keep) == thresholds.detections_per_img:
         limits = ("detections", *limits)
+    label = label[keep] if class_ids is None else np.asarray(class_ids)[label[keep]]
     return Detections(
         xyxy=xyxy[keep],
         confidence=confidence[keep],
-        class_id=label[keep].astype(np.int32),
+        class_id=label.astype(np.int32),
         limits=limits,
     )
 

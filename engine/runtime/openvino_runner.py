@@ -163,7 +163,7 @@ class OpenVINORunner:
         variant, frame = self.info.variant, frames.shape[1:3]
         boxes, scores = (request.get_output_tensor(i).data for i in (0, 1))
         if boxes.shape != (len(sizes), scores.shape[1], 4) or scores.shape[2:] != (
-            len(self.info.classes),
+            variant.num_classes,
         ):
             raise BadInput(
                 f"{self._path} gives candidates of the shapes {boxes.shape} and {scores.shape}",
@@ -177,6 +177,7 @@ class OpenVINORunner:
                 plus_one=variant.box_plus_one,
                 clip_to=variant.clip_size(frame, size) if variant.clip_before_nms else None,
                 cut_levels=self.info.cut_levels,
+                class_ids=self.info.class_ids,
             )
             for b, s, size in zip(boxes, scores, sizes, strict=True)
         ]

@@ -45,7 +45,9 @@ def best_candidates(tensors: dict[str, Floats], info: ModelInfo) -> Detections:
     order = np.argsort(-scores.ravel(), kind="stable")[:KEPT]
     row, label = np.divmod(order, info.variant.num_classes)
     return Detections(
-        xyxy=boxes[row], confidence=scores.ravel()[order], class_id=label.astype(np.int32)
+        xyxy=boxes[row],
+        confidence=scores.ravel()[order],
+        class_id=np.array(info.class_ids, np.int32)[label],
     )
 
 
@@ -62,6 +64,7 @@ def nms_of(
         thresholds,
         plus_one=variant.box_plus_one,
         clip_to=clip if variant.clip_before_nms else None,
+        class_ids=info.class_ids,
     )
 
 

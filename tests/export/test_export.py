@@ -45,6 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "box_clamp_below": True,
         "clip_before_nms": False,
     },
+    "inclusive corners, clipped after NMS": {"box_plus_one": True, "clip_before_nms": False},
     "BGR, no std": {"channel_order": "bgr", "mean": (103.53, 116.28, 123.675), "std": (1.0,) * 3},
 }
 

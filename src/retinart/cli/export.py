@@ -6,11 +6,15 @@ import argparse
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retinart.cli.fields import add_file, add_max_pixels, describe_command, options_of, record_of
 from retinart.engine.common.reading import read_text
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.coco_names import UNUSED_NAMES
+
+if TYPE_CHECKING:
+    from retinart.engine.model.info import ModelInfo
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +66,14 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs=None,
         metavar="FILE",
+    )
+    add(
+        "drop_classes",
+        "classes that the file leaves out, which saves time: indices and names with commas "
+        "between, such as 0,12,N/A; or none; or unused: those that --classes names N/A or "
+        "__background__, and the 11 unused ids of torchvision's published COCO weights; "
+        "detections keep their class ids",
+        metavar="LIST",
     )
     add = options_of(parser, ExportSettings, "model")
     add(
@@ -144,6 +156,8 @@ def say_export(report: Any) -> None:
         f"{info.variant.backbone}, {classes}\nthe file's input: {input_text(info)}",
         file=sys.stderr,
     )
+    if text := _dropped_text(info):
+        print(text, file=sys.stderr)
     print(
         f"PyTorch and the file agree on {counted(parity.images, 'image')}: raw outputs within "
         f"{parity.head_diff:.1e}, {parity.detections.matched} detections matched one to one "
@@ -162,6 +176,27 @@ def say_export(report: Any) -> None:
     print(report.path)
 
 
+def _dropped_text(info: ModelInfo) -> str:
+    """What to say of classes that the file leaves out, or could leave out."""
+    from retinart.export.drop_classes import may_be_unused, unused_classes
+
+    if info.dropped_classes:
+        ids = ", ".join(map(str, info.dropped_classes))
+        anchors, channels = info.variant.num_anchors, len(info.class_ids)
+        return (
+            f"left out, as never predicted or not wanted: classes {ids}; the class head has "
+            f"{anchors * channels} channels instead of {anchors * len(info.classes)}, and "
+            "detections keep their class ids"
+        )
+    if may_be_unused(info):
+        ids = ",".join(map(str, unused_classes(info.classes)))
+        return (
+            "if this model was trained on COCO's 80 categories, "
+            f"--drop-classes {ids} makes it faster"
+        )
+    return ""
+
+
 def read_names(path: Path) -> tuple[str, ...]:
     """The class names of a text file. Raises BadInput where it holds none, or one twice."""
     fix = "Give a text file in UTF-8 with one name a line"
@@ -169,7 +204,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise BadInput(f"{path} holds no class names", fix="Give one name a line")
-    name, count = Counter(names).most_common(1)[0]
+    name, count = Counter(n for n in names if n not in UNUSED_NAMES).most_common(1)[0]
     if count > 1:
         raise BadInput(
             f"{path} holds a name twice",
