@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from retinart.engine.common.files import atomic_pair, json_text, sha256
 from retinart.engine.common.folders import new_folder
 from retinart.engine.common.reading import MIB, read_bytes, read_json
 from retinart.engine.cuda.devices import Gpu, find_gpus
+from retinart.engine.cuda.open_gpu import open_gpu
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.model.info import ModelInfo, Precision, read_model
 from retinart.engine.tensorrt.api import (
@@ -36,6 +39,8 @@ from retinart.export.tensorrt_build import PlanSettings, Show, build_plan, profi
 from retinart.export.trtexec import trtexec_command
 
 _GIB = 1 << 30
+_NEWER = "Leave it out, or install TensorRT 10.8 or newer"
+_GPU_DECIDES = "Leave it out: the GPU that TensorRT builds on decides. TensorRT-RTX takes it"
 _MOST_CACHE = 1024 * MIB
 _CONVERT: dict[Precision, str] = {
     "fp32": "Give the file that `retinart export` wrote",
@@ -105,6 +110,9 @@ def build_engine(
         optimization_level=settings.optimization_level,
         version_compatible=settings.version_compatible,
         hardware_compatible=settings.hardware_compatible,
+        timing_iterations=settings.timing_iterations,
+        tiling=settings.tiling,
+        compute_capabilities=tuple(f"SM{c.replace('.', '')}" for c in settings.compute_capability),
         timing_cache=cache,
         aot_plugins=nms == "plugin",
     )
@@ -112,8 +120,12 @@ def build_engine(
         # open the outputs first, so that a bad path fails before the work
         stack.enter_context(new_folder(output.parent))
         temporary, beside = stack.enter_context(atomic_pair(output, engine_json(output)))
-        plan = build_plan(trt, runtime, data, plan_settings, name=model.name, show=show)
-        gpu = gpus[0] if runtime == "tensorrt" else None  # TensorRT-RTX builds for many GPUs
+        on: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        if settings.device:
+            on = stack.enter_context(contextlib.closing(open_gpu(settings.device))).current
+        plan = build_plan(trt, runtime, data, plan_settings, name=model.name, show=show, on=on)
+        # TensorRT-RTX builds for many GPUs
+        gpu = _chosen(gpus, settings) if runtime == "tensorrt" else None
         built = EngineInfo(
             model=info,
             runtime=runtime,
@@ -123,7 +135,7 @@ def build_engine(
             profile=plan_settings.profile,
             nms=nms,
             version_compatible=settings.version_compatible,
-            hardware_compatible=settings.hardware_compatible,
+            hardware_compatible=settings.hardware_compatible == "ampere",
             build_seconds=round(plan.seconds, 3),
             plan_sha256=hashlib.sha256(plan.data).hexdigest(),
             onnx_sha256=sha256(model),
@@ -178,11 +190,14 @@ def check_supported(
                 why="it lacks what retinart asks of engines, which TensorRT has since version 10.1",
                 fix='Install a newer one with `pip install "retinart[tensorrt]"`',
             )
-        if settings.hardware_compatible and numbers(gpus[0].compute_capability) < AMPERE:
+        gpu = _chosen(gpus, settings)
+        _check_version(trt, title, settings)
+        ampere = settings.hardware_compatible == "ampere"
+        if ampere and numbers(gpu.compute_capability) < AMPERE:
             raise BadInput(
-                f"{gpus[0].name} builds no engines that are `hardware_compatible`",
+                f"{gpu.name} builds no engines that are `hardware_compatible`",
                 why="that takes a GPU of compute capability 8.0 or higher, and it has "
-                f"{gpus[0].compute_capability}",
+                f"{gpu.compute_capability}",
                 fix="Leave it out, or build on a newer GPU",
             )
         if settings.version_compatible and settings.nms in ("plugin", "efficient"):
@@ -204,14 +219,54 @@ def check_supported(
     for wanted, setting, why in (
         (settings.version_compatible, "`version_compatible`", "it has no lean runtime"),
         (
-            settings.hardware_compatible,
+            settings.hardware_compatible != "none",
             "`hardware_compatible`",
             "its engines run on every GPU from Ampere on as they are",
         ),
         (settings.nms in ("plugin", "efficient"), "plugin for `nms`", "it has no plugins"),
+        (settings.device, "`device`", "it builds without a GPU"),
+        (settings.timing_iterations, "`timing_iterations`", "it times no kernels"),
     ):
         if wanted:
             raise BadInput(f"{title} takes no {setting}", why=why, fix="Leave it out")
+    if unknown := [c for c in settings.compute_capability if c not in known]:
+        raise BadInput(
+            f"{title} builds for no `compute_capability` {unknown[0]}",
+            why=f"it knows {', '.join(known)}",
+            fix="Give one of these, or build with TensorRT on the GPU itself",
+        )
+
+
+def _check_version(trt: TensorRT, title: str, settings: BuildSettings) -> None:
+    """Refuse what this version of TensorRT does not have."""
+    levels = trt.HardwareCompatibilityLevel
+    for wanted, there, setting, fix in (
+        (settings.tiling, hasattr(trt, "TilingOptimizationLevel"), "tiling", _NEWER),
+        (
+            settings.hardware_compatible == "same",
+            hasattr(levels, "SAME_COMPUTE_CAPABILITY"),
+            "hardware_compatible=same",
+            _NEWER,
+        ),
+        (settings.compute_capability, False, "compute_capability", _GPU_DECIDES),
+    ):
+        if wanted and not there:
+            raise BadInput(f"{title} takes no `{setting}`", fix=fix)
+
+
+def _chosen(gpus: list[Gpu], settings: BuildSettings) -> Gpu:
+    """The GPU to build on.
+
+    Raises:
+        BadInput: there is none of this number.
+    """
+    for gpu in gpus:
+        if gpu.index == settings.device:
+            return gpu
+    raise BadInput(
+        f"there is no GPU {settings.device} that works",
+        fix=f"Choose one of {', '.join(str(gpu.index) for gpu in gpus)}",
+    )
 
 
 def choose_nms(
@@ -254,10 +309,16 @@ def rebuild_command(model: Path, output: Path, settings: BuildSettings) -> str:
         ("--timing-cache", settings.timing_cache),
         ("--workspace", settings.workspace),
         ("--optimization-level", settings.optimization_level),
+        ("--timing-iterations", settings.timing_iterations),
+        ("--tiling", settings.tiling),
+        ("--device", settings.device or None),
     ):
         words += [] if value is None else [flag, str(value)]
+    if settings.compute_capability:
+        words += ["--compute-capability", *settings.compute_capability]
     words += ["--version-compatible"] if settings.version_compatible else []
-    words += ["--hardware-compatible"] if settings.hardware_compatible else []
+    if settings.hardware_compatible != "none":
+        words += ["--hardware-compatible", settings.hardware_compatible]
     return shlex.join(words)
 
 
@@ -271,7 +332,8 @@ def write_cache(path: Path, data: bytes, built: EngineInfo, settings: BuildSetti
     how = [
         built.onnx_sha256, built.version, built.gpu, built.profile, built.nms,
         built.version_compatible, built.hardware_compatible,
-        settings.workspace, settings.optimization_level,
+        settings.workspace, settings.optimization_level, settings.timing_iterations,
+        settings.tiling, settings.hardware_compatible,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(how).encode()).hexdigest()
     first: dict[str, float] = {}

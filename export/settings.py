@@ -12,6 +12,8 @@ from retinart.engine.tensorrt.api import EngineRuntime
 from retinart.engine.tensorrt.engine_file import NmsForm
 
 DEFAULT_IMGSZ = 600
+Tiling = Literal["none", "fast", "moderate", "full"]
+HardwareCompatible = Literal["none", "same", "ampere"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,14 @@ class BuildSettings:
         timing_cache: a file to read, and to write again with the timings of this build.
         workspace: GiB of GPU memory that a layer may use.
         optimization_level: 0 to 5.
-        version_compatible, hardware_compatible: see `EngineInfo`.
+        timing_iterations: runs of each kernel that are averaged.
+        tiling: how hard to look for layers that share the L2 cache.
+        device: the driver's number of the GPU to build on, and for.
+        compute_capability: the GPUs that an engine of TensorRT-RTX is for, such as "8.9"; without
+            any, all that it knows from Ampere on.
+        version_compatible: see `EngineInfo`.
+        hardware_compatible: other GPUs that run the engine: "none" surely; those of the "same"
+            compute capability; or all from "ampere" on.
         nms: "plugin" is retinart's own, "efficient" is EfficientNMS_TRT, "graph" is the file's
             nodes. "auto" takes the first of them that the runtime has.
     """
@@ -91,8 +100,12 @@ class BuildSettings:
     timing_cache: Path | None = None
     workspace: float | None = None
     optimization_level: int | None = None
+    timing_iterations: int | None = None
+    tiling: Tiling | None = None
+    device: int = 0
+    compute_capability: tuple[str, ...] = ()
     version_compatible: bool = False
-    hardware_compatible: bool = False
+    hardware_compatible: HardwareCompatible = "none"
     nms: Literal["auto"] | NmsForm = "auto"
 
     def __post_init__(self) -> None:
@@ -106,3 +119,5 @@ class BuildSettings:
             raise BadInput(f"`workspace` is {self.workspace}", fix="Give GiB, above 0")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise BadInput(f"`optimization_level` is {self.optimization_level}", fix="Give 0 to 5")
+        if self.timing_iterations is not None and not 1 <= self.timing_iterations <= 1000:
+            raise BadInput(f"`timing_iterations` is {self.timing_iterations}", fix="Give 1 to 1000")

@@ -6,10 +6,12 @@ knows no other way. TF32 is turned off, because a file in FP32 shall be computed
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,6 +28,7 @@ from retinart.engine.tensorrt.api import (
     started,
 )
 from retinart.engine.tensorrt.engine_file import FrameShape
+from retinart.export.settings import HardwareCompatible, Tiling
 
 Profile = tuple[FrameShape, FrameShape, FrameShape]
 Show = Callable[[float, str], None]
@@ -45,7 +48,8 @@ class PlanSettings:
         workspace: bytes of GPU memory that a layer may use; None for TensorRT's choice.
         optimization_level: 0 to 5; None for TensorRT's choice.
         version_compatible: later versions can run it too, up to the next major one.
-        hardware_compatible: any GPU from Ampere on can run it.
+        hardware_compatible: see `BuildSettings`, as `timing_iterations` and `tiling`.
+        compute_capabilities: of TensorRT-RTX, such as "SM89"; none for its choice.
         timing_cache: an earlier `Plan.timing_cache`; b"" to begin one, None for none.
         aot_plugins: the plan takes the kernels of plugins in; see `nms_plugin`.
     """
@@ -54,7 +58,10 @@ class PlanSettings:
     workspace: int | None = None
     optimization_level: int | None = None
     version_compatible: bool = False
-    hardware_compatible: bool = False
+    hardware_compatible: HardwareCompatible = "none"
+    timing_iterations: int | None = None
+    tiling: Tiling | None = None
+    compute_capabilities: tuple[str, ...] = ()
     timing_cache: bytes | None = None
     aot_plugins: bool = False
 
@@ -90,6 +97,7 @@ def build_plan(
     *,
     name: str = "the model",
     show: Show = lambda fraction, phase: None,
+    on: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Plan:
     """Parse a file and build it. Ctrl-C stops it between two of TensorRT's steps.
 
@@ -98,6 +106,7 @@ def build_plan(
         model: a serialized ONNX file.
         name: the file's name in errors.
         show: called with the fraction that is done and the name of TensorRT's present phase.
+        on: makes the GPU to build on current in a thread.
 
     Raises:
         CheckFailed: the parser or the builder refused the graph; the message quotes them.
@@ -106,8 +115,13 @@ def build_plan(
     """
     stop = threading.Event()
     monitor = _progress_monitor(trt, show, stop)
+
     # in a thread of its own: a KeyboardInterrupt inside a callback would end the process
-    return _interruptible(lambda: _build(trt, runtime, model, settings, name, monitor), stop)
+    def work() -> Plan:
+        with on():
+            return _build(trt, runtime, model, settings, name, monitor)
+
+    return _interruptible(work, stop)
 
 
 def _build(
@@ -174,8 +188,20 @@ def _configure(
         config.builder_optimization_level = settings.optimization_level
     if settings.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if settings.hardware_compatible:
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if settings.hardware_compatible != "none":
+        level = {"same": "SAME_COMPUTE_CAPABILITY", "ampere": "AMPERE_PLUS"}
+        config.hardware_compatibility_level = getattr(
+            trt.HardwareCompatibilityLevel, level[settings.hardware_compatible]
+        )
+    if settings.timing_iterations is not None:
+        config.avg_timing_iterations = settings.timing_iterations
+    if settings.tiling is not None:
+        level_of = trt.TilingOptimizationLevel
+        config.tiling_optimization_level = getattr(level_of, settings.tiling.upper())
+    if settings.compute_capabilities:
+        config.num_compute_capabilities = len(settings.compute_capabilities)
+        for i, name in enumerate(settings.compute_capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name), i)
 
 
 def _problems(parser: OnnxParser) -> list[str]:

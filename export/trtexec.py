@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import get_args
 
 from retinart.engine.model.info import INPUT
 from retinart.engine.tensorrt.engine_file import FrameShape, numbers
-from retinart.export.settings import BuildSettings
+from retinart.export.settings import BuildSettings, Tiling
+
+_LEVELS = {"same": "sameComputeCapability", "ampere": "ampere+"}
 
 
 def trtexec_command(
@@ -33,5 +36,11 @@ def trtexec_command(
     if settings.timing_cache is not None:
         words.append(f"--timingCacheFile={settings.timing_cache}")
     words += ["--versionCompatible"] if settings.version_compatible else []
-    words += ["--hardwareCompatibilityLevel=ampere+"] if settings.hardware_compatible else []
+    if settings.hardware_compatible != "none":
+        words.append(f"--hardwareCompatibilityLevel={_LEVELS[settings.hardware_compatible]}")
+    if settings.timing_iterations is not None:
+        words.append(f"--avgTiming={settings.timing_iterations}")
+    if settings.tiling is not None:
+        words.append(f"--tilingOptimizationLevel={get_args(Tiling).index(settings.tiling)}")
+    words += [f"--device={settings.device}"] if settings.device else []
     return shlex.join(words)

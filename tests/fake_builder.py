@@ -27,7 +27,10 @@ class FakeBuilder:
         flags = {"PREFER_AOT_PYTHON_PLUGINS": 3} if aot else {}
         self.NetworkDefinitionCreationFlag = SimpleNamespace(**flags)
         self.BuilderFlag = SimpleNamespace(TF32="TF32", VERSION_COMPATIBLE="VERSION_COMPATIBLE")
-        self.HardwareCompatibilityLevel = SimpleNamespace(AMPERE_PLUS="AMPERE_PLUS")
+        self.HardwareCompatibilityLevel = SimpleNamespace(
+            AMPERE_PLUS="AMPERE_PLUS", SAME_COMPUTE_CAPABILITY="SAME_COMPUTE_CAPABILITY"
+        )
+        self.TilingOptimizationLevel = SimpleNamespace(FULL="FULL")
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="WORKSPACE")
 
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool:

@@ -36,6 +36,8 @@ RTX_ONLY = frozenset(
         "IRuntimeConfig.set_runtime_cache",
         "Runtime.get_engine_validity",
         "TensorRT.ComputeCapability",
+        "IBuilderConfig.num_compute_capabilities",
+        "IBuilderConfig.set_compute_capability",
         "TensorRT.DynamicShapesKernelSpecializationStrategy",
         "TensorRT.EngineInvalidityDiagnostics",
     }
@@ -56,6 +58,16 @@ class HardwareCompatibilityLevel(Protocol):
     """Which GPUs an engine runs on, besides the one that built it."""
 
     AMPERE_PLUS: Flag
+    SAME_COMPUTE_CAPABILITY: Flag  # since 10.8, as TilingOptimizationLevel
+
+
+class TilingOptimizationLevel(Protocol):
+    """How hard to look for layers that share the L2 cache."""
+
+    NONE: Flag
+    FAST: Flag
+    MODERATE: Flag
+    FULL: Flag
 
 
 class NetworkDefinitionCreationFlag(Protocol):
@@ -114,7 +126,11 @@ class IBuilderConfig(Protocol):
     progress_monitor: Any
     builder_optimization_level: int
     hardware_compatibility_level: Flag
+    avg_timing_iterations: int
+    tiling_optimization_level: Flag
+    num_compute_capabilities: int  # of TensorRT-RTX alone, as the next
 
+    def set_compute_capability(self, compute_capability: Flag, index: int) -> bool: ...
     def set_flag(self, flag: Flag) -> None: ...
     def clear_flag(self, flag: Flag) -> None: ...
     def set_memory_pool_limit(self, pool: Flag, pool_size: int) -> None: ...
@@ -230,6 +246,7 @@ class TensorRT(Protocol):
     DataType: DataType
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
+    TilingOptimizationLevel: TilingOptimizationLevel
     MemoryPoolType: MemoryPoolType
     ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
     DynamicShapesKernelSpecializationStrategy: DynamicShapesKernelSpecializationStrategy

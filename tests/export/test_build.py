@@ -175,7 +175,7 @@ def test_what_the_parser_refuses(model_path: Path, tmp_path: Path) -> None:
         ({"optimization_level": 6}, "Give 0 to 5"),
         ({"precision": "int8"}, "is fp32, not int8.*retinart calibrate"),
         ({"version_compatible": True}, "TensorRT-RTX .* takes no `version_compatible`"),
-        ({"hardware_compatible": True}, "takes no `hardware_compatible`.*as they are"),
+        ({"hardware_compatible": "ampere"}, "takes no `hardware_compatible`.*as they are"),
         ({"nms": "plugin"}, "takes no plugin for `nms`"),
     ],
 )
@@ -212,14 +212,17 @@ def test_what_tensorrt_is_told(
 ) -> None:
     fake = tensorrt(version)
     settings = BuildSettings(
-        batch=(1, 4, 8), workspace=1.5, optimization_level=4, hardware_compatible=True
-    )
+        batch=(1, 4, 8), workspace=1.5, optimization_level=4, hardware_compatible="ampere",
+        timing_iterations=8, tiling="full",
+    )  # fmt: skip
     report = build_engine(model_path, tmp_path / "a.engine", settings)
     # strongly typed: 11 knows nothing else; and the plan takes the plugin's kernel in
     assert fake.told["network"] == flags
     assert fake.told["flags"] == ["no TF32"] and fake.told["WORKSPACE"] == 3 << 29
     assert fake.told["builder_optimization_level"] == 4
     assert fake.told["hardware_compatibility_level"] == "AMPERE_PLUS"
+    assert fake.told["avg_timing_iterations"] == 8
+    assert fake.told["tiling_optimization_level"] == "FULL"
     shapes = [(n, 96, 128, 3) for n in (1, 4, 8)]
     assert fake.told["profile"] == ("frames", *shapes)
     assert [n.op_type for n in fake.told["model"].graph.node].count("RetinaNetNMS") == 1
@@ -228,6 +231,9 @@ def test_what_tensorrt_is_told(
     assert (info.nms, info.gpu, info.compute_capability) == ("plugin", GPU.name, "8.9")
     assert "NMS is retinart's plugin RetinaNetNMS" in report.notes
     assert "--workspace 1.5" in info.rebuild and "--batch 1 4 8" in info.rebuild
+    assert info.rebuild.endswith(
+        " --timing-iterations 8 --tiling full --hardware-compatible ampere"
+    )
 
 
 def test_what_an_old_gpu_or_driver_lacks(
@@ -246,7 +252,7 @@ def test_what_an_old_gpu_or_driver_lacks(
     turing = dataclasses.replace(GPU, compute_capability="7.5")
     monkeypatch.setattr(build, "find_gpus", lambda: [turing])
     with pytest.raises(BadInput, match=r"no engines that are `hardware_compatible`.* it has 7\.5"):
-        build_engine(model_path, output, BuildSettings(hardware_compatible=True))
+        build_engine(model_path, output, BuildSettings(hardware_compatible="ampere"))
     assert files_below(tmp_path) == []
 
 

@@ -14,7 +14,9 @@ import onnx
 import pytest
 
 from fake_builder import GPU, FakeBuilder
+from recording_gpu import RecordingCuda
 from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.tensorrt.api import installed
 from retinart.export import build
 from retinart.export.build import build_engine
 from retinart.export.settings import BuildSettings
@@ -78,8 +80,9 @@ def test_a_gpu_that_tensorrt_rtx_does_not_know(
 
 def test_the_command_of_trtexec() -> None:
     settings = BuildSettings(
-        workspace=1.5, optimization_level=4, timing_cache=Path("t"), hardware_compatible=True
-    )
+        workspace=1.5, optimization_level=4, timing_cache=Path("t"), hardware_compatible="ampere",
+        timing_iterations=8, tiling="moderate", device=1,
+    )  # fmt: skip
     profile = ((1, 96, 128, 3), (2, 96, 128, 3), (4, 96, 128, 3))
     args = (Path("a b.onnx"), Path("a.engine"), settings, profile)
     line = trtexec_command(*args, "10.16.1.11")
@@ -88,6 +91,83 @@ def test_the_command_of_trtexec() -> None:
         "--minShapes=frames:1x96x128x3", "--optShapes=frames:2x96x128x3",
         "--maxShapes=frames:4x96x128x3", "--memPoolSize=workspace:1536M",
         "--builderOptimizationLevel=4", "--timingCacheFile=t",
-        "--hardwareCompatibilityLevel=ampere+",
+        "--hardwareCompatibilityLevel=ampere+", "--avgTiming=8", "--tilingOptimizationLevel=2",
+        "--device=1",
     ]  # fmt: skip
+    same = dataclasses.replace(settings, hardware_compatible="same")
+    line = trtexec_command(args[0], args[1], same, profile, "11.4.0.106")
+    assert "--hardwareCompatibilityLevel=sameComputeCapability" in shlex.split(line)
     assert "--stronglyTyped" not in trtexec_command(*args, "11.4.0.106")
+
+
+def test_an_engine_for_the_same_compute_capability(
+    tensorrt: Callable[..., FakeBuilder], model_path: Path, tmp_path: Path
+) -> None:
+    """Without it another model of GPU may refuse the engine (NVIDIA/TensorRT issue 2900)."""
+    fake: Any = tensorrt()
+    settings = BuildSettings(hardware_compatible="same", nms="graph")
+    report = build_engine(model_path, tmp_path / "a.engine", settings)
+    assert fake.told["hardware_compatibility_level"] == "SAME_COMPUTE_CAPABILITY"
+    assert not report.info.hardware_compatible and report.info.compute_capability == "8.9"
+    del fake.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY
+    with pytest.raises(BadInput, match=r"takes no `hardware_compatible=same`\..* 10\.8"):
+        build_engine(model_path, tmp_path / "a.engine", settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tiling": "fast"}, r"TensorRT 10\.7.* takes no `tiling`"),
+        ({"compute_capability": ("8.9",)}, "takes no `compute_capability`.*the GPU that"),
+        ({"device": 2}, r"no GPU 2 that works\. Choose one of 0"),
+    ],
+)
+def test_what_tensorrt_cannot_do(
+    settings: Any, message: str, tensorrt: Callable[..., FakeBuilder], model_path: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    fake: Any = tensorrt("10.7.0.23")
+    del fake.TilingOptimizationLevel
+    with pytest.raises(BadInput, match=message):
+        build_engine(model_path, tmp_path / "a.engine", BuildSettings(**settings))
+
+
+def test_another_gpu_builds(
+    tensorrt: Callable[..., FakeBuilder], model_path: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It is current in the thread that builds, and given back."""
+    cuda, second = RecordingCuda(), dataclasses.replace(GPU, index=1, name="the second")
+    fake, opened = tensorrt(), list[int]()
+    monkeypatch.setattr(build, "find_gpus", lambda: [GPU, second])
+
+    def open_gpu(index: int) -> RecordingCuda:
+        opened.append(index)
+        return cuda
+
+    monkeypatch.setattr(build, "open_gpu", open_gpu)
+    builder = fake.Builder
+
+    def on_the_gpu(logger: Any) -> Any:
+        cuda.check()
+        return builder(logger)
+
+    monkeypatch.setattr(fake, "Builder", on_the_gpu)
+    report = build_engine(model_path, tmp_path / "a.engine", BuildSettings(device=1))
+    assert opened == [1] and report.info.gpu == "the second" and cuda.closed
+
+
+@pytest.mark.skipif(not installed("tensorrt-rtx"), reason="TensorRT-RTX is not installed")
+def test_tensorrt_rtx_builds_for_named_gpus(model_path: Path, tmp_path: Path) -> None:
+    """A plan for one kind of GPU is another one than for all."""
+
+    def run(*capabilities: str) -> bytes:
+        output = tmp_path / "a.engine"
+        settings = BuildSettings(runtime="tensorrt-rtx", compute_capability=capabilities)
+        build_engine(model_path, output, settings)
+        return output.read_bytes()
+
+    plans = {run(), run("8.9"), run("12.0"), run("8.9", "12.0")}
+    assert len(plans) == 4
+    with pytest.raises(BadInput, match=r"for no `compute_capability` 9\.0: it knows .*8\.9"):
+        run("9.0")

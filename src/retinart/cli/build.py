@@ -44,7 +44,18 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "runtime has. auto takes the first that the runtime has",
     )
     add("version_compatible", "make an engine that later versions of TensorRT run too")
-    add("hardware_compatible", "make an engine that all GPUs from Ampere on run")
+    add(
+        "hardware_compatible",
+        "other GPUs that shall run the engine: those of the same compute capability (TensorRT 10.8 "
+        "or later), or all from ampere on; with none, another model of GPU may refuse it",
+    )
+    add(
+        "compute_capability",
+        "compute capabilities that an engine of TensorRT-RTX is for, such as 8.9 12.0",
+        otherwise="all that it knows from Ampere on",
+        nargs="+",
+        metavar="X.Y",
+    )
     add = options_of(parser, BuildSettings, "build")
     add(
         "timing_cache",
@@ -62,6 +73,18 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "effort of the build, from 0 to 5; more effort can give a faster engine",
         otherwise="TensorRT's choice",
     )
+    add(
+        "timing_iterations",
+        "runs of each kernel that TensorRT averages; more make its choice steadier",
+        otherwise="TensorRT's choice",
+    )
+    add(
+        "tiling",
+        "how hard TensorRT looks for layers that share the L2 cache (10.8 or later); can help "
+        "GPUs with little bandwidth, and makes the build longer",
+        otherwise="TensorRT's choice",
+    )
+    add("device", "number of the GPU that TensorRT builds on")
     parser.set_defaults(extra="export")
 
 

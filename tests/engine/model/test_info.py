@@ -220,7 +220,7 @@ def _set(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         *(
             lambda d, k=k: d.pop(k)
             for k in json.loads(_info().to_json())
-            if k not in ("provenance", "probe")
+            if k not in ("provenance", "probe", "dropped_classes")
         ),
         _set("schema", "1"),
         _set("schema", None),
