@@ -166,7 +166,8 @@ def say_export(report: Any) -> None:
         file=sys.stderr,
     )
     if report.tensorrt is None:
-        print("TensorRT-RTX is not installed or was skipped: not built with it", file=sys.stderr)
+        why = "was skipped" if args.skip_tensorrt else "is not installed"
+        print(f"TensorRT-RTX {why}: not built with it", file=sys.stderr)
     else:
         built = report.tensorrt
         print(
