@@ -214,7 +214,7 @@ def _compare_raw(probe: Probe, tensors: dict[str, Floats], limit: float) -> Stag
     error = noise(probe, tensors) if tensors else float("nan")
     if not np.isfinite(error):
         return Stage("raw outputs", False, "NaN or infinite")
-    text = f"noise over signal {error:.2g}, at most {limit:.2g}"
+    text = f"noise over signal {error:.2g} (limit {limit:.2g})"
     return Stage("raw outputs", error <= limit, text)
 
 
@@ -251,7 +251,7 @@ def _compare_candidates(probe: Probe, tensors: dict[str, Floats], bar: Bar) -> S
     near = _near(rows[:, :4], boxes, bar.corner)
     alike = near & (np.abs(scores[:, rows[:, 5].astype(int)].T - rows[:, 4:5]) <= bar.score)
     count = int(alike.any(axis=1).sum())
-    text = f"{count} of {len(rows)} alike, at least {bar.share:.0%}"
+    text = f"{count} of {len(rows)} alike (needed: {bar.share:.0%})"
     return Stage("candidates", count >= bar.share * len(rows), text)
 
 
@@ -266,7 +266,7 @@ def _compare(name: str, rows: Sequence[Sequence[float]], found: Detections, bar:
     # The probe holds the first KEPT alone, so more may be found.
     counts = int(alike.any(axis=1).sum()), int(alike[:, : len(expected)].any(axis=0).sum())
     missing = len(expected) - len(found)
-    text = f"{min(counts)} of {len(expected)} alike, at least {bar.share:.0%}"
+    text = f"{min(counts)} of {len(expected)} alike (needed: {bar.share:.0%})"
     if missing > 0:
         text += f"; {len(found)} found"
     return Stage(name, min(counts) >= bar.share * len(expected), text)
