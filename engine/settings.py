@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from retinart.engine.areas import Areas
 from retinart.engine.errors import BadInput
 
 FOREVER = -1  # of max_retries
@@ -150,6 +151,7 @@ class DetectJob:
         show: show them in a window as well.
         view: "address:port" to show the newest frames at, in a browser; None shows no page.
         track: give objects ids through the frames.
+        areas: drawn on annotated copies; with `track`, objects are counted at its lines and zones.
         stats: seconds between two tables of the figures so far on stderr; 0 prints no tables.
         stream: which frames, and how they get to the detector.
     """
@@ -165,6 +167,7 @@ class DetectJob:
     show: bool = False
     view: str | None = None
     track: bool = False
+    areas: Areas | None = None
     stats: float = 0.0
     stream: StreamSettings = field(default_factory=StreamSettings)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from retinart.engine.common.timing import StageClock, StageName
 from retinart.engine.detections import Detections
+from retinart.engine.keep.counting import Tally
 from retinart.engine.latency_histogram import StageTimes
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image, Note
@@ -63,12 +64,14 @@ class Step:
         found: detections, one object a frame.
         done: when inference ended; `time.perf_counter` seconds.
         pictures: annotated frames, if a further stage drew them.
+        tallies: what was counted up to each frame, if a further stage counted.
     """
 
     frames: list[Frame]
     found: list[Detections]
     done: float
     pictures: Sequence[Image] = ()
+    tallies: Sequence[Tally] = ()
 
 
 class Stream:

@@ -33,7 +33,7 @@ FACE = "the face (src/retinart)"
 # those that stand before it. The folder's own `__init__.py` is the roof: nothing inside imports it.
 FLOORS: dict[str, tuple[str, ...]] = {
     "engine": (
-        "errors", "settings", "detections", "common", "cuda", "media", "model", "limits",
+        "errors", "common", "areas", "settings", "detections", "cuda", "media", "model", "limits",
         "evaluation", "runtime", "self_test", "tensorrt", "keep", "latency_histogram", "pipeline",
         "stream", "detector", "describe", "doctor", "view", "job", "accuracy_drop",
     ),

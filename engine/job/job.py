@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.timing import STAGES, StageName
@@ -14,16 +14,18 @@ from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.problems import Problems
-from retinart.engine.evaluation.result_ids import ResultIds, ids_of_annotations, ids_of_coco
-from retinart.engine.job.copies import USUAL_RATE, Copy, check_outputs, plan_copies
+from retinart.engine.job.copies import USUAL_RATE
 from retinart.engine.job.display_window import Window
 from retinart.engine.job.draw import draw
-from retinart.engine.job.outputs import Outputs
-from retinart.engine.job.records import Note, Record
+from retinart.engine.job.draw_areas import draw_areas
+from retinart.engine.job.opening import open_outputs, result_ids
+from retinart.engine.job.records import Record
 from retinart.engine.job.stop import StopRequest
 from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
 from retinart.engine.job.tracking import Trackers
+from retinart.engine.keep.counting import AreaCounter, Tally
 from retinart.engine.limits import limit_notes
+from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import Source
 from retinart.engine.pipeline import Ended
 from retinart.engine.settings import DetectJob
@@ -65,6 +67,7 @@ class _Run:
         self._summary, self._progress = DetectSummary(draw_conf=least), Progress()
         self._changed = Problems()
         self._board: Board | None = None
+        self._counters: list[AreaCounter] = []
         self._window = Window("retinart") if job.show else None
         given = job.source
         names = [given] if isinstance(given, str) else list(given)
@@ -85,7 +88,10 @@ class _Run:
         self._summary.images = all(source.stills for source in sources)
         try:
             self._trackers = Trackers([self._rate(s) for s in sources]) if job.track else None
-            ids = _result_ids(job, sources, detector.classes)
+            counted = job.areas if job.track else None
+            if counted is not None and counted.counts:
+                self._counters = [AreaCounter(counted) for _ in sources]
+            ids = result_ids(job, sources, detector.classes)
             self._summary.notes += [] if ids is None else ids.lines
             self._files = open_outputs(job, sources, detector.classes, ids, self._changed.add)
         except BaseException:
@@ -115,6 +121,7 @@ class _Run:
         about = {
             "sources": [source.name for source in self._sources],
             "classes": list(self._detector.classes),
+            "areas": None if self._job.areas is None else asdict(self._job.areas),
             "draw_conf": max(self._job.draw_conf, self._detector.thresholds.score_thresh),
         }
         self._board = Board(about, len(self._sources), self._figures)
@@ -124,7 +131,9 @@ class _Run:
 
     def _figures(self) -> Figures:
         dropped = [source.counts.dropped for source in self._sources]
-        return Figures(self._stream.times.stages(), dropped)
+        tallies = [self._summary.tallies.get(i) for i in range(len(self._sources))]
+        counts = [[] if t is None else [f"{k}: {v}" for k, v in t.texts().items()] for t in tallies]
+        return Figures(self._stream.times.stages(), dropped, counts)
 
     def _go(self) -> None:
         summary, stream = self._summary, self._stream
@@ -155,12 +164,29 @@ class _Run:
         assert self._trackers is not None
         pairs = zip(step.frames, step.found, strict=True)
         found = [self._trackers(frame.source_index, found) for frame, found in pairs]
-        return replace(step, found=found)
+        return replace(step, found=found, tallies=self._count(step.frames, found))
+
+    def _count(self, frames: Sequence[Frame], found: Sequence[Detections]) -> list[Tally]:
+        """What was counted at lines and in zones."""
+        if not self._counters:
+            return []
+        return [
+            self._counters[frame.source_index](
+                one,
+                size=(frame.image.shape[0], frame.image.shape[1]),
+                time=None if frame.time_ms is None else frame.time_ms / 1000,
+                frame=frame.index,
+            )
+            for frame, one in zip(frames, found, strict=True)
+        ]
 
     def _draw(self, step: Step) -> Step:
-        pictures = []
-        for frame, found in zip(step.frames, step.found, strict=True):
-            pictures.append(draw(frame.image, self._sure(found), self._detector.classes))
+        pictures, areas = [], self._job.areas
+        for i, (frame, found) in enumerate(zip(step.frames, step.found, strict=True)):
+            picture = draw(frame.image, self._sure(found), self._detector.classes)
+            if areas is not None:
+                draw_areas(picture, areas, step.tallies[i].texts() if step.tallies else {})
+            pictures.append(picture)
         return replace(step, pictures=pictures)
 
     def _sure(self, found: Detections) -> Detections:
@@ -181,6 +207,9 @@ class _Run:
                 detections=found,
             )
             self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
+            if step.tallies:
+                self._files.write_events(frame, step.tallies[i].events)
+                self._summary.tallies[frame.source_index] = step.tallies[i]
             self._last = time.perf_counter()
             self._first = self._first or frame.captured
             self._summary.to_detections.add(1000 * (step.done - frame.captured))
@@ -301,58 +330,3 @@ class _Run:
         if not source.has_sound:
             return "none"
         return "kept" if self._job.audio else "dropped"
-
-
-def _result_ids(
-    job: DetectJob, sources: Sequence[Source], classes: Sequence[str]
-) -> ResultIds | None:
-    """How COCO results call images and classes; None if no COCO results are asked for.
-
-    Raises:
-        BadInput: the annotations are not of these sources, or cannot be used.
-    """
-    if job.coco is None:
-        return None
-    stills = all(source.stills for source in sources)
-    paths = [path for source in sources for path in source.files]
-    if job.annotations is None:
-        return ids_of_coco(classes, paths if stills and len(sources) == 1 else (), job.coco)
-    if not stills:
-        raise BadInput(
-            f"{job.annotations} cannot give ids to videos",
-            why="it names images",
-            fix="Give images, or leave out `annotations`",
-        )
-    return ids_of_annotations(classes, job.annotations, paths)
-
-
-def open_outputs(
-    job: DetectJob,
-    sources: Sequence[Source],
-    classes: Sequence[str],
-    ids: ResultIds | None,
-    note: Note,
-) -> Outputs:
-    """The files of a job, once it is sure that none of them overwrites a source or another one.
-
-    Raises:
-        BadInput: one would, or one cannot be written.
-    """
-    copies = [Copy() for _ in sources]
-    if job.copies:
-        copies = plan_copies(sources, job.out, audio=job.audio)
-    read = [path for source in sources for path in source.files]
-    read += [] if job.annotations is None else [job.annotations]
-    written = [job.out / "detections.jsonl", job.out / "summary.json", job.coco, job.csv]
-    written += [path for copy in copies for path in (copy.path, *copy.pictures.values())]
-    check_outputs(read, [path for path in written if path is not None])
-    return Outputs(
-        job.out,
-        copies,
-        coco=job.coco,
-        csv=job.csv,
-        classes=classes,
-        ids=ids,
-        note=note,
-        tracks=job.track,
-    )

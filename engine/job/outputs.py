@@ -17,7 +17,16 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.result_ids import ResultIds
 from retinart.engine.job.copies import Copy
 from retinart.engine.job.disk import check_room
-from retinart.engine.job.records import COCOResults, CSVRows, JSONLines, Note, Record, Records
+from retinart.engine.job.records import (
+    COCOResults,
+    CSVRows,
+    JSONLines,
+    Note,
+    Record,
+    Records,
+    event_line,
+)
+from retinart.engine.keep.counting import Event
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.video_writer import VideoWriter
@@ -157,7 +166,8 @@ class Outputs:
         self._videos: dict[int, VideoWriter] = {}
         self._files: list[RecordFile] = []
         self._lines = LineFile(out / "detections.jsonl")
-        self._jsonl = JSONLines(self._lines, classes)
+        self._jsonl, self._classes = JSONLines(self._lines, classes), classes
+        self._events = LineFile(out / "events.jsonl")
         try:
             if coco is not None and ids is not None:
                 results = partial(COCOResults, ids=ids, note=note, count=len(copies) > 1)
@@ -196,6 +206,17 @@ class Outputs:
         for file in self._files:
             file.write(record)
 
+    def write_events(self, frame: Frame, events: Sequence[Event]) -> None:
+        """Write what happened in a frame, a line an event.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        for event in events:
+            self._events.write(event_line(event, frame.source, self._classes))
+            if self._events.path not in self.paths:
+                self.paths.append(self._events.path)
+
     def close(self) -> None:
         """End all files, each whether or not another one fails."""
         videos = [self._videos[index] for index in sorted(self._videos)]
@@ -212,6 +233,7 @@ class Outputs:
         if self.paths and not self._lines.there:
             self.paths.remove(self._lines.path)
         self._lines.close()
+        self._events.close()
 
     def discard(self) -> None:
         """Delete what was not ended; JSON lines that were written stay."""
@@ -220,6 +242,7 @@ class Outputs:
         for video in self._videos.values():
             video.discard()
         self._lines.close()
+        self._events.close()
 
     def __enter__(self) -> Outputs:
         return self

@@ -13,6 +13,7 @@ import numpy as np
 from retinart.engine.common.csv_cells import plain_cell
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.result_ids import ResultIds
+from retinart.engine.keep.counting import Event
 
 Note = Callable[[str, str, str], None]  # kind, effect and example of what is said once
 
@@ -91,6 +92,24 @@ class JSONLines:
         """Add a line."""
         # one call a line, so that Ctrl-C cannot leave half of one
         self._file.write(json.dumps(record.to_json(self._classes)) + "\n")
+
+
+def event_line(event: Event, source: str, classes: Sequence[str]) -> str:
+    """A line of `events.jsonl`; what an event of this kind does not have is left out."""
+    data = {
+        "time": None if event.time is None else round(event.time, 3),
+        "source": source,
+        "frame": event.frame,
+        "kind": event.kind,
+        "area": event.area,
+        "direction": event.direction,
+        "track": event.track,
+        "class": classes[event.class_id],
+        "dwell": None if event.dwell is None else round(event.dwell, 3),
+        "lost": event.lost or None,
+    }
+    kept = {k: v for k, v in data.items() if v is not None or k == "time"}
+    return json.dumps(kept) + "\n"
 
 
 class CSVRows:

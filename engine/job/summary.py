@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,6 +11,7 @@ from retinart.engine.common.files import write_json
 from retinart.engine.common.timing import StageName
 from retinart.engine.common.wording import counted
 from retinart.engine.detections import Limit
+from retinart.engine.keep.counting import Tally
 from retinart.engine.latency_histogram import PERCENTILES, Times, table
 from retinart.engine.limits import limit_counts
 from retinart.engine.media.source import SourceCounts
@@ -99,6 +100,7 @@ class DetectSummary:
         stages: times by stage.
         to_detections: times from a frame's capture until it was detected on.
         to_result: times from a frame's capture until its results were written.
+        tallies: what was counted at lines and in zones, by the source's index.
         queues: by the stage that reads it: (capacity, mean depth, greatest depth).
     """
 
@@ -121,6 +123,7 @@ class DetectSummary:
     to_detections: Times = field(default_factory=Times)
     to_result: Times = field(default_factory=Times)
     queues: dict[str, tuple[int, float, int]] = field(default_factory=dict)
+    tallies: dict[int, Tally] = field(default_factory=dict)
 
     @property
     def interrupted(self) -> bool:
@@ -241,9 +244,18 @@ class DetectSummary:
                 }
                 for name, (capacity, mean, most) in self.queues.items()
             },
-            "sources": [source.to_json() for source in self.sources],
+            "sources": [
+                {**source.to_json(), **self._tally(i)} for i, source in enumerate(self.sources)
+            ],
             "outputs": [str(path) for path in self.outputs],
         }
+
+    def _tally(self, source_index: int) -> dict[str, Any]:
+        tally = self.tallies.get(source_index)
+        if tally is None:
+            return {}
+        lines, zones = ({k: asdict(v) for k, v in t.items()} for t in (tally.lines, tally.zones))
+        return {"lines": lines, "zones": zones}
 
     def write(self, path: Path) -> None:
         """Write `summary.json`."""

@@ -91,8 +91,9 @@ function drawAreas(context, tile, dots) {
   const name = (text, [px, py]) => {
     const width = context.measureText(text).width;
     const left = Math.max(0, Math.min(px * x + 4 * dots, context.canvas.width - width));
-    context.strokeText(text, left, py * y + 3 * dots);
-    context.fillText(text, left, py * y + 3 * dots);
+    const top = Math.min(py * y + 3 * dots, context.canvas.height - 17 * dots);
+    context.strokeText(text, left, top);
+    context.fillText(text, left, top);
   };
   for (const [stroke, width] of [["#000", 4 * dots], ["#fff", 2 * dots]]) {
     context.strokeStyle = stroke;

@@ -87,6 +87,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "names.txt").write_text("disc\nsquare\ntriangle\nstar\nring\ncross\n")
     areas = {"size": [4, 4], "regions": [{"name": "road", "points": [[0, 1], [4, 1], [4, 4]]}]}
     (tmp_path / "areas.json").write_text(json.dumps(areas))
+    areas = {"size": [4, 4], "lines": [{"name": "gate", "start": [2, 4], "end": [2, 0]}]}
+    (tmp_path / "gates.json").write_text(json.dumps(areas))
     write_video(tmp_path / "video.mp4", frames=4)
     write_video(tmp_path / "clip.mp4", frames=4)
     monkeypatch.chdir(tmp_path)
@@ -130,7 +132,7 @@ PAGES = {
     "docs/self-test.md": 3,
     "docs/tensorrt.md": 1,
     "docs/training.md": 2,
-    "docs/video.md": 10,
+    "docs/video.md": 11,
     "docs/how-to/checkpoint.md": 5,
     "docs/how-to/ci-gate.md": 3,
     "docs/how-to/gpu.md": 3,

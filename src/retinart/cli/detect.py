@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from retinart.engine.settings import DetectJob
 
 DEFAULT_OUT = Path("runs/detect")
-RESULTS = ("detections.jsonl", "summary.json")
+RESULTS = ("detections.jsonl", "events.jsonl", "summary.json")
 _INTERRUPTED, _TERMINATED = 130, 143  # 128 and the signal's number, as a shell has it
 _POSITION = "in seconds (12.5) or frames (300f); for a live source, after its first frame"
 
@@ -143,6 +143,7 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
+    from retinart.engine.areas import read_areas
     from retinart.engine.common.folders import results_folder
     from retinart.engine.job.job import run_job
     from retinart.engine.job.stop import StopRequest, stop_on_signals
@@ -156,7 +157,8 @@ def run(args: argparse.Namespace) -> int:
     stop = StopRequest()
     try:
         with results_folder(args.out, DEFAULT_OUT, RESULTS, overwrite=args.overwrite) as out:
-            job = record_of(DetectJob, args, stream=stream, out=out)
+            areas = None if args.region is None else read_areas(args.region)
+            job = record_of(DetectJob, args, stream=stream, out=out, areas=areas)
             _check_before_loading(job)
             with open_detector(args, **more) as detector, stop_on_signals(stop):
                 summary = run_job(detector, job, stop=stop)
@@ -194,6 +196,10 @@ def _check_before_loading(job: DetectJob) -> None:
     check_files(job.source)
     if job.track:
         Trackers([])
+    if job.areas is not None and not (job.areas.regions or (job.track and job.areas.counts)):
+        fix = "Give `track`" if job.areas.counts else "Add some, or leave out `region`"
+        raise BadInput("the file of areas has no regions", why="lines and zones count tracked "
+                       "objects" if job.areas.counts else "", fix=fix)  # fmt: skip
     if job.show:
         Window("retinart")
     if job.view is not None:
@@ -219,6 +225,9 @@ def _said(summary: DetectSummary) -> Iterator[str]:
     yield from summary.notes
     for problem in summary.problems:
         yield str(problem)
+    for index, tally in sorted(summary.tallies.items()):
+        for name, text in tally.texts().items():
+            yield f"{summary.sources[index].name}, {name}: {text}"
     if summary.total("dropped"):
         yield summary.counts()
     yield summary.outcome()

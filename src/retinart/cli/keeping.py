@@ -35,8 +35,8 @@ def add_keeping(group: argparse._ActionsContainer) -> None:
         "--region",
         type=Path,
         metavar="FILE",
-        help="keep detections inside or outside of the polygons in this JSON file (default: keep "
-        "them everywhere)",
+        help="keep detections inside or outside of the regions in this JSON file; detect --track "
+        "also counts at its lines and zones (default: keep them everywhere)",
     )
     add(
         "agnostic",
@@ -48,14 +48,14 @@ def add_keeping(group: argparse._ActionsContainer) -> None:
 
 def keeping(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments `conf` and `keep` of `Detector`; none for a command without these options."""
-    from retinart.engine.keep.areas import read_areas
+    from retinart.engine.areas import read_areas
     from retinart.engine.keep.rules import Keep, parse_conf
 
     if not hasattr(args, "region"):
         return {}
     conf, by_class = (None, {}) if args.conf is None else parse_conf(args.conf)
     areas = None if args.region is None else read_areas(args.region)
-    if areas is not None and not areas.regions:
+    if areas is not None and not areas.regions and not hasattr(args, "track"):
         raise BadInput(f"{args.region} has no regions", fix="Add some, or leave out --region")
     classes = () if args.classes is None else tuple(n.strip() for n in args.classes.split(","))
     rules = Keep(

@@ -36,8 +36,14 @@ def _board(sources: int = 1) -> Board:
         "sources": [f"source {i}" for i in range(sources)],
         "classes": CLASSES,
         "draw_conf": 0.3,
+        "areas": {
+            "size": [64, 48],
+            "regions": [],
+            "zones": [{"name": "yard", "points": [[4, 4], [20, 4], [20, 20]]}],
+            "lines": [{"name": "gate", "start": [32, 48], "end": [32, 0]}],
+        },
     }
-    return Board(about, sources, lambda: Figures({}, [0] * sources))
+    return Board(about, sources, lambda: Figures({}, [0] * sources, [["gate: 3", "yard: 2"]]))
 
 
 def _frame(index: int = 0, source: int = 0, image: Image | None = None) -> Frame:
@@ -332,6 +338,7 @@ def test_in_a_browser(server: tuple[Board, ViewServer], browser: Any) -> None:
             one.evaluate("getComputedStyle(document.body).backgroundColor") for one in (page, phone)
         )
         assert light != dark
+        assert page.locator(".counts").all_inner_texts() == ["gate: 3; yard: 2", ""]
         assert page.locator(".class").all_inner_texts() == [f"{c}\n0.30" for c in CLASSES]
         page.locator("#score").fill("0.6")
         shows(page, 1, 1)

@@ -89,6 +89,11 @@ class Areas:
             if count > 1:
                 raise BadInput(f"{count} areas are called {name}", fix="Give each its own name")
 
+    @property
+    def counts(self) -> bool:
+        """Whether there is something to count at."""
+        return bool(self.lines or self.zones)
+
     def _check_inside(self, what: str, points: Sequence[Point]) -> None:
         width, height = self.size
         for x, y in points:
