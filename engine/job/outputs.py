@@ -167,7 +167,7 @@ class Outputs:
         self._files: list[RecordFile] = []
         self._lines = LineFile(out / "detections.jsonl")
         self._jsonl, self._classes = JSONLines(self._lines, classes), classes
-        self._events = LineFile(out / "events.jsonl")
+        self._events: LineFile | None = None  # opened for the first event
         try:
             if coco is not None and ids is not None:
                 results = partial(COCOResults, ids=ids, note=note, count=len(copies) > 1)
@@ -213,9 +213,11 @@ class Outputs:
             OSError: it cannot be written.
         """
         for event in events:
-            self._events.write(event_line(event, frame.source, self._classes))
-            if self._events.path not in self.paths:
+            line = event_line(event, frame.source, self._classes)
+            if self._events is None:
+                self._events = LineFile(self._out / "events.jsonl")
                 self.paths.append(self._events.path)
+            self._events.write(line)
 
     def close(self) -> None:
         """End all files, each whether or not another one fails."""
@@ -233,7 +235,8 @@ class Outputs:
         if self.paths and not self._lines.there:
             self.paths.remove(self._lines.path)
         self._lines.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
     def discard(self) -> None:
         """Delete what was not ended; JSON lines that were written stay."""
@@ -242,7 +245,8 @@ class Outputs:
         for video in self._videos.values():
             video.discard()
         self._lines.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
     def __enter__(self) -> Outputs:
         return self
