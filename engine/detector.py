@@ -75,7 +75,8 @@ class Detector:
         max_det: detections an image at most; None takes the file's.
         keep: further rules that say which detections are kept; None keeps all.
         imgsz: shorter side in pixels, for files with dynamic sizes; None takes the file's.
-        device: OpenVINO device; for an engine the GPU, "cuda:0" and so on.
+        device: OpenVINO device; for an engine the GPU, "cuda:0" and so on; for ONNX Runtime "CPU",
+            or one of its providers for NVIDIA's GPUs: "cuda", "tensorrt" or "tensorrt-rtx".
         compute: what OpenVINO computes the network's float layers in. "fp32" takes Winograd's
             algorithm where that is faster, in FP32 files of fixed size on a CPU; "fp32-direct" does
             not, and needs less memory. "bf16" takes about two thirds of the time of "fp32" on CPUs
@@ -169,13 +170,7 @@ class Detector:
         elif runtime == "onnxruntime":
             if compute != "fp32":
                 raise _only_openvino(path, compute, "ONNX Runtime runs a file as it is")
-            if device is not None and device.upper() != "CPU":
-                raise BadInput(
-                    f"the ONNX Runtime runner has no device {device!r}",
-                    why="it runs on the CPU",
-                    fix="Leave the device out, or use the OpenVINO runtime",
-                )
-            options = ONNXRuntimeOptions(threads=threads)
+            options = ONNXRuntimeOptions(device=device or "CPU", threads=threads)
         elif runtime in ("auto", "openvino"):
             options = OpenVINOOptions(
                 device=device or "CPU",

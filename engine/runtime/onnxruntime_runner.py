@@ -9,7 +9,7 @@ from typing import Any
 
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
-from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.errors import BadInput, MissingDependency, RetinartError
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import INPUT, OUTPUTS, REEXPORT, ModelInfo, Thresholds
 from retinart.engine.model.onnx_bytes import with_outputs
@@ -24,9 +24,15 @@ from retinart.engine.runtime.runner import (
     last_line,
 )
 
+_PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+}
+
 
 class ONNXRuntimeRunner:
-    """A model on ONNX Runtime's CPU provider, with the NMS that is written in the file.
+    """A model on ONNX Runtime, with the NMS that is written in the file.
 
     That NMS clips boxes to the frame, padding included: see the top of `runner.py`.
 
@@ -44,17 +50,23 @@ class ONNXRuntimeRunner:
         self, path: Path, info: ModelInfo, thresholds: Thresholds, options: ONNXRuntimeOptions
     ) -> None:
         check_stricter(thresholds, info.thresholds)
-        self._open = partial(open_session, threads=options.threads, left_out=_left_out(info))
+        self._open = partial(
+            open_session,
+            threads=options.threads,
+            left_out=_left_out(info),
+            device=options.device,
+        )
         try:
             self._session = self._open(path)
-        except MissingDependency:
+        except RetinartError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common public base
             raise BadInput(
                 f"ONNX Runtime cannot load {path}", why=last_line(error), fix=REEXPORT
             ) from error
         self._path = path
-        self.identity: tuple[str, ...] = (self.name, runtime_version())
+        on = () if options.device.upper() == "CPU" else (options.device.lower(),)
+        self.identity: tuple[str, ...] = (self.name, runtime_version(), *on)
         self.info, self.thresholds = info, thresholds
 
     def prepare(self, images: Sequence[Image]) -> Prepared:
@@ -92,17 +104,20 @@ def open_session(
     threads: int | None = None,
     optimise: bool = True,
     left_out: Sequence[str] = (),
+    device: str = "CPU",
 ) -> Any:
-    """An ONNX Runtime session on the CPU.
+    """An ONNX Runtime session.
 
     Args:
         model: an ONNX file, or its bytes.
         threads: inference threads; None leaves the choice to ONNX Runtime.
         optimise: fuse nodes; otherwise each is computed in float as it is written.
         left_out: names of optimisations to leave out.
+        device: see `ONNXRuntimeOptions`.
 
     Raises:
-        MissingDependency: ONNX Runtime is not installed.
+        BadInput: ONNX Runtime has no such device.
+        MissingDependency: ONNX Runtime is not installed, or lacks the device's provider.
     """
     try:
         import onnxruntime
@@ -116,9 +131,41 @@ def open_session(
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads is not None:
         settings.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(
-        model, settings, providers=["CPUExecutionProvider"], disabled_optimizers=list(left_out)
+    wanted = _providers(onnxruntime, device)
+    session = onnxruntime.InferenceSession(
+        model, settings, providers=wanted, disabled_optimizers=list(left_out)
     )
+    # ONNX Runtime only warns of a provider that does not start, and runs on the CPU
+    if (first := wanted[0][0]) not in session.get_providers():
+        raise MissingDependency(
+            f"ONNX Runtime's {first} does not start here",
+            why="a library that it needs is missing, or there is no GPU that it can use",
+            fix="Install what its page in ONNX Runtime's documentation names, or leave the device "
+            "out to run on the CPU",
+        )
+    return session
+
+
+def _providers(onnxruntime: Any, device: str) -> list[tuple[str, dict[str, str]]]:
+    """The provider of a device, and after it the CPU's, which takes what the other one leaves."""
+    cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
+    kind, _, number = device.lower().partition(":")
+    if kind == "cpu":
+        return [cpu]
+    if kind not in _PROVIDERS or not (number or "0").isdecimal():
+        raise BadInput(
+            f"ONNX Runtime has no device {device!r}",
+            fix=f"Choose CPU, {', '.join(_PROVIDERS)}, or with a number, such as cuda:1",
+        )
+    provider = _PROVIDERS[kind]
+    if provider not in (here := onnxruntime.get_available_providers()):
+        raise MissingDependency(
+            f"this ONNX Runtime has no {provider}",
+            why=f"version {onnxruntime.__version__} has {', '.join(here)}",
+            fix="Install `onnxruntime-gpu` in place of `onnxruntime`, for cuda and tensorrt; or "
+            "run an engine of `retinart build`",
+        )
+    return [(provider, {"device_id": number or "0"}), cpu]
 
 
 def runtime_version() -> str:

@@ -44,15 +44,18 @@ class OpenVINOOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ONNXRuntimeOptions:
-    """Options of ONNX Runtime, which runs on the CPU.
+    """Options of ONNX Runtime.
 
     Attributes:
+        device: "CPU"; or a provider for NVIDIA's GPUs, "cuda", "tensorrt" or "tensorrt-rtx", with
+            the number of the GPU after a colon.
         threads: inference threads; None leaves the choice to ONNX Runtime.
 
     Raises:
         BadInput: too few or too many threads.
     """
 
+    device: str = "CPU"
     threads: int | None = None
 
     def __post_init__(self) -> None:

@@ -305,7 +305,7 @@ def test_onnx_runtime_refuses_what_the_file_cannot_give(
         ({"device": "FOO"}, r"cannot prepare .* for the device FOO: .*FOO.*\. Devices here: .*CPU"),
         (
             {"device": "GPU", "runtime": "onnxruntime"},
-            "the ONNX Runtime runner has no device 'GPU'",
+            r"ONNX Runtime has no device 'GPU'\. Choose CPU, cuda, tensorrt, tensorrt-rtx",
         ),
     ],
 )
