@@ -35,6 +35,7 @@ class Evaluation:
             None if no object of that size is annotated.
         per_class: AP of each annotated class; None if the class has no objects.
         matches: which detections match objects, for intervals of a comparison.
+        dataset: the annotations, with one category for each class.
         images: number of evaluated images.
         listed: number of images that the annotations list.
         problems: what is wrong with the data, one line each.
@@ -47,6 +48,7 @@ class Evaluation:
     figures: dict[str, float | None]
     per_class: dict[str, float | None]
     matches: Matches = field(repr=False)
+    dataset: CocoDataset = field(repr=False)
     images: int
     listed: int
     problems: tuple[str, ...]
@@ -156,6 +158,7 @@ def evaluate(
         figures=coco.figures,
         per_class=coco.per_class,
         matches=coco.matches,
+        dataset=dataset,
         images=len(by_image),
         listed=dataset.listed,
         problems=tuple(problems),

@@ -139,6 +139,7 @@ def _curves(pictures: Sequence[Mapping[str, Any] | None], thresholds: int) -> Cu
     objects = [np.full(int((np.asarray(f["gtIgnore"]) == 0).sum()), k, np.int32) for k, f in here]
     return curves_of(
         image[order],
+        score[order],
         matched[:, order],
         ignored[:, order],
         np.concatenate([np.zeros(0, np.int32), *objects]),

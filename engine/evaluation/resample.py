@@ -18,7 +18,7 @@ Bools = npt.NDArray[np.bool_]
 SIZES = ("", "_small", "_medium", "_large")  # as pycocotools orders its ranges of sizes
 IOU = np.linspace(0.5, 0.95, 10)  # as pycocotools does
 _RECALL = np.linspace(0, 1, 101)
-_AT_ONCE = 2_000_000  # numbers in one array, so that memory does not grow with the pictures
+_AT_ONCE = 500_000  # numbers in one array, so that memory does not grow with the pictures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +29,7 @@ class Events:
         image: (E,) picture of each event, the highest score first.
         before: (E,) number of the curve's counted detections up to and with the event.
         hit: (E,) 1 where the detection is a hit, otherwise 0.
+        score: (E,) of the detection.
         more: (E,) 1 or -1 where the detection counts at this threshold and not otherwise, or the
             other way round; 0 elsewhere.
     """
@@ -36,6 +37,7 @@ class Events:
     image: Ints
     before: Ints
     hit: Ints
+    score: Floats
     more: Ints
 
 
@@ -45,11 +47,13 @@ class Curves:
 
     Attributes:
         counted: (D,) picture of each detection that counts where it is unmatched.
+        score: (D,) of these detections, the highest first.
         events: one record for each IoU threshold.
         objects: the picture of each object.
     """
 
     counted: Ints
+    score: Floats
     events: tuple[Events, ...]
     objects: Ints
 
@@ -84,11 +88,12 @@ class Figures:
     recall: dict[str, Floats]
 
 
-def curves_of(image: Ints, matched: Bools, ignored: Bools, objects: Ints) -> Curves:
+def curves_of(image: Ints, score: Floats, matched: Bools, ignored: Bools, objects: Ints) -> Curves:
     """The curves of one class and range of sizes.
 
     Args:
         image: (D,) picture of each detection, the highest score first.
+        score: (D,) its score.
         matched: (T, D) whether it has an object.
         ignored: (T, D) whether it counts neither as hit nor as miss.
         objects: the picture of each object that counts.
@@ -101,9 +106,15 @@ def curves_of(image: Ints, matched: Bools, ignored: Bools, objects: Ints) -> Cur
     for hit, more in zip(hits, (~ignored).astype(np.int32) - alone, strict=True):
         at = np.flatnonzero(hit | (more != 0))
         events.append(
-            Events(image=image[at], before=before[at], hit=hit[at].astype(np.int32), more=more[at])
+            Events(
+                image=image[at],
+                before=before[at],
+                hit=hit[at].astype(np.int32),
+                score=score[at],
+                more=more[at],
+            )
         )
-    return Curves(counted=image[alone], events=tuple(events), objects=objects)
+    return Curves(counted=image[alone], score=score[alone], events=tuple(events), objects=objects)
 
 
 def draw_pictures(images: int, resamples: int, seed: int) -> Ints:
@@ -144,15 +155,16 @@ def resampled(matches: Matches, weights: Ints, *, precision: float | None = None
 def _average_precision(curves: Curves, weights: Ints) -> Floats:
     """(R, T) AP as pycocotools has it: precision at 101 recalls, each the best to its right."""
     found = np.zeros((len(weights), len(IOU)))
-    objects = weights[:, curves.objects].sum(axis=1)
+    objects = weights.take(curves.objects, axis=1).sum(axis=1)
     for part in _parts(curves, len(weights)):
-        of_part, counted = objects[part, None], _counted(curves, weights[part])
+        of_part = np.maximum(objects[part, None], 1)
+        counted = _counted(curves, weights[part])
         for k, events in enumerate(curves.events):
             if len(events.image):
                 hits, precision = _curve(events, weights[part], counted)
                 best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    steps = np.diff(_recalls_up_to(hits / of_part), axis=1, prepend=0)
+                steps = _recalls_up_to(hits / of_part)
+                steps[:, 1:] -= steps[:, :-1].copy()
                 found[part, k] = np.einsum("re,re->r", best, steps) / len(_RECALL)
     found[objects == 0] = np.nan
     return found
@@ -161,7 +173,7 @@ def _average_precision(curves: Curves, weights: Ints) -> Floats:
 def _recall_at(curves: Curves, weights: Ints, least: float) -> Floats:
     """(R,) the largest recall whose precision is at least this, at an IoU of 0.5."""
     found = np.zeros(len(weights))
-    events, objects = curves.events[0], weights[:, curves.objects].sum(axis=1)
+    events, objects = curves.events[0], weights.take(curves.objects, axis=1).sum(axis=1)
     if len(events.image):
         for part in _parts(curves, len(weights)):
             hits, precision = _curve(events, weights[part], _counted(curves, weights[part]))
@@ -180,14 +192,14 @@ def _parts(curves: Curves, resamples: int) -> Sequence[slice]:
 def _counted(curves: Curves, weights: Ints) -> Ints:
     """(R, D + 1) how many detections count up to each, 0 at first."""
     counted = np.zeros((len(weights), len(curves.counted) + 1), np.int32)
-    np.cumsum(weights[:, curves.counted], axis=1, out=counted[:, 1:])
+    np.cumsum(weights.take(curves.counted, axis=1), axis=1, out=counted[:, 1:])
     return counted
 
 
 def _curve(events: Events, weights: Ints, counted: Ints) -> tuple[Ints, Floats]:
     """(R, E) hits and precision at each event."""
-    drawn = weights[:, events.image]
-    total = counted[:, events.before]
+    drawn = weights.take(events.image, axis=1)
+    total = counted.take(events.before, axis=1)
     if events.more.any():
         total += np.cumsum(drawn * events.more, axis=1, dtype=np.int32)
     hits = drawn if events.hit.all() else drawn * events.hit
@@ -195,11 +207,11 @@ def _curve(events: Events, weights: Ints, counted: Ints) -> tuple[Ints, Floats]:
     return hits, hits / (total + np.spacing(1))
 
 
-def _recalls_up_to(recall: Floats) -> npt.NDArray[np.int64]:
+def _recalls_up_to(recall: Floats) -> Floats:
     """How many of the 101 recalls are at most this one."""
     # A recall is a quotient of whole numbers: it is a hundredth, or far from all of them.
-    near = np.nan_to_num(100 * recall + 1e-9, posinf=0).astype(np.int64)
-    return np.asarray(near + (_RECALL[near] <= recall))
+    near = (100 * recall + 1e-9).astype(np.intp)
+    return np.asarray(near + (_RECALL.take(near) <= recall), np.float64)
 
 
 def _mean(values: Floats, axis: tuple[int, ...]) -> Floats:

@@ -42,7 +42,8 @@ def test_eval(retinart: Command, model_path: Path, images: Path, tmp_path: Path)
     assert ran.returncode == 0
     result = json.loads(ran.stdout)
     assert list(result) == [
-        *("figures", "per_class", "images", "problems", "skipped", "limits", "ms_per_image")
+        *("figures", "per_class", "images", "problems", "skipped", "limits", "ms_per_image"),
+        *("operating", "confusion"),
     ]
     assert list(result["figures"]) == [
         *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),

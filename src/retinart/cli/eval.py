@@ -48,6 +48,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="write the detections as COCO results with the annotations' ids, so that pycocotools "
         "gives the same figures (default: no file)",
     )
+    group.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="HTML page to write, with precision, recall and F1 over the confidence, and the "
+        "confusion matrix (default: no page)",
+    )
     group = parser.add_argument_group("comparison")
     group.add_argument(
         "--against",
@@ -94,8 +101,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from retinart.engine.common.files import write_json
     from retinart.engine.common.folders import results_folder
+    from retinart.engine.common.html_page import load_matplotlib
     from retinart.engine.evaluation.evaluate import evaluate, figures_table
     from retinart.engine.evaluation.figures import load_pycocotools
+    from retinart.engine.evaluation.report import Report
 
     load_pycocotools()  # with the files, looked for before a model is loaded, which takes seconds
     if not args.images.is_dir():
@@ -108,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         _check_limits(args)
         if args.save_results is not None:
             raise BadInput("--save-results is for one model", fix="Leave out --against")
+        if args.report is not None:
+            raise BadInput("--report is for one model", fix="Leave out --against")
         written = ["comparison.json"]
         with results_folder(args.out, _DEFAULT_OUT, written, overwrite=args.overwrite) as out:
             return _compare(args, out)
@@ -118,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
                 fix="Give the second with --against",
             )
     _check_place(args)
+    if args.report is not None:
+        load_matplotlib()
     if keeping(args)["keep"] is not None:
         print("annotated objects that the rules leave out count as missed", file=sys.stderr)
     with open_detector(args) as detector:
@@ -127,7 +140,14 @@ def run(args: argparse.Namespace) -> int:
     if args.save_results is not None:
         write_json(args.save_results, result.results())
         print(args.save_results, file=sys.stderr)
-    print(json.dumps(result.to_json(), indent=1) if args.json else figures_table(result))
+    report = Report.of(result)
+    if args.report is not None:
+        report.write(args.report, args.model.name)
+        print(args.report, file=sys.stderr)
+    if args.json:
+        print(json.dumps(report.to_json(), indent=1))
+    else:
+        print(f"{figures_table(result)}\n\n{report.text()}")
     return 0
 
 

@@ -35,11 +35,12 @@ def made_matches(pictures: int, seed: int, *, shift: float) -> Matches:
     matched = best[order] >= IOU[:, None]
     curves = curves_of(
         image[order],
+        scores.ravel()[order],
         matched,
         np.zeros_like(matched),
         np.repeat(np.arange(pictures, dtype=np.int32), OBJECTS),
     )
-    none = curves_of(image[:0], matched[:, :0], matched[:, :0], image[:0])
+    none = curves_of(image[:0], scores[0, :0], matched[:, :0], matched[:, :0], image[:0])
     return Matches(
         images=tuple(range(pictures)), classes=("thing",), curves=((curves, none, none, none),)
     )
