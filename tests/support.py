@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import json
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -216,6 +218,15 @@ def train_and_stop(settings: TrainSettings, after_epoch: int = 1) -> None:
         patch.setattr(trainer, "save_checkpoint", save)
         with pytest.raises(KeyboardInterrupt):
             trainer.train(settings)
+
+
+def load_file(path: Path) -> ModuleType:
+    """A Python file outside of the packages, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def narrow(text: str) -> str:

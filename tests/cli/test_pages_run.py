@@ -57,6 +57,7 @@ CANNOT = {
     " 0 ": "needs a webcam",
     "detect model.engine": "needs a GPU",
     "check model.engine": "needs a GPU",
+    "a100.engine": "needs engines of two GPUs",
     "--peers": "needs torchvision; tests/benchmarks/peers runs the peers",
 }
 
@@ -127,7 +128,7 @@ PAGES = {
     "docs/benchmarks.md": 1,
     "docs/checkpoints.md": 5,
     "docs/command-line.md": 5,
-    "docs/deployment.md": 2,
+    "docs/deployment.md": 5,
     "docs/quantization.md": 6,
     "docs/self-test.md": 3,
     "docs/tensorrt.md": 1,

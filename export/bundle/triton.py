@@ -1,0 +1,185 @@
+"""A folder for Triton: the configuration, the files of one version, and what a client needs.
+
+Triton's documentation of the model configuration has the fields: model_configuration.md in
+github.com/triton-inference-server/server.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retinart.engine.common.files import sha256
+from retinart.engine.errors import BadInput
+from retinart.engine.model.info import INPUT, OUTPUTS, ModelInfo
+from retinart.engine.tensorrt.engine_file import EngineInfo, check_plan, read_engine_info
+from retinart.export.bundle.pbtxt import Symbol, entries, pbtxt
+from retinart.export.bundle.settings import Backend, BundleSettings
+from retinart.export.openvino_ir import write_ir
+
+VERSION = "1"
+LABELS = "labels.txt"
+_QUEUE_DELAY = 2000  # microseconds that a request may wait for others to share its batch
+_FILES: dict[Backend, str] = {
+    "tensorrt": "model.plan",
+    "onnxruntime": "model.onnx",
+    "openvino": "model.xml",
+    "python": "model.py",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An engine that goes into a bundle.
+
+    Attributes:
+        path: the engine.
+        info: its metadata.
+        data: its bytes.
+    """
+
+    path: Path
+    info: EngineInfo
+    data: bytes
+
+    @property
+    def filename(self) -> str:
+        """Its name in the bundle."""
+        capability = self.info.compute_capability
+        return f"model_cc{capability}.plan" if capability else _FILES["tensorrt"]
+
+
+def read_plans(model: Path, engines: Sequence[Path]) -> list[Plan]:
+    """Engines of one model, for different GPUs.
+
+    Raises:
+        BadInput: an engine is damaged, is of another model or of TensorRT-RTX, or two are for the
+            same GPUs.
+    """
+    source = sha256(model) if engines else ""
+    plans: list[Plan] = []
+    for path in engines:
+        info = read_engine_info(path)
+        if info.runtime != "tensorrt":
+            raise BadInput(
+                f"Triton cannot load {path}",
+                why="TensorRT-RTX built it, and Triton has TensorRT",
+                fix="Build it with `retinart build --runtime tensorrt`",
+            )
+        if info.onnx_sha256 != source:
+            raise BadInput(
+                f"{path} was built from another file than {model}",
+                why="their hashes differ, and the configuration would describe the wrong model",
+                fix=f"Give the file that it was built from, or build it again: {info.rebuild}",
+            )
+        if info.profile[0][0] != 1:
+            raise BadInput(
+                f"{path} takes no single image",
+                why=f"its smallest batch is {info.profile[0][0]}, and a server also has one image",
+                fix="Build it with `retinart build --batch 1 4 8`",
+            )
+        plan = Plan(path=path, info=info, data=check_plan(path, info))
+        if other := next((p for p in plans if p.filename == plan.filename), None):
+            raise BadInput(
+                f"{other.path} and {path} are for the same GPUs",
+                why=f"both were built for compute capability {info.compute_capability or 'any'}",
+                fix="Give one of them",
+            )
+        plans.append(plan)
+    return plans
+
+
+def write_triton(
+    folder: Path, model: Path, info: ModelInfo, plans: Sequence[Plan], settings: BundleSettings
+) -> tuple[str, Backend]:
+    """Write a model repository.
+
+    Args:
+        folder: an empty folder.
+
+    Returns:
+        The model's name, and the backend that runs it.
+    """
+    backend: Backend = settings.backend
+    if backend == "auto":
+        backend = "tensorrt" if plans else "onnxruntime"
+    if bool(plans) != (backend == "tensorrt"):
+        raise BadInput(
+            "engines and the backend tensorrt go together",
+            why=f"there are {len(plans)} engines, and the backend is {backend}",
+            fix="Leave `backend` out",
+        )
+    if settings.winograd and backend not in ("openvino", "python"):
+        raise BadInput(
+            f"the backend {backend} does not take `winograd`",
+            why="it is a change of OpenVINO's graph",
+            fix="Choose the backend openvino or python, or leave `winograd` out",
+        )
+    name = settings.name_for(model.stem)
+    batch = min([settings.max_batch, *(plan.info.profile[2][0] for plan in plans)])
+    version = folder / name / VERSION
+    version.mkdir(parents=True)
+    if backend == "tensorrt":
+        for plan in plans:
+            (version / plan.filename).write_bytes(plan.data)
+    elif backend == "onnxruntime":
+        shutil.copyfile(model, version / _FILES[backend])
+    else:
+        write_ir(model, version / _FILES["openvino"], winograd=settings.winograd)
+        if backend == "python":
+            shutil.copyfile(Path(__file__).with_name("triton_model.py"), version / _FILES[backend])
+    config = pbtxt(triton_config(name, info, backend, plans, batch))
+    (folder / name / "config.pbtxt").write_text(config, encoding="utf-8")
+    labels = "".join(f"{' '.join(label.split())}\n" for label in info.classes)
+    (folder / name / LABELS).write_text(labels, encoding="utf-8")
+    return name, backend
+
+
+def triton_config(
+    name: str, info: ModelInfo, backend: Backend, plans: Sequence[Plan], max_batch: int
+) -> dict[str, Any]:
+    """The fields of `config.pbtxt`."""
+    canvas = info.resize.canvas
+    most = info.thresholds.detections_per_img
+    shapes = ([1], [most, 4], [most], [most])
+    types = ("INT32", "FP32", "FP32", "INT32")
+    config: dict[str, Any] = {
+        "name": name,
+        "backend": backend,
+        "max_batch_size": max_batch,
+        "default_model_filename": plans[0].filename if plans else _FILES[backend],
+    }
+    named = {p.info.compute_capability: p.filename for p in plans if p.info.compute_capability}
+    if named:
+        config["cc_model_filenames"] = [{"key": cc, "value": file} for cc, file in named.items()]
+    config["input"] = [
+        {
+            "name": INPUT,
+            "data_type": Symbol("TYPE_UINT8"),
+            "dims": [*(canvas or (-1, -1)), 3],
+        }
+    ]
+    config["output"] = [
+        {"name": output, "data_type": Symbol(f"TYPE_{kind}"), "dims": dims}
+        for output, kind, dims in zip(OUTPUTS, types, shapes, strict=True)
+    ]
+    if max_batch > 1:
+        config["dynamic_batching"] = {"max_queue_delay_microseconds": _QUEUE_DELAY}
+    kind = "KIND_GPU" if backend == "tensorrt" else "KIND_CPU"
+    config["instance_group"] = [{"kind": Symbol(kind), "count": 1}]
+    zeros = {
+        "data_type": Symbol("TYPE_UINT8"),
+        "dims": [*(canvas or info.min_size), 3],
+        "zero_data": True,
+    }
+    config["model_warmup"] = [
+        {"name": f"batch_{n}", "batch_size": n, "inputs": entries({INPUT: zeros})}
+        for n in sorted({1, max_batch})
+    ]
+    if backend == "python":
+        hint = {"string_value": "f32"}
+        config["parameters"] = entries({"INFERENCE_PRECISION_HINT": hint})
+    return config
