@@ -161,8 +161,11 @@ def _detections(boxes: Any, scores: Any, whole: Any, info: ModelInfo) -> list[An
     ).outputs()
     label, score = (ops.squeeze(port, ops.constant(np.int32(2))) for port in (label, score))
     if not info.variant.clip_before_nms:
-        xyxy = _clipped(xyxy, whole)
-    label = ops.convert(label, "i32")
+        xyxy = _clipped(xyxy, whole, plus_one=info.variant.box_plus_one)
+    label = ops.convert(label, "i32")  # of a channel
+    if info.dropped_classes:
+        label = ops.gather(ops.constant(np.array(info.class_ids, np.int32)), label, zero)
+        label = ops.select(ops.squeeze(valid, ops.constant(np.int32(2))), label, zero)
     return [counts.output(0), xyxy, score.output(0), label.output(0)]
 
 
@@ -204,13 +207,13 @@ def _best_pairs(scores: Any, thresholds: Thresholds) -> Any:
     return choice.set_output(then.results[0], other.results[0])
 
 
-def _clipped(boxes: Any, whole: Any) -> Any:
-    """Boxes (N, M, 4) clipped to the input's frame."""
+def _clipped(boxes: Any, whole: Any, *, plus_one: bool) -> Any:
+    """Boxes (N, M, 4) clipped to the input's frame; corners are inclusive when `plus_one`."""
     ops = load_openvino().opset13
     size = ops.gather(
         ops.shape_of(find_tensors(whole, [INPUT])[0]),
         ops.constant(np.array([2, 1, 2, 1])),
         ops.constant(np.int64(0)),
     )
-    low = ops.maximum(boxes, ops.constant(np.float32(0)))
-    return ops.minimum(low, ops.convert(size, "f32")).output(0)
+    edge = ops.subtract(ops.convert(size, "f32"), ops.constant(np.float32(plus_one)))
+    return ops.minimum(ops.maximum(boxes, ops.constant(np.float32(0))), edge).output(0)
