@@ -91,19 +91,19 @@ def test_a_batch_gives_what_its_images_give(model_path: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "drop"),
     [
-        ({"box_plus_one": True}, ""),
-        ({"box_plus_one": True, "clip_before_nms": False}, ""),
-        ({"clip_before_nms": False}, "1"),
+        ({"box_plus_one": True}, {}),
+        ({"box_plus_one": True, "clip_before_nms": False}, {}),
+        ({"clip_before_nms": False}, {"drop_classes": "1"}),
     ],
 )
 def test_inclusive_corners_late_clipping_and_dropped_classes(
-    change: dict[str, Any], drop: str, noisy_checkpoint: Path, tmp_path: Path
+    change: dict[str, Any], drop: dict[str, Any], noisy_checkpoint: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.pt"
     model, variant, classes = load_checkpoint(noisy_checkpoint)
     variant = dataclasses.replace(variant, **change)
     save_checkpoint(path, model=model, variant=variant, classes=classes, training={})
-    settings = ExportSettings(height=96, width=128, drop_classes=drop, tensorrt=False)
+    settings = ExportSettings(height=96, width=128, tensorrt=False, **drop)
     export_checkpoint(path, tmp_path / "a.onnx", settings)
     ir = write_ir(tmp_path / "a.onnx", tmp_path / "a.xml").path
     assert compare(tmp_path / "a.onnx", ir, pictures()) > PICTURES
