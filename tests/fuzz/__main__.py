@@ -1,4 +1,8 @@
-"""`make fuzz MINUTES=2`: damaged files of every format, and how retinart takes them."""
+"""Give damaged files of every format to what reads them: `make fuzz MINUTES=2`.
+
+Each input has a seed, and is made of it and of the format's name. The script prints a table of
+counts by format and outcome, and ends with 1 if an input ended badly.
+"""
 
 from __future__ import annotations
 
@@ -12,57 +16,106 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz.children import run
+from fuzz.children import BAD, Outcome, import_what_is_used, run
 from fuzz.formats import Format, formats
+from retinart.engine.common.cpu import cpu_name, instruction_sets
 from retinart.engine.common.table import Table
 
-KINDS = ("0", "1", "2", "3", "70", "signal", "hang", "memory")
+KINDS = ("0", "1", "2", "3", *BAD)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzz every format in turn; 1 if an input ended badly."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2)
-    parser.add_argument("--seed", type=int, default=0, help="of the first input of each format")
+    parser.add_argument("--inputs", type=int, help="stop after so many, whatever the time")
+    parser.add_argument("--seed", type=int, default=0, help="of the first round")
     parser.add_argument("--only", default="", help="formats whose names hold this")
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"), help="folder for findings")
+    parser.add_argument("--out", type=Path, help="write the table here, as Markdown")
     args = parser.parse_args(arguments)
-    counts: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         chosen = [f for f in formats(Path(folder)) if args.only in f.name]
-        end, number = time.monotonic() + 60 * args.minutes, 0
-        while time.monotonic() < end:
+        import_what_is_used({f.name: lambda f=f: _use(f, f.good[0], Path(folder)) for f in chosen})
+        found = Counts([f.name for f in chosen], args.seed)
+        end = time.monotonic() + 60 * args.minutes
+        while found.all < args.inputs if args.inputs else time.monotonic() < end:
             for one in chosen:
-                counts[one.name, _try(one, args.seed + number, Path(folder), args.keep)] += 1
-            number += 1
-    print(table(counts, [one.name for one in chosen]))
-    print(f"seeds {args.seed} to {args.seed + number - 1}")
-    return int(any(kind in KINDS[4:] for _, kind in counts))
+                if found.seed % one.every == 0:
+                    found.add(one.name, _try(one, found.seed, Path(folder), args.keep))
+            found.seed += 1
+            if args.out is not None and found.seed % 10 == 0:
+                args.out.write_text(found.page(), encoding="utf-8")
+    if args.out is not None:
+        args.out.write_text(found.page(), encoding="utf-8")
+    print(found.page())
+    return int(found.bad)
 
 
-def _try(one: Format, seed: int, folder: Path, keep: Path) -> str:
-    data = one.make(random.Random(f"{one.name} {seed}"))
+class Counts:
+    """What came of the inputs.
+
+    Args:
+        names: of the formats.
+        seed: of the first round.
+
+    Attributes:
+        seed: of the next round.
+        all: the number of inputs.
+        bad: whether any ended badly.
+    """
+
+    def __init__(self, names: Sequence[str], seed: int) -> None:
+        self._names, self._first, self.seed = names, seed, seed
+        self.all, self.bad = 0, False
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._cpu_seconds: Counter[str] = Counter()
+        self._mib: Counter[str] = Counter()
+        self._started = time.monotonic()
+
+    def add(self, name: str, outcome: Outcome) -> None:
+        """Count an input of a format."""
+        self.all += 1
+        self.bad |= outcome.bad
+        self._counts[name, outcome.kind] += 1
+        self._cpu_seconds[name] = max(self._cpu_seconds[name], round(outcome.cpu_seconds, 1))
+        self._mib[name] = max(self._mib[name], outcome.mib)
+
+    def page(self) -> str:
+        """Counts by format and outcome, with seeds and machine."""
+        rows = [(name, *self._row(name)) for name in self._names]
+        total = [sum(self._counts[name, kind] for name in self._names) for kind in KINDS]
+        rows.append(("all", *map(str, total), str(self.all), "", ""))
+        head = ("format", *KINDS, "all", "most CPU s", "most MiB")
+        minutes = (time.monotonic() - self._started) / 60
+        return (
+            f"{Table(head=head, rows=rows).markdown()}\n\n"
+            f"Seeds {self._first} to {self.seed - 1}, {minutes:.0f} minutes on {cpu_name()} with "
+            f"{', '.join(sorted(instruction_sets()))}. A child's memory begins at the parent's.\n"
+        )
+
+    def _row(self, name: str) -> list[str]:
+        counts = [self._counts[name, kind] for kind in KINDS]
+        return [*map(str, [*counts, sum(counts)]), f"{self._cpu_seconds[name]:.1f}",
+                str(self._mib[name])]  # fmt: skip
+
+
+def _use(one: Format, data: bytes, folder: Path) -> None:
     path = folder / f"input{one.suffix}"
     path.write_bytes(data)
-    outcome = run(lambda: one.use(path))
+    one.use(path)
+
+
+def _try(one: Format, seed: int, folder: Path, keep: Path) -> Outcome:
+    data = one.make(random.Random(f"{one.name} {seed}"))
+    outcome = run(lambda: _use(one, data, folder))
     if outcome.bad:
         keep.mkdir(parents=True, exist_ok=True)
         name = f"{one.name.replace(' ', '-')}-{seed}"
         (keep / f"{name}{one.suffix}").write_bytes(data)
         (keep / f"{name}.txt").write_text(json.dumps([outcome.kind, outcome.text]) + "\n")
-        print(f"{one.name}, seed {seed}: {outcome.kind} {outcome.text[:400]}", file=sys.stderr)
-    return outcome.kind
-
-
-def table(counts: Counter[tuple[str, str]], names: Sequence[str]) -> str:
-    """Counts by format and outcome."""
-    rows = [
-        (name, *(str(counts[name, kind]) for kind in KINDS), str(sum(
-            counts[name, kind] for kind in KINDS
-        )))
-        for name in names
-    ]  # fmt: skip
-    return Table(head=("format", *KINDS, "all"), rows=rows).markdown()
+        print(f"{one.name}, seed {seed}: {outcome.kind} {outcome.text[:1500]}", file=sys.stderr)
+    return outcome
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import random
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -165,8 +164,8 @@ def any_checkpoint(data: bytes, rng: random.Random) -> bytes:
         return target.getvalue()
     content: Any = torch.load(io.BytesIO(data), weights_only=True)
     odd = (*ODD, torch.zeros(1).expand(1 << 33), torch.zeros(3, dtype=torch.complex64), {1: 2})
-    holder = rng.choice([content, content["variant"], content["state_dict"], content["training"]])
-    key = rng.choice(list(holder))
+    holder = rng.choice(list(_holders(content)))
+    key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
     if rng.random() < 0.3:
         del holder[key]
     else:
@@ -174,6 +173,14 @@ def any_checkpoint(data: bytes, rng: random.Random) -> bytes:
     target = io.BytesIO()
     torch.save(content, target, _use_new_zipfile_serialization=rng.random() < 0.8)
     return target.getvalue()
+
+
+def _holders(value: Any) -> Iterator[Any]:
+    """The dicts and lists in a value that are not empty, itself among them."""
+    if isinstance(value, dict | list) and value:
+        yield value
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _holders(inner)
 
 
 def any_pickle(data: bytes, rng: random.Random) -> bytes:
@@ -184,12 +191,6 @@ def any_pickle(data: bytes, rng: random.Random) -> bytes:
     forged = bytes(rng.choice(codes) for _ in range(rng.randrange(3, 60)))
     start = rng.randrange(len(data))
     return data[:start] + forged + data[start:] if rng.random() < 0.5 else forged + b"."
-
-
-def arrays() -> bytes:
-    """A pickle of arrays, as detectron2 writes."""
-    weights = {f"layer{i}": np.arange(6, dtype=np.float32).reshape(2, 3) for i in range(4)}
-    return pickle.dumps({"model": weights, "__author__": "x"}, protocol=2)
 
 
 def any_text(data: bytes, rng: random.Random) -> bytes:
