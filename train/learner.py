@@ -22,6 +22,8 @@ from retinart.train.model.retinanet import RetinaNet, variant_anchors
 from retinart.train.ranks import Ranks
 from retinart.train.settings import TrainSettings
 
+# what an optimizer keeps for each weight
+_KEPT = {"sgd": {"momentum_buffer"}, "adamw": {"step", "exp_avg", "exp_avg_sq"}}
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -68,11 +70,24 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state` to which the averaged weights were added as "average"."""
+        """Go on from a `state` to which the averaged weights were added as "average".
+
+        The optimizer's settings are this run's; its tensors are those of the state.
+
+        Raises:
+            RuntimeError, LookupError, TypeError, ValueError: the state does not fit.
+        """
         self.net.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.updates = state["updates"]
-        self._optimizer.load_state_dict(state["optimizer"])
+        groups = self._optimizer.state_dict()["param_groups"]
+        if [len(g["params"]) for g in state["optimizer"]["param_groups"]] != [
+            len(g["params"]) for g in groups
+        ]:
+            raise ValueError("the optimizer has tensors for other weights")
+        self._optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        for weight, values in self._optimizer.state.items():
+            _check_kept(weight, values, _KEPT[self._settings.optimizer])
         self._scaler.load_state_dict(state["scaler"])
 
     def step(self, batch: Batch, lr: float) -> list[float]:
@@ -138,6 +153,17 @@ class Learner:
         positives = len(assign(objects, anchors, self._settings.loss).image)
         divisor = mean_over_processes(anchors.new_tensor(positives, dtype=torch.float32))
         return lambda _: divisor
+
+
+def _check_kept(weight: Any, values: Any, names: set[str]) -> None:
+    """Raise ValueError where an optimizer would fail on what it keeps for a weight."""
+    if not isinstance(weight, Tensor) or not isinstance(values, dict) or values.keys() != names:
+        raise ValueError("the optimizer's state is one of another optimizer")
+    for value in values.values():
+        if not isinstance(value, Tensor | None) or (
+            value is not None and value.shape not in ((), weight.shape)
+        ):
+            raise ValueError("the optimizer's tensors have other shapes than the weights")
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from retinart.engine.errors import BadInput
-from retinart.train.model.checkpoint import FinishedRun, load_resume_state
+from retinart.train.model.checkpoint import FinishedRun, empty_model, load_resume_state
+from retinart.train.run_folder import COLUMNS
 from retinart.train.settings import TrainSettings
 
 
@@ -39,7 +42,9 @@ def stopped_run(settings: TrainSettings) -> Stopped:
         if not path.exists():
             continue
         try:
-            return Stopped(state=load_resume_state(path), note="; ".join(notes))
+            state = load_resume_state(path)
+            _check_state(state, path)
+            return Stopped(state=state, note="; ".join(notes))
         except FinishedRun:
             raise
         except BadInput as error:
@@ -64,3 +69,36 @@ def keep_previous(settings: TrainSettings) -> None:
         os.link(settings.last, settings.previous)
     except OSError:  # a file system without links
         shutil.copyfile(settings.last, settings.previous)
+
+
+def _check_state(state: dict[str, Any], path: Path) -> None:
+    """Check what a run goes on from, before a network of the file's sizes takes memory."""
+    rows, ids = state["rows"], state.get("image_ids", [])
+    wrong = ""
+    if not rows or not all(_is_row(row) for row in rows):
+        wrong = "its rows are not those of a run"
+    elif not _is_number(state["best"]) or state["updates"] < 0:
+        wrong = "its best AP or its count of updates is no number of a run"
+    elif not isinstance(ids, list) or not all(type(number) is int for number in ids):
+        wrong = "its image ids are not whole numbers"
+    elif not all(_is_number(value) for value in state["scaler"].values()):
+        wrong = "its loss's scale is no number"
+    else:
+        model = empty_model(state["variant"])
+        for weights in ("model", "average"):
+            try:
+                model.load_state_dict(state[weights])
+            except (RuntimeError, TypeError) as error:
+                wrong = " ".join(str(error).split())[:300]
+    if wrong:
+        raise BadInput(f"the state in {path} is damaged", why=wrong, fix="Copy it again")
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    known = all(name in row for name in COLUMNS)
+    needed = all(_is_number(row[name]) for name in ("epoch", "step", "seconds")) if known else False
+    return needed and all(value is None or _is_number(value) for value in row.values())
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int or (isinstance(value, float) and math.isfinite(value))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from retinart.train.model.checkpoint import load_checkpoint, load_resume_state, 
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet
 from retinart.train.settings import TrainSettings, read_settings
+from retinart.train.stopped_run import stopped_run
 from retinart.train.trainer import train
 from retinart.train.validate import Validation
 from support import train_and_stop
@@ -196,3 +198,53 @@ def test_a_run_that_goes_on_says_where(
     train_and_stop(settings)
     train(read_settings(settings.folder), resume=True)
     assert begun == [0, 1]
+
+
+def _none(content: Any) -> None:
+    content["resume"]["rows"] = []
+
+
+def _text(content: Any) -> None:
+    content["resume"]["rows"][-1]["seconds"] = "1"
+
+
+def _ids(content: Any) -> None:
+    content["resume"]["image_ids"] = 0
+
+
+def _wide(content: Any) -> None:
+    content["variant"]["fpn_channels"] = 1 << 14
+
+
+def _scale(content: Any) -> None:
+    content["resume"]["scaler"] = {"scale": "x"}
+
+
+@pytest.mark.parametrize("change", [_none, _text, _ids, _wide, _scale])
+def test_a_state_with_odd_content_gives_way_to_the_one_before_it(
+    settings: TrainSettings, change: Callable[[Any], None]
+) -> None:
+    """Each was a crash after the file had been read, or took memory for another network."""
+    train_and_stop(replace(settings, epochs=1))
+    last, previous = settings.folder / "last.pt", settings.folder / "previous.pt"
+    shutil.copyfile(last, previous)
+    content = torch.load(last, weights_only=True)
+    change(content)
+    torch.save(content, last)
+    found = stopped_run(settings)
+    assert found.state is not None and len(found.state["rows"]) == 1
+    assert "last.pt is damaged" in found.note
+
+
+@pytest.mark.parametrize("key", ["momentum_buffer", "other"])
+def test_an_optimizer_s_state_that_does_not_fit_is_refused(
+    settings: TrainSettings, key: str
+) -> None:
+    train_and_stop(settings)
+    last = settings.folder / "last.pt"
+    content = torch.load(last, weights_only=True)
+    content["resume"]["optimizer"]["state"][0] = {key: torch.zeros(7)}
+    content["resume"]["optimizer"]["param_groups"][0]["momentum"] = "x"  # the run's own is taken
+    torch.save(content, last)
+    with pytest.raises(BadInput, match="does not fit its run: the optimizer's"):
+        train(settings, resume=True)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.common.files import atomic_folder
+from retinart.engine.common.reading import read_json
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.media.video_writer import VideoWriter
@@ -250,7 +251,7 @@ def _write_images(
 
 def _holds(annotations: Path, info: dict[str, Any]) -> bool:
     try:
-        found = json.loads(annotations.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(annotations, noun="annotations", fix="")
+    except BadInput:
         return False
     return isinstance(found, dict) and found.get("info") == info

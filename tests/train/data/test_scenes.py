@@ -100,12 +100,13 @@ def test_the_same_scenes_are_left_as_they_are(tmp_path: Path) -> None:
     assert make_scenes(tmp_path / "s", num=2, seed=1).stat().st_mtime_ns == before
 
 
-def test_a_folder_with_something_else_is_not_touched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mine.txt", "instances.json"])
+def test_a_folder_with_something_else_is_not_touched(name: str, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
-    (tmp_path / "s" / "mine.txt").write_text("keep")
+    (tmp_path / "s" / name).write_text("[" * 100_000)
     with pytest.raises(BadInput, match=r"exists already.*Choose another folder"):
         make_scenes(tmp_path / "s", num=2, seed=1)
-    assert [p.name for p in tmp_path.rglob("*")] == ["s", "mine.txt"]
+    assert [p.name for p in tmp_path.rglob("*")] == ["s", name]
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
