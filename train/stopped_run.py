@@ -84,10 +84,9 @@ def _check_state(state: dict[str, Any], path: Path) -> None:
     elif not all(_is_number(value) for value in state["scaler"].values()):
         wrong = "its loss's scale is no number"
     else:
-        model = empty_model(state["variant"])
         for weights in ("model", "average"):
             try:
-                model.load_state_dict(state[weights])
+                empty_model(state["variant"]).load_state_dict(state[weights], assign=True)
             except (RuntimeError, TypeError) as error:
                 wrong = " ".join(str(error).split())[:300]
     if wrong:
