@@ -27,8 +27,9 @@ test: $(STAMP)  ## run the tests
 	$(PYTEST) $(PYTEST_ARGS)
 
 MINUTES ?= 2
+INPUTS  ?=
 fuzz: $(STAMP)  ## damaged files of every format for some MINUTES=2, and a table of what each gave
-	cd tests && ../$(BIN)/python -m fuzz --minutes $(MINUTES) --keep ../runs/fuzz
+	cd tests && ../$(BIN)/python -m fuzz --minutes $(MINUTES) $(INPUTS:%=--inputs %) --keep ../runs/fuzz
 
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 packages: $(STAMP)  ## install wheel and sdist in empty environments of the PYTHONS that are here

@@ -27,6 +27,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.evaluate import check_reference
 from retinart.engine.model.info import ModelInfo
 from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
+from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.options import RuntimeChoice
 
 _PROVENANCE = (
@@ -66,6 +67,11 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
     check_onnx_output(output, "model.int8.onnx")
     if settings.report is not None:
         load_matplotlib()  # fails now rather than after the work
+    with explained("Calibration", model, "use"):
+        return _calibrate(model, output, settings)
+
+
+def _calibrate(model: Path, output: Path, settings: CalibrationSettings) -> CalibrationReport:
     job = Calibration(model, output, settings)
     layers = job.placement.layers
     kept = _matching(settings.keep_float, layers)

@@ -18,6 +18,7 @@ from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo, Precision, read_model
 from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
+from retinart.engine.runtime.native_errors import explained
 
 _CONVERTED: dict[Precision, Precision] = {"fp32": "fp16", "int8": "int8+fp16"}
 
@@ -50,6 +51,11 @@ def convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertRepo
         BadInput: the model is not ours or FP16 already, or the ranges belong to another model.
     """
     check_onnx_output(output, "model.fp16.onnx")
+    with explained("Conversion", model, "use"):
+        return _convert(model, output, settings)
+
+
+def _convert(model: Path, output: Path, settings: ConvertSettings) -> ConvertReport:
     info, data = read_model(model)
     if info.precision not in _CONVERTED:
         raise BadInput(f"{model} is {info.precision} already", fix="Convert the file it came from")

@@ -104,9 +104,10 @@ class OpenVINORunner:
             sizes: (height, width) of the part of each frame that the image covers.
             clock: gets the times of the stages infer and nms.
         """
-        pool = self._pool(len(frames))
-        request, begin = pool.take(), time.perf_counter()
-        request.start_async({0: frames}, share_inputs=True)
+        with explained("OpenVINO", self._path, "run"):
+            pool = self._pool(len(frames))
+            request, begin = pool.take(), time.perf_counter()
+            request.start_async({0: frames}, share_inputs=True)
 
         def finish() -> list[Detections]:
             with explained("OpenVINO", self._path, "run"):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
+import re
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from fuzz.children import BAD, Outcome, import_what_is_used, run
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         chosen = [f for f in formats(Path(folder)) if args.only in f.name]
-        import_what_is_used({f.name: lambda f=f: _use(f, f.good[0], Path(folder)) for f in chosen})
+        import_what_is_used({f.name: partial(_use, f, f.good[0], Path(folder)) for f in chosen})
         found = Counts([f.name for f in chosen], args.seed)
         end = time.monotonic() + 60 * args.minutes
         while found.all < args.inputs if args.inputs else time.monotonic() < end:
@@ -69,7 +70,7 @@ class Counts:
         self._names, self._first, self.seed = names, seed, seed
         self.all, self.bad = 0, False
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._cpu_seconds: Counter[str] = Counter()
+        self._cpu_seconds: dict[str, float] = defaultdict(float)
         self._mib: Counter[str] = Counter()
         self._started = time.monotonic()
 
@@ -78,7 +79,7 @@ class Counts:
         self.all += 1
         self.bad |= outcome.bad
         self._counts[name, outcome.kind] += 1
-        self._cpu_seconds[name] = max(self._cpu_seconds[name], round(outcome.cpu_seconds, 1))
+        self._cpu_seconds[name] = max(self._cpu_seconds[name], outcome.cpu_seconds)
         self._mib[name] = max(self._mib[name], outcome.mib)
 
     def page(self) -> str:
@@ -100,18 +101,22 @@ class Counts:
                 str(self._mib[name])]  # fmt: skip
 
 
+def _file_name(one: Format) -> str:
+    return re.sub(r"\W+", "-", one.name)
+
+
 def _use(one: Format, data: bytes, folder: Path) -> None:
-    path = folder / f"input{one.suffix}"
+    path = folder / f"{_file_name(one)}{one.suffix}"  # `convert` reads the JSON file of its name
     path.write_bytes(data)
     one.use(path)
 
 
 def _try(one: Format, seed: int, folder: Path, keep: Path) -> Outcome:
-    data = one.make(random.Random(f"{one.name} {seed}"))
+    data = one.make(seed)
     outcome = run(lambda: _use(one, data, folder))
     if outcome.bad:
         keep.mkdir(parents=True, exist_ok=True)
-        name = f"{one.name.replace(' ', '-')}-{seed}"
+        name = f"{_file_name(one)}-{seed}"
         (keep / f"{name}{one.suffix}").write_bytes(data)
         (keep / f"{name}.txt").write_text(json.dumps([outcome.kind, outcome.text]) + "\n")
         print(f"{one.name}, seed {seed}: {outcome.kind} {outcome.text[:1500]}", file=sys.stderr)

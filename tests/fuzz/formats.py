@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fuzz import mutators, uses
+from fuzz import mutators, strategies, uses
 from fuzz.children import run
 from fuzz.mutators import Mutator
+from fuzz.strategies import File
 from fuzz.uses import Uses
 from retinart.cli.export import read_names
 from retinart.export.checkpoint import load_any
 from support import SCENES_CHECKPOINT
+
+DRAWN = 4
+_BLOCK = 10  # files that a strategy draws at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +31,7 @@ class Format:
         suffix: of its files.
         good: bytes of good files.
         damage: makes a bad file of one.
+        strategy: draws files, which one of DRAWN inputs is.
         use: reads a file as a command does.
         native: whether native code reads it, so that only a child process may.
         every: rounds between two inputs; more than 1 where a good file takes long.
@@ -35,13 +41,26 @@ class Format:
     suffix: str
     good: Sequence[bytes]
     damage: Mutator
+    strategy: File | None = None
     use: Callable[[Path], object]
     native: bool = False
     every: int = 1
 
-    def make(self, rng: random.Random) -> bytes:
-        """The input that a generator draws."""
+    def make(self, seed: int) -> bytes:
+        """The input of a seed."""
+        turn, last = divmod(seed, DRAWN)
+        if self.strategy is not None and last == DRAWN - 1:
+            block, index = divmod(turn, _BLOCK)
+            files = _drawn(self.name, block, self.strategy)
+            return files[index % len(files)]
+        rng = random.Random(f"{self.name} {seed}")
         return self.damage(rng.choice(self.good), rng)
+
+
+@functools.lru_cache(maxsize=64)
+def _drawn(name: str, block: int, strategy: File) -> list[bytes]:
+    number = int.from_bytes(f"{name} {block}".encode(), "big")
+    return strategies.drawn(strategy, _BLOCK, from_seed=number)
 
 
 def formats(folder: Path) -> list[Format]:
@@ -54,17 +73,20 @@ def formats(folder: Path) -> list[Format]:
     def onnx(name: str, use: Callable[[Path], object]) -> Format:
         return Format(
             name=f"ONNX, {name}", suffix=".onnx", good=model_bytes, damage=mutators.any_onnx,
-            use=use, native=True,
+            strategy=strategies.graphs(model_bytes[0]), use=use, native=True,
         )  # fmt: skip
 
     def plain(name: str, good: bytes | str, use: Callable[[Path], object]) -> Format:
         data = (folder / good).read_bytes() if isinstance(good, str) else good
-        return Format(name=name, suffix=".json", good=[data], damage=mutators.any_json, use=use)
+        return Format(
+            name=name, suffix=".json", good=[data], damage=mutators.any_json,
+            strategy=strategies.documents(data), use=use,
+        )  # fmt: skip
 
     def torch(name: str, good: bytes, use: Callable[[Path], object], every: int = 1) -> Format:
         return Format(
-            name=name, suffix=".pt", good=[good], damage=mutators.any_checkpoint, use=use,
-            native=True, every=every,
+            name=name, suffix=".pt", good=[good], damage=mutators.any_checkpoint,
+            strategy=strategies.checkpoints(good), use=use, native=True, every=every,
         )  # fmt: skip
 
     def media(name: str, suffix: str, good: Sequence[bytes]) -> Format:
@@ -92,11 +114,11 @@ def formats(folder: Path) -> list[Format]:
         torch("last checkpoint of a run", (folder / "run/last.pt").read_bytes(), use.last, 3),
         Format(
             name="pickle", suffix=".pkl", good=[uses.arrays()], damage=mutators.any_pickle,
-            use=use.pickled,
+            strategy=strategies.pickles(), use=use.pickled,
         ),
         Format(
             name="class names", suffix=".txt", good=[b"disc\nring\n", "Größe\n".encode()],
-            damage=mutators.any_text, use=read_names,
+            damage=mutators.any_text, strategy=strategies.names(), use=read_names,
         ),
         media("picture", "", uses.pictures()),
         media("video MP4", ".mp4", [(folder / "video.mp4").read_bytes()]),

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_up import made_benchmark, model_times, times
 from PIL import Image
 
+from made_up import made_benchmark, model_times, times
 from retinart.benchmarks.latency.regression import compare_runs, read_baseline
 from retinart.benchmarks.timing.results import Benchmark, ModelTimes
 from retinart.benchmarks.timing.steps import Step, Steps
