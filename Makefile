@@ -64,7 +64,7 @@ docs: $(STAMP)  ## build the documentation site in build/site; a broken link fai
 	$(BIN)/python docs/build_site.py
 
 clean:  ## remove .venv, build, caches, runs
-	rm -rf $(VENV) build dist runs .cache *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist runs .cache tests/.hypothesis .hypothesis *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Touched last: a failed install is repeated, a good one is not.

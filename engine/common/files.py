@@ -13,7 +13,7 @@ from typing import Any
 
 from retinart.engine.common.folders import make_parents, missing_folders, remove_empty
 from retinart.engine.common.leftovers import create, remove_leftovers, temporary_name
-from retinart.engine.common.reading import check_regular
+from retinart.engine.common.reading import check_regular, other_kind
 from retinart.engine.errors import BadInput
 
 
@@ -37,7 +37,8 @@ class AtomicFile:
             chosen by it.
 
     Raises:
-        BadInput: the folder cannot be made or written to, or `path` is a folder.
+        BadInput: the folder cannot be made or written to, or `path` is a folder, a pipe or a
+            device.
     """
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
@@ -90,9 +91,10 @@ class AtomicFile:
 
     def _create(self) -> int:
         try:
-            if self.path.is_dir():  # the rename would fail only after all the work
+            # a rename onto a folder fails, and one onto a device replaces it, such as /dev/null
+            if kind := other_kind(self.path):
                 raise BadInput(
-                    f"cannot write {self.path}", why="it is a folder", fix="Choose another name"
+                    f"cannot write {self.path}", why=f"it is {kind}", fix="Choose another name"
                 )
             return create(self.temporary)
         except OSError as error:

@@ -37,12 +37,22 @@ def check_regular(path: Path, *, noun: str = "file", fix: str = "Check the path"
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         why = getattr(error, "strerror", None) or str(error)
         raise BadInput(f"cannot read the {noun} {path}", why=why, fix=fix) from error
-    for is_kind, text in _KINDS:
-        if is_kind(found.st_mode):
-            raise BadInput(
-                f"cannot read the {noun} {path}", why=f"it is {text}", fix="Give a regular file"
-            )
+    if kind := _kind(found.st_mode):
+        why = f"it is {kind}"
+        raise BadInput(f"cannot read the {noun} {path}", why=why, fix="Give a regular file")
     return found.st_size
+
+
+def other_kind(path: Path) -> str:
+    """What stands at a path that is no regular file, such as "a device"; "" for a file or none."""
+    try:
+        return _kind(path.stat().st_mode)
+    except FileNotFoundError:
+        return ""
+
+
+def _kind(mode: int) -> str:
+    return next((text for is_kind, text in _KINDS if is_kind(mode)), "")
 
 
 def read_bytes(path: Path, *, noun: str = "file", most: int, fix: str = "Check the path") -> bytes:

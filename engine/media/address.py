@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 
 _PARTS = re.compile(r"(?P<host>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
+_NAME = re.compile(r"[\w.\[\]-]+")
 _HOST_ALONE = re.compile(r"[^:@]*(:\d+)?|\[[^]]*\](:\d+)?")
 
 
 def shown_address(address: str) -> str:
     """An address without what may be a secret: user name, password, and the values of its query.
 
-    A password may hold any character, also / and ?, which end the host's part. So where the host's
-    part may be the beginning of a password, everything before the last @ is left out.
+    A name or a password may hold any character, also / and ?, which end the host's part. So where
+    that part may be the beginning of one, everything before the last @ is left out.
     """
     scheme, mark, rest = address.partition("://")
     if not mark:
@@ -21,7 +22,7 @@ def shown_address(address: str) -> str:
     assert parts is not None  # it matches every text
     host, path, query = parts.group("host", "path", "query")
     user, _, alone = host.rpartition("@")
-    goes_on_in_path = "@" in path and (user or ":" in host)
+    goes_on_in_path = "@" in path and (user or ":" in host or ":" in path.rpartition("@")[0])
     goes_on_in_query = "@" in query and (
         not _HOST_ALONE.fullmatch(alone) or (":" in host and not user and not path)
     )
@@ -41,4 +42,6 @@ def _hidden(query: str) -> str:
     if not query:
         return ""
     pairs = (part.partition("=") for part in re.split("[&;#]", query[1:]))
-    return query[0] + "&".join(f"{name}=…" if equals else "…" for name, equals, _ in pairs)
+    return query[0] + "&".join(
+        f"{name}=…" if equals and _NAME.fullmatch(name) else "…" for name, equals, _ in pairs
+    )

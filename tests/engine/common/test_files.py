@@ -71,6 +71,18 @@ def test_a_folder_in_the_files_place_is_seen_at_once(tmp_path: Path) -> None:
     assert files_below(tmp_path) == ["b"]
 
 
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """`--csv /dev/full` replaced the device by a file, where root ran it."""
+    os.mkfifo(tmp_path / "a.csv")
+    (tmp_path / "b.csv").symlink_to("/dev/full")
+    for name, kind in (("a.csv", "a named pipe"), ("b.csv", "a device")):
+        with pytest.raises(BadInput, match=rf"cannot write .*{name}: it is {kind}\."):
+            BadInput, match=rf"cannot write .*{name}: it is {kind}\\. Choose"
+        ):
+            AtomicFile(tmp_path / name)
+    assert (tmp_path / "a.csv").is_fifo() and len(list(tmp_path.iterdir())) == 2
+
+
 def test_an_atomic_file_makes_one_file_and_no_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

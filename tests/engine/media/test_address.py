@@ -26,6 +26,8 @@ from retinart.engine.settings import LiveSettings, Selection
         ("rtsp://admin:1/2@host", "rtsp://…@host"),
         ("rtsp://admin:1?2@host", "rtsp://…@host"),
         ("rtsp://admin:p@s/w@host/live", "rtsp://…@host/live"),
+        ("rtsp://us/er:SECRET@host/live", "rtsp://…@host/live"),
+        ("rtsp://us?er:SEC=RET@host/live?a=T", "rtsp://us?…"),
         ("frame_%04d.png", "frame_%04d.png"),
     ],
 )
