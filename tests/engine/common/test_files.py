@@ -77,8 +77,6 @@ def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "b.csv").symlink_to("/dev/full")
     for name, kind in (("a.csv", "a named pipe"), ("b.csv", "a device")):
         with pytest.raises(BadInput, match=rf"cannot write .*{name}: it is {kind}\."):
-            BadInput, match=rf"cannot write .*{name}: it is {kind}\\. Choose"
-        ):
             AtomicFile(tmp_path / name)
     assert (tmp_path / "a.csv").is_fifo() and len(list(tmp_path.iterdir())) == 2
 
