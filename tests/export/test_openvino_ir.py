@@ -19,6 +19,7 @@ from retinart.engine.media.images import Image
 from retinart.engine.model.info import METADATA_KEY, OUTPUTS, ModelInfo, Thresholds, read_info
 from retinart.engine.runtime import winograd
 from retinart.engine.runtime.openvino_api import load_openvino
+from retinart.engine.runtime.options import RuntimeChoice
 from retinart.export import openvino_ir
 from retinart.export.export import export_checkpoint
 from retinart.export.openvino_ir import write_ir
@@ -50,10 +51,10 @@ def pictures(height: int = 96, width: int = 128) -> list[Image]:
     return [make_picture(seed, height, width) for seed in range(PICTURES)]
 
 
-def compare(model: Path, ir: Path, images: list[Image]) -> int:
+def compare(model: Path, ir: Path, images: list[Image], runtime: RuntimeChoice = "openvino") -> int:
     """Run both on images that fill the frame; returns how many detections they share."""
     network, matched = compiled(ir), 0
-    with Detector(model) as detector:
+    with Detector(model, runtime=runtime) as detector:
         most = detector.thresholds.detections_per_img
         for image in images:
             frames, (resized,) = detector.info.resize.apply([image])
@@ -106,7 +107,8 @@ def test_inclusive_corners_late_clipping_and_dropped_classes(
     settings = ExportSettings(height=96, width=128, tensorrt=False, **drop)
     export_checkpoint(path, tmp_path / "a.onnx", settings)
     ir = write_ir(tmp_path / "a.onnx", tmp_path / "a.xml").path
-    assert compare(tmp_path / "a.onnx", ir, pictures()) > PICTURES
+    # the file's own NMS: `Detector` on OpenVINO clips after NMS only in the image's pixels
+    assert compare(tmp_path / "a.onnx", ir, pictures(), "onnxruntime") > PICTURES
 
 
 def test_winograd(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
