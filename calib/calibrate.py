@@ -102,6 +102,7 @@ def _calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Cali
         record,
         kept_float=tuple(layer for layer in layers if layer in kept),
         sensitivity=alone,
+        signal_to_noise=job.signal_to_noise(kept),
         accuracy=accuracy,
     )
     if settings.report is not None:

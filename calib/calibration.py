@@ -22,7 +22,7 @@ from retinart.calib.placement import place
 from retinart.calib.quantize import quantize
 from retinart.calib.record import CalibrationRecord, describe_input, read_record
 from retinart.calib.resume import Saved
-from retinart.calib.sensitivity import sensitivity
+from retinart.calib.sensitivity import sensitivity, signal_to_noise
 from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
@@ -124,15 +124,17 @@ class Calibration:
         found: dict[str, float] = self._saved.get("sensitivity") or {}
         layers, progress = self.placement.layers, Progress()
         if left := [layer for layer in layers if layer not in found]:
-            used = self.images
-            if self.settings.record is None:
-                used = [Path(path) for path in self._observation.used]
-            batches = [as_frames(self.info, self._read(path)) for path in used[:LOOKED_AT]]
-            for layer, error in sensitivity(self.model, left, self._alone, batches):
+            for layer, error in sensitivity(self.model, left, self._alone, self._looked_at()):
                 found[layer] = error
                 self._saved.set("sensitivity", found)
                 progress.update(len(found), len(layers), "layers looked at alone")
         return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def signal_to_noise(self, kept: Collection[str]) -> dict[str, float | None]:
+        """The signal to noise at the raw outputs, in dB by tensor; empty without images."""
+        if not self.images:
+            return {}
+        return signal_to_noise(self.model, self.int8(kept), self._looked_at())
 
     def int8(self, kept: Collection[str]) -> onnx.ModelProto:
         """The graph in INT8, but for some layers that stay in float."""
@@ -206,6 +208,13 @@ class Calibration:
 
     def _thresholds(self, histograms: dict[str, Histogram]) -> dict[str, float]:
         return {name: threshold(h, self.settings.method) for name, h in histograms.items()}
+
+    def _looked_at(self) -> list[Image]:
+        """The first images as frames, those on which raw outputs are compared."""
+        used = self.images
+        if self.settings.record is None:
+            used = [Path(path) for path in self._observation.used]
+        return [as_frames(self.info, self._read(path)) for path in used[:LOOKED_AT]]
 
     def _alone(self, layer: str) -> onnx.ModelProto:
         return self.int8(set(self.placement.layers) - {layer})

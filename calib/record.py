@@ -37,6 +37,8 @@ class CalibrationRecord:
         thresholds: the magnitude that becomes 127, by tensor.
         kept_float: layers that stay in float.
         sensitivity: error at the raw outputs when one layer alone is INT8; empty if not measured.
+        signal_to_noise: of the INT8 file's raw outputs in dB, by tensor, such as logits_p3; None
+            where nothing differs. Empty if not measured.
         accuracy: AP of the files by precision; empty if not measured.
     """
 
@@ -54,6 +56,7 @@ class CalibrationRecord:
     weight_bits: int = 8
     kept_float: tuple[str, ...] = ()
     sensitivity: dict[str, float] = field(default_factory=dict)
+    signal_to_noise: dict[str, float | None] = field(default_factory=dict)
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
 
     SCHEMA: ClassVar[int] = 1

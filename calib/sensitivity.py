@@ -7,6 +7,7 @@ FP32's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -55,6 +56,35 @@ def noise_to_signal(exact: Outputs, found: Outputs) -> float:
         noise = float(np.square(found[name] - values).mean())
         ratios.append(noise / signal if signal > 0 else float(noise > 0))
     return float(np.sqrt(np.mean(ratios)))
+
+
+def signal_to_noise(
+    model: Path, quantized: onnx.ModelProto, batches: Sequence[Image]
+) -> dict[str, float | None]:
+    """The signal to noise in dB of each raw output, by tensor; None where nothing differs.
+
+    Ten times the decimal logarithm of the variance of FP32's values over the mean squared
+    difference, both over all batches.
+
+    Args:
+        model: the FP32 file.
+        quantized: the graph in INT8.
+        batches: frames (N, H, W, 3) uint8 BGR, a few.
+    """
+    exact = [{n: v.copy() for n, v in o.items()} for o in _outputs(model, batches)]
+    noise = dict.fromkeys(HEADS, 0.0)
+    with as_file(quantized) as path:
+        for one, found in zip(exact, _outputs(path, batches), strict=True):
+            for name, values in one.items():
+                noise[name] += float(np.square(found[name] - values, dtype=np.float64).sum())
+    signal = {}
+    for name in HEADS:
+        values = np.concatenate([one[name].ravel() for one in exact])
+        signal[name] = float(values.var(dtype=np.float64)) * values.size
+    return {
+        n: 10 * math.log10(signal[n] / noise[n]) if noise[n] > 0 and signal[n] > 0 else None
+        for n in HEADS
+    }
 
 
 def _outputs(model: Path, batches: Sequence[Image]) -> Iterator[Outputs]:

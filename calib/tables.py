@@ -49,3 +49,21 @@ def sensitivity_table(record: CalibrationRecord, most: int | None = None) -> Tab
         rows=rows[:most],
         notes=[f"and {left} more"] if left > 0 else (),
     )
+
+
+def signal_table(record: CalibrationRecord) -> Table:
+    """The signal to noise at the raw outputs: a row for each level, a column for each head."""
+    found = record.signal_to_noise
+
+    def shown(name: str) -> str:
+        value = found[name]
+        return "exact" if value is None else f"{value:.1f}"
+
+    levels = [name.removeprefix("logits_") for name in found if name.startswith("logits_")]
+    return Table(
+        head=("level", "classes, dB", "boxes, dB"),
+        rows=[
+            (level.upper(), shown(f"logits_{level}"), shown(f"deltas_{level}")) for level in levels
+        ],
+        notes=["Signal to noise of INT8 against FP32 at the raw outputs, on at most four images."],
+    )

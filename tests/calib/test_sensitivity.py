@@ -18,8 +18,8 @@ from retinart.calib import calibration
 from retinart.calib import sensitivity as looking
 from retinart.calib.quantize import quantize
 from retinart.calib.record import read_record
-from retinart.calib.sensitivity import noise_to_signal
-from retinart.engine.model.info import read_info
+from retinart.calib.sensitivity import noise_to_signal, signal_to_noise
+from retinart.engine.model.info import HEADS, read_info
 from support import save_changed
 
 Command = Callable[..., CompletedProcess[str]]
@@ -69,6 +69,10 @@ def test_a_budget(retinart: Command, spoiled: Path, scenes: Path, tmp_path: Path
     errors = list(record.sensitivity.values())
     assert errors == sorted(errors, reverse=True) and errors[0] > 3 * errors[1]
     assert read_info(out).provenance["calibration"]["kept_float"] == [SPOILED]
+    decibels = [value for value in record.signal_to_noise.values() if value is not None]
+    assert set(record.signal_to_noise) == set(HEADS) and len(decibels) == 10
+    assert 8 < min(decibels) < max(decibels) < 60
+    assert "classes, dB" in ran.stderr
     readers = {n.name: n.input[1] for n in onnx.load(out).graph.node if n.op_type == "Conv"}
     assert readers[SPOILED] == f"{SPOILED}.weight"
     assert readers["backbone.layer2.0.conv1"].endswith("/weight")  # its neighbour is INT8
@@ -161,3 +165,18 @@ def test_noise_to_signal() -> None:
     noisy = {"a": exact["a"] + rng.normal(0, 0.2, 100_000).astype(np.float32)}
     assert noise_to_signal(exact, exact) == 0
     assert noise_to_signal(exact, noisy) == pytest.approx(0.1, rel=0.02)  # for any mean
+
+
+def test_decibels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Noise with a hundredth of the signal's power is 20 dB; without noise there is no number."""
+    rng = np.random.default_rng(0)
+    signal = {name: rng.normal(5, 2, 20_000).astype(np.float32) for name in HEADS}
+    noisy = {n: v + rng.normal(0, 0.2, v.shape).astype(np.float32) for n, v in signal.items()}
+    noisy["deltas_p7"] = signal["deltas_p7"]
+    model = tmp_path / "exact.onnx"
+    monkeypatch.setattr(
+        looking, "_outputs", lambda path, _: iter([signal if path == model else noisy] * 2)
+    )
+    found = signal_to_noise(model, onnx.ModelProto(), [])
+    assert found.pop("deltas_p7") is None
+    assert list(found.values()) == pytest.approx([20] * 9, abs=0.2)

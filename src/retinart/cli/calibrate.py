@@ -83,11 +83,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     from retinart.calib.calibrate import calibrate
     from retinart.calib.settings import CalibrationSettings
-    from retinart.calib.tables import accuracy_table, sensitivity_table
+    from retinart.calib.tables import accuracy_table, sensitivity_table, signal_table
 
     report = calibrate(args.model, args.out, record_of(CalibrationSettings, args))
     record = report.record
     tables = [sensitivity_table(record, most=10)] if record.sensitivity else []
+    tables += [signal_table(record)] if record.signal_to_noise else []
     tables += [accuracy_table(record.accuracy)] if record.accuracy else []
     for table in tables:
         print("\n".join([table.text(), *table.notes]), end="\n\n", file=sys.stderr)
