@@ -119,6 +119,9 @@ class StreamSettings(Selection, LiveSettings):
     `Selection` and `LiveSettings` describe the other settings.
 
     Attributes:
+        skip_still: a frame of a video takes over the result of the frame before if the mean grey of
+            no cell has changed by more than so many levels; None detects on every frame.
+        max_skip: most seconds for which a result is taken over.
         buffer: steps that may wait before each stage; None is 2. With a live source None is 0
             before the detector, so that it gets the newest frame when it is free, and 1 behind.
 
@@ -127,12 +130,18 @@ class StreamSettings(Selection, LiveSettings):
     """
 
     buffer: int | None = None
+    skip_still: float | None = None
+    max_skip: float = 1.0
 
     def __post_init__(self) -> None:
         Selection.__post_init__(self)
         LiveSettings.__post_init__(self)
         if self.buffer is not None and not 0 <= self.buffer <= 1000:
             raise BadInput(f"`buffer` is {self.buffer}", fix="Give a whole number from 0 to 1000")
+        if self.skip_still is not None and not 0 <= self.skip_still <= 255:
+            raise BadInput(f"`skip_still` is {self.skip_still}", fix="Give grey levels, 0 to 255")
+        if not 0 < self.max_skip < math.inf:
+            raise BadInput(f"`max_skip` is {self.max_skip}", fix="Give seconds above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from retinart.engine.latency_histogram import StageTimes
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image, Note
 from retinart.engine.media.sources import Sources
+from retinart.engine.media.still import StillScenes
 from retinart.engine.pipeline import Channel, Pipeline
 from retinart.engine.runtime.runner import Pending, Prepared, Runner
 from retinart.engine.settings import StreamSettings
@@ -43,6 +44,7 @@ class _Resized:
 
     frames: list[Frame]
     batches: list[Prepared]
+    still: list[Frame]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class _UnderWay:
 
     frames: list[Frame]
     batches: list[Pending]
+    still: list[Frame]
     clock: StageClock
     begun: float
 
@@ -63,6 +66,7 @@ class Step:
         frames: of different sources.
         found: detections, one object a frame.
         done: when inference ended; `time.perf_counter` seconds.
+        still: for each frame, whether it took over the result of the frame before.
         pictures: annotated frames, if a further stage drew them.
         tallies: what was counted up to each frame, if a further stage counted.
     """
@@ -70,6 +74,7 @@ class Step:
     frames: list[Frame]
     found: list[Detections]
     done: float
+    still: list[bool] = field(default_factory=list)
     pictures: Sequence[Image] = ()
     tallies: Sequence[Tally] = ()
 
@@ -104,6 +109,9 @@ class Stream:
         note: Note | None = None,
     ) -> None:
         self._runner, self.times = runner, StageTimes()
+        self._still, self._last = None, dict[int, Detections]()
+        if settings.skip_still is not None:
+            self._still = StillScenes(settings.skip_still, settings.max_skip)
         self.sources = Sources(
             names,
             selection=settings,
@@ -180,7 +188,9 @@ class Stream:
 
         return run
 
-    def _resize(self, frames: list[Frame]) -> _Resized:
+    def _resize(self, step: list[Frame]) -> _Resized:
+        hits = [self._still is not None and self._still(frame) for frame in step]
+        frames = [frame for frame, hit in zip(step, hits, strict=True) if not hit]
         groups = self._runner.info.resize.groups([frame.image for frame in frames])
         batches, ordered = [], []
         for group in groups:
@@ -190,24 +200,35 @@ class Stream:
                 batches.append(self._runner.prepare([frame.image for frame in part]))
                 ordered += part
                 begin += size
-        return _Resized(ordered, batches)
+        still = [frame for frame, hit in zip(step, hits, strict=True) if hit]
+        return _Resized(ordered, batches, still)
 
     def _submit(self, step: _Resized) -> _UnderWay:
         clock, begun = StageClock(), time.perf_counter()
         pending = [batch.submit(clock) for batch in step.batches]
-        return _UnderWay(step.frames, pending, clock, begun)
+        return _UnderWay(step.frames, pending, step.still, clock, begun)
 
     def _finish(self, step: _UnderWay) -> Step:
         results = (one for batch in step.batches for one in batch.result())
-        pairs = sorted(
-            zip(step.frames, results, strict=True), key=lambda pair: pair[0].source_index
-        )
+        self._last |= {
+            frame.source_index: found for frame, found in zip(step.frames, results, strict=True)
+        }
         done = time.perf_counter()
-        self.times.add("infer", done - step.begun)
-        self.times.add_parts_of_infer(step.clock)
-        for frame in step.frames:
+        if step.frames:
+            self.times.add("infer", done - step.begun)
+            self.times.add_parts_of_infer(step.clock)
+        frames = sorted([*step.frames, *step.still], key=lambda frame: frame.source_index)
+        for frame in frames:
             self.sources.all[frame.source_index].counts.detected += 1
-        return Step(frames=[f for f, _ in pairs], found=[one for _, one in pairs], done=done)
+        still = {frame.source_index for frame in step.still}
+        for index in still:
+            self.sources.all[index].counts.still += 1
+        return Step(
+            frames=frames,
+            found=[self._last[frame.source_index] for frame in frames],
+            done=done,
+            still=[frame.source_index in still for frame in frames],
+        )
 
 
 def _sizes(frames: int) -> list[int]:

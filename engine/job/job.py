@@ -205,6 +205,7 @@ class _Run:
                 width=width,
                 height=height,
                 detections=found,
+                still=step.still[i],
             )
             self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
             if step.tallies:

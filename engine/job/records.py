@@ -45,6 +45,7 @@ class Record:
         time_ms: position in the video, None for an image.
         width, height: of the source, in pixels.
         detections: in pixels of the source.
+        still: whether they were taken over from the frame before.
     """
 
     source: str
@@ -53,6 +54,7 @@ class Record:
     width: int
     height: int
     detections: Detections
+    still: bool = False
 
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
         """The object of a line in `detections.jsonl`; with a tracker each detection has an id."""
@@ -69,6 +71,7 @@ class Record:
             "time_ms": None if self.time_ms is None else round(self.time_ms, 3),
             "width": self.width,
             "height": self.height,
+            **({"still": True} if self.still else {}),
             "detections": [
                 {
                     "box": box,

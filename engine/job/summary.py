@@ -19,7 +19,7 @@ from retinart.engine.media.source import SourceCounts
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
 # an error stopped it; "lost": no source is left, and at least one was given up
 How = Literal["complete", "interrupted", "failed", "lost"]
-Count = Literal["read", "skipped", "dropped", "broken", "detected", "written", "abandoned"]
+Count = Literal["read", "skipped", "dropped", "broken", "detected", "still", "written", "abandoned"]
 COUNTS: tuple[Count, ...] = get_args(Count)
 Sound = Literal["kept", "dropped", "none", "unknown"]  # a live source's is unknown
 
@@ -67,6 +67,7 @@ class SourceSummary:
             "dropped": c.dropped,
             "broken": c.broken,
             "detected": c.detected,
+            "still": c.still,
             "written": c.written,
             "abandoned": c.abandoned,
             "announced": c.announced or None,
@@ -162,6 +163,8 @@ class DetectSummary:
         text = counted(self.frames, kind)
         if self.skipped:
             text += f", {len(self.skipped)} skipped"
+        if still := self.total("still"):
+            text += f" ({still} still)"
         text += f", {counted(sure, 'detection')} with a score from {self.draw_conf:g} on"
         if most := self.confident.most_common(_CLASSES):
             names = ", ".join(f"{n:,} {name}" for name, n in most)
@@ -173,10 +176,12 @@ class DetectSummary:
 
     def counts(self) -> str:
         """What became of the frames, for people."""
+        still = self.total("still")
+        over = f", {still} of them still" if still else ""
         return (
             f"read {self.total('read')}, dropped {self.total('dropped')}, left out "
-            f"{self.total('skipped')}; detected {self.total('detected')}, {self.fps:.1f} frames a "
-            "second"
+            f"{self.total('skipped')}; detected {self.total('detected')}{over}, {self.fps:.1f} "
+            "frames a second"
         )
 
     def table(self) -> str:
@@ -203,7 +208,8 @@ class DetectSummary:
             "frames": {
                 **{name: self.total(name) for name in COUNTS},
                 "covers": "read = skipped (left out as asked) + dropped (live, a newer one came) "
-                "+ broken (no picture) + detected + abandoned (taken, but the job stopped)",
+                "+ broken (no picture) + detected + abandoned (taken, but the job stopped). Of "
+                "detected, still took over the result of the frame before",
             },
             "detections": self.detections,
             "confident": {

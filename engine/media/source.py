@@ -21,7 +21,8 @@ class SourceCounts:
             over at the end.
         broken: damaged frames of a video, or images that cannot be read.
         taken: given to the detector.
-        detected: of those, frames that went through the detector.
+        detected: of those, frames that have a result.
+        still: of those, frames that took over the result of the frame before.
         written: of those, frames whose results a job has written.
         reconnects: attempts to connect again.
         announced: frames that the file says it has; 0 when that is not known.
@@ -36,6 +37,7 @@ class SourceCounts:
     broken: int = 0
     taken: int = 0
     detected: int = 0
+    still: int = 0
     written: int = 0
     reconnects: int = 0
     announced: int = 0

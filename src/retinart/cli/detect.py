@@ -123,6 +123,14 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     add("start", f"first frame, {_POSITION}", otherwise="the beginning", type=str, metavar="T")
     add("end", "end before this frame, given likewise", otherwise="the end", type=str, metavar="T")
     add(
+        "skip_still",
+        "a frame of a video takes over the result of the frame before if the mean grey of no cell, "
+        "64 of them along the longer side, has changed by more than T of 255 levels since",
+        otherwise="detect on every frame",
+        metavar="T",
+    )
+    add("max_skip", "most seconds for which a result is taken over", metavar="SECONDS")
+    add(
         "buffer",
         "frames that may wait before each stage; with 0 before the detector, it gets the newest "
         "frame when it is free",
