@@ -98,16 +98,17 @@ def _calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Cali
                 "FP16", lambda: to_fp16(job.graph, record.peaks)[0], "fp16", _for_fp16()
             )
         accuracy["int8"] = _int8_accuracy(job, kept)
+    result = job.int8(kept)
     record = dataclasses.replace(
         record,
         kept_float=tuple(layer for layer in layers if layer in kept),
         sensitivity=alone,
-        signal_to_noise=job.signal_to_noise(kept),
+        signal_to_noise=job.signal_to_noise(result),
         accuracy=accuracy,
     )
     if settings.report is not None:
         write_report(settings.report, job.info.name, record)
-    _write(job.int8(kept), job.info, record, output)
+    _write(result, job.info, record, output)
     job.finish()
     return CalibrationReport(
         path=output,

@@ -130,11 +130,11 @@ class Calibration:
                 progress.update(len(found), len(layers), "layers looked at alone")
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
-    def signal_to_noise(self, kept: Collection[str]) -> dict[str, float | None]:
+    def signal_to_noise(self, quantized: onnx.ModelProto) -> dict[str, float | None]:
         """The signal to noise at the raw outputs, in dB by tensor; empty without images."""
         if not self.images:
             return {}
-        return signal_to_noise(self.model, self.int8(kept), self._looked_at())
+        return signal_to_noise(self.model, quantized, self._looked_at())
 
     def int8(self, kept: Collection[str]) -> onnx.ModelProto:
         """The graph in INT8, but for some layers that stay in float."""

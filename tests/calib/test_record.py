@@ -63,7 +63,8 @@ def test_the_ranges_serve_again(
     out = tmp_path / "again.onnx"
     ran = retinart("calibrate", model_path, "--record", record, "--method", "minmax", "-o", out)
     assert ran.returncode == 0 and "by minmax over 4 images" in ran.stderr
-    assert read_record(out.with_suffix(".json")) == fresh.record
+    measured = dataclasses.replace(fresh.record, signal_to_noise={})  # which needs images
+    assert read_record(out.with_suffix(".json")) == measured
     assert onnx.load(out).graph.node == onnx.load(fresh.path).graph.node
     assert read_info(out).provenance == read_info(fresh.path).provenance
 

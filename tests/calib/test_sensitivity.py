@@ -127,7 +127,7 @@ def test_an_interrupted_look_goes_on(
         return quantize(*given, **settings)
 
     monkeypatch.setattr(calibrating, "write_report", lambda path, *rest: path.touch())
-    outputs = {"cls_logits": np.arange(4, dtype=np.float32)}
+    outputs = dict.fromkeys(HEADS, np.arange(4, dtype=np.float32))
     monkeypatch.setattr(looking, "tensor_probe", lambda model, names: lambda batch: outputs)
     monkeypatch.setattr(calibration, "quantize", counted)
     assert retinart(*arguments).returncode == 130
