@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import importlib
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -14,11 +16,13 @@ from subprocess import CompletedProcess
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fake_tensorrt import Made
 
 from fake_builder import GPU, FakeBuilder
+from golden_forms import FORMS
 from retinart.calib.calibrate import calibrate
 from retinart.calib.settings import CalibrationSettings
 from retinart.cli import main
@@ -28,7 +32,7 @@ from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
 from retinart.train.data.scenes import make_scenes
 from retinart.train.data.settings import SceneSettings
-from retinart.train.model.checkpoint import save_checkpoint
+from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet
 from support import Once, make_picture, write_images, write_video
@@ -54,10 +58,12 @@ def shared() -> Callable[..., Path]:
 def pytest_configure() -> None:
     """Processes that a test starts have one thread of PyTorch, as this one: see `_one_thread`.
 
-    Detectors remember their self-tests outside of the user's cache.
+    Detectors remember their self-tests and compiled models outside of the user's cache. All workers
+    share that folder, as a model of the session is compiled once and then loaded five times as fast.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +158,34 @@ def dynamic_model_path(noisy_checkpoint: Path, once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def changed_path(
+    noisy_checkpoint: Path, model_path: Path, dynamic_model_path: Path, once: Once
+) -> Callable[..., Path]:
+    """`model_path` or `dynamic_model_path` with other fields of the variant, or less classes."""
+
+    def get(*, dynamic: bool = False, drop_classes: str = "", **fields: Any) -> Path:
+        like = dynamic_model_path if dynamic else model_path
+        model, variant, classes = load_checkpoint(noisy_checkpoint)
+        changes = {k: v for k, v in fields.items() if getattr(variant, k) != v}
+        if not changes and not drop_classes:
+            return like
+
+        def make(folder: Path) -> None:
+            path, changed = folder / "model.pt", dataclasses.replace(variant, **changes)
+            save_checkpoint(path, model=model, variant=changed, classes=classes, training={})
+            settings = ExportSettings(height=96, width=128, tensorrt=False)
+            if dynamic:
+                settings = ExportSettings(imgsz=96, dynamic=True, conf=0.02, tensorrt=False)
+            export_checkpoint(path, folder / "model.onnx", settings)
+
+        return (
+            once("-".join([like.stem, *changes, *map(str, changes.values())]), make) / "model.onnx"
+        )
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def tiny_path(once: Once) -> Path:
     """The trained model that is shipped, with a fixed input of 256x320."""
     settings = ExportSettings(height=256, width=320, tensorrt=False)
@@ -159,17 +193,39 @@ def tiny_path(once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def public_model(golden: ModuleType, once: Once) -> Callable[[str], Path]:
-    """A folder with one of golden.py's models: model.pth, and model.onnx, shorter side 192."""
+def public_checkpoint(golden: ModuleType, once: Once) -> Callable[[str], Path]:
+    """golden.py's deterministic weights in one of FORMS."""
 
-    def get(variant: str) -> Path:
+    def get(name: str) -> Path:
+        variant, suffix, wrap = FORMS[name]
+
         def make(folder: Path) -> None:
-            checkpoint = folder / "model.pth"
-            torch.save(golden.load(variant), checkpoint)
-            settings = ExportSettings(imgsz=192, tensorrt=False)
-            export_checkpoint(checkpoint, folder / "model.onnx", settings)
+            state = {key: torch.from_numpy(v) for key, v in golden.arrays(variant).items()}
+            if suffix == ".pkl":
+                (folder / "model.pkl").write_bytes(pickle.dumps(wrap(state)))
+            else:
+                torch.save(wrap(state), folder / "model.pth")
 
-        return once(variant, make)
+        return once(f"{name} checkpoint", make) / f"model{suffix}"
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def public_model(
+    public_checkpoint: Callable[[str], Path], shared: Callable[..., Path], once: Once
+) -> Callable[[str], Path]:
+    """What `retinart export` makes of one of FORMS, at the size of the public model's outputs."""
+
+    def get(name: str) -> Path:
+        def make(folder: Path) -> None:
+            with np.load(shared("golden", FORMS[name].variant, "network_input.npz")) as file:
+                height, width = map(str, file["input"].shape[2:])
+            size = ["--height", height, "--width", width, "--skip-tensorrt"]
+            checkpoint, path = str(public_checkpoint(name)), str(folder / "model.onnx")
+            assert main(["export", checkpoint, "-o", path, *size]) == 0
+
+        return once(f"{name} model", make) / "model.onnx"
 
     return get
 

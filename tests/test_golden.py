@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -49,32 +47,6 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """For files of 150 MB each, which are not kept for three runs as pytest would."""
-    path = tmp_path_factory.mktemp("golden")
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(golden: ModuleType, folder: Path) -> Callable[[str], Path]:
-    """Writes a variant's deterministic weights in a project's form."""
-
-    def write(name: str) -> Path:
-        variant, suffix, wrap = FORMS[name]
-        path = folder / f"{name}{suffix}"
-        if not path.exists():
-            state = {key: torch.from_numpy(v) for key, v in golden.arrays(variant).items()}
-            if suffix == ".pkl":
-                path.write_bytes(pickle.dumps(wrap(state)))
-            else:
-                torch.save(wrap(state), path)
-        return path
-
-    return write
-
-
-@pytest.fixture(scope="module")
 def arrays(shared: Callable[..., Path]) -> Callable[[str], dict[str, Array]]:
     """What a variant's own code computed, and `input`, what entered its network."""
 
@@ -90,18 +62,13 @@ def arrays(shared: Callable[..., Path]) -> Callable[[str], dict[str, Array]]:
 
 @pytest.fixture(scope="module")
 def exported(
-    checkpoint: Callable[[str], Path], arrays: Callable[[str], dict[str, Array]], folder: Path
+    public_model: Callable[[str], Path], arrays: Callable[[str], dict[str, Array]]
 ) -> Callable[[str], Exported]:
     """What `retinart export` makes of a form, once for all tests."""
 
     def export(name: str) -> Exported:
-        path = folder / f"{name}.onnx"
-        want = arrays(FORMS[name].variant)
+        path, want = public_model(name), arrays(FORMS[name].variant)
         height, width = want["input"].shape[2:]
-        if not path.exists():
-            size = ["--height", str(height), "--width", str(width)]
-            options = [] if name == "torchvision" else ["--skip-tensorrt"]
-            assert main(["export", str(checkpoint(name)), "-o", str(path), *size, *options]) == 0
         return Exported(path, want, read_info(path).variant, (height, width))
 
     return export
@@ -137,8 +104,8 @@ def cut(found: Detections, size: tuple[int, int], *, plus_one: bool = False) -> 
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_pytorch(name: str, checkpoint: Any, arrays: Any) -> None:
-    loaded, want = load_any(checkpoint(OF_VARIANT[name])), arrays(name)
+def test_pytorch(name: str, public_checkpoint: Any, arrays: Any) -> None:
+    loaded, want = load_any(public_checkpoint(OF_VARIANT[name])), arrays(name)
     padded = want["input"].shape[2:]
     with torch.inference_mode():
         outputs = loaded.model(torch.from_numpy(want["input"]))
@@ -216,11 +183,11 @@ def test_from_picture_to_boxes(
     least: int,
     exported: Callable[[str], Exported],
     shared: Callable[..., Path],
-    folder: Path,
+    tmp_path: Path,
 ) -> None:
     """Through `retinart detect`; what torchvision's lack is explained below."""
     path, want, variant, _ = exported(OF_VARIANT[name])
-    picture, out = shared("golden", "input.png"), folder / f"detected {name}"
+    picture, out = shared("golden", "input.png"), tmp_path / "detected"
     assert main(["detect", str(path), str(picture), "--out", str(out), "--no-copies"]) == 0
     (line,) = (out / "detections.jsonl").read_text(encoding="utf-8").splitlines()
     rows = json.loads(line)["detections"]
@@ -250,14 +217,16 @@ def test_detector_on_torchvision_s_floats(
     counts: tuple[int, ...],
     exported: Callable[[str], Exported],
     shared: Callable[..., Path],
-    folder: Path,
+    tmp_path: Path,
 ) -> None:
     """What enters the network there is no 8-bit image: it stands in the file instead."""
     if runtime == "onnxruntime":
         pytest.importorskip(runtime)
     path, want, _, _ = exported(OF_VARIANT[name])
     image = read_image(shared("golden", "input.png"))
-    with Detector(seeing(path, want["input"], folder / "seeing.onnx"), runtime=runtime) as detector:
+    with Detector(
+        seeing(path, want["input"], tmp_path / "seeing.onnx"), runtime=runtime
+    ) as detector:
         result = match(in_source(want, image), detector(image))
     assert (result.matched, result.missing, result.extra) == counts, result
 
@@ -269,7 +238,7 @@ def test_what_8_bits_cost_torchvision(
     most: int,
     exported: Callable[[str], Exported],
     shared: Callable[..., Path],
-    folder: Path,
+    tmp_path: Path,
 ) -> None:
     """Rounding the resized picture loses some of v2's 97 detections; rounding the padding none."""
     path, want, variant, _ = exported(OF_VARIANT[V2])
@@ -280,7 +249,7 @@ def test_what_8_bits_cost_torchvision(
     mean, std = (np.reshape(v, (1, 3, 1, 1)) for v in (variant.mean, variant.std))
     rounded = (np.rint(want["input"] * std + mean) - mean) / std
     x = np.where(covered == (part == "picture"), rounded, want["input"]).astype(np.float32)
-    with Detector(seeing(path, x, folder / "seeing.onnx")) as detector:
+    with Detector(seeing(path, x, tmp_path / "seeing.onnx")) as detector:
         found = detector(image)
     result = match(in_source(want, image), found, Tolerance(score=0.01, corner=1.0))
     print(f"the {part} in 8 bits: {result}")
@@ -298,32 +267,35 @@ def seeing(path: Path, x: Array, target: Path) -> Path:
     return target
 
 
-def test_both_files_of_detectron2_are_one_model(exported: Callable[[str], Exported]) -> None:
-    pickled, saved = (onnx.load(exported(f"detectron2 {n}").path) for n in ("zoo", "training"))
-    saved.graph.name = pickled.graph.name
-    assert pickled.graph == saved.graph
+def test_both_files_of_detectron2_are_one_model(public_checkpoint: Any) -> None:
+    pickled, saved = (load_any(public_checkpoint(f"detectron2 {n}")) for n in ("zoo", "training"))
+    assert (pickled.variant, pickled.classes) == (saved.variant, saved.classes)
+    weights = saved.model.state_dict()
+    for key, value in pickled.model.state_dict().items():
+        assert torch.equal(value, weights.pop(key)), key
+    assert not weights
 
 
 def test_int8_builds(
-    exported: Callable[[str], Exported], shared: Callable[..., Path], folder: Path
+    exported: Callable[[str], Exported], shared: Callable[..., Path], tmp_path: Path
 ) -> None:
     """One of full size; tests/export/test_tensorrt_rtx.py builds small ones of all projects."""
     if not tensorrt_rtx.available():
         pytest.skip("TensorRT-RTX is not installed")
     photo = CalibrationSettings(images=str(shared("golden", "input.png")), num=1)
-    path = calibrate(exported("torchvision").path, folder / "int8.onnx", photo).path
+    path = calibrate(exported("torchvision").path, tmp_path / "int8.onnx", photo).path
     info = read_info(path)
     assert info.precision == "int8"
     assert tensorrt_rtx.check_build(path, info, max_batch=4).plan_bytes > 0
 
 
 def test_torchvision_before_0_13(
-    golden: ModuleType, arrays: Any, checkpoint: Any, folder: Path
+    golden: ModuleType, arrays: Any, public_checkpoint: Any, tmp_path: Path
 ) -> None:
     """Old names give the same tensors; their frozen norms have no epsilon."""
-    path = folder / "legacy.pth"
+    path = tmp_path / "legacy.pth"
     torch.save(golden.load(V1, legacy=True), path)
-    old, new, want = load_any(path), load_any(checkpoint("torchvision")), arrays(V1)
+    old, new, want = load_any(path), load_any(public_checkpoint("torchvision")), arrays(V1)
     assert (old.variant.bn_eps, new.variant.bn_eps) == (0.0, 1e-5)
     new_state = new.model.state_dict()
     for key, value in old.model.state_dict().items():
@@ -336,10 +308,10 @@ def test_torchvision_before_0_13(
     assert match(expected, found[0]).same
 
 
-def test_box_coding(checkpoint: Any, arrays: Any) -> None:
+def test_box_coding(exported: Callable[[str], Exported]) -> None:
     """Hand-made deltas far past the clamps, through each project's own decoder."""
     for name in VARIANTS:
-        variant, want = load_any(checkpoint(OF_VARIANT[name])).variant, arrays(name)
+        _, want, variant, _ = exported(OF_VARIANT[name])
         got = decode(
             torch.from_numpy(want["coder_deltas"]),
             torch.from_numpy(want["coder_anchors"]),

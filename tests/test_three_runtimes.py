@@ -14,17 +14,17 @@ from retinart.engine.media.images import list_images, read_image
 from retinart.export.checkpoint import load_any
 from retinart.train.model.predict import normalize, postprocess
 
-COCO_IMAGES = 5
+COCO_IMAGES = 2
 
 
-@pytest.mark.parametrize(
-    "variant", ["torchvision_retinanet_resnet50_fpn", "torchvision_retinanet_resnet50_fpn_v2"]
-)
+@pytest.mark.parametrize("name", ["torchvision", "torchvision v2"])
 def test_the_same_detections(
-    variant: str, public_model: Callable[[str], Path], shared: Callable[..., Path]
+    name: str,
+    public_model: Callable[[str], Path],
+    public_checkpoint: Callable[[str], Path],
+    shared: Callable[..., Path],
 ) -> None:
-    path = public_model(variant) / "model.onnx"
-    loaded = load_any(path.with_suffix(".pth"))
+    path, loaded = public_model(name), load_any(public_checkpoint(name))
 
     paths = [shared("golden", "input.png")]
     paths += list_images(str(shared("data", "coco_val206", "images")))[:COCO_IMAGES]

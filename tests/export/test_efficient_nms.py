@@ -6,7 +6,6 @@ NumPy reference of `efficient_nms.py`. That TensorRT's parser takes the node, Te
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from retinart.engine.model.info import INPUT, NORMALIZED, OUTPUTS, ModelInfo, Th
 from retinart.export.efficient_nms import PLUGIN, above, plugin_attributes, with_plugin
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
-from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from support import make_picture
 
 Array = npt.NDArray[Any]
@@ -115,18 +113,9 @@ def compare(path: Path, frames: Image) -> int:
     ids=["plain", "clip-after", "plus-one"],
 )
 def test_every_convention(
-    plus_one: bool, clip_first: bool, dynamic: bool, noisy_checkpoint: Path, tmp_path: Path
+    plus_one: bool, clip_first: bool, dynamic: bool, changed_path: Callable[..., Path]
 ) -> None:
-    model, variant, classes = load_checkpoint(noisy_checkpoint)
-    variant = dataclasses.replace(variant, box_plus_one=plus_one, clip_before_nms=clip_first)
-    checkpoint = tmp_path / "model.pt"
-    save_checkpoint(checkpoint, model=model, variant=variant, classes=classes, training={})
-    settings = (
-        ExportSettings(imgsz=96, dynamic=True, tensorrt=False)
-        if dynamic
-        else ExportSettings(height=96, width=128, tensorrt=False)
-    )
-    path = export_checkpoint(checkpoint, tmp_path / "model.onnx", settings).path
+    path = changed_path(dynamic=dynamic, box_plus_one=plus_one, clip_before_nms=clip_first)
     assert compare(path, np.stack([make_picture(seed) for seed in range(3)])) > 100
 
 
@@ -144,8 +133,8 @@ def test_a_low_threshold(noisy_checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_public_model(public_model: Callable[[str], Path], shared: Callable[..., Path]) -> None:
-    path = public_model("torchvision_retinanet_resnet50_fpn") / "model.onnx"
-    paths = list_images(str(shared("data", "coco_val206", "images")))[:3]
+    path = public_model("torchvision")
+    paths = list_images(str(shared("data", "coco_val206", "images")))[:1]
     images = [read_image(shared("golden", "input.png")), *map(read_image, paths)]
     frames, _ = read_info(path).resize.apply(images)
     assert compare(path, frames) > 20 * len(images)

@@ -7,7 +7,6 @@ TensorRT-RTX.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -23,15 +22,12 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from golden_forms import VARIANTS
+from golden_forms import OF_VARIANT
 from nms_kernel import NmsKernel
 from plugin_parser import check_attributes
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.info import INPUT, OUTPUTS, read_info
-from retinart.export.export import export_checkpoint
 from retinart.export.nms_plugin import ATTRIBUTES, PLUGIN, plugin_attributes, with_nms_plugin
-from retinart.export.settings import ExportSettings
-from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from support import ROOT, make_picture
 
 Array = npt.NDArray[Any]
@@ -87,19 +83,10 @@ def compare(kernel: NmsKernel, path: Path, frames: Image) -> int:
     ids=["plain", "clip-after", "plus-one"],
 )
 def test_random_weights(
-    plus_one: bool, clip_first: bool, dynamic: bool, noisy_checkpoint: Path, tmp_path: Path,
+    plus_one: bool, clip_first: bool, dynamic: bool, changed_path: Callable[..., Path],
     kernel: NmsKernel,
 ) -> None:  # fmt: skip
-    model, variant, classes = load_checkpoint(noisy_checkpoint)
-    variant = dataclasses.replace(variant, box_plus_one=plus_one, clip_before_nms=clip_first)
-    checkpoint = tmp_path / "model.pt"
-    save_checkpoint(checkpoint, model=model, variant=variant, classes=classes, training={})
-    settings = (
-        ExportSettings(imgsz=96, dynamic=True, tensorrt=False)
-        if dynamic
-        else ExportSettings(height=96, width=128, tensorrt=False)
-    )
-    path = export_checkpoint(checkpoint, tmp_path / "model.onnx", settings).path
+    path = changed_path(dynamic=dynamic, box_plus_one=plus_one, clip_before_nms=clip_first)
     assert compare(kernel, path, np.stack([make_picture(seed) for seed in range(4)])) > 100
 
 
@@ -115,12 +102,12 @@ def test_the_shipped_model(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", OF_VARIANT.values())
 def test_public_models(
-    variant: str, public_model: Callable[[str], Path], shared: Callable[..., Path],
+    name: str, public_model: Callable[[str], Path], shared: Callable[..., Path],
     kernel: NmsKernel,
 ) -> None:  # fmt: skip
-    path = public_model(variant) / "model.onnx"
+    path = public_model(name)
     paths = list_images(str(shared("data", "coco_val206", "images")))[:3]
     images = [read_image(shared("golden", "input.png")), *map(read_image, paths)]
     frames, _ = read_info(path).resize.apply(images)

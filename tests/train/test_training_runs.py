@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import pytest
 import torch
 
@@ -80,6 +81,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses(
     command[command.index("train") + 1 :] = ["--resume", str(folder)]
     subprocess.run(command, check=True, capture_output=True)
     assert _losses(folder) == _losses(settings.runs / "whole")
+    assert cv2.imread(str(folder / "curves.png")) is not None
     states = [
         load_checkpoint(settings.runs / n / "last.pt")[0].state_dict() for n in ("whole", "killed")
     ]

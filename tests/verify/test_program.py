@@ -35,8 +35,10 @@ from retinart.verify.prepare import PRECISIONS
 from retinart.verify.run_checks import COMPILED, GROUPS, NATIVE
 from support import make_picture
 
+# The first one, and the one that goes through each conversion.
+MADE = (PRECISIONS[0], "int8+fp16")
 # of engines, and of the group "cuda"
-SKIPPED = 37 + ((len(CHECKS) + len(run_checks.RUNNER)) * len(installed_bindings()) or 1)
+SKIPPED = 19 + ((len(CHECKS) + len(run_checks.RUNNER)) * len(installed_bindings()) or 1)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,8 @@ def prepared(
         cv2.imwrite(str(images / f"{i}.png"), make_picture(i))
     out, models = root / "result.json", root / "models"
     arguments = ["--checkpoint", noisy_checkpoint, "--images", images, "--models", models]
-    arguments += ["--imgsz", "96", "--num-images", "2", "--out", out, "--backbones"]
+    arguments += ["--imgsz", "64", "--num-images", "2", "--out", out, "--backbones"]
+    arguments += ["--precisions", *MADE]
     return [str(a) for a in arguments], models / "prepared"
 
 
@@ -65,13 +68,13 @@ def test_it_runs_to_the_first_call_of_a_gpu(
     results = json.loads(out.read_text())["steps"]
     states = {name: step["state"] for name, step in results.items()}
     assert states["environment"] == "done" and "FAILED" not in states.values()
-    for precision in PRECISIONS:
-        title = f"given at 96, {precision}"
+    for precision in MADE:
+        title = f"given at 64, {precision}"
         assert states[f"build {title}"] == states[f"reference of {title} by openvino"] == "done"
         for kind in {check.name for group in GROUPS for check in group} - {NATIVE, COMPILED}:
             assert results[f"{kind}, {title}"]["result"] == run_checks.NO_GPU
-    assert states["torch.compile FP16, given at 96"] == "skipped"
-    assert results["build given at 96, fp16"]["on"] == "a CPU"
+    assert states["torch.compile FP16, given at 64"] == "skipped"
+    assert results["build given at 64, fp16"]["on"] == "a CPU"
     said = capsys.readouterr().out
     assert f"0 failed, {SKIPPED} skipped" in said and "detections on 2 images" in said
 
@@ -234,12 +237,14 @@ def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
     assert steps.all["latency, resnet50 at 800, fp16"].result == run_checks.NOT_HERE
 
 
-@pytest.mark.long
 def test_random_weights_give_nms_work(tmp_path: Path) -> None:
-    """NMS takes the longer the more pairs pass the threshold; with none it would be left out."""
+    """NMS takes the longer the more pairs pass the threshold; with none it would be left out.
+
+    At 400 there are 1,000 of 3,747 candidates.
+    """
     path = tmp_path / "random.pth"
     random_checkpoint(path, "resnet18", 4, make_picture(1))
-    settings = ExportSettings(imgsz=400, tensorrt=False)
+    settings = ExportSettings(imgsz=160, tensorrt=False)
     model = onnx.load(export_checkpoint(path, tmp_path / "random.onnx", settings).path)
     model.graph.output.append(helper.make_empty_tensor_value_info(CANDIDATES[1]))
     session = onnxruntime.InferenceSession(
@@ -247,4 +252,4 @@ def test_random_weights_give_nms_work(tmp_path: Path) -> None:
     )
     frames, _ = read_info(tmp_path / "random.onnx").resize.apply([make_picture(1)])
     (scores,) = session.run([CANDIDATES[1]], {INPUT: frames})
-    assert 500 < np.sum(scores > Thresholds().score_thresh) < 4000
+    assert 100 < np.sum(scores > Thresholds().score_thresh) < 1000 < scores.size

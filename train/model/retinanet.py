@@ -86,7 +86,8 @@ class Head(nn.Module):
         self.output = nn.Conv2d(channels, out_channels, 3, 1, 1)
         for conv in [*self.convs, self.output]:
             assert isinstance(conv, nn.Conv2d)
-            nn.init.normal_(conv.weight, std=0.01)
+            if not conv.weight.is_meta:  # for its sake PyTorch would load its compiler, for seconds
+                nn.init.normal_(conv.weight, std=0.01)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
         if prior is not None:  # so that training starts from rare foreground (section 4.1)

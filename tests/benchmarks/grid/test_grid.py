@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +82,10 @@ def test_bf16_has_its_own_limit_and_the_files_aim() -> None:
     assert "INT8+BF16: 4.60 to 4.60 times as fast; at least 4.5 at all 1 points." in text
 
 
-def test_the_committed_page_is_what_its_json_gives(tmp_path: Path) -> None:
+def test_the_committed_page_is_what_its_json_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # twenty figures take seconds
     results = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
     written = write_results(tmp_path / "paper_grid", read_typed(Grid, results / "paper_grid.json"))
     for path in written[1:3]:
@@ -121,9 +125,13 @@ def test_without_torchvision(
 
 
 def test_what_was_timed_is_drawn_again(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It takes the latest timing of each point with these settings, also one of older code."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # only the table is read
     steps = Steps(tmp_path / "done.json", job="grid")
 
     def keep(name: str, benchmark: Benchmark, schema: int = Benchmark.SCHEMA) -> None:
@@ -184,7 +192,10 @@ def test_a_grid_without_its_peer_says_why() -> None:
         the_peer(replace(timing(5.0, 150), peers=(), left_out=(left,)))
 
 
-def test_grids_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
+def test_grids_of_other_versions_are_refused_by_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = Grid(timings=(scale("a", made_benchmark(model_times(ratio=2.0))),))
     path = write_results(tmp_path / "grid", result)[1]
     content = json.loads(path.read_text())

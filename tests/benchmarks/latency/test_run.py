@@ -123,7 +123,10 @@ def test_ap_is_in_points_in_the_table_alone(
     assert read_typed(Benchmark, paths[0]).models[0].ap == 0.5814
 
 
-def test_benchmarks_of_other_versions_are_refused_by_number(tmp_path: Path) -> None:
+def test_benchmarks_of_other_versions_are_refused_by_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     path = latency_report.write_results(tmp_path, made_benchmark(model_times()))[0]
     content = json.loads(path.read_text())
     for change, message in (
@@ -225,7 +228,7 @@ def test_peers(
         assert "Left out: torch-compile-fp16, as there is no GPU here." in html.unescape(text)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_peer(retinart: Command, small_scenes: Path, tmp_path: Path) -> None:
     """The same network through torch.compile, which finds what the file finds.
