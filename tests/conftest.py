@@ -66,6 +66,12 @@ def pytest_configure() -> None:
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the longest tests come first, so that no worker is left alone with one."""
+    longest = ("test_golden.py", "test_program.py", "test_curve.py", "test_sensitivity.py")
+    items.sort(key=lambda item: item.path.name not in longest)
+
+
 @pytest.fixture(autouse=True)
 def _no_self_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector leaves its self-test out, which takes half a second for each new file.

@@ -20,20 +20,24 @@ from retinart.calib.quantize import quantize
 from retinart.calib.record import read_record
 from retinart.calib.sensitivity import noise_to_signal, signal_to_noise
 from retinart.engine.model.info import HEADS, read_info
-from support import save_changed
+from retinart.export.export import export_checkpoint
+from retinart.export.settings import ExportSettings
+from support import SCENES_CHECKPOINT, save_changed
 
 Command = Callable[..., CompletedProcess[str]]
 SPOILED = "backbone.layer2.0.conv2"
 
 
 @pytest.fixture(scope="module")
-def spoiled(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny` with the same outputs, but for one layer whose input has one huge channel.
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped `tiny` with the same outputs, but one layer's input has one huge channel.
 
     With the range of that channel the others become zero in INT8. FP32 does not mind: the layer's
-    weights for the channel are as much smaller.
+    weights for the channel are as much smaller. The input is half as wide and high as in training.
     """
-    model = onnx.load(tiny_path)
+    path = tmp_path_factory.mktemp("spoiled") / "spoiled.onnx"
+    settings = ExportSettings(height=128, width=160, tensorrt=False)
+    model = onnx.load(export_checkpoint(SCENES_CHECKPOINT, path, settings).path)
     for initializer in model.graph.initializer:
         values = numpy_helper.to_array(initializer).copy()
         if initializer.name.startswith("backbone.layer2.0.conv1."):
@@ -43,14 +47,13 @@ def spoiled(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             continue
         initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
-    path = tmp_path_factory.mktemp("spoiled") / "spoiled.onnx"
     save_changed(model, path)
     return path
 
 
 def annotated(scenes: Path) -> tuple[str | Path, ...]:
     images = scenes / "images"
-    return ("--images", images, "--num", "6", "--annotations", scenes / "instances.json")
+    return ("--images", images, "--num", "3", "--annotations", scenes / "instances.json")
 
 
 def test_a_budget(retinart: Command, spoiled: Path, scenes: Path, tmp_path: Path) -> None:

@@ -49,6 +49,23 @@ def test_doctor_loads_what_it_asks() -> None:
     assert loaded("doctor") <= {"openvino", "numpy"}
 
 
+READ = """
+import sys
+from pathlib import Path
+from retinart.export.checkpoint import load_any
+load_any(Path(sys.argv[1]))
+print(*sys.modules)
+"""
+
+
+def test_a_checkpoint_is_read_without_the_compiler_of_pytorch(noisy_checkpoint: Path) -> None:
+    """To import it takes seconds, and `export` does not need it."""
+    done = run_python("-c", READ, str(noisy_checkpoint))
+    assert done.returncode == 0, done.stderr
+    modules = done.stdout.split()
+    assert "torch" in modules and "torch._dynamo" not in modules
+
+
 @pytest.mark.parametrize("module", [retinart, engine])
 def test_public_names_are_there_and_listed(module: object) -> None:
     names = dir(module)
