@@ -86,7 +86,10 @@ def _check_state(state: dict[str, Any], path: Path) -> None:
     else:
         for weights in ("model", "average"):
             try:
-                empty_model(state["variant"]).load_state_dict(state[weights], assign=True)
+                # of a copy: PyTorch notes in a state dict that it was assigned, and then does so
+                # in each later load, which would take the optimizer's weights away
+                tensors = dict(state[weights])
+                empty_model(state["variant"]).load_state_dict(tensors, assign=True)
             except (RuntimeError, TypeError) as error:
                 wrong = " ".join(str(error).split())[:300]
     if wrong:
