@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 _FAR = 100  # times as many pictures; beyond it more pictures are no advice
+FEWEST = 10  # pictures; resamples of fewer are too alike to tell how sure a change is
 
 Verdict = Literal["pass", "fail", "undecided"]
 Undecided = Literal["pass", "fail"]
@@ -20,7 +21,7 @@ class Change:
 
     Attributes:
         value: on the pictures as they are; negative is a loss.
-        low, high: its 95% interval.
+        low, high: its 95% interval, which always holds the value.
     """
 
     value: float
@@ -49,10 +50,12 @@ class Judgement:
             interval is beyond it, undecided otherwise.
         more: about how many more pictures would decide; None where it is decided, or where more
             than a hundred times as many would be needed.
+        few: whether there are fewer pictures than FEWEST, so that no interval decides.
     """
 
     verdict: Verdict
     more: int | None = None
+    few: bool = False
 
     def passes(self, undecided: Undecided) -> bool:
         """Whether it passes, where `undecided` says what an undecided gate does."""
@@ -61,6 +64,8 @@ class Judgement:
     def __str__(self) -> str:
         if self.verdict != "undecided":
             return self.verdict
+        if self.few:
+            return f"undecided; fewer than {FEWEST} pictures decide nothing"
         if self.more is None:
             return f"undecided; {_FAR} times as many pictures would not decide it"
         return f"undecided; about {self.more} more pictures would decide it"
@@ -74,6 +79,8 @@ def judge(change: Change, max_drop: float, pictures: int) -> Judgement:
         max_drop: points that it may lose.
         pictures: on how many it was measured.
     """
+    if pictures < FEWEST:
+        return Judgement(verdict="undecided", more=FEWEST - pictures, few=True)
     loss, low, high = -change.value, change.loss("pass"), change.loss("fail")
     if high <= max_drop:
         return Judgement(verdict="pass")

@@ -83,5 +83,8 @@ def _changes(a: Mapping[str, Floats], b: Mapping[str, Floats]) -> dict[str, Chan
         if name in b and not np.isnan((a[name][0], b[name][0])).any():
             change = 100 * (b[name] - a[name])
             low, high = np.nanpercentile(change[1:], _TAILS)
-            found[name] = Change(value=float(change[0]), low=float(low), high=float(high))
+            value = float(change[0])  # resamples repeat pictures, so their median may be another
+            found[name] = Change(
+                value=value, low=min(float(low), value), high=max(float(high), value)
+            )
     return found

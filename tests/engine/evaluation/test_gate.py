@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.gate import Change, Judgement, judge, worst_of
+from retinart.engine.evaluation.gate import FEWEST, Change, Judgement, judge, worst_of
 from retinart.engine.evaluation.paired import paired_changes
 from retinart.engine.evaluation.resample import IOU, Matches, curves_of, draw_pictures, resampled
 
@@ -135,11 +135,21 @@ def test_what_the_gate_says(
         assert found.passes(undecided) == (change.loss(undecided) <= limit)
 
 
+@pytest.mark.parametrize("value", [0.0, -50.0])
+def test_few_pictures_decide_nothing(value: float) -> None:
+    """Seen: one picture, whose resamples are all the same, passed."""
+    change = Change(value=value, low=value, high=value)
+    found = judge(change, 1.0, FEWEST - 1)
+    assert found.verdict == "undecided" and found.more == 1
+    assert "fewer than 10 pictures decide nothing" in str(found)
+    assert judge(change, 1.0, FEWEST).verdict != "undecided"
+
+
 def test_the_worst_class_decides() -> None:
     lost = Change(value=-3, low=-4, high=-2)
     unsure = Change(value=-5, low=-30, high=2)
     fine = Change(value=1, low=0, high=2)
-    assert worst_of({"a": fine, "b": unsure, "c": lost}, 1, 9)[0] == "c"
-    assert worst_of({"a": fine, "b": unsure}, 1, 9)[0] == "b"
-    name, judgement = worst_of({"a": fine, "b": fine}, 1, 9)
+    assert worst_of({"a": fine, "b": unsure, "c": lost}, 1, 90)[0] == "c"
+    assert worst_of({"a": fine, "b": unsure}, 1, 90)[0] == "b"
+    name, judgement = worst_of({"a": fine, "b": fine}, 1, 90)
     assert (name, judgement.verdict) == ("a", "pass")
