@@ -267,13 +267,15 @@ class Detector:
             A frame, whose `image` is (H, W, 3) uint8 BGR, and its detections in its pixels.
 
         Raises:
-            BadInput: a file that cannot be opened, or a setting that makes no sense.
+            BadInput: a file that cannot be opened, a live source of which nothing arrived, or a
+                setting that makes no sense.
         """
         names = [source] if isinstance(source, str | Path) else source
         settings = settings or StreamSettings()
         with Stream(self.runner, [str(name) for name in names], settings) as stream:
             for step in stream:
                 yield from zip(step.frames, step.found, strict=True)
+            stream.sources.check_received()
 
     def close(self) -> None:
         """Give back what the runtime holds. The detector cannot be used any more."""

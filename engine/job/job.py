@@ -265,13 +265,7 @@ class _Run:
                     why=f"{path.name}: {why}",
                     fix="Give another folder, or copy them again",
                 )
-        for source in sources:
-            if source.counts.ended == "lost":
-                raise BadInput(
-                    f"nothing was received from {source.name}",
-                    why=source.counts.why,
-                    fix="Check the source, or raise `timeout` or `max_retries`",
-                )
+        self._stream.sources.check_received()
         raise BadInput(
             f"no frame of {sources[0].name} was chosen",
             fix="Check `start`, `end`, `every` and `max_fps`",

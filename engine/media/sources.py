@@ -96,6 +96,22 @@ class Sources:
             elif all(source.live for source in left):
                 self._wake.wait()
 
+    def check_received(self) -> None:
+        """See that a frame arrived, where a live source was given up.
+
+        Raises:
+            BadInput: none did, of any source.
+        """
+        if any(source.counts.taken for source in self.all):
+            return
+        for source in self.all:
+            if source.counts.ended == "lost":
+                raise BadInput(
+                    f"nothing was received from {source.name}",
+                    why=source.counts.why,
+                    fix="Check the source, or raise `timeout` or `max_retries`",
+                )
+
     def stop(self) -> None:
         """End the iteration, from any thread."""
         self._stopped = True

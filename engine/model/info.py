@@ -291,6 +291,12 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
                 f"{path} is a checkpoint, not a model file",
                 fix=f"Make one of it with `retinart export {path} -o model.onnx`",
             ) from error
+        if path.suffix == ".xml":
+            raise BadInput(
+                f"{path} is not an ONNX file",
+                why="OpenVINO's format is for other programs",
+                fix="Give the ONNX file that it was made of",
+            ) from error
         raise BadInput(
             f"{path} is not a readable ONNX file", why=str(error), fix=REEXPORT
         ) from error
