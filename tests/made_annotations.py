@@ -317,7 +317,7 @@ STOPPED: dict[str, tuple[Any, str]] = {
     ),
     "panoptic segmentation": (
         _each("annotations", lambda a: a.update(segments_info=[])),
-        "its annotations are those of panoptic segmentation",
+        "it holds panoptic segmentation",
     ),
     "another format": (
         lambda d: json.dumps({"shapes": [], "imagePath": "a"}).encode(),

@@ -33,6 +33,7 @@ DATA = {
 FOLDERS = {
     "src/retinart/demo/assets/": "retinart/demo/assets/",
     "engine/tensorrt/": "retinart/engine/tensorrt/",
+    "engine/view/": "retinart/engine/view/",
 }
 USER = """
 import numpy as np

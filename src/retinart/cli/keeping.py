@@ -16,6 +16,7 @@ def add_keeping(group: argparse._ActionsContainer) -> None:
 
     group.add_argument(
         "--conf",
+        type=_conf,
         metavar="X",
         help="score that a detection must exceed, also by class: car=0.6,0.4 is 0.6 for cars and "
         "0.4 for all others (default: as the file says)",
@@ -44,6 +45,17 @@ def add_keeping(group: argparse._ActionsContainer) -> None:
         "differ",
         flag="--agnostic-nms",
     )
+
+
+def _conf(text: str) -> str:
+    """The text of `--conf`, if it can be read."""
+    from retinart.engine.keep.rules import parse_conf
+
+    try:
+        parse_conf(text)
+    except BadInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def keeping(args: argparse.Namespace) -> dict[str, Any]:

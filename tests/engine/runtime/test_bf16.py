@@ -101,7 +101,7 @@ def test_the_gate_with_one_file(
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0].split() == [
-        "tiny.onnx", "tiny.onnx", "in", "bf16", "change",
+        "tiny.onnx", "tiny.onnx", "in", "bf16", "change", "95%", "interval",
     ]  # fmt: skip
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert result["drop_points"] != 0

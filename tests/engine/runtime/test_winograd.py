@@ -149,12 +149,12 @@ def test_detections(
 
     monkeypatch.setattr("retinart.engine.runtime.openvino_runner.use_winograd", count)
     pictures = [read_image(path) for path in sorted(small_scenes.iterdir())[:3]]
-    with Detector(model_path, threads=1, conf=0.02) as detector:
+    with Detector(model_path, threads=1, conf=0.02, cache=False) as detector:
         fast = [*detector(pictures), detector(pictures[0])]
     assert len(replaced) == 1 and replaced[0] > 20
-    with Detector(model_path, threads=1, conf=0.02, compute="fp32-direct") as detector:
+    with Detector(model_path, threads=1, conf=0.02, compute="fp32-direct", cache=False) as detector:
         direct = [*detector(pictures), detector(pictures[0])]
-    Detector(int8_path).close()
+    Detector(int8_path, cache=False).close()
     assert len(replaced) == 1
     for a, b in zip(direct, fast, strict=True):
         result = match(a, b, floor=0.03)
