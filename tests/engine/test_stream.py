@@ -364,3 +364,10 @@ def test_throughput(model_path: Path, detector: Detector, tmp_path: Path) -> Non
         next(left)
         left.close()  # type: ignore[attr-defined]
         assert len(fast(pairs[0][0].image)) == len(pairs[0][1])
+
+
+def test_a_camera_that_never_opens(detector: Detector) -> None:
+    """Seen: the loop ended at once, as if the camera had been switched off."""
+    settings = StreamSettings(max_retries=0)
+    with pytest.raises(BadInput, match=r"nothing was received from rtsp://127\.0\.0\.1:9/x"):
+        list(detector.stream("rtsp://127.0.0.1:9/x", settings))
