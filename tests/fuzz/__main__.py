@@ -112,9 +112,10 @@ def _use(one: Format, data: bytes, folder: Path) -> None:
 
 
 def _try(one: Format, seed: int, folder: Path, keep: Path) -> Outcome:
-    data = one.make(seed)
-    outcome = run(lambda: _use(one, data, folder))
+    # The child makes the input: what drawing it keeps in memory would make later forks slow.
+    outcome = run(lambda: _use(one, one.make(seed), folder))
     if outcome.bad:
+        data = one.make(seed)
         keep.mkdir(parents=True, exist_ok=True)
         name = f"{_file_name(one)}-{seed}"
         (keep / f"{name}{one.suffix}").write_bytes(data)

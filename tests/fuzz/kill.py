@@ -137,6 +137,14 @@ def prepare(work: Path) -> list[Case]:
             if (out / "run/last.pt").exists() else [*train, "--out", str(out)],
         ),
         Case(name="curve", first=lambda out: [*curve, "--out", str(out)]),
+        Case(
+            name="bundle",
+            first=lambda out: ["bundle", str(model), "--for", "triton", "-o", str(out / "r")],
+            # A bundle that is there is whole; making it again is refused.
+            again=lambda out: ["inspect", str(out / "r/model/1/model.onnx")]
+            if (out / "r").exists()
+            else ["bundle", str(model), "--for", "triton", "-o", str(out / "r")],
+        ),
         Case(name="make-scenes", first=lambda out: ["make-scenes", str(out / "s"), "--num", "40"]),
     ]  # fmt: skip
 

@@ -136,7 +136,8 @@ def _change_graph(model: Any, rng: random.Random) -> None:
         small = [c for c in graph.initializer if 0 < len(c.raw_data) <= 64]
         chosen = rng.choice(small)
         values = onnx.numpy_helper.to_array(chosen).copy()
-        values.ravel()[rng.randrange(values.size)] = rng.choice((-1, 0, 1, 3, 100, 2**30))
+        number = np.int64(rng.choice((-1, 0, 1, 3, 100, 2**30)))
+        values.ravel()[rng.randrange(values.size)] = number.astype(values.dtype)
         chosen.raw_data = np.ascontiguousarray(values).tobytes()
     elif kind == 9:
         del graph.node[rng.randrange(len(graph.node))]
