@@ -8,6 +8,8 @@ from pathlib import Path
 
 from retinart.cli.fields import add_file, add_max_pixels, describe_command, options_of, record_of
 
+_USUAL = 50  # images of a calibration
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart calibrate`."""
@@ -99,6 +101,11 @@ def run(args: argparse.Namespace) -> int:
         f"images; the record is {report.record_path}",
         file=sys.stderr,
     )
+    if record.images < _USUAL:
+        print(
+            f"ranges of {record.images} images can be too narrow; {_USUAL} or more are usual",
+            file=sys.stderr,
+        )
     print(report.path)
     if args.report is not None:
         print(args.report)

@@ -77,7 +77,8 @@ def _to_openvino(args: argparse.Namespace, output: Path) -> int:
         )
     report = write_ir(args.model, output, winograd=args.winograd)
     if args.winograd:
-        print(f"convolutions by Winograd's algorithm: {report.winograd}", file=sys.stderr)
+        why = "" if report.winograd else "; it would make no layer of this file faster"
+        print(f"convolutions by Winograd's algorithm: {report.winograd}{why}", file=sys.stderr)
     print(f"weights: {report.weights}", file=sys.stderr)
     print(report.path)
     return 0
