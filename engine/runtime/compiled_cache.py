@@ -46,14 +46,15 @@ class CompiledCache:
 
         Args:
             shape: plain JSON.
-            load: makes a model of an `openvino.Tensor` with the file's bytes. The file is mapped
-                into memory and not copied.
+            load: makes a model of an `openvino.Tensor` with the file's bytes, which are mapped into
+                memory and not copied; or of bytes, where OpenVINO maps no files.
         """
         path = self._path(shape)
         try:
             if sha256(path) == path.with_suffix(_SUM).read_text("ascii"):
                 os.utime(path)  # the most recently used
-                return load(load_openvino().tensor_from_file(path))
+                mapped = getattr(load_openvino(), "tensor_from_file", None)  # not in 2025.1
+                return load(path.read_bytes() if mapped is None else mapped(path))
         except (OSError, BadInput):
             return None
         except (RuntimeError, UnicodeDecodeError):  # of another build, or damaged

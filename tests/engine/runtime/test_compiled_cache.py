@@ -46,6 +46,15 @@ def test_the_second_start_compiles_nothing(
     assert np.array_equal(first.confidence, second.confidence)
 
 
+def test_an_openvino_that_maps_no_files(
+    model_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = detect(model_path, cache)
+    monkeypatch.delattr("openvino.tensor_from_file")
+    monkeypatch.setattr(OpenVINORunner, "_cut", never)
+    assert np.array_equal(detect(model_path, cache).xyxy, first.xyxy)
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "no sum", "sum of other bytes"])
 def test_a_damaged_model_is_compiled_again(model_path: Path, cache: Path, damage: str) -> None:
     first = detect(model_path, cache)
