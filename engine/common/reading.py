@@ -44,7 +44,7 @@ def check_regular(path: Path, *, noun: str = "file", fix: str = "Check the path"
 
 
 def other_kind(path: Path) -> str:
-    """What stands at a path that is no regular file, such as "a device"; "" for a file or none."""
+    """Name what a path leads to, such as "a device"; "" for a regular file, or for nothing."""
     try:
         return _kind(path.stat().st_mode)
     except FileNotFoundError:
