@@ -82,7 +82,7 @@ def test_without_the_extras(
     assert "these packages are not installed: absent_here." in ran.stderr
     assert 'pip install "retinart[demo]"' in ran.stderr
     page = (tmp_path / "demo.html").read_text("utf-8")
-    assert "What the extras add" in page and "58.9" not in page
+    assert "What the extras add" in page and "the FP32 file is 58.9" not in page
     assert count_frames(tmp_path / "video" / "blood.mp4") == 161
     lines = (tmp_path / "pictures" / "detections.jsonl").read_text().splitlines()
     assert len(lines) == 12 and sum(len(json.loads(line)["detections"]) for line in lines) > 100
