@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,21 @@ def test_a_full_stdout_is_an_error_and_the_files_stay(
     assert done.returncode == 2
     assert "cannot write to standard output: No space left on device. Lead it to" in done.stderr
     assert "summary.json" in files_below(tmp_path / "out")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_full_stdout_is_an_error_of_help_too(option: str) -> None:
+    done = _run(">/dev/full", option)
+    assert done.returncode == 2
+    assert done.stderr.startswith("retinart: cannot write to standard output: No space left")
+
+
+def test_help_whose_reader_has_gone_away() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        command = [sys.executable, "-m", "retinart", "--help"]
+        done = subprocess.run(
+            command, cwd=ROOT / "tests", stdout=pipe, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -60,7 +60,14 @@ def _main(arguments: Sequence[str] | None) -> int:
     if not given:
         parser.print_help(sys.stderr)
         return 2
-    args = parser.parse_args(given)
+    try:
+        args = _parsed(parser, given)
+    except BadInput as error:  # stdout cannot take the help
+        print(f"retinart: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        discard_stdout()
+        return 0
     try:
         with _limits(args):
             code: int = args.run(args)
@@ -93,6 +100,14 @@ def _main(arguments: Sequence[str] | None) -> int:
         return _fail(problem, args)
     except Exception as error:
         return _fail_unforeseen(error, args)
+
+
+def _parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.Namespace:
+    try:
+        return parser.parse_args(given)
+    except SystemExit:
+        sys.stdout.flush()  # what --help or --version printed
+        raise
 
 
 def build_parser(fill: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
