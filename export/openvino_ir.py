@@ -16,6 +16,7 @@ rounding can be kept here and dropped there.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from retinart.engine.model.info import (
 )
 from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.openvino_api import find_tensors, load_openvino, openvino_core
+from retinart.engine.runtime.runner import last_line
 from retinart.engine.runtime.winograd import use_winograd
 
 SUFFIX = ".xml"  # of the graph; the weights lie beside it in .bin
@@ -88,8 +90,32 @@ def write_ir(model: Path, output: Path, *, winograd: bool = False) -> IRReport:
         graph = build_ir(model, info)
         replaced = use_winograd(graph) if winograd else 0
     with atomic_pair(weights, output) as (new_weights, new_graph):
-        load_openvino().serialize(graph, str(new_graph), str(new_weights))
+        _serialize(graph, new_graph, new_weights, output)
     return IRReport(path=output, weights=weights, winograd=replaced)
+
+
+def _serialize(graph: Any, new_graph: Path, new_weights: Path, output: Path) -> None:
+    """Write the two files, and see that they are whole: OpenVINO may miss a full disk.
+
+    Raises:
+        BadInput: they are not.
+    """
+    why = ""
+    try:
+        load_openvino().serialize(graph, str(new_graph), str(new_weights))
+    except RuntimeError as error:  # of the stream, without the system's reason
+        why = last_line(error)
+    text = new_graph.read_bytes()
+    places = re.findall(rb'offset="(\d+)" size="(\d+)"', text)
+    end = max((int(offset) + int(size) for offset, size in places), default=0)
+    if not text.rstrip().endswith(b"</net>") or new_weights.stat().st_size < end:
+        why = why or "a part of it is missing"
+    if why:
+        raise BadInput(
+            f"OpenVINO could not write {output} and its weights",
+            why=why,
+            fix="Make room on its disk, or choose another one",
+        )
 
 
 def build_ir(model: Path, info: ModelInfo) -> Any:

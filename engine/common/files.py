@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ from retinart.engine.common.folders import make_parents, missing_folders, remove
 from retinart.engine.common.leftovers import create, remove_leftovers, temporary_name
 from retinart.engine.common.reading import check_regular, other_kind
 from retinart.engine.errors import BadInput
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class AtomicFile:
@@ -107,14 +110,38 @@ class AtomicFile:
 
 @contextmanager
 def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """The temporary name of an `AtomicFile`: committed on success, discarded on failure."""
+    """The temporary name of an `AtomicFile`: committed on success, discarded on failure.
+
+    Raises:
+        BadInput: as `AtomicFile`, or the disk is full.
+    """
     file = AtomicFile(path, durable=durable)
+    with _room_for(path):
+        try:
+            yield file.temporary
+        except BaseException:
+            file.discard()
+            raise
+        file.commit()
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """The system's error about a full disk names no file, or a temporary one: name the right one.
+
+    Raises:
+        BadInput: it is full, or the file would be larger than this process may write.
+    """
     try:
-        yield file.temporary
-    except BaseException:
-        file.discard()
-        raise
-    file.commit()
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise BadInput(
+            f"cannot write {path}",
+            why=error.strerror or str(error),
+            fix="Make room on its disk, or choose another one",
+        ) from error
 
 
 @contextmanager
@@ -122,17 +149,21 @@ def atomic_pair(first: Path, second: Path) -> Iterator[tuple[Path, Path]]:
     """Temporary names of two files that belong together: both get their names, or none does.
 
     If the second one cannot be renamed, the older file is back under the first one's name.
+
+    Raises:
+        BadInput: as `AtomicFile`, or the disk is full.
     """
     files = [AtomicFile(first)]
-    try:
-        files.append(AtomicFile(second))
-        yield files[0].temporary, files[1].temporary
-        files[1].sync()  # what can fail goes before the first rename
-        old = _second_name(first)
-    except BaseException:
-        for file in files:
-            file.discard()
-        raise
+    with _room_for(first):
+        try:
+            files.append(AtomicFile(second))
+            yield files[0].temporary, files[1].temporary
+            files[1].sync()  # what can fail goes before the first rename
+            old = _second_name(first)
+        except BaseException:
+            for file in files:
+                file.discard()
+            raise
     try:
         files[0].commit()
         _commit_or_take_back(files[1], first, old)
@@ -171,18 +202,22 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
     Args:
         folder: the final name; nothing is there, or an empty folder.
+
+    Raises:
+        BadInput: its parent cannot be made, or the disk is full.
     """
     make_parents(folder.parent)
     remove_leftovers(folder.parent)
     temporary = temporary_name(folder.parent)
-    handle = create(temporary, folder=True)
-    try:
-        yield temporary
-        temporary.replace(folder)
-        sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        os.close(handle)
+    with _room_for(folder):
+        handle = create(temporary, folder=True)
+        try:
+            yield temporary
+            temporary.replace(folder)
+            sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.close(handle)
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:

@@ -129,9 +129,14 @@ def _take(folder: Path) -> int | None:
         if not same_file(handle, path):  # its last user has just removed it
             os.close(handle)
             continue
-        with _explained(folder):
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        try:
+            with _explained(folder):
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except BaseException:  # a full disk
+            path.unlink(missing_ok=True)
+            os.close(handle)
+            raise
         return handle
 
 

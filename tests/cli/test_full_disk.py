@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from retinart.engine.common.folders import own_folder
+from retinart.engine.errors import BadInput
 from support import files_below
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -46,7 +50,25 @@ def test_calibrate_and_convert(
     with _largest_file(50_000):
         done = retinart("calibrate", model_path, *images, "-o", tmp_path / "a.int8.onnx")
         _fails(done, tmp_path)
-        _fails(retinart("convert", model_path, "-o", tmp_path / "a.fp16.onnx"), tmp_path)
+        done = retinart("convert", model_path, "-o", tmp_path / "a.fp16.onnx")
+        _fails(done, tmp_path)
+        assert f"cannot write {tmp_path / 'a.fp16.onnx'}: File too large" in done.stderr
+
+
+def test_convert_to_openvino(retinart: Command, model_path: Path, tmp_path: Path) -> None:
+    """OpenVINO's own error was one of those that should not happen, and does not say why."""
+    with _largest_file(50_000):
+        done = retinart("convert", model_path, "--to", "openvino", "-o", tmp_path / "a.xml")
+    assert done.returncode == 2 and files_below(tmp_path) == [], done.stderr
+    assert f"could not write {tmp_path / 'a.xml'}" in done.stderr
+
+
+def test_the_lock_of_a_folder(tmp_path: Path) -> None:
+    """The file that locks a folder stayed when its text found no room."""
+    full = pytest.raises(BadInput, match="File too large")
+    with _largest_file(0), full, own_folder(tmp_path / "out"):
+        pass
+    assert files_below(tmp_path) == []
 
 
 def test_make_scenes(retinart: Command, tmp_path: Path) -> None:
