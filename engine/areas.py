@@ -17,6 +17,7 @@ from retinart.engine.errors import BadInput
 Point = tuple[float, float]  # x, y in pixels
 Anchor = Literal["center", "bottom"]
 
+_MOST_POINTS = 1000  # each side of a polygon is compared with all others
 _FORM = (
     'Write {"size": [1920, 1080], "regions": [{"name": "road", "points": [[0, 400], [1900, 400], '
     "[1900, 1000]]}]}, with points in pixels of a picture of that width and height"
@@ -59,7 +60,8 @@ class Areas:
         anchor: the point of a box that counts: its centre, or the middle of its lower side.
 
     Raises:
-        BadInput: a point lies outside of the picture, or a polygon crosses itself or has no area.
+        BadInput: a point lies outside of the picture, a polygon crosses itself or has no area, or
+            all areas together have more than 1000 points.
     """
 
     size: tuple[int, int]
@@ -73,6 +75,10 @@ class Areas:
             raise BadInput(f"`size` is {self.size}", fix="Give width and height in pixels")
         polygons: list[tuple[str, Polygon]] = [("region", region) for region in self.regions]
         polygons += [("zone", zone) for zone in self.zones]
+        if (count := sum(len(p.points) for _, p in polygons) + 2 * len(self.lines)) > _MOST_POINTS:
+            raise BadInput(
+                f"the areas have {count:,} points", fix=f"Give at most {_MOST_POINTS:,} in all"
+            )
         for kind, polygon in polygons:
             what = f"the {kind} {polygon.name}"
             self._check_inside(what, polygon.points)

@@ -39,8 +39,8 @@ class Remembered:
     def get(self, *key: Any) -> str | None:
         """What was said of a key, which is plain JSON; None if nothing was, or cannot be read."""
         try:
-            return self._path(*key).read_text(encoding="utf-8")
-        except OSError:
+            return self._path(*key).read_text(encoding="utf-8") or None  # "" of a full disk
+        except (OSError, UnicodeDecodeError):
             return None
 
     def set(self, text: str, *key: Any) -> None:

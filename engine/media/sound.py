@@ -10,7 +10,7 @@ import av
 from av.container import OutputContainer
 
 from retinart.engine.errors import BadInput
-from retinart.engine.media.video import file_url
+from retinart.engine.media.video import open_file
 
 # MP4 may hold these and browsers play them, so their packets are copied as they are
 _COPIED = frozenset(("aac", "flac", "mp3", "opus"))
@@ -35,7 +35,7 @@ class Sound:
 
     def __init__(self, path: Path, container: OutputContainer) -> None:
         try:
-            self._input = av.open(file_url(path), metadata_errors="replace")
+            self._input = open_file(path)
         except (av.FFmpegError, OSError) as error:
             raise _no_sound(path, error.strerror or str(error)) from error
         stream = self._input.streams.best("audio")

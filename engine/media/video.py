@@ -46,6 +46,8 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 _CONVERT = "Play it with ffplay to see what it is, and convert it with ffmpeg -i IN OUT.mp4"
+# formats that hold names of other files
+_LISTS = frozenset(("concat", "dash", "hls", "imf", "sdp", "webm_dash_manifest"))
 _USUAL_RATE = 25.0  # where a file names none
 
 
@@ -106,7 +108,10 @@ class VideoReader:
             if isinstance(self.path, str):
                 return av.open(self.path, timeout=timeout, metadata_errors="replace")
             if self.path.is_file():
-                return av.open(file_url(self.path), metadata_errors="replace")
+                return open_file(self.path)
+        except av.ArgumentError as error:
+            why = "it is a list of other files, or damaged"
+            raise self._undecodable(why, "Give the files that it names") from error
         except av.InvalidDataError as error:
             why = "it is empty, damaged, or of a format that FFmpeg does not know"
             raise self._undecodable(why) from error
@@ -220,6 +225,17 @@ class VideoReader:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def open_file(path: Path) -> InputContainer:
+    """A video file, opened. Lists of other files are refused: FFmpeg would wait for a named pipe.
+
+    Raises:
+        av.ArgumentError: it is such a list.
+        av.FFmpegError, OSError: it cannot be read.
+    """
+    formats = ",".join(sorted(av.formats_available - _LISTS))
+    return av.open(file_url(path), options={"format_whitelist": formats}, metadata_errors="replace")
 
 
 def file_url(path: Path) -> str:

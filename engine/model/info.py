@@ -28,6 +28,7 @@ from retinart.engine.model.variant import Variant
 METADATA_KEY = "retinart"
 MAX_TOPK = 3840  # the most that TensorRT's TopK gives
 _MOST = 2048 * MIB  # of an ONNX file: protobuf's limit
+_MOST_TEXT = 8 * MIB  # of the metadata
 _MOST_PIXELS = 1 << 25  # of a probe's picture
 
 # Precision of the network's layers. An INT8 file has a float part: FP32, or FP16 in "int8+fp16".
@@ -306,6 +307,10 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
             why="its input, classes and thresholds are unknown, and guessing them would give wrong "
             "detections silently",
             fix=REEXPORT,
+        )
+    if len(file.metadata[METADATA_KEY]) > _MOST_TEXT:
+        raise BadInput(
+            f"the metadata of {path} have more than {_MOST_TEXT:,} characters", fix=REEXPORT
         )
     info = ModelInfo.from_json(file.metadata[METADATA_KEY], str(path))
     try:

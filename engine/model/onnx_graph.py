@@ -10,8 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from retinart.engine.model.protobuf import Value, as_bytes, fields, numbers, signed, text
+from retinart.engine.model.protobuf import (
+    Value,
+    as_bytes,
+    count_numbers,
+    fields,
+    numbers,
+    signed,
+    text,
+)
 from retinart.engine.model.protobuf import number as as_number
 
 # inputs that an operator needs and takes at most, and its outputs; all that retinart writes
@@ -31,26 +40,30 @@ _COUNTS = (
 )  # fmt: skip
 _LOOP = "Loop"  # the only operator with a graph in it
 _DEPTH = 2  # loops in loops
+_MOST_TURNS = 512  # of a loop: NMS looks at 300 blocks, and settles one in 64 turns
 OPERATORS = {name: counts for *counts, names in _COUNTS for name in names.split()}
 OPSETS = range(17, 25)
 _IR_VERSIONS = range(7, 14)
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}  # of TensorProto's types
-FLOAT16, UINT8, INT8 = 10, 2, 3
+FLOAT16, UINT8, INT8, INT64 = 10, 2, 3, 7
 _ONE_UP = frozenset(("group", "strides", "dilations", "kernel_shape"))  # attributes from 1 on
 _FROM_0 = frozenset(("pads",))
 _MOST_NODES, _LARGEST = 200_000, 1 << 24
 _NAMED = frozenset(("", "ai.onnx"))
 _SAME_CHANNELS = frozenset(("Identity", "Cast", "QuantizeLinear", "DequantizeLinear", "Add"))
 
+_NOTHING: Mapping[str, None] = MappingProxyType({})
+
 Dims = tuple["int | str", ...]  # a text for a size that varies
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A constant: its TensorProto type and its shape."""
+    """A constant: its TensorProto type, its shape, and the value of a whole number alone."""
 
     kind: int
     dims: tuple[int, ...]
+    value: int | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,13 @@ def _check_loop(node: Node, body: Graph, index: int) -> None:
         )
 
 
-def _graph(view: memoryview, outer: frozenset[str] = frozenset(), depth: int = 0) -> Graph:
+def _check_turns(node: Node, turns: int | None, index: int) -> None:
+    """Refuse a loop that could keep a runtime busy for ever."""
+    if turns is None or not 1 <= turns <= _MOST_TURNS:
+        raise ValueError(f"node {index}, a loop, has not a constant of 1 to {_MOST_TURNS} turns")
+
+
+def _graph(view: memoryview, outer: Mapping[str, int | None] = _NOTHING, depth: int = 0) -> Graph:
     graph, nodes = Graph(), []
     for number, value in fields(view, "the graph"):
         if number == 1:
@@ -188,7 +207,8 @@ def _graph(view: memoryview, outer: frozenset[str] = frozenset(), depth: int = 0
             raise ValueError("it holds sparse constants, which retinart does not write")
     if len(nodes) > _MOST_NODES:
         raise ValueError(f"it has {len(nodes)} nodes")
-    known = {*outer, *graph.constants, *graph.inputs}
+    known = {**outer, **{name: tensor.value for name, tensor in graph.constants.items()}}
+    known.update(dict.fromkeys(graph.inputs))
     for index, one in enumerate(nodes):
         node, bodies = _node(one, index)
         if missing := [name for name in node.inputs if name and name not in known]:
@@ -197,11 +217,12 @@ def _graph(view: memoryview, outer: frozenset[str] = frozenset(), depth: int = 0
         for name in node.outputs:
             if name in known:
                 raise ValueError(f"two nodes make the tensor {name!r}")
-            known.add(name)
+            known[name] = None
         if bodies:
             if depth == _DEPTH:
                 raise ValueError(f"node {index} is a loop in {_DEPTH} loops")
-            _check_loop(node, _graph(bodies[0], frozenset(known), depth + 1), index)
+            _check_turns(node, known.get(node.inputs[0]), index)
+            _check_loop(node, _graph(bodies[0], known, depth + 1), index)
         graph.nodes.append(node)
     if missing := [name for name in graph.outputs if name not in known]:
         raise ValueError(f"no node makes the output {missing[0]!r}")
@@ -273,7 +294,7 @@ def _check_attribute(view: memoryview, where: str) -> None:
 
 def _tensor(view: memoryview) -> tuple[str, Tensor]:
     """The name and the shape of a constant whose values stand in the file."""
-    name, dims, kind, raw, values = "", list[int](), 0, -1, 0
+    name, dims, kind, raw, values, one = "", list[int](), 0, -1, 0, None
     for number, value in fields(view, "a constant"):
         if number == 1:
             dims += [signed(v) for v in numbers(value)]
@@ -283,12 +304,13 @@ def _tensor(view: memoryview) -> tuple[str, Tensor]:
             name = text(value)
         elif number == 9:
             raw = len(as_bytes(value))
+            one = int.from_bytes(as_bytes(value)[:8], "little", signed=True)
         elif number == 4:
             values += len(value) // 4 if isinstance(value, memoryview) else 1
         elif number == 10:
             values += len(value) // 8 if isinstance(value, memoryview) else 1
         elif number in (5, 7, 11):
-            values += len(numbers(value))
+            values += count_numbers(value)
         elif number == 13 or (number == 14 and value):
             raise ValueError(f"the values of {name or 'a constant'!r} stand in another file")
     where = f"the constant {name[:60]!r}"
@@ -302,7 +324,8 @@ def _tensor(view: memoryview) -> tuple[str, Tensor]:
     found = raw if raw >= 0 else values * _ITEM_BYTES[kind]
     if found != count * _ITEM_BYTES[kind] or (raw >= 0 and values):
         raise ValueError(f"{where} has the shape {dims[:8]} and {found} bytes")
-    return name, Tensor(kind, tuple(dims))
+    alone = kind == INT64 and raw == 8 and not dims
+    return name, Tensor(kind, tuple(dims), one if alone else None)
 
 
 def _value_info(view: memoryview) -> tuple[str, Dims]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 Value = int | memoryview  # of a field: a varint, or the bytes
+_LONGEST = 1 << 16  # bytes of a list that is read
+_GOES_ON = bytes(range(128, 256))  # bytes of a varint that others follow
 
 
 def fields(view: memoryview, where: str) -> Iterator[tuple[int, Value]]:
@@ -41,10 +43,19 @@ def _varint(view: memoryview, position: int, where: str) -> tuple[int, int]:
     raise ValueError(f"{where} is truncated")
 
 
+def count_numbers(value: Value) -> int:
+    """How many numbers a repeated number has; of a list, each ends with a byte below 128."""
+    if isinstance(value, int):
+        return 1
+    return len(bytes(value).translate(None, _GOES_ON))
+
+
 def numbers(value: Value) -> list[int]:
-    """A repeated number: one of it, or all packed."""
+    """A repeated number: one of it, or all packed. Long lists, as of values, are refused."""
     if isinstance(value, int):
         return [value]
+    if len(value) > _LONGEST:
+        raise ValueError(f"a list of {len(value):,} bytes is not one of dimensions")
     found, position = list[int](), 0
     while position < len(value):
         one, position = _varint(value, position, "a list of numbers")

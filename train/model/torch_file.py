@@ -71,21 +71,26 @@ class _Oversized(Exception):
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse an archive whose parts, or whose pickle, would grow when they are read."""
+    """Refuse an archive whose parts, or whose pickle, would grow when they are read.
+
+    PyTorch looks parts up without regard to case.
+    """
     with zipfile.ZipFile(path) as archive:
-        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+        sizes = {entry.filename.lower(): entry.file_size for entry in archive.infolist()}
+        if len(sizes) < len(archive.infolist()):
+            raise _Oversized("two of its parts have one name")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise _Oversized("its parts are compressed, as PyTorch never writes them")
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise _Oversized("its parts overlap")
-        names = [name for name in sizes if name.endswith("/data.pkl")]
+        names = [name for name in archive.namelist() if name.lower().endswith("/data.pkl")]
         if len(names) != 1:
             raise ValueError("it has no data.pkl")
-        folder = names[0].removesuffix("data.pkl")
+        folder = names[0][: -len("data.pkl")]
 
         def storage(identifier: Sequence[object]) -> None:
             key, size = _storage(identifier)
-            if sizes.get(f"{folder}data/{key}") != size:
+            if sizes.get(f"{folder}data/{key}".lower()) != size:
                 raise ValueError(f"its tensor {key} has another size than its bytes")
 
         data = archive.read(names[0])

@@ -103,6 +103,7 @@ def test_scores_by_class() -> None:
         ({"lines": [{"name": "l", "start": [5, 5]}]}, r"the field lines\[0\].end is missing"),
         ({"regions": [{"name": "a", "points": "x"}]}, r"the field regions\[0\].points has to be"),
         ({"gates": []}, "the field gates is not known"),
+        ({"zones": [{"name": "z", "points": [[0, 0]] * 1001}]}, "the areas have 1,001 points"),
     ],
 )
 def test_areas_that_make_no_sense(tmp_path: Path, more: Any, message: str) -> None:

@@ -235,6 +235,20 @@ def test_a_selection(tmp_path: Path) -> None:
         assert (counts.read, counts.skipped, counts.taken, counts.ended) == (20, 16, 4, "end")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.mp4", "ffconcat version 1.0\nfile pipe.ts\n"),
+        ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\npipe.ts\n#EXT-X-ENDLIST\n"),
+    ],
+)
+def test_a_list_of_other_files_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    """FFmpeg would open them, and wait for ever where one is a named pipe."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadInput, match=r"it is a list of other files, or damaged\. Give the files"):
+        VideoReader(tmp_path / name)
+
+
 def test_closing_early(tmp_path: Path) -> None:
     with VideoReader(_write(tmp_path / "v.mp4")) as video:
         assert video.take() is not None

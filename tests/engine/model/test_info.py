@@ -322,3 +322,12 @@ def test_variant_round_trip_and_properties() -> None:
     assert variant.mean_bgr == (3.0, 2.0, 1.0)
     assert dataclasses.replace(variant, channel_order="bgr").mean_bgr == (1.0, 2.0, 3.0)
     assert octave_sizes((32,)) == ((32.0, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)),)
+
+
+def test_metadata_without_an_end(tmp_path: Path) -> None:
+    """Lists of a few bytes each would take a GiB of memory."""
+    model = made_graph()
+    onnx.helper.set_model_props(model, {METADATA_KEY: "[" + "[]," * 3_000_000 + "[]]"})
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(BadInput, match=r"the metadata of .*a\.onnx have more than 8,388,608 char"):
+        read_info(tmp_path / "a.onnx")

@@ -16,6 +16,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.model.info import METADATA_KEY, ModelInfo, read_info, read_model
 from retinart.engine.model.onnx_bytes import graph_sha256
 from retinart.engine.model.onnx_graph import read_file, read_graph
+from retinart.engine.model.protobuf import count_numbers, numbers
 from support import made_graph, made_info
 
 Proto = Any  # an onnx.ModelProto, whose fields mypy knows little about
@@ -39,18 +40,23 @@ def _branch(model: Proto) -> None:
     _add(model, "Relu", ["normalized"], ["new"], body=inner)
 
 
-def _loop(model: Proto, *, inputs: int = 3, deep: int = 1, made: str = "") -> None:
+def _loop(
+    model: Proto, *, inputs: int = 3, deep: int = 1, made: str = "", turns: int | None = 64
+) -> None:
     """A loop that carries a tensor, with loops in it."""
-    body = None
+    if turns is not None:
+        constant = onnx.numpy_helper.from_array(np.array(turns, np.int64), "turns")
+        model.graph.initializer.append(constant)
+    body, most = None, "" if turns is None else "turns"
     for level in range(deep):
         names = [f"{name}{level}" for name in ("number", "go", "before")][:inputs]
         values = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in names]
         nodes = [onnx.helper.make_node("Relu", [names[1]], [made or f"after{level}"])]
         if body is not None:
-            nodes.append(_looping(["", "", names[1]], f"inner{level}", body))
+            nodes.append(_looping([most, "", names[1]], f"inner{level}", body))
         ends = [values[1], onnx.helper.make_tensor_value_info(nodes[0].output[0], 1, [1])]
         body = onnx.helper.make_graph(nodes, f"body{level}", values, ends)
-    model.graph.node.append(_looping(["", "", "normalized"], "looped", body))
+    model.graph.node.append(_looping([most, "", "normalized"], "looped", body))
 
 
 def _looping(inputs: list[str], output: str, body: Any) -> Any:
@@ -90,6 +96,8 @@ DAMAGE: dict[str, tuple[Callable[[Proto], Any], str]] = {
     "a loop without a body": (lambda m: _add(m, "Loop", ["", ""], ["z"]), "has not one body"),
     "a loop of another size": (lambda m: _loop(m, inputs=2), "has a body of 2 inputs"),
     "a loop in loops": (lambda m: _loop(m, deep=3), "is a loop in 2 loops"),
+    "a loop without an end": (lambda m: _loop(m, turns=None), "has not a constant of 1 to 512"),
+    "a loop of many turns": (lambda m: _loop(m, turns=1 << 40), "has not a constant of 1 to 512"),
     "a loop over a name": (lambda m: _loop(m, made="normalized"), "two nodes make"),
     "no groups": (
         lambda m: _node(m, "Conv").attribute.append(onnx.helper.make_attribute("group", 0)),
@@ -280,3 +288,9 @@ def test_any_flipped_byte_is_refused_or_harmless(model_path: Path, tmp_path: Pat
 def test_devices_are_not_read() -> None:
     with pytest.raises(BadInput, match=r"cannot read the model /dev/zero: it is a device"):
         read_info("/dev/zero")
+
+
+def test_lists_of_numbers_take_no_more_memory_than_they_need() -> None:
+    assert count_numbers(memoryview(b"\x80\x01\x05")) == len(numbers(memoryview(b"\x80\x01\x05")))
+    with pytest.raises(ValueError, match="a list of 70,000 bytes is not one of dimensions"):
+        numbers(memoryview(bytes(70_000)))

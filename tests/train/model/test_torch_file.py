@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -155,6 +156,18 @@ def test_a_compressed_zip(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(50_000)}, path)
     _rewritten(path, lambda name, data: data, zipfile.ZIP_DEFLATED)
     with pytest.raises(BadInput, match="its parts are compressed"):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize("name", ["a/data/0", "a/DATA/0"])
+def test_two_parts_of_one_name(name: str, tmp_path: Path) -> None:
+    """PyTorch would take the shorter one, and read beyond its end."""
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.zeros(5)}, path)
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of two names
+        archive.writestr(name, b"0000")
+    with pytest.raises(BadInput, match="two of its parts have one name"):
         read_torch_file(path)
 
 
