@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,15 +25,15 @@ class Detections:
         class_id: (M,) int32 indices into the model's class names.
         tracker_id: (M,) int32 ids of objects through a video, -1 while the tracker is not sure;
             None without a tracker.
-        limits: limits that the image reached, so that there may be more in it. Only OpenVINO sees
-            the candidates.
+        limits: limits that the image reached, and the highest score that a detection may have which
+            was left out for it. Only OpenVINO sees the candidates.
     """
 
     xyxy: npt.NDArray[np.float32]
     confidence: npt.NDArray[np.float32]
     class_id: npt.NDArray[np.int32]
     tracker_id: npt.NDArray[np.int32] | None = None
-    limits: tuple[Limit, ...] = ()
+    limits: Mapping[Limit, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         m = len(self.confidence)

@@ -1,44 +1,53 @@
-"""Limits that pictures reached, so that there may be more in them: their lines for people."""
+"""Limits that pictures reached, so that there may be more in them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import Literal, get_args
 
-from retinart.engine.detections import Limit
-from retinart.engine.model.info import Thresholds
+from retinart.engine.detections import Detections, Limit
+from retinart.engine.settings import DetectJob
+
+_LIFTED_BY: dict[Limit, str] = {
+    "detections": "raise `max_det`",
+    "candidates": "export with a higher --topk-candidates",
+}
 
 
-def limit_counts(limits: Counter[Limit]) -> dict[Limit, int]:
-    """The number of pictures that reached each limit, as it is stored."""
-    return {name: limits[name] for name in get_args(Limit)}
-
-
-def limit_notes(
-    limits: Counter[Limit],
-    pictures: int,
-    thresholds: Thresholds,
-    *,
-    kind: Literal["image", "frame"],
-) -> list[str]:
-    """A line for each limit that pictures reached, and what lifts it.
+class ReachedLimits:
+    """How many pictures reached each limit, and how many lack what a person would look at.
 
     Args:
-        limits: how many pictures reached each limit, see `Detections`.
-        pictures: how many there were.
-        thresholds: of the detector.
-        kind: what the pictures are called.
+        sure: the score from which on a detection counts for people. Most pictures that reach a
+            limit lack scores below it alone, and no line is printed for them.
     """
-    notes, t = [], thresholds
-    if n := limits["detections"]:
-        notes.append(
-            f"{n} of {pictures} {kind}s have {t.detections_per_img} detections, the most that one "
-            "may have, and there may be more in them: raise `max_det`"
-        )
-    if n := limits["candidates"]:
-        notes.append(
-            f"{n} of {pictures} {kind}s have more candidates than enter NMS ({t.topk_candidates} "
-            f"anchors a level, {t.nms_candidates} in all), so weak detections may be missing: "
-            "raise `conf`, or export with a higher --topk-candidates"
-        )
-    return notes
+
+    def __init__(self, sure: float = DetectJob.draw_conf) -> None:
+        self._sure = sure
+        self._all, self._matter, self._pictures = Counter[Limit](), Counter[Limit](), 0
+
+    def add(self, found: Detections) -> None:
+        """Count a picture."""
+        self._all.update(found.limits.keys())
+        matter = [name for name, best in found.limits.items() if best >= self._sure]
+        self._matter.update(matter)
+        self._pictures += bool(matter)
+
+    def to_json(self) -> dict[str, int]:
+        """The number of pictures that reached each limit."""
+        return {name: self._all[name] for name in get_args(Limit)}
+
+    def notes(self, kind: Literal["image", "frame"], pictures: int) -> list[str]:
+        """A line if detections may be missing that a person would look at, and what brings them.
+
+        Args:
+            kind: what the pictures are called.
+            pictures: how many there were.
+        """
+        fixes = [fix for name, fix in _LIFTED_BY.items() if self._matter[name]]
+        if not fixes:
+            return []
+        return [
+            f"{self._pictures} of {pictures} {kind}s may hold more detections with a score from "
+            f"{self._sure:g} on: {' and '.join(fixes)}"
+        ]

@@ -25,4 +25,9 @@ def main(model: str, source: str = "0") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python examples/camera.py MODEL [SOURCE]")
+    try:
+        main(*sys.argv[1:])
+    except retinart.RetinartError as error:
+        sys.exit(str(error))

@@ -24,4 +24,9 @@ def main(model: str, picture: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/detect_frame.py MODEL PICTURE")
+    try:
+        main(*sys.argv[1:])
+    except retinart.RetinartError as error:
+        sys.exit(str(error))

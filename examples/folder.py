@@ -25,4 +25,9 @@ def main(model: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/folder.py MODEL FOLDER")
+    try:
+        main(*sys.argv[1:])
+    except retinart.RetinartError as error:
+        sys.exit(str(error))

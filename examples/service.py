@@ -1,6 +1,5 @@
 """A web service: POST a picture to /detect, and get JSON.
 
-pip install fastapi uvicorn
 RETINART_MODEL=model.onnx uvicorn --app-dir examples service:app
 curl --data-binary @picture.jpg -H "Content-Type: image/jpeg" localhost:8000/detect
 """
@@ -8,6 +7,7 @@ curl --data-binary @picture.jpg -H "Content-Type: image/jpeg" localhost:8000/det
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -18,11 +18,15 @@ from fastapi import Body, FastAPI, HTTPException, Request
 
 import retinart
 
+MODEL = os.environ.get("RETINART_MODEL", "")
+if not MODEL:
+    sys.exit("usage: RETINART_MODEL=model.onnx uvicorn --app-dir examples service:app")
+
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the model before the first request, and close it after the last."""
-    with retinart.Detector(os.environ["RETINART_MODEL"]) as detect:
+    with retinart.Detector(MODEL) as detect:
         app.state.detect = detect
         yield
 

@@ -45,4 +45,9 @@ def main(model: str, picture: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    if len(sys.argv) != 4:
+        sys.exit("usage: python examples/with_supervision.py MODEL PICTURE OUT")
+    try:
+        main(*sys.argv[1:])
+    except retinart.RetinartError as error:
+        sys.exit(str(error))

@@ -116,10 +116,9 @@ class BenchmarkSettings(RunSettings):
         values = itertools.product(self.imgsz or (None,), self.batch, self.streams)
         return [Setting(imgsz=i, batch=b, streams=s) for i, b, s in values]
 
-    def row_names(self, models: Sequence[Path]) -> list[str]:
-        """The names of the rows that models get."""
-        rows = itertools.product(self.settings, models, self.compute)
-        return [setting.name(path, compute) for setting, path, compute in rows]
+    def rows(self, models: Sequence[Path]) -> list[tuple[Setting, Path, Compute]]:
+        """The rows that models get."""
+        return list(itertools.product(self.settings, models, self.compute))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
-from retinart.engine.detections import Detections, Limit
+from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.class_names import Matched, match_classes, some
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
@@ -22,7 +21,7 @@ from retinart.engine.evaluation.figures import coco_figures, load_pycocotools
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.evaluation.resample import Matches
 from retinart.engine.evaluation.results import coco_results
-from retinart.engine.limits import limit_counts
+from retinart.engine.limits import ReachedLimits
 from retinart.engine.media.images import Image, read_image, why_skipped
 
 
@@ -63,9 +62,12 @@ class Evaluation:
         return existing(self.figures, "AP")
 
     @property
-    def limits(self) -> Counter[Limit]:
-        """How many images reached each limit, see `Detections`."""
-        return Counter(limit for found in self.found.values() for limit in found.limits)
+    def limits(self) -> ReachedLimits:
+        """How many images reached each limit."""
+        reached = ReachedLimits()
+        for found in self.found.values():
+            reached.add(found)
+        return reached
 
     def results(self) -> list[dict[str, Any]]:
         """A COCO results list with the annotations' ids: pycocotools gives the same figures."""
@@ -83,7 +85,7 @@ class Evaluation:
             "images": self.images,
             "problems": list(self.problems),
             "skipped": [[str(path), why] for path, why in self.skipped],
-            "limits": limit_counts(self.limits),
+            "limits": self.limits.to_json(),
             "ms_per_image": {stage: round(ms, 3) for stage, ms in self.clock.medians().items()},
         }
 

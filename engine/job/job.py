@@ -24,7 +24,7 @@ from retinart.engine.job.stop import StopRequest
 from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
 from retinart.engine.job.tracking import Trackers
 from retinart.engine.keep.counting import AreaCounter, Tally
-from retinart.engine.limits import limit_notes
+from retinart.engine.limits import ReachedLimits
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import Source
 from retinart.engine.pipeline import Ended
@@ -64,7 +64,8 @@ class _Run:
     def __init__(self, detector: Detector, job: DetectJob, stop: StopRequest) -> None:
         self._detector, self._job, self._stop = detector, job, stop
         least = max(job.draw_conf, detector.thresholds.score_thresh)
-        self._summary, self._progress = DetectSummary(draw_conf=least), Progress()
+        self._summary = DetectSummary(draw_conf=least, limits=ReachedLimits(least))
+        self._progress = Progress()
         self._changed = Problems()
         self._board: Board | None = None
         self._counters: list[AreaCounter] = []
@@ -219,7 +220,7 @@ class _Run:
             self._summary.detections += len(found)
             classes = self._detector.classes
             self._summary.confident.update(classes[i] for i in self._sure(found).class_id)
-            self._summary.limits.update(found.limits)
+            self._summary.limits.add(found)
             self._sources[frame.source_index].counts.written += 1
         return step
 
@@ -305,11 +306,8 @@ class _Run:
             summary.notes.append("annotated videos have no sound; the option `audio` keeps it")
         if self._job.audio and not any(s.sound == "kept" for s in summary.sources):
             summary.notes.append(f"{sources[0].name} has no sound that could be kept")
-        summary.notes += limit_notes(
-            summary.limits,
-            summary.frames,
-            self._detector.thresholds,
-            kind="image" if summary.images else "frame",
+        summary.notes += summary.limits.notes(
+            "image" if summary.images else "frame", summary.frames
         )
         path = self._job.out / "summary.json"
         summary.outputs.append(path)

@@ -10,10 +10,9 @@ from typing import Any, Literal, get_args
 from retinart.engine.common.files import write_json
 from retinart.engine.common.timing import StageName
 from retinart.engine.common.wording import counted
-from retinart.engine.detections import Limit
 from retinart.engine.keep.counting import Tally
 from retinart.engine.latency_histogram import PERCENTILES, Times, table
-from retinart.engine.limits import limit_counts
+from retinart.engine.limits import ReachedLimits
 from retinart.engine.media.source import SourceCounts
 
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
@@ -87,7 +86,7 @@ class DetectSummary:
         detections: found in all of them, as the files hold them.
         confident: how many of these score `draw_conf` or more, by class name.
         draw_conf: see `DetectJob`.
-        limits: frames that reached a limit, see `Detections`.
+        limits: frames that reached a limit.
         images: whether all sources are images.
         ended: how.
         error: what stopped it, for "failed".
@@ -109,7 +108,7 @@ class DetectSummary:
     detections: int = 0
     confident: Counter[str] = field(default_factory=Counter)
     draw_conf: float = 0.0
-    limits: Counter[Limit] = field(default_factory=Counter)
+    limits: ReachedLimits = field(default_factory=ReachedLimits)
     images: bool = False
     ended: How = "complete"
     error: Exception | None = None
@@ -218,7 +217,7 @@ class DetectSummary:
                 "covers": f"detections with a score from {self.draw_conf:g} (draw_conf) on",
             },
             "limits": {
-                **limit_counts(self.limits),
+                **self.limits.to_json(),
                 "covers": "frames that had as many detections as one may have, and frames with "
                 "more candidates than enter NMS; the candidates are seen on OpenVINO alone",
             },

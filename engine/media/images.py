@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -209,12 +210,24 @@ def list_images(source: str) -> list[Path]:
         pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else source
         found = _glob(root, pattern) if _is_glob(source) else []
     if not found:
+        if path.is_dir() and (below := _first_below(path)) is not None:
+            raise BadInput(
+                f"no images at {source}",
+                why=f"they are in its subfolders, which are not searched: {below}",
+                fix=f"Give a subfolder, or a glob in quotes: '{path / '**' / '*'}{below.suffix}'",
+            )
         raise BadInput(
             f"no images at {source}",
             why="the folder holds none" if path.is_dir() else "nothing matches",
             fix=f"Suffixes that count as images: {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
     return sorted(found)
+
+
+def _first_below(folder: Path) -> Path | None:
+    """An image in a folder's subfolders, if there is one among the first thousands of files."""
+    below = itertools.islice(folder.glob("*/**/*"), 5000)
+    return next((p for p in below if p.suffix.lower() in IMAGE_SUFFIXES), None)
 
 
 def _glob(root: Path, pattern: str) -> list[Path]:

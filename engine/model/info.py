@@ -292,6 +292,11 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
                 f"{path} is a checkpoint, not a model file",
                 fix=f"Make one of it with `retinart export {path} -o model.onnx`",
             ) from error
+        if kind := _media_kind(path):
+            raise BadInput(
+                f"{path} is {kind}, not a model file",
+                fix="Give the model first, and then what to detect on",
+            ) from error
         if path.suffix == ".xml":
             raise BadInput(
                 f"{path} is not an ONNX file",
@@ -318,6 +323,20 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
     except ValueError as error:
         raise BadInput(f"the graph of {path} is damaged", why=str(error), fix=REEXPORT) from error
     return info, data
+
+
+def _media_kind(path: Path) -> str:
+    """What a file is that was given in a model's place: "a picture", "a video" or ""."""
+    from retinart.engine.media.header_readers import read_header
+    from retinart.engine.media.video import VIDEO_SUFFIXES
+
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return "a video"
+    try:
+        read_header(path)
+    except BadInput:
+        return ""
+    return "a picture"
 
 
 def _check_agreement(info: ModelInfo, graph: Graph) -> None:

@@ -63,8 +63,8 @@ def detect_from_candidates(
     """
     flat = scores.ravel()
     index = np.flatnonzero(flat > thresholds.score_thresh)
-    limits = _limits(index // scores.shape[1], thresholds, cut_levels)
     order = np.argsort(-flat[index], kind="stable")[: thresholds.nms_candidates]
+    left_out = _best_left_out(scores, index, order, cut_levels)
     index = index[order]
     row, label = np.divmod(index, scores.shape[1])
     xyxy, confidence = boxes[row], flat[index]
@@ -73,8 +73,11 @@ def detect_from_candidates(
     keep = greedy_nms(
         xyxy, label, thresholds.nms_thresh, thresholds.detections_per_img, plus_one=plus_one
     )
+    limits: dict[Limit, float] = {}
     if len(keep) == thresholds.detections_per_img:
-        limits = ("detections", *limits)
+        limits["detections"] = float(confidence[keep[-1]])
+    if left_out is not None:
+        limits["candidates"] = left_out
     label = label[keep] if class_ids is None else np.asarray(class_ids)[label[keep]]
     return Detections(
         xyxy=xyxy[keep],
@@ -84,21 +87,25 @@ def detect_from_candidates(
     )
 
 
-def _limits(
-    rows: npt.NDArray[np.intp], thresholds: Thresholds, cut_levels: Sequence[slice]
-) -> tuple[Limit, ...]:
-    """Whether pairs were left out before NMS.
+def _best_left_out(
+    scores: Floats,
+    index: npt.NDArray[np.intp],
+    order: npt.NDArray[np.intp],
+    cut_levels: Sequence[slice],
+) -> float | None:
+    """The highest score that a pair may have which was left out before NMS; None if none was.
 
     Args:
-        rows: the anchors of all pairs above the score threshold, rising.
+        index: the pairs above the score threshold, rising.
+        order: the positions in it of those that enter, best first.
     """
-    if len(rows) > thresholds.nms_candidates:
-        return ("candidates",)
+    bounds = [scores.ravel()[index[order[-1]]]] if len(order) < len(index) else []
+    rows = index // scores.shape[1]
     for level in cut_levels:
         first, last = np.searchsorted(rows, (level.start, level.stop))
         if len(np.unique(rows[first:last])) == level.stop - level.start:
-            return ("candidates",)
-    return ()
+            bounds.append(scores[level].max(axis=1).min())
+    return float(max(bounds)) if bounds else None
 
 
 def clip_boxes(boxes: Floats, size: tuple[int, int], *, plus_one: bool = False) -> Floats:

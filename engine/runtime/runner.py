@@ -124,7 +124,8 @@ def from_outputs(
     for n, b, s, c in zip(count[:, 0], boxes, scores, labels, strict=True):
         n = min(int(n), thresholds.detections_per_img)
         n = int(np.count_nonzero(s[:n] > thresholds.score_thresh))
-        limits: tuple[Limit, ...] = ("detections",) if n == thresholds.detections_per_img else ()
+        full = n == thresholds.detections_per_img
+        limits: dict[Limit, float] = {"detections": float(s[n - 1])} if full else {}
         found.append(Detections(xyxy=b[:n], confidence=s[:n], class_id=c[:n], limits=limits))
     return found
 

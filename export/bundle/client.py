@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,24 @@ def detect(server: str, image: Any) -> list[tuple[str, float, list[float]]]:
     ]
 
 
-if __name__ == "__main__":
-    for name in sys.argv[2:]:
+def main(server: str, *names: str) -> None:
+    """Print a line of JSON for each picture."""
+    for name in names:
         picture = cv2.imread(name)
         if picture is None:
             sys.exit(f"cannot read {name}")
-        print(json.dumps({"picture": name, "detections": detect(sys.argv[1], picture)}))
+        try:
+            found = detect(server.rstrip("/"), picture)
+        except urllib.error.HTTPError as error:
+            said = error.read(500).decode(errors="replace").strip()
+            sys.exit(f"{server} refused the request: {error} {said}")
+        except (OSError, ValueError) as error:  # ValueError: no address of a server
+            why = getattr(error, "reason", error)
+            sys.exit(f"{server} does not answer: {why}. Start the server, or check the address.")
+        print(json.dumps({"picture": name, "detections": found}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: python client.py http://localhost:8000 PICTURE...")
+    main(*sys.argv[1:])

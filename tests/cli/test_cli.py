@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import onnx
 import pytest
 
-from retinart.cli import main
+from retinart.cli import build_parser, main
+from retinart.cli.fields import written
 from retinart.engine import doctor
 from retinart.engine.job import outputs
 from retinart.engine.model.info import METADATA_KEY
@@ -129,6 +131,38 @@ def test_a_missing_and_a_truncated_model(
     assert (ran.returncode, ran.stdout) == (2, "")
     assert f"retinart: {cut} is not a readable ONNX file: it is truncated" in ran.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_or_a_video_in_place_of_a_model(
+    retinart: Command, images: Path, tmp_path: Path
+) -> None:
+    """The message told of bytes of protobuf."""
+    shutil.copy(images / "0.png", picture := tmp_path / "picture.bin")
+    (video := tmp_path / "clip.mp4").write_bytes(b"no ONNX")
+    for path, kind in ((picture, "a picture"), (video, "a video")):
+        ran = retinart("detect", path, images, "--out", tmp_path / "out")
+        assert (ran.returncode, ran.stderr) == (
+            2,
+            f"retinart: {path} is {kind}, not a model file. Give the model first, and then what to "
+            "detect on.\n",
+        )
+
+
+@pytest.mark.parametrize(
+    ("command", "made"),
+    [
+        (("calibrate",), "cells.v2.int8.onnx"),
+        (("convert",), "cells.v2.fp16.onnx"),
+        (("convert", "--to", "openvino"), "cells.v2.xml"),
+        (("build",), "cells.v2.engine"),
+    ],
+)
+def test_a_file_that_is_made_of_a_model_has_its_name(command: tuple[str, ...], made: str) -> None:
+    """`convert bccd.onnx` wrote model.fp16.onnx."""
+    args = build_parser().parse_args([*command, "models/cells.v2.onnx"])
+    suffix = import_module(f"retinart.cli.{command[0]}")._SUFFIX
+    suffix = suffix if isinstance(suffix, str) else suffix[args.to]
+    assert written(args, suffix) == Path(made)
 
 
 def test_a_checkpoint_in_place_of_a_model(

@@ -69,6 +69,21 @@ def test_detect_frame(run: Any, model_path: Path, picture: Path) -> None:
     assert lines[0].startswith(f"{name} {sure.confidence[0]:.2f} from (")
 
 
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("words", [[], ["a", "b", "c", "d"]], ids=["none", "many"])
+def test_wrong_arguments_give_a_usage_line(
+    run: Any, file: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RETINART_MODEL", raising=False)
+    with pytest.raises(SystemExit, match=rf"^usage: .*{file.stem}"):
+        run(file.name, *words)
+
+
+def test_a_model_that_is_missing(run: Any, images: Path) -> None:
+    with pytest.raises(SystemExit, match=r"there is no model at none\.onnx"):
+        run("folder.py", "none.onnx", images)
+
+
 def test_a_picture_that_is_missing(run: Any, model_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"cannot read none\.png"):
         run("detect_frame.py", model_path, "none.png")

@@ -54,7 +54,7 @@ def _read(data: bytes, path: Path, read: Callable[[Path], object]) -> None:
 @in_process
 @given(strategies.documents(uses.baseline()))
 def test_drawn_benchmarks(tmp_path: Path, data: bytes) -> None:
-    _read(data, tmp_path / "benchmark.json", lambda path: read_baseline(path, ["a.onnx"]))
+    _read(data, tmp_path / "benchmark.json", lambda path: read_baseline(path, [uses.ROW]))
 
 
 @in_process

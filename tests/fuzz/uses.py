@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from made_up import made_benchmark, model_times, times
-from retinart.benchmarks.latency.regression import compare_runs, read_baseline
+from retinart.benchmarks.latency.regression import Row, compare_runs, read_baseline
 from retinart.benchmarks.timing.results import Benchmark, ModelTimes
 from retinart.benchmarks.timing.steps import Step, Steps
 from retinart.calib.calibrate import calibrate
@@ -46,6 +46,7 @@ from support import SCENES_CHECKPOINT, make_picture, torchvision_state, train_an
 
 SIZE = (64, 64)
 MODELS = ("fp32", "int8", "half", "dynamic")
+ROW = Row("a.onnx", "a.onnx", "00", ("fp32", None, 1, 1))  # that a benchmark is read for
 _FRAMES = 50  # that are read of a video
 
 
@@ -109,7 +110,7 @@ class Uses:
 
     def baseline(self, path: Path) -> None:
         """As `benchmark --compare`."""
-        compare_runs(made_benchmark(_model()), read_baseline(path, ["a.onnx"]), 1.1)
+        compare_runs(made_benchmark(_model()), read_baseline(path, [ROW]), 1.1)
 
     def run_settings(self, path: Path) -> None:
         """As `train --resume`, with a run's settings."""

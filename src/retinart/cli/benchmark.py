@@ -77,7 +77,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="benchmark.json of an earlier run; print the ratio of new to old times by model and "
-        "stage",
+        "stage. A file is compared with the same file of then, or else with the file of its name",
     )
     group.add_argument(
         "--max-ratio",
@@ -92,7 +92,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    from retinart.benchmarks.latency.regression import compare_runs, failures, read_baseline
+    from retinart.benchmarks.latency.regression import (
+        compare_runs,
+        failures,
+        read_baseline,
+        rows_to_come,
+    )
     from retinart.benchmarks.latency.report import write_results
     from retinart.benchmarks.latency.run import benchmark
     from retinart.benchmarks.latency.tables import report
@@ -117,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
                 why=f"the median of less than {FEWEST} has no 95% interval",
                 fix="Raise --repeats",
             )
-        old = read_baseline(args.compare, settings.row_names(args.models))
+        old = read_baseline(args.compare, rows_to_come(args.models, settings))
     with contextlib.ExitStack() as stack:
         if args.out is not None:  # before the work: can it be written?
             stack.enter_context(own_folder(args.out))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from retinart.cli.fields import add_file, describe_command, options_of, record_of
+from retinart.cli.fields import add_written, describe_command, options_of, record_of, written
+
+_SUFFIX = ".engine"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +22,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "retinart build model.onnx -o model.engine --batch 1 1 8",
     )
     parser.add_argument("model", type=Path, help="the ONNX file")
-    add_file(parser, "model.engine", "the engine to write")
+    add_written(parser, _SUFFIX, "the engine to write")
     add = options_of(parser, BuildSettings, "engine")
     add(
         "runtime",
@@ -97,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress()
     report = build_engine(
         args.model,
-        args.out,
+        written(args, _SUFFIX),
         record_of(BuildSettings, args),
         show=lambda fraction, phase: progress.update(int(100 * fraction), 100, phase),
     )

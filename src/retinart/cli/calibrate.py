@@ -6,9 +6,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinart.cli.fields import add_file, add_max_pixels, describe_command, options_of, record_of
+from retinart.cli.fields import (
+    add_max_pixels,
+    add_written,
+    describe_command,
+    options_of,
+    record_of,
+    written,
+)
 
 _USUAL = 50  # images of a calibration
+
+
+_SUFFIX = ".int8.onnx"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +34,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "retinart calibrate model.onnx --images images --annotations instances.json --max-drop 0.5",
     )
     parser.add_argument("model", type=Path, help="the FP32 file of `retinart export`")
-    add_file(parser, "model.int8.onnx", "the INT8 file to write")
+    add_written(parser, _SUFFIX, "the INT8 file to write")
     add = options_of(parser, CalibrationSettings, "ranges of the activations")
     add(
         "images",
@@ -87,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from retinart.calib.settings import CalibrationSettings
     from retinart.calib.tables import accuracy_table, sensitivity_table, signal_table
 
-    report = calibrate(args.model, args.out, record_of(CalibrationSettings, args))
+    report = calibrate(args.model, written(args, _SUFFIX), record_of(CalibrationSettings, args))
     record = report.record
     tables = [sensitivity_table(record, most=10)] if record.sensitivity else []
     tables += [signal_table(record)] if record.signal_to_noise else []

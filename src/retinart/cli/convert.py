@@ -6,9 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinart.cli.fields import add_max_pixels, describe_command, options_of, record_of
+from retinart.cli.fields import (
+    add_max_pixels,
+    add_written,
+    describe_command,
+    options_of,
+    record_of,
+    written,
+)
 
-_OUT = {"fp16": "model.fp16.onnx", "openvino": "model.xml"}
+_SUFFIX = {"fp16": ".fp16.onnx", "openvino": ".xml"}
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -26,15 +33,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("model", type=Path, help="an FP32 or INT8 file of retinart")
     parser.add_argument(
-        "--to", choices=list(_OUT), default="fp16", help="form to write (default: %(default)s)"
+        "--to", choices=list(_SUFFIX), default="fp16", help="form to write (default: %(default)s)"
     )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help=f"the file to write (default: {_OUT['fp16']}, or {_OUT['openvino']} with the weights "
-        "beside it in model.bin)",
+    add_written(
+        parser,
+        " or ".join(_SUFFIX.values()),
+        "the file to write",
+        "; an IR's weights are beside it in a .bin file",
     )
     openvino = parser.add_argument_group("OpenVINO's IR")
     openvino.add_argument(
@@ -63,7 +68,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    output = args.out or Path(_OUT[args.to])
+    output = written(args, _SUFFIX[args.to])
     return _to_openvino(args, output) if args.to == "openvino" else _to_fp16(args, output)
 
 

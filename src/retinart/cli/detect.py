@@ -95,6 +95,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         otherwise="no page",
         nargs="?",
         const=VIEW,
+        type=_address,
         metavar="ADDRESS:PORT",
     )
     add(
@@ -108,6 +109,18 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit with 1 when a file, a frame or a source was lost",
     )
+
+
+def _address(text: str) -> str:
+    """The word after `--view`; a source that stands there is named as one."""
+    from retinart.engine.view.address import Address
+
+    try:
+        Address.parse(text)
+    except BadInput as error:
+        fix = "put the source before --view" if ":" not in text else error
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address with a port: {fix}") from None
+    return text
 
 
 def _add_frames(parser: argparse.ArgumentParser) -> None:

@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     with open_detector(args) as detector:
         result = evaluate(detector, args.annotations, args.images)
     _say_problems(result, args)
-    _say_limits(result, detector.thresholds, args)
+    _say_limits(result, args)
     if args.save_results is not None:
         write_json(args.save_results, result.results())
         print(args.save_results, file=sys.stderr)
@@ -165,9 +165,8 @@ def _compare(args: argparse.Namespace, out: Path) -> int:
             precision=None if args.at_precision is None else args.at_precision / 100,
         )
     _say_problems(result.first, args)
-    results = result.first, result.second
-    for name, one, detector in zip(result.names, results, (first, second), strict=True):
-        _say_limits(one, detector.thresholds, args, of=f"{name}: ")
+    for name, one in zip(result.names, (result.first, result.second), strict=True):
+        _say_limits(one, args, of=f"{name}: ")
     print(json.dumps(result.to_json(), indent=1) if args.json else drop_table(result))
     for path in result.outputs:
         print(path, file=sys.stderr)
@@ -241,8 +240,6 @@ def _say_problems(result: Any, args: argparse.Namespace) -> None:
         print(with_flags(f"skipped {path}: {why}", args.options), file=sys.stderr)
 
 
-def _say_limits(result: Any, thresholds: Any, args: argparse.Namespace, *, of: str = "") -> None:
-    from retinart.engine.limits import limit_notes
-
-    for note in limit_notes(result.limits, result.images, thresholds, kind="image"):
+def _say_limits(result: Any, args: argparse.Namespace, *, of: str = "") -> None:
+    for note in result.limits.notes("image", result.images):
         print(of + with_flags(note, args.options), file=sys.stderr)

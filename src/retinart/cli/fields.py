@@ -128,6 +128,22 @@ def add_file(parser: argparse.ArgumentParser, default: str, text: str) -> None:
     )
 
 
+def add_written(parser: argparse.ArgumentParser, suffix: str, text: str, more: str = "") -> None:
+    """Add `--out` for a file that is made of the command's model; see `written`."""
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"{text} (default: the model's name with {suffix}, in the working folder{more})",
+    )
+
+
+def written(args: argparse.Namespace, suffix: str) -> Path:
+    """The file that a command writes: `--out`, or one that is named after the model."""
+    return args.out or Path(f"{args.model.stem}{suffix}")
+
+
 def add_out(parser: argparse._ActionsContainer, default: Path, text: str) -> None:
     """Add `--out` for a folder."""
     parser.add_argument(

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from made_up import MACHINE, made_benchmark, model_times
-from retinart.benchmarks.latency.regression import compare_runs, failures, ratio_table
+from retinart.benchmarks.latency.regression import (
+    Row,
+    compare_runs,
+    failures,
+    pair_rows,
+    ratio_table,
+)
 from retinart.benchmarks.timing.results import Benchmark
 from retinart.benchmarks.timing.statistics import ratio_of_medians
 from retinart.engine.common.typed_json import read_typed, write_typed
@@ -57,9 +63,11 @@ def test_what_else_has_changed_is_listed() -> None:
     old = replace(
         result(0), threads=1, images=("1.jpg", "2.jpg"), noise=0.3,
         machine=replace(MACHINE, cpu="y", versions={"openvino": "0"}),
-        models=(replace(model, sha256="ff"), replace(model, model="gone.onnx")),
+        models=(replace(model, sha256="ff"), replace(model, model="gone.onnx", file="gone.onnx")),
     )  # fmt: skip
-    new = replace(result(10), models=(model, replace(model, model="new.onnx")))
+    new = replace(
+        result(10), models=(model, replace(model, model="new.onnx", file="new.onnx", sha256="1"))
+    )
     found = compare_runs(new, old, 1.1)
     assert {row.model for row in found.ratios} == {"a.onnx"}
     text = "\n".join(found.differences)
@@ -71,6 +79,32 @@ def test_what_else_has_changed_is_listed() -> None:
         assert part in text, part
     others = replace(new, images=("3.jpg", "4.jpg"))
     assert "the images, 2 then and as many others now" in compare_runs(others, old, 1).differences
+
+
+def test_files_are_paired_by_content_then_name_then_as_the_only_ones() -> None:
+    """A benchmark paired by the name alone, so it compared other files of one name in silence."""
+    how, at_400 = ("fp32", None, 1, 1), ("fp32", 400, 1, 1)
+    old = [Row(name, name, digest, how) for name, digest in (("a", "1"), ("b", "2"))]
+
+    def pairs(*new: tuple[str, str], of: list[Row] = old) -> dict[str, str]:
+        found = pair_rows([Row(name, name, digest, how) for name, digest in new], of)
+        return {name: row.name for name, row in found.items()}
+
+    assert pairs(("a", "1"), ("b", "3")) == {"a": "a", "b": "b"}
+    assert pairs(("a", "2"), ("b", "3")) == {"a": "b", "b": "b"}  # "a" was called "b"
+    assert pairs(("c", "9")) == {}  # it may be either
+    assert pairs(("c", "9"), of=old[:1]) == {"c": "a"}
+    assert pair_rows([Row("a at 400", "a", "1", at_400)], old) == {}
+
+
+def test_a_pair_of_other_names_is_told() -> None:
+    (model,) = result(0).models
+    for digest, same in (("00", "the same content"), ("ff", "another content")):
+        renamed = replace(model, model="b.onnx", file="b.onnx", sha256=digest)
+        found = compare_runs(replace(result(10), models=(renamed,)), result(0), 1.1)
+        assert {row.model for row in found.ratios} == {"b.onnx"}
+        assert f"b.onnx is compared with a.onnx, which has {same}" in found.differences
+        assert not any("measured" in line for line in found.differences)
 
 
 def test_command(retinart: Command, model_path: Path, small_scenes: Path, tmp_path: Path) -> None:
@@ -98,12 +132,15 @@ def test_bad_baseline(
 ) -> None:
     old, path = result(0), tmp_path / "old.json"
     few = replace(old, models=(model_times(),))
-    other = replace(old, models=(replace(old.models[0], model="model.onnx at 400"),))
+    other = replace(old, models=(replace(old.models[0], model="model.onnx at 400", imgsz=400),))
+    two = replace(
+        old, models=(old.models[0], replace(old.models[0], model="b.onnx", file="b.onnx"))
+    )
     compare = ("benchmark", model_path, "--images", small_scenes, "--compare", path)
     for benchmark, message in (
         (few, "holds too few runs to compare with"),
         (other, "it has model.onnx at 400; now there is model.onnx"),
-        (old, "it has a.onnx; now there is model.onnx"),
+        (two, "it has a.onnx, b.onnx; now there is model.onnx"),
     ):
         write_typed(path, benchmark)
         ran = retinart(*compare)
@@ -123,7 +160,7 @@ def test_bad_baseline(
         assert ran.returncode == 2 and message in ran.stderr, ran.stderr
     for more, message in (
         (("--max-ratio", "1.2"), "Give the older run with --compare"),
-        (("--compare", tmp_path / "none.json"), "cannot read"),
+        (("--compare", tmp_path / "none.json"), "Give the benchmark.json that an earlier run"),
         (("--compare", path, "--max-ratio", "0"), "--max-ratio is 0.0"),
         (("--compare", path, "--num-images", "1"), "5 runs of each model are too few to compare"),
     ):

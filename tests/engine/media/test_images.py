@@ -221,6 +221,19 @@ def test_nothing_there(gallery: Path, source: str, why: str) -> None:
     assert ".jpg" in str(raised.value)
 
 
+def test_a_folder_with_images_in_its_subfolders_only(tmp_path: Path) -> None:
+    """The message said that there were none."""
+    (tmp_path / "day" / "1").mkdir(parents=True)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "day" / "1" / "a.PNG").touch()
+    glob = tmp_path / "**" / "*.PNG"
+    with pytest.raises(BadInput) as raised:
+        list_images(str(tmp_path))
+    text = str(raised.value)
+    assert "subfolders, which are not searched: " in text and f"'{glob}'" in text
+    assert list_images(str(glob)) == [tmp_path / "day" / "1" / "a.PNG"]
+
+
 def test_a_pattern_that_is_no_glob(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no images at .*|is not a glob: Invalid pattern"):
         list_images(str(tmp_path / "a**.png"))

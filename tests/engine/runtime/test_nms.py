@@ -192,18 +192,21 @@ def test_limits_that_were_reached() -> None:
     boxes = np.concatenate([at, at, at + 50, at + 50], axis=1)
     scores = np.full((20, 2), 0.1, np.float32)
 
-    def limits(**settings: Any) -> tuple[str, ...]:
+    def limits(**settings: Any) -> dict[str, float]:
         found = detect_from_candidates(
             boxes, scores, Thresholds(**settings), cut_levels=(slice(0, 8), slice(8, 16))
         )
         assert found[:3].limits == found.limits
-        return found.limits
+        return {name: round(score, 6) for name, score in found.limits.items()}
 
-    assert limits(detections_per_img=40) == ("detections", "candidates")
-    assert limits(detections_per_img=41) == ("candidates",)
+    assert limits(detections_per_img=40) == {"detections": 0.1, "candidates": 0.1}
+    assert limits(detections_per_img=41) == {"candidates": 0.1}
     scores[3], scores[12, 0], scores[13, 1] = 0.01, 0.01, 0.01  # the second level is still full
-    assert limits() == ("candidates",)
+    assert limits() == {"candidates": 0.1}
     scores[12] = 0.01
-    assert limits() == ()
-    assert limits(nms_candidates=34, detections_per_img=30) == ("detections", "candidates")
-    assert limits(nms_candidates=35, detections_per_img=35) == ("detections",)
+    assert limits() == {}
+    assert limits(nms_candidates=34, detections_per_img=30) == {
+        "detections": 0.1,
+        "candidates": 0.1,
+    }
+    assert limits(nms_candidates=35, detections_per_img=35) == {"detections": 0.1}

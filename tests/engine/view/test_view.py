@@ -245,6 +245,8 @@ def test_an_occupied_port(
     assert not (tmp_path / "out").exists()
     ran = retinart("detect", model_path, images, "--view", "clip.mp4")
     assert "'clip.mp4' is not an address with a port" in ran.stderr
+    ran = retinart("detect", model_path, "--view", "clip.mp4")  # said that there was no source
+    assert ran.returncode == 2 and "put the source before --view" in ran.stderr
 
 
 def test_a_job_shows_its_frames(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from retinart.engine.model.info import INPUT, OUTPUTS, read_info
 from retinart.engine.runtime.openvino_api import load_openvino
 from retinart.export.bundle.bundle import make_bundle
 from retinart.export.bundle.settings import BundleSettings
-from support import files_below, load_file, make_picture, run_python
+from support import files_below, load_file, make_picture, run_python, write_images
 
 Command = Callable[..., CompletedProcess[str]]
 PICTURES = 20
@@ -155,6 +156,25 @@ def test_the_client_resizes_as_we_do(
         frame, size = client.resize(image)
         np.testing.assert_array_equal(frame, frames[0])
         assert size == resized.size
+
+
+def test_the_client_tells_what_is_wrong(model_path: Path, tmp_path: Path) -> None:
+    """It ended in a traceback when there was no server."""
+    folder = make_bundle(model_path, [], tmp_path / "new", BundleSettings(server="triton")).path
+    picture = write_images(tmp_path, "0.png") / "0.png"
+    with socket.socket() as taken:  # nothing listens there
+        taken.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        for message, *words in (
+            ("usage: python client.py",),
+            ("usage: python client.py", nowhere),
+            (f"{nowhere} does not answer: [Errno", nowhere, str(picture)),
+            ("localhost:80 does not answer: ", "localhost:80", str(picture)),
+            ("cannot read none.png", nowhere, "none.png"),
+        ):
+            ran = run_python(str(folder / "client.py"), *words)
+            assert ran.returncode == 1 and message in ran.stderr, ran.stderr
+            assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize("name", ["client.py", "m/1/model.py"])
