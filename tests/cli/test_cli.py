@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 import onnx
 import pytest
 
-from retinart.cli import build_parser, main
-from retinart.cli.fields import written
+from retinart.cli import main
 from retinart.engine import doctor
+from retinart.engine.errors import BadInput
 from retinart.engine.job import outputs
 from retinart.engine.model.info import METADATA_KEY
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
@@ -149,20 +149,33 @@ def test_a_picture_or_a_video_in_place_of_a_model(
 
 
 @pytest.mark.parametrize(
-    ("command", "made"),
+    ("command", "does", "made"),
     [
-        (("calibrate",), "cells.v2.int8.onnx"),
-        (("convert",), "cells.v2.fp16.onnx"),
-        (("convert", "--to", "openvino"), "cells.v2.xml"),
-        (("build",), "cells.v2.engine"),
+        (("calibrate",), "retinart.calib.calibrate.calibrate", "cells.v2.int8.onnx"),
+        (("convert",), "retinart.calib.convert.convert", "cells.v2.fp16.onnx"),
+        (
+            ("convert", "--to", "openvino"),
+            "retinart.export.openvino_ir.write_ir",
+            "cells.v2.xml",
+        ),
+        (("build",), "retinart.export.build.build_engine", "cells.v2.engine"),
     ],
 )
-def test_a_file_that_is_made_of_a_model_has_its_name(command: tuple[str, ...], made: str) -> None:
+def test_a_file_that_is_made_of_a_model_has_its_name(
+    retinart: Command,
+    command: tuple[str, ...],
+    does: str,
+    made: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """`convert bccd.onnx` wrote model.fp16.onnx."""
-    args = build_parser().parse_args([*command, "models/cells.v2.onnx"])
-    suffix = import_module(f"retinart.cli.{command[0]}")._SUFFIX
-    suffix = suffix if isinstance(suffix, str) else suffix[args.to]
-    assert written(args, suffix) == Path(made)
+
+    def told(model: Path, output: Path, *_: Any, **__: Any) -> None:
+        raise BadInput(f"{model} to {output}")
+
+    monkeypatch.setattr(does, told)
+    ran = retinart(*command, "models/cells.v2.onnx")
+    assert ran.stderr == f"retinart: models/cells.v2.onnx to {made}.\n"
 
 
 def test_a_checkpoint_in_place_of_a_model(
