@@ -151,7 +151,11 @@ def test_a_picture_or_a_video_in_place_of_a_model(
 @pytest.mark.parametrize(
     ("command", "does", "made"),
     [
-        (("calibrate",), "retinart.calib.calibrate.calibrate", "cells.v2.int8.onnx"),
+        (
+            ("calibrate", "--images", "."),
+            "retinart.calib.calibrate.calibrate",
+            "cells.v2.int8.onnx",
+        ),
         (("convert",), "retinart.calib.convert.convert", "cells.v2.fp16.onnx"),
         (
             ("convert", "--to", "openvino"),

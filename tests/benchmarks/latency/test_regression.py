@@ -63,7 +63,8 @@ def test_what_else_has_changed_is_listed() -> None:
     old = replace(
         result(0), threads=1, images=("1.jpg", "2.jpg"), noise=0.3,
         machine=replace(MACHINE, cpu="y", versions={"openvino": "0"}),
-        models=(replace(model, sha256="ff"), replace(model, model="gone.onnx", file="gone.onnx")),
+        models=(replace(model, sha256="ff"),
+                replace(model, model="gone.onnx", file="gone.onnx", sha256="9")),
     )  # fmt: skip
     new = replace(
         result(10), models=(model, replace(model, model="new.onnx", file="new.onnx", sha256="1"))
