@@ -205,14 +205,16 @@ def check_files(names: Sequence[str]) -> None:
     """
     for name in names:
         path = Path(name)
-        if "://" in name or path.exists():
+        if path.is_dir():
+            _ = list_images(name)
+        elif "://" in name or path.exists():
             continue
-        if is_live(name):
+        elif is_live(name):
             _check_webcam(name)
-            continue
-        if path.suffix.lower() in VIDEO_SUFFIXES:
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
             raise BadInput(f"there is no video at {path}", fix="Check the path")
-        _ = list_numbered(name) or list_images(name)
+        else:
+            _ = list_numbered(name) or list_images(name)
 
 
 def _check_webcam(number: str) -> None:

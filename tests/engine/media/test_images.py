@@ -12,6 +12,7 @@ import pytest
 
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image, as_bgr, list_images, read_image
+from retinart.engine.media.sources import check_files
 
 
 def _write(path: Path, image: np.ndarray[Any, np.dtype[Any]]) -> Path:
@@ -232,6 +233,8 @@ def test_a_folder_with_images_in_its_subfolders_only(tmp_path: Path) -> None:
     text = str(raised.value)
     assert "subfolders, which are not searched: " in text and f"'{glob}'" in text
     assert list_images(str(glob)) == [tmp_path / "day" / "1" / "a.PNG"]
+    with pytest.raises(BadInput, match="subfolders"):  # before a model is loaded
+        check_files([str(tmp_path)])
 
 
 def test_a_pattern_that_is_no_glob(tmp_path: Path) -> None:
