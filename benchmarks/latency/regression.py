@@ -76,7 +76,7 @@ def read_baseline(path: Path, rows: Sequence[Row]) -> Benchmark:
     if not path.is_file():
         raise BadInput(
             f"there is no file {path} to compare with",
-            fix="Give the benchmark.json that an earlier run with --out wrote",
+            fix="Give the benchmark.json that an earlier run with `out` wrote",
         )
     old = read_typed(Benchmark, path)
     if any(len(m.runs_ms.get("total", ())) < statistics.FEWEST for m in old.models):
