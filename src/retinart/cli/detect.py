@@ -51,8 +51,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="+",
         metavar="SOURCE",
-        help="an image, a folder, a glob, numbered images (frame_%%04d.png), a video, a webcam's "
-        "number, or an rtsp:// or http:// address; several sources are batched together",
+        help="an image, a folder without its subfolders, a glob, numbered images "
+        "(frame_%%04d.png), a video, a webcam's number, or an rtsp:// or http:// address; several "
+        "sources are batched together",
     )
     add_max_pixels(parser)
     _add_output(parser)
