@@ -31,7 +31,7 @@ from retinart.export import build
 from retinart.export.build import build_engine
 from retinart.export.settings import BuildSettings
 from retinart.export.tensorrt_build import Phases, PlanSettings, build_plan, profile_for
-from support import files_below, save_changed
+from support import files_below, save_changed, write_images
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -83,7 +83,7 @@ def test_the_command(retinart: Command, model_path: Path, tmp_path: Path) -> Non
     ran = retinart("inspect", output, "--json")
     assert json.loads(ran.stdout)["engine"]["runtime"] == "tensorrt-rtx"
     if not find_gpus():
-        ran = retinart("detect", output, tmp_path)
+        ran = retinart("detect", output, write_images(tmp_path / "images", "0.png"))
         assert ran.returncode == 3 and "needs an NVIDIA GPU" in ran.stderr
 
 
