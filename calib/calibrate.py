@@ -32,7 +32,7 @@ from retinart.engine.runtime.options import RuntimeChoice
 
 _PROVENANCE = (
     "network_sha256", "preprocessing_sha256", "images_sha256", "images", "num", "seed", "method",
-    "weight_bits", "kept_float",
+    "weight_bits", "rounding", "correct_bias", "kept_float",
 )  # fmt: skip
 
 

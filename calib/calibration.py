@@ -16,18 +16,23 @@ from onnx import numpy_helper
 from retinart.calib.accuracy import Accuracy, measure
 from retinart.calib.histogram import Histogram
 from retinart.calib.methods import threshold
+from retinart.calib.moments import convolutions
 from retinart.calib.network import as_file, network_sha256
 from retinart.calib.observe import Observation, as_frames, choose_images, observe
 from retinart.calib.placement import place
 from retinart.calib.quantize import quantize
 from retinart.calib.record import CalibrationRecord, describe_input, read_record
 from retinart.calib.resume import Saved
+from retinart.calib.round_weights import from_plain as from_saved
+from retinart.calib.round_weights import round_weights, to_plain
+from retinart.calib.rounding import Rounded
 from retinart.calib.sensitivity import sensitivity, signal_to_noise
 from retinart.calib.settings import CalibrationSettings
 from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.typed_json import from_plain
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.annotation_files import annotations_sha256
 from retinart.engine.evaluation.evaluate import check_evaluation
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.evaluation.resample import Matches
@@ -100,6 +105,8 @@ class Calibration:
                 record,
                 method=settings.method,
                 weight_bits=settings.weight_bits,
+                rounding=settings.rounding,
+                correct_bias=settings.correct_bias and bool(self.images),
                 thresholds=self._thresholds(record.histograms),
             )
         seen = self._observation
@@ -116,6 +123,8 @@ class Calibration:
             peaks={**seen.peaks, **peaks},
             method=settings.method,
             weight_bits=settings.weight_bits,
+            rounding=settings.rounding,
+            correct_bias=settings.correct_bias,
             thresholds=self._thresholds(seen.histograms),
         )
 
@@ -143,7 +152,32 @@ class Calibration:
             self.placement.without(kept),
             self.record.thresholds,
             weight_bits=self.settings.weight_bits,
+            weights={n: (r.integers, r.scales) for n, r in self._rounded.items()},
+            shifts={n: s for r in self._rounded.values() for n, s in r.shifts.items()},
         )
+
+    @cached_property
+    def _rounded(self) -> dict[str, Rounded]:
+        """The weights that images helped to round, or whose biases they correct; by name."""
+        settings = self.settings
+        if not self.images or (settings.rounding == "nearest" and not settings.correct_bias):
+            return {}
+        found = from_saved(self._saved.get("rounded") or {})
+        every = convolutions(self.graph, self.placement.convolutions)
+        steps = round_weights(
+            self.model,
+            [c for c in every if c.weight not in found],
+            self.record.thresholds,
+            self._used,
+            lambda path: as_frames(self.info, self._read(path)),
+            rounding=settings.rounding,
+            bits=settings.weight_bits,
+            shift=settings.correct_bias,
+        )
+        for some in steps:
+            found |= some
+            self._saved.set("rounded", to_plain(found))
+        return found
 
     def accuracy(
         self,
@@ -209,12 +243,16 @@ class Calibration:
     def _thresholds(self, histograms: dict[str, Histogram]) -> dict[str, float]:
         return {name: threshold(h, self.settings.method) for name, h in histograms.items()}
 
+    @property
+    def _used(self) -> list[Path]:
+        """The images, without those that observing them showed to be unreadable."""
+        if self.settings.record is not None:
+            return self.images
+        return [Path(path) for path in self._observation.used]
+
     def _looked_at(self) -> list[Image]:
         """The first images as frames, those on which raw outputs are compared."""
-        used = self.images
-        if self.settings.record is None:
-            used = [Path(path) for path in self._observation.used]
-        return [as_frames(self.info, self._read(path)) for path in used[:LOOKED_AT]]
+        return [as_frames(self.info, self._read(path)) for path in self._used[:LOOKED_AT]]
 
     def _alone(self, layer: str) -> onnx.ModelProto:
         return self.int8(set(self.placement.layers) - {layer})
@@ -230,10 +268,12 @@ class Calibration:
 
     def _key(self) -> str:
         """Identifies the job: files and settings of the same content, in any folder."""
-        files = (self.model, self.settings.annotations, self.settings.record)
         content = [self.info.preprocessing_sha256, self._images_sha256]
-        content += [str(path and sha256(path)) for path in files]
-        return json.dumps([*content, self.settings.method, self.settings.weight_bits])
+        content += [str(path and sha256(path)) for path in (self.model, self.settings.record)]
+        content += [annotations_sha256(*self._annotated)] if self._annotated else []
+        settings = self.settings
+        content += [settings.method, settings.rounding]
+        return json.dumps([*content, settings.weight_bits, settings.correct_bias])
 
 
 def _check_weights(graph: onnx.ModelProto) -> None:

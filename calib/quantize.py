@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -14,6 +17,9 @@ from retinart.engine.runtime.saturation import halved
 
 QMAX = 127
 
+Integers = npt.NDArray[np.int8]
+Floats = npt.NDArray[np.float32]
+
 
 def quantize(
     model: onnx.ModelProto,
@@ -21,6 +27,8 @@ def quantize(
     thresholds: dict[str, float],
     *,
     weight_bits: int = 8,
+    weights: Mapping[str, tuple[Integers, Floats]] = MappingProxyType({}),
+    shifts: Mapping[str, Floats] = MappingProxyType({}),
 ) -> onnx.ModelProto:
     """A copy of a model with INT8 convolutions.
 
@@ -31,6 +39,8 @@ def quantize(
     Args:
         thresholds: the magnitude that becomes 127, for each activation; 0 for a tensor of zeros.
         weight_bits: see `quantize_weights`.
+        weights: integers and scales of weights that were rounded already, by name.
+        shifts: what is added to the bias of a convolution, by node.
     """
     constants = {i.name: i for i in model.graph.initializer}
     inputs: dict[tuple[str, int], str] = {}
@@ -58,8 +68,12 @@ def quantize(
         name, output = node.input[1], f"{node.name}/weight"
         parts = [f"{name}/int8", f"{name}/scale", f"{name}/zero_point"]
         if parts[0] not in constants:  # levels share the weights of the heads
-            weights = numpy_helper.to_array(constants[name])
-            integers, scales = quantize_weights(weights, weight_bits)
+            if name in weights:
+                integers, scales = weights[name]
+            else:
+                integers, scales = quantize_weights(
+                    numpy_helper.to_array(constants[name]), weight_bits
+                )
             constant(parts[0], integers)
             constant(parts[1], scales)
             constant(parts[2], np.zeros(len(scales), np.int8))
@@ -67,6 +81,9 @@ def quantize(
             make_node("DequantizeLinear", parts, [output], name=f"{output}/dequantize", axis=0)
         )
         inputs[node.name, 1] = output
+        if node.name in shifts and len(node.input) > 2:
+            bias = numpy_helper.to_array(constants[node.input[2]])
+            inputs[node.name, 2] = constant(f"{node.name}/bias", bias + shifts[node.name])
 
     nodes += [n for i in model.graph.input for n in pairs.get(i.name, [])]
     for node in model.graph.node:
@@ -101,7 +118,12 @@ def int8_step(peak: float) -> float:
     FP16 can hold it, so a file quantizes in the same way whether its float part is FP32 or FP16.
     For a tensor of zeros any step will do.
     """
-    step = peak / QMAX if peak > 0 else 1.0
+    return half_step(peak / QMAX)
+
+
+def half_step(step: float) -> float:
+    """The step, or the next larger one that FP16 has; 1 for a step of 0."""
+    step = step if step > 0 else 1.0
     with np.errstate(over="ignore"):
         half = np.float16(step)
     if float(half) < step:  # NumPy would compare in FP16, where the two are equal

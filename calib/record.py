@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from retinart.calib.accuracy import Accuracy
 from retinart.calib.histogram import Histogram
+from retinart.calib.settings import Rounding
 from retinart.engine.common.files import json_text
 from retinart.engine.common.reading import MIB, read_json
 from retinart.engine.common.typed_json import from_json
@@ -34,6 +35,8 @@ class CalibrationRecord:
         peaks: the largest magnitude of every float tensor of the network.
         method: the method that chose the thresholds.
         weight_bits: bits of the INT8 file's weights, 8 or 7.
+        rounding: how they were rounded.
+        correct_bias: whether biases were corrected.
         thresholds: the magnitude that becomes 127, by tensor.
         kept_float: layers that stay in float.
         sensitivity: error at the raw outputs when one layer alone is INT8; empty if not measured.
@@ -54,6 +57,8 @@ class CalibrationRecord:
     method: str
     thresholds: dict[str, float]
     weight_bits: int = 8
+    rounding: Rounding = "nearest"
+    correct_bias: bool = False
     kept_float: tuple[str, ...] = ()
     sensitivity: dict[str, float] = field(default_factory=dict)
     signal_to_noise: dict[str, float | None] = field(default_factory=dict)

@@ -11,6 +11,8 @@ from retinart.engine.evaluation.gate import UNDECIDED, Undecided
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
+Rounding = Literal["nearest", "scaled", "learned"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 WeightBits = Literal[8, 7]
 WEIGHT_BITS: tuple[WeightBits, ...] = get_args(WeightBits)
 
@@ -24,6 +26,11 @@ class CalibrationSettings:
         num, seed: how many of them, and the seed that draws them.
         method: how thresholds are chosen, see `retinart.calib.methods`.
         weight_bits: 8, or 7 for a file that gives the same numbers on CPUs with and without VNNI.
+        rounding: of weights, to the nearest integer; or after that with the step of each output
+            channel that changes its outputs least; or, learned, each weight up or down so that they
+            change least. Only nearest works without images.
+        correct_bias: move each bias so that the outputs of its convolution keep their mean. Without
+            images nothing is corrected.
         record: an earlier calibration's record to take the ranges from.
         annotations: COCO instances to measure AP on.
         eval_images: their image folder; None if it is `images`.
@@ -40,6 +47,8 @@ class CalibrationSettings:
     seed: int = 0
     method: Method = "percentile"
     weight_bits: WeightBits = 8
+    rounding: Rounding = "nearest"
+    correct_bias: bool = True
     record: Path | None = None
     annotations: Path | None = None
     eval_images: Path | None = None
@@ -55,6 +64,9 @@ class CalibrationSettings:
             )
         if self.weight_bits not in WEIGHT_BITS:
             raise BadInput(f"`weight_bits` is {self.weight_bits}", fix="Give 8 or 7")
+        if self.rounding not in ROUNDINGS:
+            known = ", ".join(ROUNDINGS)
+            raise BadInput(f"`rounding` is {self.rounding!r}", fix=f"Choose one of: {known}")
         if self.undecided not in UNDECIDED:
             raise BadInput(f"`undecided` is {self.undecided!r}", fix="Give pass or fail")
         if self.record is None and self.images is None:
@@ -66,6 +78,11 @@ class CalibrationSettings:
                 raise BadInput(
                     "a budget needs annotated images", fix="Give `annotations` with `max_drop`"
                 )
+        if self.images is None and self.rounding != "nearest":
+            raise BadInput(
+                f"`rounding` {self.rounding} looks at what the layers compute on images",
+                fix="Give `images` as well; the ranges still come from the record",
+            )
         if self.images is None and (self.max_drop is not None or self.report is not None):
             raise BadInput(
                 "layers can only be looked at one by one on images",
@@ -81,7 +98,7 @@ class CalibrationSettings:
         """
         if self.annotations is None:
             return None
-        if not self.annotations.is_file():
+        if not self.annotations.exists():
             raise BadInput(f"there is no file {self.annotations}", fix="Check `annotations`")
         folder = self.eval_images or (Path(self.images) if self.images else None)
         if folder is None or not folder.is_dir():

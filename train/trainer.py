@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from retinart.engine.common.files import sha256
 from retinart.engine.common.folders import own_folder
 from retinart.engine.common.progress import Progress
 from retinart.engine.errors import BadInput, CheckFailed
+from retinart.engine.evaluation.annotation_files import annotations_sha256
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.engine.evaluation.evaluate import check_evaluation, points
 from retinart.engine.model.resize_rule import ResizeRule
@@ -68,7 +68,7 @@ def _train(settings: TrainSettings, command: str, resume: bool) -> Path:
         workers=settings.workers,
         open_images=settings.check_images,
     )
-    digest = sha256(settings.annotations)
+    digest = annotations_sha256(settings.annotations, settings.images)
     if state is not None:
         _check_same_data(state, settings, dataset, digest)
     if settings.threads is not None:

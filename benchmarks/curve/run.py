@@ -25,6 +25,7 @@ from retinart.engine.common.files import sha256
 from retinart.engine.common.folders import own_folder
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.evaluation.annotation_files import annotations_sha256
 from retinart.engine.evaluation.coco import load_coco
 from retinart.engine.evaluation.evaluate import check_objects, evaluate, existing
 
@@ -113,7 +114,7 @@ def measure_curve(checkpoints: Sequence[Path], out: Path, settings: CurveSetting
     return Curve(
         machine=machine.describe("torch", "onnx"),
         images=len(maker.annotated),
-        annotations_sha256=sha256(settings.annotations),
+        annotations_sha256=annotations_sha256(settings.annotations, settings.images),
         timings=timings,
         taken_over=maker.steps.taken_over,
     )
@@ -151,9 +152,10 @@ class _Maker:
         check_objects(dataset)  # seen before the exports and the timings
         self.annotated = [image.path for image in dataset.images]
         self._inputs = {
-            "annotations": sha256(settings.annotations), "images": hash_of(self.annotated),
+            "annotations": annotations_sha256(settings.annotations, settings.images),
+            "images": hash_of(self.annotated),
             **self._scales.code,
-        }  # fmt: skip
+        }
 
     def scale(self, checkpoint: Path, size: int) -> Scale:
         """A checkpoint at a scale, timed and evaluated in each precision."""

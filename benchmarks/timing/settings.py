@@ -152,7 +152,7 @@ class CurveSettings(RunSettings):
                 "INT8 needs images to take ranges from",
                 fix="Give `calibration_images`, or fp32 as the only one of `precisions`",
             )
-        if not (self.images.is_dir() and self.annotations.is_file()):
+        if not (self.images.is_dir() and self.annotations.exists()):
             missing = self.annotations if self.images.is_dir() else self.images
             raise BadInput(f"there is no {missing}", fix="Check `images` and `annotations`")
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.annotation_files import read_annotations
 from retinart.engine.evaluation.boxes import CleanBoxes, clean_boxes
-from retinart.engine.evaluation.document import Entry, Id, Key, by_id, read_document, side
+from retinart.engine.evaluation.document import Entry, Id, Key, by_id, side
 from retinart.engine.evaluation.frames import Picture, frame_sizes
 from retinart.engine.evaluation.objects import Objects, read_objects
 from retinart.engine.evaluation.picture_files import PictureFiles, agreement
@@ -69,10 +70,10 @@ class CocoImage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CocoDataset:
-    """A COCO instances file and its image folder, cleaned.
+    """Annotations and their image folder, cleaned.
 
     Attributes:
-        annotations: the JSON file.
+        annotations: their file or folder.
         classes: names, in the order of the category ids.
         category_ids: the file's id of each class.
         images: in the file's order.
@@ -105,22 +106,22 @@ class CocoDataset:
 def load_coco(
     annotations: Path, images: Path | Sequence[Path], *, need_objects: bool = True
 ) -> CocoDataset:
-    """Read a COCO instances file and check it against its images.
+    """Read annotations and check them against their images.
 
     Args:
-        annotations: the JSON file with `images`, `annotations` and `categories`.
+        annotations: a COCO instances file, or what else `read_annotations` reads.
         images: the folder that the file names are relative to, or the image files.
-        need_objects: refuse a file without the list `annotations`, such as COCO's of its test set.
+        need_objects: refuse a COCO file without the list `annotations`, as that of its test set.
 
     Returns:
         The dataset without the entries that cannot be used. `problems` lists them.
 
     Raises:
-        BadInput: the file cannot be read, is not a COCO instances file, holds boxes that are not
-            pixels of their images or ids that stand for two things, or none of its images can be
-            used.
+        BadInput: the annotations cannot be read, hold boxes that are not pixels of their images or
+            ids that stand for two things, or none of their images can be used.
     """
-    document, problems = read_document(annotations, need_objects=need_objects), Problems()
+    problems = Problems()
+    document = read_annotations(annotations, images, problems, need_objects=need_objects)
     categories = by_id(document.categories, "category", "name", annotations, problems)
     listed = by_id(document.images, "image", "file_name", annotations, problems)
     if not categories or not listed:

@@ -10,7 +10,14 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from retinart.cli.fields import add_json, add_max_pixels, describe_command, options_of, record_of
+from retinart.cli.fields import (
+    ANNOTATION_FORMS,
+    add_json,
+    add_max_pixels,
+    describe_command,
+    options_of,
+    record_of,
+)
 from retinart.cli.keeping import add_keeping, keeping, rules_given
 from retinart.cli.measuring import add_peers, add_runs, command_line, say_no_report, wanted_peers
 from retinart.engine.errors import BadInput
@@ -45,7 +52,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "annotations",
-        "COCO file of the folder that --images is; adds each model's AP",
+        f"{ANNOTATION_FORMS}, of the folder that --images is; adds each model's AP",
         otherwise="measure no AP",
     )
     add = options_of(parser, BenchmarkSettings, "runs")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from retinart.cli.fields import (
+    ANNOTATION_FORMS,
     add_max_pixels,
     add_written,
     describe_command,
@@ -55,8 +56,19 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "weight_bits",
         "bits of the weights; 7 gives the same numbers on CPUs with and without VNNI",
     )
+    add(
+        "rounding",
+        "how weights become integers: the nearest one; or after that with the step of each channel "
+        "that changes its outputs least (scaled); or each weight up or down so that the outputs "
+        "change least (learned)",
+    )
+    add("correct_bias", "leave the biases as they are")
     add = options_of(parser, CalibrationSettings, "accuracy")
-    add("annotations", "COCO file of images to measure AP on", otherwise="measure no AP")
+    add(
+        "annotations",
+        f"{ANNOTATION_FORMS}, of images to measure AP on",
+        otherwise="measure no AP",
+    )
     add(
         "eval_images",
         "folder of the images of --annotations",

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from retinart.cli.fields import (
+    ANNOTATION_FORMS,
     add_json,
     add_max_pixels,
     add_out,
@@ -39,7 +40,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "folder of the images to measure AP on; the first of them are timed",
         metavar="DIR",
     )
-    add("annotations", "COCO file with their annotations")
+    add("annotations", f"{ANNOTATION_FORMS}, with their annotations")
     add(
         "calibration_images",
         "folder, file or glob of images to calibrate INT8 on",

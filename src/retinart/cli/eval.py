@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retinart.cli.fields import add_json, add_max_pixels, add_results_out, describe_command
+from retinart.cli.fields import (
+    ANNOTATION_FORMS,
+    add_json,
+    add_max_pixels,
+    add_results_out,
+    describe_command,
+)
 from retinart.cli.keeping import keeping
 from retinart.cli.running import add_running, open_detector
 from retinart.engine.common.option_names import with_flags
@@ -39,7 +45,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="COCO file with their annotations",
+        help=f"{ANNOTATION_FORMS}, with their annotations",
     )
     group.add_argument(
         "--save-results",
@@ -111,8 +117,8 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput(
             f"there is no folder {args.images}", fix="Give the annotations' image folder"
         )
-    if not args.annotations.is_file():
-        raise BadInput(f"there is no {args.annotations}", fix="Give a COCO file of annotations")
+    if not args.annotations.exists():
+        raise BadInput(f"there is no {args.annotations}", fix="Give the annotations")
     if args.against is not None:
         _check_limits(args)
         if args.save_results is not None:

@@ -116,6 +116,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for other programs")
 
 
+ANNOTATION_FORMS = "COCO file, YOLO's data.yaml or labels folder, or Pascal VOC's folder"
+
+
 def add_file(parser: argparse.ArgumentParser, default: str, text: str) -> None:
     """Add `--out` for a file."""
     parser.add_argument(

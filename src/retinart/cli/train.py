@@ -9,7 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinart.cli.fields import add_max_pixels, add_size, describe_command, options_of, record_of
+from retinart.cli.fields import (
+    ANNOTATION_FORMS,
+    add_max_pixels,
+    add_size,
+    describe_command,
+    options_of,
+    record_of,
+)
 from retinart.engine.errors import BadInput
 
 if TYPE_CHECKING:
@@ -63,7 +70,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         required=False,
     )
-    add("annotations", "COCO file with their annotations; a new run needs it", required=False)
+    add(
+        "annotations",
+        f"{ANNOTATION_FORMS}, with their annotations; a new run needs it",
+        required=False,
+    )
     add(
         "check_images",
         "do not open every image before the training; opening takes as long as an epoch's loading, "
@@ -75,7 +86,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         otherwise="measure no AP",
         metavar="DIR",
     )
-    add("val_annotations", "COCO file with their annotations", otherwise="measure no AP")
+    add("val_annotations", f"{ANNOTATION_FORMS}, with their annotations", otherwise="measure no AP")
     add("eval_every", "epochs between two measurements of AP")
     add("workers", "threads that load images")
 
