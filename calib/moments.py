@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +80,7 @@ def convolutions(model: onnx.ModelProto, names: Collection[str]) -> Iterator[Con
     constants = {i.name: i for i in model.graph.initializer}
     for node in network_nodes(model):
         if node.name in names:
-            given = {a.name: tuple(a.ints) or a.i for a in node.attribute}
+            given: dict[str, Any] = {a.name: tuple(a.ints) or a.i for a in node.attribute}
             weights = numpy_helper.to_array(constants[node.input[1]]).astype(np.float32)
             groups = given.get("group", 1)
             yield Convolution(

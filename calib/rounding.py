@@ -79,10 +79,11 @@ def round_weight(
 
 def best_steps(gram: Floats, cross: Floats, rows: Floats, largest: int) -> Floats:
     """(G, O) for each output the step with the least error when weights round to nearest."""
-    peaks = np.abs(rows).max(axis=2)
-    best, least = np.ones_like(peaks), np.full_like(peaks, np.inf)
+    peaks: Floats = np.abs(rows).max(axis=2)
+    best: Floats = np.ones_like(peaks)
+    least: Floats = np.full_like(peaks, np.inf)
     for share in SHARES:
-        steps = _half_steps(peaks * share / largest)
+        steps = _half_steps(peaks * np.float32(share / largest))
         error = error_of(gram, cross, _nearest(rows, steps, largest) * steps[..., None])
         better = error < least
         best, least = np.where(better, steps, best), np.where(better, error, least)
@@ -100,13 +101,15 @@ def descend(gram: Floats, cross: Floats, rows: Floats, steps: Floats, largest: i
             block = slice(start, start + _BLOCK)
             slope = (found @ gram[:, :, block]) * steps[..., None] - cross[:, :, block]
             after = _descend_block(
-                *(_first(x) for x in (found[:, :, block], low[:, :, block], slope)),
+                _first(found[:, :, block]),
+                _first(low[:, :, block]),
+                _first(slope),
                 gram[:, block, block].transpose(1, 0, 2),
-                1 / (_first(curve[:, None, block]) * steps),
+                np.reciprocal(_first(curve[:, None, block]) * steps),
                 steps,
                 largest,
             )
-            moved += np.count_nonzero(after != found[:, :, block])
+            moved += int((after != found[:, :, block]).sum())
             found[:, :, block] = after
         if moved <= FEW * rows.size:
             break

@@ -49,17 +49,18 @@ def read_yolo(source: Path, images: Sequence[Path], problems: Problems) -> Docum
             why=f"{where} there is no {images[0].stem}.txt",
             fix="Give the folder of the label files",
         )
-    listed, annotations = [], list[dict[str, Any]]()
+    listed, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for image_id, (path, file) in enumerate(labels.items(), 1):
         if file is None:
             problems.add("images without a label file", "they count as without objects", path.name)
         lines = _lines(file) if file else []
+        listed.append({"id": image_id, "file_name": path.name})
         try:
             height, width = read_header(path).shown
         except BadInput:
-            height = width = None  # the common checks report it
-        listed.append({"id": image_id, "file_name": path.name, "height": height, "width": width})
-        for kind, (x, y, w, h) in lines if height and width else ():
+            continue  # the common checks report it
+        listed[-1] |= {"height": height, "width": width}
+        for kind, (x, y, w, h) in lines:
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": kind}
             annotations.append({**entry, "bbox": box})

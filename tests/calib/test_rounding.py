@@ -35,7 +35,7 @@ def made_convolution(weights: Floats, groups: int = 1, **changes: tuple[int, ...
         weight="w",
         bias="b",
         rows=weights.reshape(groups, len(weights) // groups, -1),
-        kernel=weights.shape[2:],  # type: ignore[arg-type]
+        kernel=weights.shape[2:],
         **given,  # type: ignore[arg-type]
     )
 
@@ -148,7 +148,7 @@ def test_a_rounding_that_was_stopped_goes_on(
         change = integers.reshape(exact.shape) - np.clip(exact, -127, 127)
         assert 0.5 < np.abs(change).max() < 1.001
 
-    solve, calls = rounding_all.round_weight, []
+    solve, calls = rounding.round_weight, []
 
     def stop(*given: object, **more: object) -> object:
         calls.append(given)
