@@ -26,6 +26,7 @@ _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("torch",), "export", "training, and reading checkpoints for export"),
     (("onnx",), "export", "writing ONNX files"),
     (("pycocotools",), "eval", "COCO accuracy: retinart eval"),
+    (("pyyaml",), "eval", "annotations of YOLO: data.yaml"),
     (("trackers",), "track", "object ids across frames: retinart detect --track"),
     (("supervision",), "track", "the detections that trackers reads"),
     (("matplotlib",), "report", "plots of reports and trainings"),
