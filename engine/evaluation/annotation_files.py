@@ -32,19 +32,17 @@ def read_annotations(
     Raises:
         BadInput: the annotations cannot be read, or are in no form that is known.
     """
-    if path.is_file() and path.suffix.lower() not in _YAML:
+    if not _is_other(path):
         return read_document(path, need_objects=need_objects)
     files = list_images(str(images)) if isinstance(images, Path) else list(images)
     if path.is_dir() and (found := sorted(path.glob("*.xml"))):
         return read_voc(path, found, files, problems)
-    if path.is_dir() or path.is_file():
-        return read_yolo(path, files, problems)
-    return read_document(path, need_objects=need_objects)  # which says that there is none
+    return read_yolo(path, files, problems)
 
 
 def annotations_sha256(path: Path, images: Path) -> str:
     """A hash of annotations: of a COCO file's bytes, or of what other forms say."""
-    if path.is_file() and path.suffix.lower() not in _YAML:
+    if not _is_other(path):
         return sha256(path)
     return content_sha256(vars(read_annotations(path, images, Problems())))
 
@@ -63,3 +61,8 @@ def write_coco(document: Document, path: Path) -> None:
         "categories": list(document.categories),
     }
     write_json(path, content)
+
+
+def _is_other(path: Path) -> bool:
+    """Whether annotations are not in COCO's form, by what their path is."""
+    return path.is_dir() or path.suffix.lower() in _YAML
