@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def noise_to_signal(exact: Outputs, found: Outputs) -> float:
 
 
 def signal_to_noise(
-    model: Path, quantized: onnx.ModelProto, batches: Sequence[Image]
+    model: Path, quantized: onnx.ModelProto | Path, batches: Sequence[Image]
 ) -> dict[str, float | None]:
     """The signal to noise in dB of each raw output, by tensor; None where nothing differs.
 
@@ -68,12 +69,13 @@ def signal_to_noise(
 
     Args:
         model: the FP32 file.
-        quantized: the graph in INT8.
+        quantized: the graph in INT8, or a file of it that OpenVINO reads.
         batches: frames (N, H, W, 3) uint8 BGR, a few.
     """
     exact = [{n: v.copy() for n, v in o.items()} for o in _outputs(model, batches)]
     noise = dict.fromkeys(HEADS, 0.0)
-    with as_file(quantized) as path:
+    source = nullcontext(quantized) if isinstance(quantized, Path) else as_file(quantized)
+    with source as path:
         for one, found in zip(exact, _outputs(path, batches), strict=True):
             for name, values in one.items():
                 noise[name] += float(np.square(found[name] - values, dtype=np.float64).sum())
