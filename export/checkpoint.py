@@ -21,7 +21,13 @@ from retinart.engine.model.variant import Variant, override
 from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint_projects import PROJECTS, Project
 from retinart.export.file_settings import FileSettings
-from retinart.train.model.checkpoint import empty_model, fill_model, from_content, is_own
+from retinart.train.model.checkpoint import (
+    empty_model,
+    fill_model,
+    from_content,
+    is_own,
+    wrong_type,
+)
 from retinart.train.model.resnet import BACKBONES, BackboneSpec
 from retinart.train.model.retinanet import RetinaNet
 from retinart.train.model.torch_file import read_torch_file
@@ -152,6 +158,11 @@ def load_state_dict(
         f"{theirs[k]}: {_shape(renamed[k])}, expected {_shape(v)}"
         for k, v in expected.items()
         if k in renamed and renamed[k].shape != v.shape
+    ]
+    shapes += [
+        f"{theirs[k]} {why}"
+        for k, v in expected.items()
+        if k in renamed and (why := wrong_type(renamed[k], v))
     ]
     if missing or unexpected or shapes:
         raise _misfit(path, project, missing, unexpected, shapes)

@@ -75,6 +75,14 @@ def test_names_of_coco() -> None:
     assert default_names(2) == ("class_0", "class_1")
 
 
+def test_weights_of_whole_numbers(save: Callable[[Any], Path]) -> None:
+    state = torchvision_state()
+    name = "backbone.body.layer2.0.bn1.bias"
+    state[name] = torch.zeros(state[name].shape, dtype=torch.uint8)
+    with pytest.raises(BadInput, match=rf"misshapen   {name} is of the type torch\.uint8"):
+        load_any(save(state))
+
+
 def test_all_that_does_not_fit_is_listed(save: Callable[[Any], Path]) -> None:
     state = torchvision_state()
     state["backbone.fpn.extra_blocks.p8.weight"] = torch.zeros(1)

@@ -135,6 +135,8 @@ def from_content(content: Mapping[str, Any], path: Path) -> tuple[RetinaNet, Var
             misfits.append(f"{key} is unknown")
         elif wanted[key].shape != tensor.shape:
             misfits.append(f"{key} is {tuple(tensor.shape)}, not {tuple(wanted[key].shape)}")
+        elif why := wrong_type(tensor, wanted[key]):
+            misfits.append(f"{key} {why}")
     if misfits:
         raise BadInput(
             f"the weights in {path} do not fit its own settings",
@@ -163,6 +165,13 @@ def fill_model(model: RetinaNet, state: Mapping[str, Tensor]) -> RetinaNet:
             if buffer.is_meta:
                 setattr(module, name, torch.zeros_like(buffer, device="cpu"))
     return model
+
+
+def wrong_type(tensor: Tensor, wanted: Tensor) -> str:
+    """Why a tensor cannot be the weights that a model wants; "" if it can."""
+    if wanted.is_floating_point() and not tensor.is_floating_point():
+        return f"is of the type {tensor.dtype}, and weights are floating-point numbers"
+    return ""
 
 
 def several(lines: Sequence[str], most: int = 8) -> str:

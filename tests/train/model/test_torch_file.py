@@ -62,6 +62,10 @@ CHANGES: dict[str, tuple[Callable[[Content], Any], str]] = {
         "do not fit its own settings",
     ),
     "another shape": (_state(HEAD, torch.zeros(64, 64, 1, 1)), r"\(64, 64, 1, 1\), not"),
+    "whole numbers": (
+        _state(HEAD, torch.zeros(64, 64, 3, 3, dtype=torch.int64)),
+        "is of the type torch.int64, and weights are floating-point numbers",
+    ),
     "one missing": (lambda c: c["state_dict"].pop(HEAD), f"{HEAD} is missing"),
     "one too many": (_state("more", torch.zeros(1)), "more is unknown"),
     "lists as names": (lambda c: c.update(classes=[["a"], "b", "c"]), "name is not text"),
