@@ -161,7 +161,8 @@ def any_checkpoint(data: bytes, rng: random.Random) -> bytes:
         with zipfile.ZipFile(target, "w") as archive:
             for name in source.namelist():
                 part = source.read(name)
-                archive.writestr(name, any_bytes(part, rng) if name.endswith(".pkl") else part)
+                part = any_bytes(part, rng) if name.endswith(".pkl") else part
+                archive.writestr(zipfile.ZipInfo(name), part)  # a name alone would add the time
         return target.getvalue()
     content: Any = torch.load(io.BytesIO(data), weights_only=True)
     odd = (*ODD, torch.zeros(1).expand(1 << 33), torch.zeros(3, dtype=torch.complex64), {1: 2})
