@@ -52,7 +52,7 @@ def complete(retinart: Command, tmp_path: Path) -> Callable[..., list[str]]:
     ("words", "expected"),
     [
         (("ca",), ["calibrate"]),
-        (("data", "c"), ["check"]),
+        (("data", "ch"), ["check"]),
         (("calibrate", "--max"), ["--max-drop", "--max-pixels"]),
         (("calibrate", "model.onnx", "--method", "m"), ["minmax", "mse"]),
         (("detect", "mo"), ["model.onnx"]),
