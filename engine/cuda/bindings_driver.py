@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from retinart.engine.common.packages import import_package
 from retinart.engine.cuda.api import (
     LESS_MEMORY,
     NON_BLOCKING,
@@ -29,7 +30,6 @@ from retinart.engine.cuda.api import (
     Stream,
 )
 from retinart.engine.cuda.graphs import Driver
-from retinart.engine.errors import MissingDependency
 
 
 class CudaBindings:
@@ -46,18 +46,13 @@ class CudaBindings:
     name = "cuda-bindings"
 
     def __init__(self, index: int = 0) -> None:
-        try:
-            from cuda.bindings import driver
-        except ModuleNotFoundError as error:
-            raise MissingDependency.package(
-                "cuda-bindings", "cuda-bindings", "Running TensorRT engines"
-            ) from error
-        except ImportError as error:
-            raise MissingDependency(
-                "cuda-bindings cannot be loaded",
-                why=str(error),
-                fix="Install it again, in the version of your CUDA",
-            ) from error
+        driver = import_package(
+            "cuda.bindings.driver",
+            package="cuda-bindings",
+            extra="cuda-bindings",
+            purpose="Running TensorRT engines",
+            fix="Install it again, in the version of your CUDA",
+        )
         self._graphs = Driver()  # first, because it tells of a missing driver in one line
         self._calls = _Calls(driver)
         with _retaining:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from retinart.engine.common.packages import import_package
 from retinart.engine.cuda.api import (
     LESS_MEMORY,
     NON_BLOCKING,
@@ -25,7 +26,6 @@ from retinart.engine.cuda.api import (
     Stream,
 )
 from retinart.engine.cuda.graphs import Driver
-from retinart.engine.errors import MissingDependency
 
 
 class PyCuda:
@@ -44,20 +44,14 @@ class PyCuda:
     name = "pycuda"
 
     def __init__(self, index: int = 0) -> None:
-        try:
-            import pycuda.driver
-        except ModuleNotFoundError as error:
-            raise MissingDependency.package(
-                "pycuda", "pycuda", "Running TensorRT engines"
-            ) from error
-        except ImportError as error:  # pycuda is installed; libcuda or a library of its own is not
-            raise MissingDependency(
-                "pycuda cannot be loaded",
-                why=str(error),
-                fix="Install NVIDIA's driver, and pycuda for this version of CUDA; or uninstall "
-                'pycuda, and run `pip install "retinart[cuda-bindings]"`',
-            ) from error
-        self._pycuda: Any = pycuda.driver
+        self._pycuda = import_package(
+            "pycuda.driver",
+            package="pycuda",
+            extra="pycuda",
+            purpose="Running TensorRT engines",
+            fix="Install NVIDIA's driver, and pycuda for this version of CUDA; or uninstall "
+            'pycuda, and run `pip install "retinart[cuda-bindings]"`',
+        )
         with _errors(self._pycuda), _retaining:
             self._context: Any = _primary_context(self._pycuda, index)
         self._driver = Driver()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -18,9 +16,8 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media import http_ranges
 from retinart.engine.media.address import shown_address
 from retinart.engine.media.decoding import Frames, Pictures
+from retinart.engine.media.file_reader import FileReader
 from retinart.engine.media.frame import Chooser, Frame
-from retinart.engine.media.images import Image
-from retinart.engine.media.source import SourceCounts
 from retinart.engine.settings import Selection
 
 VIDEO_SUFFIXES = frozenset(
@@ -51,7 +48,7 @@ _LISTS = frozenset(("concat", "dash", "hls", "imf", "sdp", "webm_dash_manifest")
 _USUAL_RATE = 25.0  # where a file names none
 
 
-class VideoReader:
+class VideoReader(FileReader):
     """The chosen frames of a video, once, in order; a `Source`.
 
         with VideoReader(path) as video:
@@ -76,9 +73,6 @@ class VideoReader:
         BadInput: the file is missing, or no frame of it can be decoded.
     """
 
-    live = stills = False
-    unreadable = ()
-
     def __init__(
         self,
         path: Path | str,
@@ -89,13 +83,12 @@ class VideoReader:
         time_stage: TimeStage = lambda stage, seconds: None,
         name: str = "",
     ) -> None:
-        self.path, self._source_index, self._time_stage = path, source_index, time_stage
+        super().__init__(source_index, time_stage)
+        self.path = path
         self.name = name or (str(path) if isinstance(path, Path) else shown_address(path))
         self.files = (path,) if isinstance(path, Path) else ()
-        self.counts = SourceCounts()
         self._choose = Chooser(selection or Selection())
         self._picture = Pictures()
-        self._busy = threading.Lock()
         self._container = self._open(timeout)
         try:
             self._begin(timeout)
@@ -186,39 +179,12 @@ class VideoReader:
             counts.announced = counts.read
         counts.ended = "early" if counts.read < counts.announced else "end"
 
-    def _frame(self, index: int, time_ms: float, image: Image) -> Frame:
-        return Frame(
-            source=self.name,
-            source_index=self._source_index,
-            index=index,
-            time_ms=time_ms,
-            image=image,
-        )
-
-    @property
-    def ended(self) -> bool:
-        """See `Source`."""
-        return bool(self.counts.ended)
-
-    def take(self) -> Frame | None:
-        """The next frame, or None at the end."""
-        start = time.perf_counter()
-        with self._busy:
-            frame = next(self._frames, None)
-        if frame is not None:
-            self._time_stage("decode", time.perf_counter() - start)
-        return frame
-
     def __iter__(self) -> Iterator[Frame]:
         while (frame := self.take()) is not None:
             yield frame
 
-    def close(self) -> None:
-        """Close the file, once the frame that another thread may be decoding is done."""
-        with self._busy:
-            self.counts.ended = self.counts.ended or "stopped"
-            self._frames = iter(())
-            self._container.close()
+    def _close_file(self) -> None:
+        self._container.close()
 
     def __enter__(self) -> VideoReader:
         return self

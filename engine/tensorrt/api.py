@@ -8,13 +8,13 @@ TensorRT-RTX. A protocol has the name of its class there.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from retinart.engine.errors import MissingDependency, RetinartError
+from retinart.engine.common.packages import import_package
+from retinart.engine.errors import RetinartError
 
 EngineRuntime = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[EngineRuntime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -270,17 +270,14 @@ def load_tensorrt(runtime: EngineRuntime) -> TensorRT:
     Raises:
         MissingDependency: it is not installed, or its libraries cannot be loaded.
     """
-    title, module = TITLES[runtime], MODULES[runtime]
-    try:
-        return cast(TensorRT, importlib.import_module(module))
-    except ModuleNotFoundError as error:
-        raise MissingDependency.package(module, runtime, f"{title}") from error
-    except (ImportError, OSError) as error:  # the package is installed, one of its libraries is not
-        raise MissingDependency(
-            f"{title} is installed and cannot be loaded",
-            why=str(error),
-            fix="Install its libraries for this system and this version of CUDA",
-        ) from error
+    module = import_package(
+        MODULES[runtime],
+        package=MODULES[runtime],
+        extra=runtime,
+        purpose=TITLES[runtime],
+        fix="Install its libraries for this system and this version of CUDA",
+    )
+    return cast(TensorRT, module)
 
 
 def known_capabilities(trt: TensorRT) -> tuple[str, ...]:

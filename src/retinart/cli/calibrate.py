@@ -15,6 +15,7 @@ from retinart.cli.fields import (
     record_of,
     written,
 )
+from retinart.cli.observing import add_observed
 
 _USUAL = 50  # images of a calibration
 
@@ -37,14 +38,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="the FP32 file of `retinart export`")
     add_written(parser, _SUFFIX, "the INT8 file to write")
     add = options_of(parser, CalibrationSettings, "ranges of the activations")
-    add(
-        "images",
-        "folder, file or glob of images to observe the activations on",
-        otherwise="take the ranges from --record",
-        metavar="SOURCE",
-    )
-    add("num", "how many of --images to use")
-    add("seed", "another seed chooses other images")
+    add_observed(add)
     add(
         "record",
         "JSON file of an earlier calibration of the same weights at the same size; its ranges are "

@@ -14,6 +14,7 @@ from retinart.cli.fields import (
     record_of,
     written,
 )
+from retinart.cli.observing import add_observed
 
 _SUFFIX = {"fp16": ".fp16.onnx", "openvino": ".xml"}
 
@@ -49,14 +50,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "`retinart detect` runs them; for FP32 files of fixed size",
     )
     add = options_of(parser, ConvertSettings, "ranges of the activations, for FP16")
-    add(
-        "images",
-        "folder, file or glob of images to observe the activations on",
-        otherwise="take the ranges from --record",
-        metavar="SOURCE",
-    )
-    add("num", "how many of --images to use")
-    add("seed", "another seed chooses other images")
+    add_observed(add)
     add(
         "record",
         "JSON file of a calibration of this model; its ranges are used",
