@@ -19,7 +19,7 @@ from retinart.engine.common.table import Table
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.evaluation.matching import Match, Tolerance, match
-from retinart.engine.settings import StreamSettings
+from retinart.engine.media.settings import StreamSettings
 from retinart.engine.stream import Stream
 
 _LEAST = 0.3

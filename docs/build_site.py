@@ -160,7 +160,7 @@ def names() -> str:
     """What mkdocstrings fills in: the public names, and two records that `stream` uses."""
     first = ("Detector", "Detections")
     own = [f"retinart.{name}" for name in dict.fromkeys([*first, *retinart.__all__])]
-    other = ["retinart.engine.settings.StreamSettings", "retinart.engine.media.frame.Frame"]
+    other = ["retinart.engine.media.settings.StreamSettings", "retinart.engine.media.frame.Frame"]
     return "\n".join(["## Every name\n", *(f"::: {name}\n" for name in [*own, *other])])
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
-
-# What may leave detections out: the number of detections of an image, or of pairs before NMS.
-Limit = Literal["detections", "candidates"]
+from retinart.engine.reached_limits import Limit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # == of arrays gives an array

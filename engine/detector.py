@@ -18,6 +18,7 @@ from retinart.engine.keep.keeper import Keeper, KeepingRunner
 from retinart.engine.keep.rules import Keep
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import as_bgr
+from retinart.engine.media.settings import StreamSettings
 from retinart.engine.model.info import Compute, ModelInfo, Thresholds, computed_in, read_info
 from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
@@ -30,7 +31,6 @@ from retinart.engine.runtime.options import (
 )
 from retinart.engine.runtime.runner import Runner
 from retinart.engine.self_test.check import check_once
-from retinart.engine.settings import StreamSettings
 from retinart.engine.stream import Stream
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 from retinart.engine.tensorrt.runner import load_engine

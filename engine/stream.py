@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from retinart.engine.common.latency_histogram import StageTimes
 from retinart.engine.common.timing import StageClock, StageName
 from retinart.engine.detections import Detections
 from retinart.engine.keep.counting import Tally
-from retinart.engine.latency_histogram import StageTimes
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image, Note
+from retinart.engine.media.settings import StreamSettings
 from retinart.engine.media.sources import Sources
 from retinart.engine.media.still import StillScenes
 from retinart.engine.pipeline import Channel, Pipeline
 from retinart.engine.runtime.runner import Pending, Prepared, Runner
-from retinart.engine.settings import StreamSettings
 
 LARGEST_BATCH = 8
 _BUFFER = 2

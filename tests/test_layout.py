@@ -33,9 +33,9 @@ FACE = "the face (src/retinart)"
 # those that stand before it. The folder's own `__init__.py` is the roof: nothing inside imports it.
 FLOORS: dict[str, tuple[str, ...]] = {
     "engine": (
-        "errors", "common", "areas", "settings", "detections", "cuda", "media", "model", "limits",
-        "evaluation", "runtime", "self_test", "tensorrt", "keep", "latency_histogram", "pipeline",
-        "stream", "detector", "describe", "doctor", "view", "job", "accuracy_drop",
+        "errors", "common", "reached_limits", "detections", "cuda", "media", "model", "evaluation",
+        "runtime", "self_test", "tensorrt", "keep", "pipeline", "stream", "detector", "describe",
+        "doctor", "view", "job", "accuracy_drop",
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",

@@ -32,9 +32,10 @@ from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.job.job import run_job
+from retinart.engine.job.settings import DetectJob
 from retinart.engine.job.summary import DetectSummary
+from retinart.engine.media.settings import Position, StreamSettings
 from retinart.engine.runtime.runner import Pending, Prepared
-from retinart.engine.settings import DetectJob, Position, StreamSettings
 
 _HELD = 32  # resized frames that inference alone goes round
 

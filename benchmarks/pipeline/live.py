@@ -21,11 +21,12 @@ from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.job.job import run_job
+from retinart.engine.job.settings import DetectJob
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.images import Image
+from retinart.engine.media.settings import StreamSettings
 from retinart.engine.media.video import VideoReader
 from retinart.engine.media.video_writer import VideoWriter
-from retinart.engine.settings import DetectJob, StreamSettings
 
 _PICTURES = 64
 _WARM_UP = 0.2  # share of a run after which memory should not grow

@@ -1,1 +1,1 @@
-"""Tools that any folder may use: files, progress, timing, HTML pages."""
+"""Tools that any folder may use: files, CPU, progress, timing, tables, HTML pages."""

@@ -21,8 +21,8 @@ from retinart.engine.evaluation.figures import coco_figures, load_pycocotools
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.evaluation.resample import Matches
 from retinart.engine.evaluation.results import coco_results
-from retinart.engine.limits import ReachedLimits
 from retinart.engine.media.images import Image, read_image, why_skipped
+from retinart.engine.reached_limits import ReachedLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Evaluation:
         """How many images reached each limit."""
         reached = ReachedLimits()
         for found in self.found.values():
-            reached.add(found)
+            reached.add(found.limits)
         return reached
 
     def results(self) -> list[dict[str, Any]]:

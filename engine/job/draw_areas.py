@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from retinart.engine.areas import Areas, Point
+from retinart.engine.keep.areas import Areas, Point
 from retinart.engine.keep.keeper import scale_of
 from retinart.engine.media.images import Image
 

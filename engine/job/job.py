@@ -20,15 +20,15 @@ from retinart.engine.job.draw import draw
 from retinart.engine.job.draw_areas import draw_areas
 from retinart.engine.job.opening import open_outputs, result_ids
 from retinart.engine.job.records import Record
+from retinart.engine.job.settings import DetectJob
 from retinart.engine.job.stop import StopRequest
 from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
 from retinart.engine.job.tracking import Trackers
 from retinart.engine.keep.counting import AreaCounter, Tally
-from retinart.engine.limits import ReachedLimits
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import Source
 from retinart.engine.pipeline import Ended
-from retinart.engine.settings import DetectJob
+from retinart.engine.reached_limits import ReachedLimits
 from retinart.engine.stream import Step, Stream
 from retinart.engine.view.address import Address
 from retinart.engine.view.board import Board, Figures
@@ -220,7 +220,7 @@ class _Run:
             self._summary.detections += len(found)
             classes = self._detector.classes
             self._summary.confident.update(classes[i] for i in self._sure(found).class_id)
-            self._summary.limits.add(found)
+            self._summary.limits.add(found.limits)
             self._sources[frame.source_index].counts.written += 1
         return step
 

@@ -10,8 +10,8 @@ from retinart.engine.evaluation.result_ids import ResultIds, ids_of_annotations,
 from retinart.engine.job.copies import Copy, check_outputs, plan_copies
 from retinart.engine.job.outputs import Outputs
 from retinart.engine.job.records import Note
+from retinart.engine.job.settings import DetectJob
 from retinart.engine.media.source import Source
-from retinart.engine.settings import DetectJob
 
 
 def result_ids(

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from retinart.engine.common.files import write_json
+from retinart.engine.common.latency_histogram import PERCENTILES, Times, table
 from retinart.engine.common.timing import StageName
 from retinart.engine.common.wording import counted
 from retinart.engine.keep.counting import Tally
-from retinart.engine.latency_histogram import PERCENTILES, Times, table
-from retinart.engine.limits import ReachedLimits
 from retinart.engine.media.source import SourceCounts
+from retinart.engine.reached_limits import ReachedLimits
 
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
 # an error stopped it; "lost": no source is left, and at least one was given up

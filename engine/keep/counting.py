@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from retinart.engine.areas import Areas, Line
 from retinart.engine.detections import Detections
+from retinart.engine.keep.areas import Areas, Line
 from retinart.engine.keep.keeper import anchors_of, contains, scale_of
 
 _FORGOTTEN = 2.0  # seconds after which an object that is not seen has left; trackers remember for 1

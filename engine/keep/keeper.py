@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from retinart.engine.areas import Anchor, Areas
 from retinart.engine.detections import Detections
+from retinart.engine.keep.areas import Anchor, Areas
 from retinart.engine.keep.rules import Keep, class_indices
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import ModelInfo, Thresholds

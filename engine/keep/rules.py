@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from retinart.engine.areas import Areas
 from retinart.engine.errors import BadInput
+from retinart.engine.keep.areas import Areas
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from retinart.engine.media.header import Header
 from retinart.engine.media.header_readers import COPY, open_file, open_with_pillow
 from retinart.engine.media.images import Image, upright
 from retinart.engine.media.pixel_limit import check_pixels
-from retinart.engine.settings import Selection
+from retinart.engine.media.settings import Selection
 
 _USUAL_MS = 100.0  # how long browsers show a frame that names no time, or next to none
 _SHORTEST_MS = 10.0

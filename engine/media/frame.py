@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from retinart.engine.media.images import Image
-from retinart.engine.settings import Selection
+from retinart.engine.media.settings import Selection
 
 
 @dataclass(frozen=True, kw_only=True)

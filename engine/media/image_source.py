@@ -10,8 +10,8 @@ from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Note, read_image, why_skipped
+from retinart.engine.media.settings import Selection
 from retinart.engine.media.source import SourceCounts
-from retinart.engine.settings import Selection
 
 
 class ImageSource:

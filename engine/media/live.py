@@ -16,8 +16,8 @@ from retinart.engine.media.address import without_secrets
 from retinart.engine.media.capture import Capture
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
+from retinart.engine.media.settings import FOREVER, LiveSettings, Selection
 from retinart.engine.media.source import SourceCounts
-from retinart.engine.settings import FOREVER, LiveSettings, Selection
 
 _JOIN_SECONDS = 1.0
 _BROKEN_GRABS = 3  # in a row: a capture fails alike at a damaged frame and at the end

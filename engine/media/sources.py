@@ -22,9 +22,9 @@ from retinart.engine.media.header_readers import read_header
 from retinart.engine.media.image_source import ImageSource
 from retinart.engine.media.images import IMAGE_SUFFIXES, Note, list_images
 from retinart.engine.media.live import LiveSource
+from retinart.engine.media.settings import LiveSettings, Selection
 from retinart.engine.media.source import Source
 from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader
-from retinart.engine.settings import LiveSettings, Selection
 
 _ANIMATIONS = ("AVIF", "GIF", "PNG", "WEBP")  # of several frames, these are no pages
 _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")

@@ -18,7 +18,7 @@ from retinart.engine.media.address import shown_address
 from retinart.engine.media.decoding import Frames, Pictures
 from retinart.engine.media.file_reader import FileReader
 from retinart.engine.media.frame import Chooser, Frame
-from retinart.engine.settings import Selection
+from retinart.engine.media.settings import Selection
 
 VIDEO_SUFFIXES = frozenset(
     (

@@ -28,8 +28,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from retinart.engine.detections import Detections, Limit
+from retinart.engine.detections import Detections
 from retinart.engine.model.info import Thresholds
+from retinart.engine.reached_limits import Limit
 
 Floats = npt.NDArray[np.float32]
 

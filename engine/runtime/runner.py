@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from retinart.engine.common.timing import StageClock
-from retinart.engine.detections import Detections, Limit
+from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import ModelInfo, Thresholds
 from retinart.engine.model.resized_image import Resized
+from retinart.engine.reached_limits import Limit
 
 Floats = npt.NDArray[np.float32]
 

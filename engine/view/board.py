@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from retinart.engine.common.latency_histogram import Times
 from retinart.engine.common.timing import StageName
 from retinart.engine.detections import Detections
-from retinart.engine.latency_histogram import Times
 from retinart.engine.media.frame import Frame
 
 _WIDEST = 1280  # pixels of a picture that is sent

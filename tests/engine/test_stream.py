@@ -20,9 +20,9 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media import capture, sources
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
+from retinart.engine.media.settings import LiveSettings, Position, Selection, StreamSettings
 from retinart.engine.media.sources import is_live, list_numbered
 from retinart.engine.runtime.runner import Pending, Prepared
-from retinart.engine.settings import LiveSettings, Position, Selection, StreamSettings
 from retinart.engine.stream import Step, Stream, _sizes
 from support import make_picture, number_of, numbered_jpeg, write_images, write_video
 

@@ -28,9 +28,9 @@ from retinart.engine.common.typed_json import to_json
 from retinart.engine.describe import describe_model, model_table
 from retinart.engine.evaluation.coco import load_coco
 from retinart.engine.media.images import read_image
+from retinart.engine.media.settings import LiveSettings, Selection
 from retinart.engine.media.sources import open_source
 from retinart.engine.model.info import read_info
-from retinart.engine.settings import LiveSettings, Selection
 from retinart.engine.tensorrt.engine_file import EngineInfo, engine_json
 from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint import load_any

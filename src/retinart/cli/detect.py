@@ -20,8 +20,8 @@ from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
 
 if TYPE_CHECKING:
+    from retinart.engine.job.settings import DetectJob
     from retinart.engine.job.summary import DetectSummary
-    from retinart.engine.settings import DetectJob
 
 DEFAULT_OUT = Path("runs/detect")
 RESULTS = ("detections.jsonl", "events.jsonl", "summary.json")
@@ -61,7 +61,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    from retinart.engine.settings import DetectJob
+    from retinart.engine.job.settings import DetectJob
     from retinart.engine.view.address import DEFAULT as VIEW
 
     group = parser.add_argument_group("output")
@@ -125,7 +125,7 @@ def _address(text: str) -> str:
 
 
 def _add_frames(parser: argparse.ArgumentParser) -> None:
-    from retinart.engine.settings import StreamSettings
+    from retinart.engine.media.settings import StreamSettings
 
     add = options_of(parser, StreamSettings, "frames")
     add("every", "take one frame in N")
@@ -165,12 +165,13 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    from retinart.engine.areas import read_areas
     from retinart.engine.common.folders import results_folder
     from retinart.engine.job.job import run_job
+    from retinart.engine.job.settings import DetectJob
     from retinart.engine.job.stop import StopRequest, stop_on_signals
+    from retinart.engine.keep.areas import read_areas
+    from retinart.engine.media.settings import Position, StreamSettings
     from retinart.engine.media.sources import is_live
-    from retinart.engine.settings import DetectJob, Position, StreamSettings
 
     start, end = (None if text is None else Position.parse(text) for text in (args.start, args.end))
     stream = record_of(StreamSettings, args, start=start, end=end)

@@ -60,7 +60,7 @@ def _conf(text: str) -> str:
 
 def keeping(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments `conf` and `keep` of `Detector`; none for a command without these options."""
-    from retinart.engine.areas import read_areas
+    from retinart.engine.keep.areas import read_areas
     from retinart.engine.keep.rules import Keep, parse_conf
 
     if not hasattr(args, "region"):

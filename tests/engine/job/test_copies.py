@@ -9,9 +9,9 @@ import pytest
 
 from retinart.engine.errors import BadInput
 from retinart.engine.job.copies import Copy, plan_copies
+from retinart.engine.job.settings import DetectJob
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import SourceCounts
-from retinart.engine.settings import DetectJob
 
 OUT = Path("out")
 

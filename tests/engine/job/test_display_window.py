@@ -13,7 +13,7 @@ from retinart.engine.detector import Detector
 from retinart.engine.errors import MissingDependency
 from retinart.engine.job.display_window import Window, has_windows
 from retinart.engine.job.job import run_job
-from retinart.engine.settings import DetectJob
+from retinart.engine.job.settings import DetectJob
 from support import files_below, write_video
 
 

@@ -17,10 +17,10 @@ import pytest
 from retinart.engine.detector import Detector
 from retinart.engine.job import outputs
 from retinart.engine.job.job import run_job
+from retinart.engine.job.settings import DetectJob
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
-from retinart.engine.settings import DetectJob
 from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
 
 LINE_KEYS = ["source", "frame", "time_ms", "width", "height", "detections"]

@@ -13,10 +13,10 @@ from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.job.job import run_job
+from retinart.engine.job.settings import DetectJob
 from retinart.engine.job.summary import DetectSummary
 from retinart.engine.media.video_writer import VideoWriter
 from retinart.engine.runtime.runner import Pending, Prepared
-from retinart.engine.settings import DetectJob
 from support import count_frames, files_below, make_picture, read_lines, write_images, write_video
 
 

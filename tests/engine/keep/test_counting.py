@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from retinart import Detections
-from retinart.engine.areas import Areas, Line, Polygon
+from retinart.engine.keep.areas import Areas, Line, Polygon
 from retinart.engine.keep.counting import AreaCounter, Event, Tally, crossed
 from support import read_lines
 

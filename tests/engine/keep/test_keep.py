@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from retinart import BadInput, Detections, Detector, Keep, Thresholds
-from retinart.engine.areas import Areas, Line, Polygon, Region, read_areas
+from retinart.engine.keep.areas import Areas, Line, Polygon, Region, read_areas
 from retinart.engine.keep.keeper import Keeper, contains
 from retinart.engine.keep.rules import parse_conf
 from support import made_info, make_picture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from retinart.engine.media.address import shown_address, without_secrets
+from retinart.engine.media.settings import LiveSettings, Selection
 from retinart.engine.media.sources import Sources
-from retinart.engine.settings import LiveSettings, Selection
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from retinart.engine.media.animation import AnimationReader
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.header_readers import read_header
 from retinart.engine.media.image_source import ImageSource
+from retinart.engine.media.settings import LiveSettings, Position, Selection
 from retinart.engine.media.source import Source
 from retinart.engine.media.sources import Sources
-from retinart.engine.settings import LiveSettings, Position, Selection
 
 Open = Callable[..., Source]
 LEVELS = (10, 100, 200, 250)

@@ -6,7 +6,7 @@ import pytest
 
 from retinart.engine.errors import BadInput
 from retinart.engine.media.frame import Chooser
-from retinart.engine.settings import Position, Selection
+from retinart.engine.media.settings import Position, Selection
 
 
 def _chosen(selection: Selection, frames: int, fps: float) -> list[int]:

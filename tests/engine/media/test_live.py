@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from retinart.engine.media.live import LiveSource
-from retinart.engine.settings import FOREVER, LiveSettings, Position, Selection
+from retinart.engine.media.settings import FOREVER, LiveSettings, Position, Selection
 
 WAIT = 20.0
 PICTURE = np.zeros((4, 6, 3), np.uint8)

@@ -20,8 +20,8 @@ from av.video.reformatter import Interpolation
 from retinart.engine.errors import BadInput
 from retinart.engine.media.capture import NetworkCapture
 from retinart.engine.media.images import Image
+from retinart.engine.media.settings import Position, Selection
 from retinart.engine.media.video import VideoReader
-from retinart.engine.settings import Position, Selection
 
 SIZE = (96, 128)
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND  # the default rounds down

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal, get_args
 
-from retinart.engine.detections import Detections, Limit
-from retinart.engine.settings import DetectJob
+# What may leave detections out: the number of detections of an image, or of pairs before NMS.
+Limit = Literal["detections", "candidates"]
 
+SURE = 0.3  # the score from which on a detection counts for people
 _LIFTED_BY: dict[Limit, str] = {
     "detections": "raise `max_det`",
     "candidates": "export with a higher --topk-candidates",
@@ -22,14 +24,18 @@ class ReachedLimits:
             limit lack scores below it alone, and no line is printed for them.
     """
 
-    def __init__(self, sure: float = DetectJob.draw_conf) -> None:
+    def __init__(self, sure: float = SURE) -> None:
         self._sure = sure
         self._all, self._matter, self._pictures = Counter[Limit](), Counter[Limit](), 0
 
-    def add(self, found: Detections) -> None:
-        """Count a picture."""
-        self._all.update(found.limits.keys())
-        matter = [name for name, best in found.limits.items() if best >= self._sure]
+    def add(self, limits: Mapping[Limit, float]) -> None:
+        """Count a picture.
+
+        Args:
+            limits: the attribute of its `Detections`.
+        """
+        self._all.update(limits.keys())
+        matter = [name for name, best in limits.items() if best >= self._sure]
         self._matter.update(matter)
         self._pictures += bool(matter)
 

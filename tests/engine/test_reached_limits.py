@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from retinart.engine.detections import Detections, Limit
-from retinart.engine.limits import ReachedLimits
+from retinart.engine.reached_limits import Limit, ReachedLimits
 
 
 def _counted(*limits: dict[Limit, float]) -> ReachedLimits:
-    reached, none = ReachedLimits(), np.empty(0, np.float32)
+    reached = ReachedLimits()
     for one in limits:
-        xyxy, labels = np.empty((0, 4), np.float32), np.empty(0, np.int32)
-        reached.add(Detections(xyxy=xyxy, confidence=none, class_id=labels, limits=one))
+        reached.add(one)
     return reached
 
 

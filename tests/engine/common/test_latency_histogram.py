@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from retinart.engine.common.latency_histogram import StageTimes, Times, table
 from retinart.engine.common.timing import StageClock
-from retinart.engine.latency_histogram import StageTimes, Times, table
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 500.0])
