@@ -12,7 +12,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.document import Document, number, side
 from retinart.engine.evaluation.problems import Problems
 
-_MOST = 64 * MIB  # of a file
+_MOST = 8 * MIB  # of a file; its elements take twenty times as much
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -64,7 +64,7 @@ def read_voc(
             corners = [None if box is None else number(box.findtext(key)) for key in _CORNERS]
             difficult = number(entry.findtext("difficult") or 0) == 1
             found.append((image_id, label, corners, difficult))
-    names = sorted({label for _, label, _, _ in found})
+    names = {name: i for i, name in enumerate(sorted({label for _, label, _, _ in found}), 1)}
     if not names:
         raise BadInput(
             f"no file in {folder} has an object", fix="Check that it is the right folder"
@@ -77,13 +77,13 @@ def read_voc(
         {
             "id": k,
             "image_id": image_id,
-            "category_id": names.index(label) + 1,
+            "category_id": names[label],
             "bbox": _xywh(corners, 0 if from_zero else 1),
             "iscrowd": int(difficult),
         }
         for k, (image_id, label, corners, difficult) in enumerate(found, 1)
     ]
-    categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    categories = [{"id": i, "name": name} for name, i in names.items()]
     return Document(images=images, annotations=annotations, categories=categories)
 
 

@@ -6,19 +6,23 @@ as shares of the image. A line of a class and three or more points is an outline
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.common.reading import MIB, read_text
+from retinart.engine.common.reading import MIB, check_plain, read_text
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluation.document import Document, number
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.header_readers import read_header
 
-_MOST = 64 * MIB  # of a file
+_MOST = 8 * MIB  # of a label file
+_MOST_LINES = 100_000
+_MOST_YAML = MIB // 4
 _NAMES = ("classes.txt", "obj.names", "data.yaml", "dataset.yaml")
 _FIX = "Write `class x y width height` in each line, with shares of the image"
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _BEYOND = 1.5  # a share above which a number must be pixels
 
 
@@ -96,26 +100,45 @@ def read_names(source: Path) -> Mapping[int, str]:
 
 
 def _from_yaml(path: Path) -> Mapping[int, str]:
+    """The names in a YAML file. Each of its values is read as text, a `no` or a date too."""
     try:
         import yaml
     except ImportError as error:
         raise MissingDependency.package("pyyaml", "eval", "reading YAML") from error
+
+    class Loader(yaml.BaseLoader):  # type: ignore[misc]
+        """A value that refers to others can stand for far more text than the file has."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError(f"it has the reference *{self.peek_event().anchor}")
+            return super().compose_node(parent, index)
+
+    text = read_text(path, noun="names of the classes", most=_MOST_YAML)
     try:
-        found = yaml.safe_load(read_text(path, noun="names of the classes", most=MIB))
+        found = yaml.load(text, Loader)  # which makes texts, lists and dicts only
+        check_plain(found)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise BadInput(
-            f"{path} is not YAML", why=" ".join(str(error).split()), fix="Write it again"
+            f"cannot read {path} as YAML", why=" ".join(str(error).split()), fix="Write it again"
         ) from error
     names = found.get("names") if isinstance(found, dict) else None
     if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not names or not all(type(key) is int for key in names):
+        names = {str(i): name for i, name in enumerate(names)}
+    if not isinstance(names, dict) or not names or not all(map(_NUMBER.fullmatch, names)):
         raise BadInput(
             f"{path} names no classes",
             why="it has no list `names`, and no map of numbers to names",
             fix="Write `names: [one, two]`",
         )
-    return {key: str(name) for key, name in sorted(names.items())}
+    for key, name in names.items():
+        if not isinstance(name, str) or not name:
+            raise BadInput(
+                f"{path} gives class {key} no name",
+                why="its name is " + ("empty" if not name else "a list or a map"),
+                fix="Write `names: [one, two]`",
+            )
+    return {int(key): names[key] for key in sorted(names, key=int)}
 
 
 def _label_file(image: Path, folder: Path | None) -> Path | None:
@@ -139,14 +162,21 @@ def _lines(path: Path) -> list[tuple[int, tuple[float, ...]]]:
         BadInput: a line is not in YOLO's form.
     """
     found = []
-    for count, line in enumerate(read_text(path, noun="labels", most=_MOST).splitlines(), 1):
+    lines = read_text(path, noun="labels", most=_MOST).splitlines()
+    if len(lines) > _MOST_LINES:
+        raise BadInput(
+            f"the labels {path} have {len(lines):,} lines",
+            why=f"{_MOST_LINES:,} are the most that are read for an image",
+            fix=_FIX,
+        )
+    for count, line in enumerate(lines, 1):
         if not (words := line.split()):
             continue
         numbers = [number(word) for word in words]
         values = [value for value in numbers[1:] if value is not None]
         kind, why = numbers[0], ""
         if kind is None or not kind.is_integer() or kind < 0:
-            why = f"its first word is {words[0]!r}, not the number of a class"
+            why = f"its first word is {words[0][:40]!r}, not the number of a class"
         elif len(values) < len(words) - 1:
             why = "not all of its words are numbers"
         elif len(values) != 4 and (len(values) < 6 or len(values) % 2):

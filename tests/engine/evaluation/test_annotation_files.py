@@ -175,7 +175,7 @@ def test_rules_of_yolo(pictures: Path, tmp_path: Path) -> None:
     assert "1 label files without an image (not used): other.txt" in problems
     (labels / "0.txt").write_text("0 0.9 0.5 0.4 0.2\n")  # leaves its image
     assert "partly outside of their image" in str(load_coco(path, pictures).problems)
-    for text, message in (("names: 3", "names no classes"), ("names: [", "is not YAML")):
+    for text, message in (("names: 3", "names no classes"), ("names: [", "as YAML")):
         path.write_text(text)
         with pytest.raises(BadInput, match=message):
             load_coco(path, pictures)
