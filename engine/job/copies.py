@@ -45,20 +45,14 @@ def plan_copies(sources: Sequence[Source], out: Path, *, audio: bool = False) ->
     Raises:
         BadInput: `audio` is asked for, and the source cannot have a sound that could be kept.
     """
-    # of several videos, one of these names gets a number; a single one is refused for it later
-    stems = {"detections", "summary"} if len(sources) > 1 else set()
     copies = []
-    for source in sources:
+    for source, stem in zip(sources, stems_of(sources), strict=True):
         if source.stills:
             copies.append(Copy(pictures=copies_of_images(out, source.files)))
             continue
-        name = source.name.split("://")[-1]
-        stem = source.files[0].stem if source.files else re.sub(r"\W+", "_", name)
-        free = _unused(stem, stems)
-        stems.add(free)
         copies.append(
             Copy(
-                path=out / f"{free}.mp4",
+                path=out / f"{stem}.mp4",
                 fps=source.rate or USUAL_RATE,
                 size=source.size,
                 sound=source.files[0] if audio and source.files and source.has_sound else None,
@@ -67,6 +61,19 @@ def plan_copies(sources: Sequence[Source], out: Path, *, audio: bool = False) ->
     if audio:
         _check_sound(sources)
     return copies
+
+
+def stems_of(sources: Sequence[Source]) -> list[str]:
+    """What the files of each source are called; "" for images, whose copies keep their names."""
+    # of several videos, one of these names gets a number; a single one is refused for it later
+    taken = {"detections", "summary"} if len(sources) > 1 else set[str]()
+    stems = []
+    for source in sources:
+        name = source.name.split("://")[-1]
+        stem = source.files[0].stem if source.files else re.sub(r"\W+", "_", name)
+        stems.append("" if source.stills else _unused(stem, taken))
+        taken.add(stems[-1])
+    return stems
 
 
 def _check_sound(sources: Sequence[Source]) -> None:

@@ -18,12 +18,13 @@ class OutOfRoom(RetinartError):
     """There is no more room for output. The output that was written before is kept."""
 
 
-def check_room(folders: Iterable[Path], files: dict[Path, int]) -> None:
+def check_room(folders: Iterable[Path], files: dict[Path, int], *, reserve: int = RESERVE) -> None:
     """Check that the files can grow and then be completed.
 
     Args:
         folders: on the disks that are written to.
         files: that are open. The value is the number of frames of a video, and 0 for other files.
+        reserve: bytes that stay free on each disk.
 
     Raises:
         OutOfRoom: the disk has only the room that completing the files may take, or a file has
@@ -32,7 +33,7 @@ def check_room(folders: Iterable[Path], files: dict[Path, int]) -> None:
     index = _INDEX * sum(files.values())
     for folder in folders:
         free = shutil.disk_usage(folder).free
-        if free < RESERVE + index:
+        if free < reserve + index:
             raise OutOfRoom(
                 f"the disk of {folder} is full",
                 why=f"{free / 2**20:.1f} MiB are left, which are needed to complete the files",

@@ -73,7 +73,7 @@ class _Run:
         given = job.source
         names = [given] if isinstance(given, str) else list(given)
         stages: list[tuple[StageName, Callable[[Step], Step]]] = [("write", self._write)]
-        if job.copies or job.show:
+        if job.copies or job.show or job.clips:
             stages.insert(0, ("draw", self._draw))
         if job.track:
             stages.insert(0, ("track", self._track))
@@ -94,7 +94,9 @@ class _Run:
                 self._counters = [AreaCounter(counted) for _ in sources]
             ids = result_ids(job, sources, detector.classes)
             self._summary.notes += [] if ids is None else ids.lines
-            self._files = open_outputs(job, sources, detector.classes, ids, self._changed.add)
+            self._files = open_outputs(
+                job, sources, detector.classes, ids, self._changed.add, self._progress.line
+            )
         except BaseException:
             self._stream.sources.close()
             raise
@@ -110,6 +112,7 @@ class _Run:
                 self._nothing(self._sources)
             files.close()
             summary.outputs, summary.problems = files.paths, files.problems
+            summary.clips = files.clips
             self._report(self._sources)
         return summary
 
@@ -210,7 +213,8 @@ class _Run:
             )
             self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
             if step.tallies:
-                self._files.write_events(frame, step.tallies[i].events)
+                picture = step.pictures[i] if self._job.clips else None
+                self._files.write_events(frame, step.tallies[i].events, picture)
                 self._summary.tallies[frame.source_index] = step.tallies[i]
             self._last = time.perf_counter()
             self._first = self._first or frame.captured

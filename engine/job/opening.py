@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.result_ids import ResultIds, ids_of_annotations, ids_of_coco
-from retinart.engine.job.copies import Copy, check_outputs, plan_copies
+from retinart.engine.job.clips import Clips, ClipSource
+from retinart.engine.job.copies import USUAL_RATE, Copy, check_outputs, plan_copies, stems_of
 from retinart.engine.job.outputs import Outputs
 from retinart.engine.job.records import Note
 from retinart.engine.job.settings import DetectJob
@@ -43,6 +44,7 @@ def open_outputs(
     classes: Sequence[str],
     ids: ResultIds | None,
     note: Note,
+    say: Callable[[str], None],
 ) -> Outputs:
     """The files of a job, once it is sure that none of them overwrites a source or another one.
 
@@ -69,4 +71,19 @@ def open_outputs(
         ids=ids,
         note=note,
         tracks=job.track,
+        clips=_open_clips(job, sources, say),
     )
+
+
+def _open_clips(
+    job: DetectJob, sources: Sequence[Source], say: Callable[[str], None]
+) -> Clips | None:
+    if job.clips is None:
+        return None
+    if all(source.stills for source in sources):
+        raise BadInput("there are no clips of images", why="they have no times", fix="Give a video")
+    about = [
+        ClipSource(name=s.name, stem=stem, fps=s.rate or USUAL_RATE, live=s.live)
+        for s, stem in zip(sources, stems_of(sources), strict=True)
+    ]
+    return Clips(job.clips, job.out, about, say)

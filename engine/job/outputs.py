@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import cv2
 
@@ -15,6 +16,7 @@ from retinart.engine.common.files import AtomicFile, atomic_path
 from retinart.engine.common.leftovers import same_file
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.result_ids import ResultIds
+from retinart.engine.job.clips import ClipCounts, Clips
 from retinart.engine.job.copies import Copy
 from retinart.engine.job.disk import check_room
 from retinart.engine.job.records import (
@@ -137,6 +139,7 @@ class Outputs:
         classes: names.
         ids, note: see `COCOResults`; None without `coco`.
         tracks: whether detections have ids.
+        clips: makes clips of events, or None.
 
     Attributes:
         paths: what was written, complete after `close`.
@@ -157,10 +160,11 @@ class Outputs:
         ids: ResultIds | None,
         note: Note,
         tracks: bool,
+        clips: Clips | None = None,
     ) -> None:
         self.paths: list[Path] = []
         self.problems: list[Exception] = []
-        self._out, self._copies = out, copies
+        self._out, self._copies, self._clips = out, copies, clips
         self._taken = {p.resolve() for copy in copies for p in copy.pictures.values()}
         self._folders = {out, *(path.parent for path in (coco, csv) if path is not None)}
         self._videos: dict[int, VideoWriter] = {}
@@ -206,21 +210,43 @@ class Outputs:
         for file in self._files:
             file.write(record)
 
-    def write_events(self, frame: Frame, events: Sequence[Event]) -> None:
-        """Write what happened in a frame, a line an event.
+    def write_events(
+        self, frame: Frame, events: Sequence[Event], picture: Image | None = None
+    ) -> None:
+        """Write what happened in a frame, a line an event, and the frame into clips.
+
+        Args:
+            frame: the next one of its source.
+            events: in order.
+            picture: the frame as clips show it; not needed without clips.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: a line cannot be written.
         """
+        clip, ended = None, list[dict[str, Any]]()
+        if self._clips is not None and picture is not None:
+            clip, ended = self._clips.add(frame, picture, events)
         for event in events:
-            line = event_line(event, frame.source, self._classes)
-            if self._events is None:
-                self._events = LineFile(self._out / "events.jsonl")
-                self.paths.append(self._events.path)
-            self._events.write(line)
+            self._event(event_line(event, frame.source, self._classes, clip))
+        for line in ended:
+            self._event(json.dumps(line) + "\n")
+
+    def _event(self, line: str) -> None:
+        if self._events is None:
+            self._events = LineFile(self._out / "events.jsonl")
+            self.paths.append(self._events.path)
+        self._events.write(line)
 
     def close(self) -> None:
         """End all files, each whether or not another one fails."""
+        if self._clips is not None:
+            try:
+                for line in self._clips.close():
+                    self._event(json.dumps(line) + "\n")
+            except OSError as error:
+                self.problems.append(error)
+            if self._clips.counts.written:
+                self.paths.append(self._out / "clips")
         videos = [self._videos[index] for index in sorted(self._videos)]
         files: list[RecordFile | VideoWriter] = [*self._files, *videos]
         for file in files:
@@ -244,9 +270,16 @@ class Outputs:
             file.discard()
         for video in self._videos.values():
             video.discard()
+        if self._clips is not None:
+            self._clips.discard()
         self._lines.close()
         if self._events is not None:
             self._events.close()
+
+    @property
+    def clips(self) -> ClipCounts | None:
+        """What became of clips; None without any."""
+        return None if self._clips is None else self._clips.counts
 
     def __enter__(self) -> Outputs:
         return self

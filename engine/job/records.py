@@ -97,7 +97,7 @@ class JSONLines:
         self._file.write(json.dumps(record.to_json(self._classes)) + "\n")
 
 
-def event_line(event: Event, source: str, classes: Sequence[str]) -> str:
+def event_line(event: Event, source: str, classes: Sequence[str], clip: str | None = None) -> str:
     """A line of `events.jsonl`; what an event of this kind does not have is left out."""
     data = {
         "time": None if event.time is None else round(event.time, 3),
@@ -110,6 +110,7 @@ def event_line(event: Event, source: str, classes: Sequence[str]) -> str:
         "class": classes[event.class_id],
         "dwell": None if event.dwell is None else round(event.dwell, 3),
         "lost": event.lost or None,
+        "clip": clip,
     }
     kept = {k: v for k, v in data.items() if v is not None or k == "time"}
     return json.dumps(kept) + "\n"

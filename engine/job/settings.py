@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from retinart.engine.errors import BadInput
 from retinart.engine.keep.areas import Areas
 from retinart.engine.media.settings import StreamSettings
 from retinart.engine.reached_limits import SURE
+
+ClipOn = Literal["event", "cross", "enter", "leave"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSettings:
+    """Which events get a short video, and how many of these stay.
+
+    Attributes:
+        clip_on: a kind of event, or "event" for all kinds.
+        pre, post: seconds of the video before an event and after it.
+        keep: most gigabytes (1e9 bytes) of all clips; None keeps all.
+
+    Raises:
+        BadInput: a number that makes no sense.
+    """
+
+    clip_on: ClipOn = "event"
+    pre: float = 5.0
+    post: float = 5.0
+    keep: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("pre", self.pre, 60), ("post", self.post, 300)):
+            if not 0 <= value <= most:
+                raise BadInput(f"`{name}` is {value}", fix=f"Give 0 to {most} seconds")
+        if self.keep is not None and not 0.001 <= self.keep < math.inf:
+            raise BadInput(f"`keep` is {self.keep}", fix="Give gigabytes, at least 0.001")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +59,8 @@ class DetectJob:
         view: "address:port" to show the newest frames at, in a browser; None shows no page.
         track: give objects ids through the frames.
         areas: drawn on annotated copies; with `track`, objects are counted at its lines and zones.
+        clips: with `track`, short videos of what happens at the lines and in the zones; None writes
+            none.
         stats: seconds between two tables of the figures so far on stderr; 0 prints no tables.
         stream: which frames, and how they get to the detector.
     """
@@ -45,12 +77,19 @@ class DetectJob:
     view: str | None = None
     track: bool = False
     areas: Areas | None = None
+    clips: ClipSettings | None = None
     stats: float = 0.0
     stream: StreamSettings = field(default_factory=StreamSettings)
 
     def __post_init__(self) -> None:
         if not self.stats >= 0:
             raise BadInput(f"`stats` is {self.stats}", fix="Give seconds, or 0 for no tables")
+        if self.clips is not None and not (self.track and self.areas and self.areas.counts):
+            raise BadInput(
+                "there are no events to make clips of",
+                why="events are of tracked objects at lines and in zones",
+                fix="Give `track`, and `region` with lines or zones",
+            )
         if self.annotations is not None and self.coco is None:
             raise BadInput(
                 "`annotations` gives ids to COCO results, and none are written",

@@ -11,6 +11,7 @@ from retinart.engine.common.files import write_json
 from retinart.engine.common.latency_histogram import PERCENTILES, Times, table
 from retinart.engine.common.timing import StageName
 from retinart.engine.common.wording import counted
+from retinart.engine.job.clips import ClipCounts
 from retinart.engine.keep.counting import Tally
 from retinart.engine.media.source import SourceCounts
 from retinart.engine.reached_limits import ReachedLimits
@@ -101,6 +102,7 @@ class DetectSummary:
         to_detections: times from a frame's capture until it was detected on.
         to_result: times from a frame's capture until its results were written.
         tallies: what was counted at lines and in zones, by the source's index.
+        clips: what became of clips of events; None without any.
         queues: by the stage that reads it: (capacity, mean depth, greatest depth).
     """
 
@@ -124,6 +126,7 @@ class DetectSummary:
     to_result: Times = field(default_factory=Times)
     queues: dict[str, tuple[int, float, int]] = field(default_factory=dict)
     tallies: dict[int, Tally] = field(default_factory=dict)
+    clips: ClipCounts | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -143,8 +146,9 @@ class DetectSummary:
 
     @property
     def incomplete(self) -> bool:
-        """Whether an image, frame, source or output was lost."""
+        """Whether an image, frame, source, clip or output was lost."""
         lost = any(s.counts.broken or s.counts.ended == "lost" for s in self.sources)
+        lost = lost or (self.clips is not None and self.clips.lost > 0)
         return bool(self.ended_early or lost or self.problems or self.ended == "failed")
 
     @property
@@ -252,6 +256,7 @@ class DetectSummary:
             "sources": [
                 {**source.to_json(), **self._tally(i)} for i, source in enumerate(self.sources)
             ],
+            **({} if self.clips is None else {"clips": self.clips.to_json()}),
             "outputs": [str(path) for path in self.outputs],
         }
 

@@ -11,6 +11,7 @@ from types import TracebackType
 import av
 import cv2
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from retinart.engine.common.files import AtomicFile
@@ -23,8 +24,8 @@ _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # 
 _ENCODER = "libx264"
 # The cheapest preset, on one thread, as inference needs the cores; it is about as costly as MPEG-4
 # Part 2 and as small. It reorders no frames and holds none back.
-_OPTIONS = {"preset": "ultrafast", "crf": "23"}
-_TICKS = 90_000  # a second, as in MPEG-TS: a hundredth of a millisecond is kept
+OPTIONS = {"preset": "ultrafast", "crf": "23"}
+TICKS = 90_000  # a second, as in MPEG-TS: a hundredth of a millisecond is kept
 
 
 class VideoWriter:
@@ -55,7 +56,7 @@ class VideoWriter:
     def __init__(
         self, path: Path, *, fps: float, size: tuple[int, int], sound: Path | None = None
     ) -> None:
-        self.path, self._fps, self._size, self.written = path, fps, size, 0
+        self.path, self._fps, self.written = path, fps, 0
         container = _FORMATS.get(path.suffix.lower())
         if container is None:
             raise BadInput(
@@ -64,39 +65,20 @@ class VideoWriter:
                 fix=f"Use one of the suffixes {', '.join(_FORMATS)}",
             )
         self._first_ms, self._last = 0.0, -1  # the first frame's time, the last one's in ticks
-        self._convert, self._sound = VideoReformatter(), None
+        self._convert, self._sound = ToYuv(size), None
         self._file = AtomicFile(path)
         self.temporary = self._file.temporary
         options = {} if container == "matroska" else {"movflags": "faststart"}
         self._container = av.open(file_url(self.temporary), "w", container, options=options)
         try:
-            with self._explained():
-                self._stream = self._add_stream()
+            with explained(self.path):
+                self._stream = add_h264(self._container, fps=fps, size=size, options=OPTIONS)
                 if sound is not None:
                     self._sound = Sound(sound, self._container)
                 self._container.start_encoding()
         except BaseException:
             self.discard()
             raise
-
-    def _add_stream(self) -> av.VideoStream:
-        try:
-            av.Codec(_ENCODER, "w")
-        except ValueError as error:
-            raise MissingDependency(
-                f"PyAV {av.__version__} has no H.264 encoder",
-                why=f"its FFmpeg was built without {_ENCODER}",
-                fix="Install PyAV's own wheel with `pip install --force-reinstall av`",
-            ) from error
-        rate = Fraction(self._fps).limit_denominator(1001)
-        stream = self._container.add_stream(_ENCODER, rate=rate, options=_OPTIONS)
-        assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = (n + n % 2 for n in self._size)
-        context = stream.codec_context
-        context.pix_fmt, context.time_base, context.thread_count = "yuv420p", Fraction(1, _TICKS), 1
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        return stream
 
     def write(self, image: Image, time_ms: float | None = None) -> None:
         """Add a frame; one of another size is fitted into the video's, with black beside it.
@@ -109,31 +91,19 @@ class VideoWriter:
         Raises:
             BadInput: it cannot be written; the reason is FFmpeg's.
         """
-        if image.shape[:2] != self._size:
-            image = _fitted(image, self._size)
         if time_ms is None:
             time_ms = 1000 * self.written / self._fps
         if not self.written:
             self._first_ms = time_ms
-        self._last = max(self._last + 1, round((time_ms - self._first_ms) * _TICKS / 1000))
-        frame = self._frame(image)
-        frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
-        with self._explained():
+        self._last = max(self._last + 1, round((time_ms - self._first_ms) * TICKS / 1000))
+        frame = self._convert(image)
+        frame.pts, frame.time_base = self._last, Fraction(1, TICKS)
+        with explained(self.path):
             if self._sound is not None and not self.written:
                 self._sound.begin(time_ms / 1000)
             self._container.mux(self._stream.encode(frame))
-            self._mux_sound(self._last / _TICKS)
+            self._mux_sound(self._last / TICKS)
         self.written += 1
-
-    def _frame(self, image: Image) -> av.VideoFrame:
-        height, width = self._size
-        if height % 2 or width % 2:
-            border = (0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-            image = np.asarray(cv2.copyMakeBorder(image, *border), np.uint8)
-        bgr = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="bgr24")
-        return self._convert.reformat(
-            bgr, format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1
-        )
 
     def _mux_sound(self, until: float) -> None:
         if self._sound is not None:
@@ -147,8 +117,8 @@ class VideoWriter:
             BadInput: it cannot be written; then it is deleted.
         """
         try:
-            with self._explained():
-                self._mux_sound(self._last / _TICKS + 1 / self._fps)
+            with explained(self.path):
+                self._mux_sound(self._last / TICKS + 1 / self._fps)
                 self._container.mux(self._stream.encode(None))
                 self._container.close()
             self._file.commit()
@@ -177,16 +147,82 @@ class VideoWriter:
         else:
             self.discard()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (av.FFmpegError, OSError) as error:
-            raise BadInput(
-                f"cannot write the video {self.path}",
-                why=error.strerror or str(error),
-                fix="Make room, write to another folder, or leave the video out",
-            ) from error
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """FFmpeg's reason, as an error that names the video.
+
+    Raises:
+        BadInput: the video cannot be written.
+    """
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise BadInput(
+            f"cannot write the video {path}",
+            why=error.strerror or str(error),
+            fix="Make room, write to another folder, or leave the video out",
+        ) from error
+
+
+def add_h264(
+    container: OutputContainer, *, fps: float, size: tuple[int, int], options: dict[str, str]
+) -> av.VideoStream:
+    """A stream of a container that encodes H.264 as every browser plays it.
+
+    Args:
+        container: open for writing.
+        fps: frame rate that it announces.
+        size: (height, width) of the frames in pixels; see `ToYuv`.
+        options: of the encoder.
+
+    Raises:
+        MissingDependency: this FFmpeg has no H.264 encoder.
+    """
+    try:
+        av.Codec(_ENCODER, "w")
+    except ValueError as error:
+        raise MissingDependency(
+            f"PyAV {av.__version__} has no H.264 encoder",
+            why=f"its FFmpeg was built without {_ENCODER}",
+            fix="Install PyAV's own wheel with `pip install --force-reinstall av`",
+        ) from error
+    rate = Fraction(fps).limit_denominator(1001)
+    stream = container.add_stream(_ENCODER, rate=rate, options=options)
+    assert isinstance(stream, av.VideoStream)
+    stream.height, stream.width = (n + n % 2 for n in size)
+    context = stream.codec_context
+    context.pix_fmt, context.time_base, context.thread_count = "yuv420p", Fraction(1, TICKS), 1
+    context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+    context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+    return stream
+
+
+class ToYuv:
+    """Makes frames for `add_h264` of images (H, W, 3) uint8 BGR.
+
+    An image of another size is fitted in, with black beside it.
+
+    Args:
+        size: (height, width) in pixels. An odd one gets one more row or column, which repeats the
+            last one.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._size, self._convert = size, VideoReformatter()
+
+    def __call__(self, image: Image) -> av.VideoFrame:
+        """The frame (even H, even W), yuv420p."""
+        height, width = self._size
+        if image.shape[:2] != self._size:
+            image = _fitted(image, self._size)
+        if height % 2 or width % 2:
+            border = (0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+            image = np.asarray(cv2.copyMakeBorder(image, *border), np.uint8)
+        bgr = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="bgr24")
+        return self._convert.reformat(
+            bgr, format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1
+        )
 
 
 def _fitted(image: Image, size: tuple[int, int]) -> Image:

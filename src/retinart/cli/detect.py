@@ -20,7 +20,7 @@ from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
 
 if TYPE_CHECKING:
-    from retinart.engine.job.settings import DetectJob
+    from retinart.engine.job.settings import ClipSettings, DetectJob
     from retinart.engine.job.summary import DetectSummary
 
 DEFAULT_OUT = Path("runs/detect")
@@ -99,6 +99,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         type=_address,
         metavar="ADDRESS:PORT",
     )
+    _add_clips(group)
     add(
         "stats",
         "seconds between two tables of counts, times and queues on stderr, with one at the end; 0 "
@@ -110,6 +111,47 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit with 1 when a file, a frame or a source was lost",
     )
+
+
+def _add_clips(group: argparse._ActionsContainer) -> None:
+    from retinart.engine.job.settings import ClipSettings
+
+    add = options_of(group, ClipSettings)
+    add(
+        "clip_on",
+        "with --track, write a short video of each event at the lines and in the zones, or of one "
+        "kind of event, into the folder clips",
+        default=None,
+        otherwise="no clips",
+    )
+    add("pre", "seconds of the video before an event that its clip shows", metavar="SECONDS")
+    add(
+        "post",
+        "seconds after it; an event whose clip would overlap the one before extends that one",
+        metavar="SECONDS",
+    )
+    add(
+        "keep",
+        "most gigabytes of all clips; the oldest clips are deleted first",
+        otherwise="keep all",
+        metavar="GB",
+    )
+
+
+def _clips(args: argparse.Namespace) -> ClipSettings | None:
+    """The settings of clips; None where none are asked for.
+
+    Raises:
+        BadInput: something is said of clips alone.
+    """
+    from retinart.engine.job.settings import ClipSettings
+
+    if args.clip_on is not None:
+        return record_of(ClipSettings, args)
+    for name in ("pre", "post", "keep"):
+        if getattr(args, name) != getattr(ClipSettings, name):
+            raise BadInput(f"--{name} is for clips, and none are written", fix="Give --clip-on")
+    return None
 
 
 def _address(text: str) -> str:
@@ -181,7 +223,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         with results_folder(args.out, DEFAULT_OUT, RESULTS, overwrite=args.overwrite) as out:
             areas = None if args.region is None else read_areas(args.region)
-            job = record_of(DetectJob, args, stream=stream, out=out, areas=areas)
+            job = record_of(
+                DetectJob, args, stream=stream, out=out, areas=areas, clips=_clips(args)
+            )
             _check_before_loading(job)
             with open_detector(args, **more) as detector, stop_on_signals(stop):
                 summary = run_job(detector, job, stop=stop)
@@ -231,6 +275,8 @@ def _check_before_loading(job: DetectJob) -> None:
 
 def _said(summary: DetectSummary) -> Iterator[str]:
     """What happened, in lines for people; the last one sums it up."""
+    from retinart.engine.common.wording import counted
+
     for path, why in summary.skipped:
         yield f"skipped {path}: {why}"
     for source in summary.sources:
@@ -251,6 +297,10 @@ def _said(summary: DetectSummary) -> Iterator[str]:
     for index, tally in sorted(summary.tallies.items()):
         for name, text in tally.texts().items():
             yield f"{summary.sources[index].name}, {name}: {text}"
+    if (clips := summary.clips) is not None:
+        text = f"{counted(clips.written, 'clip')} of events"
+        text += f", {clips.deleted} deleted to make room" if clips.deleted else ""
+        yield text + (f", {clips.lost} lost: {clips.why}" if clips.lost else "")
     if summary.total("dropped"):
         yield summary.counts()
     yield summary.outcome()
