@@ -241,7 +241,8 @@ class Calibration:
         return seen
 
     def _thresholds(self, histograms: dict[str, Histogram]) -> dict[str, float]:
-        return {name: threshold(h, self.settings.method) for name, h in histograms.items()}
+        found = {name: threshold(h, self.settings.method) for name, h in histograms.items()}
+        return found | {r: found[t] for r, t in self.placement.same_threshold.items()}
 
     @property
     def _used(self) -> list[Path]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 import torch
@@ -13,6 +16,7 @@ from onnx import helper
 from retinart.calib.network import network_nodes
 from retinart.calib.placement import place
 from retinart.calib.quantize import quantize
+from retinart.engine.model.info import HEADS, INPUT
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
 from retinart.train.model.checkpoint import save_checkpoint
@@ -27,7 +31,8 @@ def float_islands(model: onnx.ModelProto) -> list[tuple[str, ...]]:
 
     A runtime fuses the bias, the addition of a quantized skip and a ReLU into an INT8 convolution,
     so these do not count. Neither does a max-pool in front of a Q: both can change places, so it
-    runs in INT8. The heads' outputs come after the last INT8 layer, so they lie between no layers.
+    runs in INT8, as a Resize does between a DQ and a Q. The heads' outputs come after the last INT8
+    layer, so they lie between no layers.
     """
     nodes = network_nodes(model)
     fused = _fused(nodes)
@@ -59,6 +64,7 @@ def _fused(nodes: list[onnx.NodeProto]) -> set[str]:
             "Add": any(quantized) and not fused.isdisjoint(node.input),
             "Relu": node.input[0] in fused,
             "MaxPool": node.input[0] in fused and readers.get(node.output[0]) == {"QuantizeLinear"},
+            "Resize": quantized[0] and readers.get(node.output[0]) == {"QuantizeLinear"},
         }
         if runs_within.get(node.op_type, False):
             fused.add(node.output[0])
@@ -84,12 +90,14 @@ def int8(model: onnx.ModelProto, *keep_float: str) -> onnx.ModelProto:
 
 
 def test_what_is_quantized(model_path: Path) -> None:
-    """Every convolution; additions at their skip; no Resize."""
+    """Every convolution; additions at their skip; a Resize whose input a convolution reads."""
     graph = onnx.load(model_path)
     placement = place(graph)
     nodes = {n.name: n for n in graph.graph.node}
     convolutions = [n.name for n in graph.graph.node if n.op_type == "Conv"]
     assert sorted(convolutions) == sorted(placement.convolutions)
+    resized = {r: nodes[r].input[0] for r in nodes if nodes[r].op_type == "Resize"}
+    assert placement.same_threshold == resized and len(resized) == 2
     less = placement.without({"box_head.output"}).convolutions
     left = set(convolutions) - set(less)
     assert {name.split("@")[0] for name in left} == {"box_head.output"} and len(left) == 5
@@ -97,7 +105,7 @@ def test_what_is_quantized(model_path: Path) -> None:
         nodes[name].op_type for readers in placement.activations.values() for name, _ in readers
     )
     additions = 4 + 2  # a shortcut a stage, two of the pyramid
-    assert kinds == {"Conv": len(placement.convolutions), "Add": additions}
+    assert kinds == {"Conv": len(placement.convolutions), "Add": additions, "Resize": 2}
     skips = {
         (name, index): tensor
         for tensor, readers in placement.activations.items()
@@ -108,15 +116,57 @@ def test_what_is_quantized(model_path: Path) -> None:
     assert Counter(made_by.values()) == {"MaxPool": 1, "Conv": 3, "Resize": 2}
 
 
-def test_a_network_without_norms_has_the_two_upsamplings(r18: onnx.ModelProto) -> None:
-    assert sorted(float_islands(int8(r18))) == [("fpn.interpolate",), ("fpn.interpolate_1",)]
+def test_a_network_without_norms_has_no_islands(r18: onnx.ModelProto) -> None:
+    assert float_islands(int8(r18)) == []
+
+
+def test_quantized_upsampling_changes_no_value(r18: onnx.ModelProto) -> None:
+    """A Resize only copies values, so it may read the DQ that is there."""
+    placement = place(r18)
+    thresholds = dict.fromkeys(placement.activations, 3.0)
+    graphs = [
+        quantize(r18, each, thresholds)
+        for each in (placement, dataclasses.replace(placement, resizes={}))
+    ]
+    makers = [
+        [by_output[n.input[0]] for n in graph.graph.node if n.op_type == "Resize"]
+        for graph in graphs
+        for by_output in [{o: n.op_type for n in graph.graph.node for o in n.output}]
+    ]
+    assert makers == [["DequantizeLinear"] * 2, ["Conv", "Add"]]
+    frames = np.random.default_rng(3).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    first, second = (raw_outputs(graph, frames) for graph in graphs)
+    for name in HEADS:
+        np.testing.assert_array_equal(first[name], second[name], name)
+
+
+def raw_outputs(model: onnx.ModelProto, frames: npt.NDArray[np.uint8]) -> dict[str, object]:
+    """By ONNX Runtime, node by node as the file says."""
+    ort = pytest.importorskip("onnxruntime")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    network = onnx.ModelProto()
+    network.CopyFrom(model)
+    network.graph.output.extend(onnx.ValueInfoProto(name=name) for name in HEADS)
+    session = ort.InferenceSession(network.SerializeToString(), options)
+    return dict(zip(HEADS, session.run(list(HEADS), {INPUT: frames}), strict=True))
+
+
+@pytest.mark.parametrize(
+    "kept", ["fpn.output.1", "fpn.lateral.0"], ids=["no reader beside it", "no addition behind it"]
+)
+def test_upsampling_in_float(r18: onnx.ModelProto, kept: str) -> None:
+    """It reads no DQ of its own making, and none where its result is float."""
+    placement = place(r18).without({kept})
+    (resize,) = (n for n in r18.graph.node if n.name == "fpn.interpolate_1")
+    assert (resize.name, 0) not in placement.activations.get(resize.input[0], ())
 
 
 def test_group_norms_are_islands(tiny_path: Path) -> None:
     """`tiny` has two convolutions with a norm behind each in both heads, on five levels."""
     islands = float_islands(int8(onnx.load(tiny_path)))
     norms = [i for i in islands if any(name.endswith("/norm") for name in i)]
-    assert len(norms) == (2 + 2) * 5 and len(islands) == len(norms) + 2
+    assert len(norms) == (2 + 2) * 5 and islands == norms
     for island in norms:
         assert Counter(name.endswith("/norm") for name in island)[True] == 1
 
