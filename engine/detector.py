@@ -29,10 +29,11 @@ from retinart.engine.runtime.options import (
     Options,
     RuntimeChoice,
 )
-from retinart.engine.runtime.runner import Runner
+from retinart.engine.runtime.runner import Runner, check_stricter
 from retinart.engine.self_test.check import check_once
 from retinart.engine.stream import Stream
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
+from retinart.engine.tensorrt.first_use import engine_for
 from retinart.engine.tensorrt.runner import load_engine
 
 AnyImage: TypeAlias = npt.NDArray[Any]  # `as_bgr` converts it, or refuses it
@@ -76,7 +77,9 @@ class Detector:
         keep: further rules that say which detections are kept; None keeps all.
         imgsz: shorter side in pixels, for files with dynamic sizes; None takes the file's.
         device: OpenVINO device; for an engine the GPU, "cuda:0" and so on; for ONNX Runtime "CPU",
-            or one of its providers for NVIDIA's GPUs: "cuda", "tensorrt" or "tensorrt-rtx".
+            or one of its providers for NVIDIA's GPUs: "cuda", "tensorrt" or "tensorrt-rtx". With
+            `runtime="auto"`, "cuda" makes an engine of an ONNX file on first use, which takes
+            minutes, and keeps it.
         compute: what OpenVINO computes the network's float layers in. "fp32" takes Winograd's
             algorithm where that is faster, in FP32 files of fixed size on a CPU; "fp32-direct" does
             not, and needs less memory. "bf16" takes about two thirds of the time of "fp32" on CPUs
@@ -86,8 +89,9 @@ class Detector:
             group's quota allow, and leaves the choice to the runtime where nothing limits them.
         cache: keep what OpenVINO compiled for later starts, at most 2 GiB in all. A kept model is
             taken for the same content, device, settings, CPU and version.
-        cache_dir: the folder for it; None takes `retinart` in the user's caches. TensorRT-RTX keeps
-            its compiled kernels there too, but only where a folder is given.
+        cache_dir: the folder for it, and for engines that are made on first use; None takes
+            `retinart` in the user's caches. TensorRT-RTX keeps its compiled kernels there too, but
+            only where a folder is given.
         throughput: OpenVINO: the highest rate of `stream` over files or of calls from several
             threads. A single call then takes longer, and so the frames of live sources get older.
         contexts: batches that an engine can have under way at once.
@@ -131,8 +135,9 @@ class Detector:
         check: bool = True,
     ) -> None:
         path = Path(model)
-        engine = is_engine(path)
-        self.info: ModelInfo = read_engine_info(path).model if engine else read_info(path)
+        built = is_engine(path)
+        engine = built or (runtime == "auto" and _is_cuda(device))
+        self.info: ModelInfo = read_engine_info(path).model if built else read_info(path)
         of_file = self.info
         if imgsz is not None:
             self.info = self.info.at_imgsz(imgsz)
@@ -183,6 +188,14 @@ class Detector:
             raise BadInput(
                 f"unknown runtime {runtime!r}", fix="Choose auto, openvino or onnxruntime"
             )
+        if engine and not built:
+            check_stricter(of_runner, self.info.thresholds)  # before minutes of work
+            if not cache:
+                raise BadInput(
+                    f"the engine of {path} is kept in the cache, and `cache` is off",
+                    fix="Turn it on; or build an engine with `retinart build`, and give its path",
+                )
+            path = engine_for(path, _gpu_index(device), folder)
         self._runner: Runner | None = open_runner(path, self.info, of_runner, options)
         self.checked = ""
         if check:
@@ -307,6 +320,10 @@ def _only_openvino(path: Path, compute: Compute, why: str) -> BadInput:
     return BadInput(
         f"only OpenVINO computes {path} in {compute}", why=why, fix="Leave compute at fp32"
     )
+
+
+def _is_cuda(device: str | None) -> bool:
+    return device is not None and device.lower().partition(":")[0] == "cuda"
 
 
 def _gpu_index(device: str | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,29 @@ def user_cache(kind: str) -> Path | None:
     except (OSError, RuntimeError):  # no home
         return None
     return folder / kind if os.access(folder, os.W_OK) else None
+
+
+def remove_oldest(folder: Path, suffix: str, largest: int) -> None:
+    """Remove what was not used for longest, until the rest has `largest` bytes.
+
+    Args:
+        folder: of the files.
+        suffix: of the files that count; others of the same stem go with them.
+        largest: of all these files together.
+    """
+    files = []
+    for path in folder.glob(f"*{suffix}"):
+        with suppress(OSError):  # another process removed it
+            state = path.stat()
+            files.append((state.st_mtime_ns, state.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= largest:
+            return
+        for name in folder.glob(f"{path.stem}.*"):
+            with suppress(OSError):
+                name.unlink()
+        total -= size
 
 
 class Remembered:

@@ -13,6 +13,7 @@ from typing import Any
 
 from retinart.engine.common.cpu import cpu_name, instruction_sets
 from retinart.engine.common.files import AtomicFile, sha256
+from retinart.engine.common.user_cache import remove_oldest
 from retinart.engine.errors import BadInput
 from retinart.engine.runtime.openvino_api import load_openvino
 
@@ -76,7 +77,7 @@ class CompiledCache:
             finally:
                 file.discard()
             path.with_suffix(_SUM).write_text(sha256(path), encoding="ascii")
-            self._shrink()
+            remove_oldest(self._folder, _SUFFIX, self._largest)
 
     def _path(self, shape: object) -> Path:
         text = json.dumps([self._made_of, shape])
@@ -86,20 +87,6 @@ class CompiledCache:
         for name in (path, path.with_suffix(_SUM)):
             with suppress(OSError):
                 name.unlink()
-
-    def _shrink(self) -> None:
-        """Remove what was not used for longest, until the rest fits."""
-        files = []
-        for path in self._folder.glob(f"*{_SUFFIX}"):
-            with suppress(OSError):  # another process removed it
-                state = path.stat()
-                files.append((state.st_mtime_ns, state.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self._largest:
-                return
-            self._forget(path)
-            total -= size
 
 
 @functools.cache

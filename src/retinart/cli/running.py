@@ -52,8 +52,9 @@ def add_how(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--device",
         metavar="NAME",
-        help="OpenVINO's device; an engine's GPU, such as cuda:1; or one of ONNX Runtime's: CPU, "
-        "cuda, tensorrt, tensorrt-rtx (default: CPU, or cuda:0)",
+        help="OpenVINO's device; an engine's GPU, such as cuda:1, which also makes an engine of an "
+        "ONNX file on first use; or one of ONNX Runtime's: CPU, cuda, tensorrt, tensorrt-rtx "
+        "(default: CPU, or cuda:0)",
     )
     add = options_of(group, OpenVINOOptions)
     add("threads", "threads of inference", otherwise="as many as this process may use")
