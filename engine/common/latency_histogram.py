@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retinart.engine.common.table import Table
@@ -46,6 +46,16 @@ class Times:
             if left <= 0:
                 return float(min(_LOWEST * _STEP ** (index + 0.5), self.max_ms))
         return self.max_ms
+
+    def counts_below(self, limits: Sequence[float]) -> list[int]:
+        """How many durations are at most each of these, in ms and rising; limits within 2%."""
+        counts, below, index = [], 0, 0
+        for limit in limits:
+            while index <= _BINS and _LOWEST * _STEP**index < limit:
+                below += self._bins[index]
+                index += 1
+            counts.append(min(below, self.count))
+        return counts
 
     def to_json(self) -> dict[str, Any]:
         """Count, percentiles and maximum, in ms."""

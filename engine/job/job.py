@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from importlib.metadata import version
 
+from retinart.engine.common.address import Address
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.timing import STAGES, StageName
 from retinart.engine.common.wording import counted
@@ -27,10 +29,11 @@ from retinart.engine.job.tracking import Trackers
 from retinart.engine.keep.counting import AreaCounter, Tally
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import Source
+from retinart.engine.metrics.figures import JobFigures
+from retinart.engine.metrics.server import MetricsServer
 from retinart.engine.pipeline import Ended
 from retinart.engine.reached_limits import ReachedLimits
 from retinart.engine.stream import Step, Stream
-from retinart.engine.view.address import Address
 from retinart.engine.view.board import Board, Figures
 from retinart.engine.view.server import ViewServer
 
@@ -101,12 +104,12 @@ class _Run:
             self._stream.sources.close()
             raise
         self._first = self._last = 0.0
-        self._told = time.perf_counter()
+        self._told = self._begun = time.perf_counter()
 
     def run(self) -> DetectSummary:
         """Run it."""
         summary = self._summary
-        with closing(self._stream.sources), self._files as files, self._viewing():
+        with closing(self._stream.sources), self._files as files, self._viewing(), self._serving():
             self._go()
             if not summary.frames:
                 self._nothing(self._sources)
@@ -132,6 +135,35 @@ class _Run:
         with closing(ViewServer(self._board, Address.parse(self._job.view))) as server:
             self._progress.line(f"watch at {server.link}")
             yield
+
+    @contextmanager
+    def _serving(self) -> Iterator[None]:
+        """Answer Prometheus, if that is asked for."""
+        if self._job.metrics is None:
+            yield
+            return
+        runner = self._detector.runner
+        info = {
+            "version": version("retinart"),
+            "runtime": runner.name,
+            "model": runner.info.name,
+            "precision": runner.info.precision,
+        }
+        address = Address.parse(self._job.metrics)
+        with closing(MetricsServer(self._job_figures, info, address)) as server:
+            self._progress.line(f"metrics at {server.link}")
+            yield
+
+    def _job_figures(self) -> JobFigures:
+        summary, queues = self._summary, self._stream.queues
+        return JobFigures(
+            sources=[(source.name, source.counts) for source in self._sources],
+            detections=dict(summary.confident),
+            stages=self._stream.times.stages(),
+            ages={"detections": summary.to_detections, "result": summary.to_result},
+            queues={name: (len(queue), queue.capacity) for name, queue in queues.items() if name},
+            since_result=time.perf_counter() - (self._last or self._begun),
+        )
 
     def _figures(self) -> Figures:
         dropped = [source.counts.dropped for source in self._sources]

@@ -57,6 +57,7 @@ class DetectJob:
         audio: keep the sound of a video in its annotated copy.
         show: show them in a window as well.
         view: "address:port" to show the newest frames at, in a browser; None shows no page.
+        metrics: "address:port" at which Prometheus finds the job's figures; None serves none.
         track: give objects ids through the frames.
         areas: drawn on annotated copies; with `track`, objects are counted at its lines and zones.
         clips: with `track`, short videos of what happens at the lines and in the zones; None writes
@@ -75,6 +76,7 @@ class DetectJob:
     audio: bool = False
     show: bool = False
     view: str | None = None
+    metrics: str | None = None
     track: bool = False
     areas: Areas | None = None
     clips: ClipSettings | None = None

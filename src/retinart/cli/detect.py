@@ -61,8 +61,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
+    from retinart.engine.common.address import DEFAULT as VIEW
     from retinart.engine.job.settings import DetectJob
-    from retinart.engine.view.address import DEFAULT as VIEW
 
     group = parser.add_argument_group("output")
     add_results_out(group, DEFAULT_OUT, "folder for all results")
@@ -100,6 +100,14 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS:PORT",
     )
     _add_clips(group)
+    add(
+        "metrics",
+        "serve the job's figures to Prometheus at /metrics there, and whether it is well and ready "
+        "at /healthz and /readyz",
+        otherwise="no metrics",
+        type=_address,
+        metavar="ADDRESS:PORT",
+    )
     add(
         "stats",
         "seconds between two tables of counts, times and queues on stderr, with one at the end; 0 "
@@ -155,13 +163,13 @@ def _clips(args: argparse.Namespace) -> ClipSettings | None:
 
 
 def _address(text: str) -> str:
-    """The word after `--view`; a source that stands there is named as one."""
-    from retinart.engine.view.address import Address
+    """The word after `--view` or `--metrics`; a source that stands there is named as one."""
+    from retinart.engine.common.address import Address
 
     try:
         Address.parse(text)
     except BadInput as error:
-        fix = "put the source before --view" if ":" not in text else error
+        fix = "put the source before this option" if ":" not in text else error
         raise argparse.ArgumentTypeError(f"{text!r} is not an address with a port: {fix}") from None
     return text
 
@@ -254,11 +262,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_before_loading(job: DetectJob) -> None:
     """Refuse what cannot work before the model is loaded, which takes seconds."""
+    from retinart.engine.common.address import Address
+    from retinart.engine.common.http_server import check_address
     from retinart.engine.job.display_window import Window
     from retinart.engine.job.tracking import Trackers
     from retinart.engine.media.sources import check_files
-    from retinart.engine.view.address import Address
-    from retinart.engine.view.server import check_address
+    from retinart.engine.metrics.server import check_prometheus
 
     check_files(job.source)
     if job.track:
@@ -270,7 +279,10 @@ def _check_before_loading(job: DetectJob) -> None:
     if job.show:
         Window("retinart")
     if job.view is not None:
-        check_address(Address.parse(job.view))
+        check_address(Address.parse(job.view), "view")
+    if job.metrics is not None:
+        check_prometheus()
+        check_address(Address.parse(job.metrics), "metrics")
 
 
 def _said(summary: DetectSummary) -> Iterator[str]:

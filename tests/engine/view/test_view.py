@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from retinart import BadInput, Detections
+from retinart.engine.common.address import Address
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
-from retinart.engine.view.address import Address
 from retinart.engine.view.board import Board, Figures
 from retinart.engine.view.server import ViewServer
 from support import make_picture
@@ -241,12 +241,12 @@ def test_an_occupied_port(
         more = ["--out", tmp_path / "out", "--view", address]
         ran = retinart("detect", model_path, images, *more)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert f"the page cannot be shown at {address}: address already in use. Give" in ran.stderr
+    assert f"the address {address} cannot be taken: address already in use. Give" in ran.stderr
     assert not (tmp_path / "out").exists()
     ran = retinart("detect", model_path, images, "--view", "clip.mp4")
     assert "'clip.mp4' is not an address with a port" in ran.stderr
     ran = retinart("detect", model_path, "--view", "clip.mp4")  # said that there was no source
-    assert ran.returncode == 2 and "put the source before --view" in ran.stderr
+    assert ran.returncode == 2 and "put the source before this option" in ran.stderr
 
 
 def test_a_job_shows_its_frames(

@@ -1,4 +1,4 @@
-"""Where the page is served, and which requests are answered."""
+"""Where a page is served, and which requests are answered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT = "127.0.0.1:8765"
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """An address to serve the page at.
+    """An address to serve at.
 
     Attributes:
         host: an IP address or a name.
@@ -47,6 +47,11 @@ class Address:
         return cls(
             host=host, port=int(port), token="" if _loopback(host) else secrets.token_urlsafe(16)
         )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return _loopback(self.host)
 
     def allows_host(self, header: str) -> bool:
         """Whether the page may be asked for under the name of a request's Host header.

@@ -1,0 +1,1 @@
+"""Figures of a running job for Prometheus, and whether it is well."""
