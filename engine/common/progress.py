@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 
+CLEAR = "\r\x1b[K"  # what a terminal takes for: empty this line
 _WIDTH = 30
 _PLAIN_SECONDS = 10.0
 
@@ -44,7 +45,7 @@ class Progress:
             return
         full = _WIDTH * done // total if total else 0
         bar = "#" * full + "." * (_WIDTH - full)
-        sys.stderr.write(f"\r\x1b[K[{bar}] {count} {text}")
+        sys.stderr.write(f"{CLEAR}[{bar}] {count} {text}")
         sys.stderr.flush()
 
     def line(self, text: str) -> None:
@@ -55,5 +56,5 @@ class Progress:
 
     def _clear(self) -> None:
         if self._terminal:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write(CLEAR)
             sys.stderr.flush()

@@ -11,6 +11,7 @@ from pathlib import Path
 from retinart.engine.common.csv_cells import plain_cell
 from retinart.engine.common.files import atomic_path
 from retinart.engine.common.markup import Html, element
+from retinart.engine.common.printable import in_a_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Table:
 
     def markdown(self) -> str:
         """A table of Markdown, which has to have a head. Its columns line up in a terminal."""
-        head, *rows = self._padded()
+        head, *rows = self._padded(bar="\\|")
         rule = ["-" * len(cell) for cell in head]
         rule[self.words :] = [f"{dashes[1:]}:" for dashes in rule[self.words :]]
         return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows])
@@ -70,9 +71,9 @@ class Table:
         csv.writer(text).writerows(map(plain_cell, cells) for cells in self._lines())
         return text.getvalue()
 
-    def _padded(self) -> list[list[str]]:
-        """All lines, each column as wide as its widest cell."""
-        lines = [[str(cell) for cell in row] for row in self._lines()]
+    def _padded(self, bar: str = "|") -> list[list[str]]:
+        """All lines, each column as wide as its widest cell; `bar` stands for | in a cell."""
+        lines = [[in_a_line(str(cell)).replace("|", bar) for cell in row] for row in self._lines()]
         widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
         return [
             [

@@ -21,6 +21,8 @@ from retinart.engine.evaluation.objects import Objects, read_objects
 from retinart.engine.evaluation.picture_files import PictureFiles, agreement
 from retinart.engine.evaluation.problems import Problem, Problems
 
+MOST_CLASSES = 100_000  # of a model
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Truth:
@@ -124,6 +126,12 @@ def load_coco(
     document = read_annotations(annotations, images, problems, need_objects=need_objects)
     categories = by_id(document.categories, "category", "name", annotations, problems)
     listed = by_id(document.images, "image", "file_name", annotations, problems)
+    if len(categories) > MOST_CLASSES:
+        raise BadInput(
+            f"{annotations} has {len(categories):,} categories",
+            why=f"a model has {MOST_CLASSES:,} classes at most",
+            fix="Check that it is the right file",
+        )
     if not categories or not listed:
         raise BadInput(
             f"{annotations} lists no {'images' if categories else 'categories'}",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.common.reading import MIB, check_plain, read_bytes
+from retinart.engine.common.reading import MIB, check_plain, check_regular, read_bytes
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.problems import Problems
 
@@ -47,6 +47,7 @@ def read_document(path: Path, *, need_objects: bool = True) -> Document:
         BadInput: the file cannot be read, or it is not a COCO instances file.
     """
     what = f"cannot read the annotations {path}"
+    _check_text(path)
     data = read_bytes(path, noun="annotations", most=_MOST)
     try:
         document: Any = json.loads(data)
@@ -83,6 +84,28 @@ def read_document(path: Path, *, need_objects: bool = True) -> Document:
     except ValueError as error:
         raise BadInput(what, why=f"in its names, {error}", fix="Write the names again") from error
     return Document(**{name: document[name] for name in _LISTS})
+
+
+def _check_text(path: Path) -> None:
+    """Refuse a file with zeros, which no text has, before all of it is in memory.
+
+    A file with holes reads as zeros, and can be far longer than what was written.
+    """
+    size, place = check_regular(path, noun="annotations"), 0
+    if size > _MOST:
+        return  # reading it says so
+    with path.open("rb") as file:
+        encoding = json.detect_encoding(file.read(4))
+        zeros = b"\0" if encoding.startswith("utf-8") else bytes(8)  # of a NUL in UTF-16 or UTF-32
+        file.seek(0)
+        while block := file.read(MIB):
+            if zeros in block:
+                raise BadInput(
+                    f"cannot read the annotations {path}",
+                    why=f"it is not text: its byte {place + block.index(zeros)} is zero",
+                    fix="Write or copy the file again",
+                )
+            place += len(block)
 
 
 def id_key(value: object) -> Key | None:

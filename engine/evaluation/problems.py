@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from retinart.engine.common.printable import in_a_line
+
 _EXAMPLES = 3
 
 
@@ -26,7 +28,8 @@ class Problem:
 
     def __str__(self) -> str:
         more = ", ..." if self.count > len(self.examples) else ""
-        return f"{self.count} {self.kind} ({self.effect}): {', '.join(self.examples)}{more}"
+        examples = in_a_line(", ".join(self.examples))
+        return f"{self.count} {self.kind} ({self.effect}): {examples}{more}"
 
 
 class Problems:

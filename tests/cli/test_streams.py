@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from retinart.cli.streams import guarded_streams
+from retinart.engine.common.progress import CLEAR
 from support import ROOT, files_below
 
 _COMMAND = f"exec {sys.executable} -m retinart"
@@ -62,3 +65,39 @@ def test_help_whose_reader_has_gone_away() -> None:
             command, cwd=ROOT / "tests", stdout=pipe, stderr=subprocess.PIPE, check=False
         )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_names_of_strangers_do_not_command_the_terminal(tmp_path: Path) -> None:
+    """Nor fill it: a name can be endless."""
+    path = tmp_path / "\x1b[2J\r\u202e.onnx"
+    path.write_bytes(b"x")
+    done = _run("", "inspect", path)
+    assert done.returncode == 2 and r"\x1b[2J\r\u202e.onnx" in done.stderr
+    done = _run("", "make-scenes", tmp_path, "--num", "\x1b[2J")
+    assert done.returncode == 2 and r"\x1b[2J" in done.stderr and "\x1b" not in done.stderr
+    areas = tmp_path / "areas.json"
+    areas.write_text(
+        '{"size": [9, 9], "lines": [{"name": "%s", "start": [1, 1], "end": [1, 1]}]}'
+        % ("x" * 100_000)
+    )
+    done = _run("", "detect", path, tmp_path, "--region", areas)
+    assert done.returncode == 2 and "…" in done.stderr and len(done.stderr) < 5000
+
+
+def test_a_terminal_shows_names_as_escapes_and_bars_as_bars(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("stdout", "stderr"):
+        terminal, pipe = Terminal(), io.StringIO()
+        monkeypatch.setattr(sys, name, terminal)
+        with guarded_streams():
+            getattr(sys, name).write(f"{CLEAR}a\x1b[2J\n")
+        assert terminal.getvalue() == f"{CLEAR}a\\x1b[2J\n"
+        monkeypatch.setattr(sys, name, pipe)
+        with guarded_streams():
+            getattr(sys, name).write("a\x1b[2J\n")  # a path that another program reads
+        assert pipe.getvalue() == ("a\x1b[2J\n" if name == "stdout" else "a\\x1b[2J\n")

@@ -7,6 +7,7 @@ counts by format and outcome, and ends with 1 if an input ended badly.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import re
 import sys
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         chosen = [f for f in formats(Path(folder)) if args.only in f.name]
         import_what_is_used({f.name: partial(_use, f, f.good[0], Path(folder)) for f in chosen})
+        gc.collect()
+        gc.freeze()  # a child's collector would touch, and so copy, all that was imported
         found = Counts([f.name for f in chosen], args.seed)
         end = time.monotonic() + 60 * args.minutes
         while found.all < args.inputs if args.inputs else time.monotonic() < end:

@@ -15,6 +15,7 @@ from fuzz.mutators import Mutator
 from fuzz.strategies import File
 from fuzz.uses import Uses
 from retinart.cli.export import read_names
+from retinart.engine.keep.areas import read_areas
 from retinart.export.checkpoint import load_any
 from support import SCENES_CHECKPOINT
 
@@ -89,6 +90,11 @@ def formats(folder: Path) -> list[Format]:
             strategy=strategies.checkpoints(good), use=use, native=True, every=every,
         )  # fmt: skip
 
+    def annotations(name: str, suffix: str, good: bytes) -> Format:
+        return Format(
+            name=name, suffix=suffix, good=[good], damage=mutators.any_words, use=use.annotations
+        )
+
     def media(name: str, suffix: str, good: Sequence[bytes]) -> Format:
         return Format(
             name=name, suffix=suffix, good=good, damage=mutators.any_bytes, use=use.frames,
@@ -108,6 +114,10 @@ def formats(folder: Path) -> list[Format]:
         plain("benchmark to compare", uses.baseline(), use.baseline),
         plain("run's settings", "run/config.json", use.run_settings),
         plain("COCO", "scenes/instances.json", use.coco),
+        annotations("YOLO labels", ".txt", uses.YOLO_LABELS),
+        annotations("YOLO names", ".yaml", b"train: images\nnames:\n  0: disc\n  1: ring\n"),
+        annotations("Pascal VOC", ".xml", uses.VOC),
+        plain("areas", uses.AREAS, read_areas),
         plain("scenes of before", "scenes/instances.json", use.scenes_again),
         torch("checkpoint", SCENES_CHECKPOINT.read_bytes(), load_any),
         torch("checkpoint of torchvision", uses.foreign_checkpoint(), load_any),

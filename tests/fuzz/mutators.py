@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +21,11 @@ Mutator = Callable[[bytes, random.Random], bytes]
 ODD: tuple[Any, ...] = (
     None, True, 0, -1, 1, 7, 2**31, 2**63, 10**400, 0.5, -1e308, float("nan"), float("inf"), "",
     "x", "\ud800", "\0", "../../x", "é" * 300, [], {}, [[]], {"a": 1}, [0] * 5000, "1",
+)  # fmt: skip
+_WORDS = (
+    b"", b"-1", b"0", b"1e400", b"nan", b"9" * 5000, b"0x", b"x", b"\n", b" ", b"\xff", b"\0",
+    b"\x1b[2J", b"&a", b"*a", b"[", b"{", b":", b"- ", b"!!int", b"<", b"</", b"<!--", b"&#0;",
+    b"&amp;", b"<![CDATA[",
 )  # fmt: skip
 
 
@@ -198,3 +204,14 @@ def any_pickle(data: bytes, rng: random.Random) -> bytes:
 def any_text(data: bytes, rng: random.Random) -> bytes:
     """Odd lines and bytes."""
     return any_bytes(data, rng) + bytes(rng.randrange(256) for _ in range(rng.randrange(50)))
+
+
+def any_words(data: bytes, rng: random.Random) -> bytes:
+    """Odd words in a text, or damage to its bytes."""
+    if rng.random() < 0.3:
+        return any_bytes(data, rng)
+    words = re.findall(rb"\w+|\s+|.", data)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        place = rng.randrange(len(words))
+        words[place] = rng.choice(_WORDS) if rng.random() < 0.8 else words[place] * 300
+    return b"".join(words)

@@ -26,7 +26,9 @@ from retinart.calib.resume import Saved
 from retinart.calib.settings import CalibrationSettings, ConvertSettings
 from retinart.engine.common.typed_json import to_json
 from retinart.engine.describe import describe_model, model_table
+from retinart.engine.evaluation.annotation_files import read_annotations, write_coco
 from retinart.engine.evaluation.coco import load_coco
+from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.images import read_image
 from retinart.engine.media.settings import LiveSettings, Selection
 from retinart.engine.media.sources import open_source
@@ -47,6 +49,21 @@ from support import SCENES_CHECKPOINT, make_picture, torchvision_state, train_an
 SIZE = (64, 64)
 MODELS = ("fp32", "int8", "half", "dynamic")
 ROW = Row("a.onnx", "a.onnx", "00", ("fp32", None, 1, 1))  # that a benchmark is read for
+YOLO_LABELS = b"0 0.5 0.5 0.2 0.4\n1 0.1 0.1 0.4 0.1 0.4 0.5 0.1 0.5\n"
+VOC = b"""<annotation>
+  <filename>a.png</filename>
+  <size><width>64</width><height>64</height></size>
+  <object><name>disc</name><difficult>0</difficult>
+    <bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>30</ymax></bndbox></object>
+  <object><name>ring</name>
+    <bndbox><xmin>1</xmin><ymin>9</ymin><xmax>20.5</xmax><ymax>64</ymax></bndbox></object>
+</annotation>
+"""
+AREAS = b"""{"size": [64, 64], "anchor": "bottom",
+ "regions": [{"name": "road", "points": [[0, 40], [60, 40], [60, 63]], "keep": "outside"}],
+ "lines": [{"name": "in", "start": [0, 9], "end": [60, 9.5]}],
+ "zones": [{"name": "hall", "points": [[0, 4], [6, 4], [6, 6]]}]}
+"""
 _FRAMES = 50  # that are read of a video
 
 
@@ -131,6 +148,21 @@ class Uses:
         """As `eval`, `train` and `data check`."""
         load_coco(path, self.scenes / "images")
         load_checked(path, self.scenes / "images", open_images=False)
+
+    def annotations(self, path: Path) -> None:
+        """As `eval` and `data convert` with annotations of YOLO or Pascal VOC."""
+        images = self.scenes / "images"
+        labels = self.folder / f"labels{path.suffix}"
+        labels.mkdir(exist_ok=True)
+        first = labels / min(images.iterdir()).name
+        if path.suffix == ".yaml":
+            shutil.copyfile(path, labels / "data.yaml")
+            first.with_suffix(".txt").write_bytes(YOLO_LABELS)
+        else:
+            shutil.copyfile(path, first.with_suffix(path.suffix))
+            (labels / "classes.txt").write_text("disc\nring\n")
+        load_coco(labels, images)
+        write_coco(read_annotations(labels, images, Problems()), self.folder / "coco.json")
 
     def scenes_again(self, path: Path) -> None:
         """As `make-scenes` into a folder that holds annotations."""

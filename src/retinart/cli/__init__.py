@@ -43,6 +43,7 @@ COMMANDS = {
     "completion": "print a script that completes commands and options in a shell",
 }
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+_LONGEST = 4000  # characters of a message
 
 # The extra that brings a module, for a command that runs without it.
 _EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval", "matplotlib": "report"}
@@ -125,6 +126,7 @@ def build_parser(fill: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentPa
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="print retinart's version and exit"
     )
+    parser.color = False  # type: ignore[attr-defined]  # of Python 3.14: our streams would show codes
     commands = parser.add_subparsers(
         prog="retinart", dest="command", required=True, metavar="COMMAND", title="commands"
     )
@@ -182,8 +184,15 @@ class _Version(argparse.Action):
 def _fail(error: RetinartError, args: argparse.Namespace) -> int:
     if args.debug:
         raise error
-    print(f"retinart: {with_flags(str(error), args.options)}", file=sys.stderr)
+    print(f"retinart: {_shortened(with_flags(str(error), args.options))}", file=sys.stderr)
     return error.exit_code
+
+
+def _shortened(text: str) -> str:
+    """A message whose middle is left out if a stranger's name in it is endless."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def _fail_unforeseen(error: Exception, args: argparse.Namespace) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from retinart.engine.common.printable import printable
+from retinart.engine.common.progress import CLEAR
 from retinart.engine.errors import BadInput
 
 
@@ -21,12 +23,14 @@ def guarded_streams() -> Iterator[None]:
     - stderr never fails: progress that cannot be shown does not stop the work.
     - stdout raises BadInput where what it is led into cannot take it.
     - A reader of stdout that has gone away raises BrokenPipeError, as ever.
+    - stderr, and stdout on a terminal, show control characters in names as escapes.
     """
     _open_closed()
     out, err = sys.stdout, sys.stderr
     if isinstance(out, io.TextIOWrapper):  # a path need not be UTF-8: its bytes go through
         out.reconfigure(errors="surrogateescape")
-    sys.stdout, sys.stderr = _Stdout(out), _Stderr(err)
+    sys.stdout = _Stdout(out, shown=out.isatty())
+    sys.stderr = _Stderr(err, shown=True)
     try:
         yield
     finally:
@@ -39,17 +43,22 @@ def discard_stdout() -> None:
 
 
 class _Guarded:
-    """A stream whose `write` and `flush` have their errors treated."""
+    """A stream whose `write` and `flush` have their errors treated.
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    Args:
+        stream: what is written to.
+        shown: people see it. Names of files and classes must not command their terminal.
+    """
+
+    def __init__(self, stream: Any, *, shown: bool) -> None:
+        self._stream, self._shown = stream, shown
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         try:
-            self._stream.write(text)
+            self._stream.write(_shown(text) if self._shown else text)
         except OSError as error:
             self._failed(error)
         return len(text)
@@ -62,6 +71,12 @@ class _Guarded:
 
     def _failed(self, error: OSError) -> None:
         raise NotImplementedError
+
+
+def _shown(text: str) -> str:
+    """The text with escapes for control characters, except a bar's own at its beginning."""
+    rest = text.removeprefix(CLEAR)
+    return text[: len(text) - len(rest)] + printable(rest)
 
 
 class _Stderr(_Guarded):

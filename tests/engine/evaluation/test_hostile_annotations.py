@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,22 @@ def test_xml_of_strangers(tmp_path: Path) -> None:
     (xml / "a.xml").write_text(f"<annotation>{'<a/>' * (2 << 20)}</annotation>")
     with pytest.raises(BadInput, match=r"a\.xml: .*8,388,608 are the most"):
         load_coco(xml, write_images(tmp_path / "images", "a.png"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-be"])
+def test_a_file_with_holes(encoding: str, tmp_path: Path) -> None:
+    """It would take twice its length of memory, and has eight bytes."""
+    path = tmp_path / "a.json"
+    path.write_bytes('{"a"'.encode(encoding))
+    os.truncate(path, 1 << 30)
+    with pytest.raises(BadInput, match=r"a\.json: .*its byte \d+ is zero"):
+        load_coco(path, tmp_path)
+
+
+def test_more_categories_than_a_model_has_classes(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    categories = [{"id": i, "name": f"c{i}"} for i in range(100_001)]
+    images = [{"id": 1, "file_name": "a.png"}]
+    path.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    with pytest.raises(BadInput, match=r"a\.json has 100,001 categories"):
+        load_coco(path, tmp_path)
