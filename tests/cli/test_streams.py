@@ -101,3 +101,19 @@ def test_a_terminal_shows_names_as_escapes_and_bars_as_bars(
         with guarded_streams():
             getattr(sys, name).write("a\x1b[2J\n")  # a path that another program reads
         assert pipe.getvalue() == ("a\x1b[2J\n" if name == "stdout" else "a\\x1b[2J\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("detect", "a.onnx", "--view", "rtsp://me:a 'SECRET@host/x"),
+        ("detect", "a.onnx", "a.png", "--max-fps", "http://host/x?token=SECRET"),
+        ("detect", "a.onnx", "--nope=http://me:SECRET@host/x", "a.png"),
+        ("inspect", "http://me:SECRET@host/x.onnx"),
+        ("http://me:SECRET@host/",),
+    ],
+)
+def test_addresses_in_the_wrong_place_show_no_secrets(words: tuple[str, ...]) -> None:
+    """The messages of argparse hold the word as it was given, and a path has one slash."""
+    done = _run("", *words)
+    assert done.returncode == 2 and "host" in done.stderr and "SECRET" not in done.stderr

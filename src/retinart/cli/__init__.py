@@ -51,12 +51,12 @@ _EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval", "matplotli
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    with guarded_streams():
-        return _main(arguments)
-
-
-def _main(arguments: Sequence[str] | None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
+    with guarded_streams(given):
+        return _main(given)
+
+
+def _main(given: Sequence[str]) -> int:
     parser = build_parser({next((word for word in given if not word.startswith("-")), "")})
     if not given:
         parser.print_help(sys.stderr)

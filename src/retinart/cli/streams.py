@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from retinart.engine.common.printable import printable
@@ -15,8 +17,11 @@ from retinart.engine.errors import BadInput
 
 
 @contextmanager
-def guarded_streams() -> Iterator[None]:
+def guarded_streams(words: Sequence[str] = ()) -> Iterator[None]:
     """Guard stdout and stderr while a command runs.
+
+    Args:
+        words: of the command line. stderr shows the addresses in them without their secrets.
 
     - A closed stream is opened onto nothing. Otherwise the next file that is opened would get its
       number, and messages of libraries would land in that file.
@@ -30,7 +35,7 @@ def guarded_streams() -> Iterator[None]:
     if isinstance(out, io.TextIOWrapper):  # a path need not be UTF-8: its bytes go through
         out.reconfigure(errors="surrogateescape")
     sys.stdout = _Stdout(out, shown=out.isatty())
-    sys.stderr = _Stderr(err, shown=True)
+    sys.stderr = _Stderr(err, shown=True, hidden=_without_secrets(words))
     try:
         yield
     finally:
@@ -48,20 +53,26 @@ class _Guarded:
     Args:
         stream: what is written to.
         shown: people see it. Names of files and classes must not command their terminal.
+        hidden: what stands for some texts.
     """
 
-    def __init__(self, stream: Any, *, shown: bool) -> None:
-        self._stream, self._shown = stream, shown
+    def __init__(
+        self, stream: Any, *, shown: bool, hidden: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self._stream, self._shown, self._hidden = stream, shown, hidden
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        given = len(text)
+        for secret, shown in self._hidden.items():
+            text = text.replace(secret, shown)
         try:
             self._stream.write(_shown(text) if self._shown else text)
         except OSError as error:
             self._failed(error)
-        return len(text)
+        return given
 
     def flush(self) -> None:
         try:
@@ -77,6 +88,21 @@ def _shown(text: str) -> str:
     """The text with escapes for control characters, except a bar's own at its beginning."""
     rest = text.removeprefix(CLEAR)
     return text[: len(text) - len(rest)] + printable(rest)
+
+
+def _without_secrets(words: Sequence[str]) -> Mapping[str, str]:
+    """How the addresses in a command line are shown, by the forms that messages have of them."""
+    found: dict[str, str] = {}
+    for word in words:
+        if "://" in word:
+            from retinart.engine.media.address import shown_address
+
+            shown = shown_address(word)
+            # as it is; as Python quotes it; and with one slash, as a path has it
+            for form in (word, repr(word)[1:-1], str(Path(word)), repr(str(Path(word)))[1:-1]):
+                if form != shown:
+                    found[form] = shown
+    return found
 
 
 class _Stderr(_Guarded):
