@@ -7,6 +7,7 @@ decodes the picture to look for EXIF behind it), TIFF (it knows no floats in col
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import warnings
@@ -20,9 +21,11 @@ from typing import Any, BinaryIO
 
 from retinart.engine.errors import BadInput
 from retinart.engine.media.header import Header
+from retinart.engine.media.pixel_limit import pixel_limit
 
 COPY = "Copy it again, or open it in a viewer to see what it is"
 _ORIENTATION = 0x0112  # of EXIF and TIFF
+_BYTES_A_PIXEL, _MORE_BYTES = 4, 64 << 20
 _LONGEST_TEXT = 1 << 18  # bytes; EXIF has 64 KiB at most
 _PNG_TEXT_EXIF = b"Raw profile type exif\0"  # how ImageMagick wrote EXIF before PNG had a chunk
 
@@ -46,11 +49,16 @@ def open_file(path: Path) -> BinaryIO:
     """A regular file, open; a pipe or a device would make its reader wait for ever.
 
     Raises:
-        OSError: there is none, or it may not be read.
+        OSError: there is none, it may not be read, or it is longer than an image can be.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(0, "it is a pipe or a device")
-    return path.open("rb")
+    limit, file = pixel_limit(), path.open("rb")
+    size = os.fstat(file.fileno()).st_size
+    if size > (most := _BYTES_A_PIXEL * limit + _MORE_BYTES):  # a file with holes costs nothing
+        file.close()
+        raise OSError(0, f"it has {size:,} bytes, and {most:,} are the most for {limit:,} pixels")
+    return file
 
 
 def parse_header(file: BinaryIO, path: Path) -> Header:
@@ -205,6 +213,8 @@ def _png(file: BinaryIO) -> Header:
     exif, several, alpha, white, stored = b"", False, False, 255, (0, 0)
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND" or not kind.isalpha():
+            break
         begin = file.tell()
         if kind == b"IHDR":
             width, height, bits, colour = struct.unpack(">IIBB", file.read(10))

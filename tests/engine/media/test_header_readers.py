@@ -347,3 +347,23 @@ def test_headers_are_read_without_the_pixels(tmp_path: Path, rgb: Values) -> Non
         data = turned(format, rgb, 6)
         cut = data if format == "TIFF" else data[: len(data) // 2]
         assert read_header(_write(tmp_path / "a", cut)).shown == (48, 36)
+
+
+@pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8 "])
+def test_a_file_with_holes_is_longer_than_an_image(tmp_path: Path, start: bytes) -> None:
+    """Of 6 GiB, PNG was read for minutes, and WebP took all of them in memory."""
+    path = tmp_path / "a.png"
+    path.write_bytes(start)
+    os.truncate(path, 6 << 30)
+    for read in (read_header, read_image):
+        with pytest.raises(BadInput, match=r"a\.png: it has 6,442,450,944 bytes, and 467,108,864"):
+            read(path)
+
+
+def test_a_png_file_ends_where_its_chunks_do(tmp_path: Path, rgb: Values) -> None:
+    """Zeros behind them would count as half a million chunks without a name."""
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(rgb, "PNG") + png(9, 9, 8, 0)[8:])
+    assert read_header(path).shown == rgb.shape[:2]
+    path.write_bytes(png(9, 8, 8, 0)[:33] + bytes(12) + png(7, 7, 8, 0)[8:])
+    assert read_header(path).shown == (8, 9)
