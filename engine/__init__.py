@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
     from retinart.engine.keep.rules import Keep
     from retinart.engine.model.info import ModelInfo, Thresholds, read_info
+    from retinart.engine.tiles.grid import Tiles
 
 __all__ = [
     "BadInput",
@@ -26,6 +27,7 @@ __all__ = [
     "ModelInfo",
     "RetinartError",
     "Thresholds",
+    "Tiles",
     "read_info",
 ]
 
@@ -35,6 +37,7 @@ _MODULES = {
     "Keep": "retinart.engine.keep.rules",
     "ModelInfo": "retinart.engine.model.info",
     "Thresholds": "retinart.engine.model.info",
+    "Tiles": "retinart.engine.tiles.grid",
     "read_info": "retinart.engine.model.info",
 }
 

@@ -35,6 +35,8 @@ from retinart.engine.stream import Stream
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 from retinart.engine.tensorrt.first_use import engine_for
 from retinart.engine.tensorrt.runner import load_engine
+from retinart.engine.tiles.grid import Tiles
+from retinart.engine.tiles.runner import TilingRunner
 
 AnyImage: TypeAlias = npt.NDArray[Any]  # `as_bgr` converts it, or refuses it
 
@@ -75,6 +77,8 @@ class Detector:
         iou: NMS threshold; None takes the file's.
         max_det: detections an image at most; None takes the file's.
         keep: further rules that say which detections are kept; None keeps all.
+        tiles: see each image in overlapping tiles as well, for small objects in large images; None
+            sees it whole. An image then takes as many inferences as it has tiles, and one more.
         imgsz: shorter side in pixels, for files with dynamic sizes; None takes the file's.
         device: OpenVINO device; for an engine the GPU, "cuda:0" and so on; for ONNX Runtime "CPU",
             or one of its providers for NVIDIA's GPUs: "cuda", "tensorrt" or "tensorrt-rtx". With
@@ -122,6 +126,7 @@ class Detector:
         iou: float | None = None,
         max_det: int | None = None,
         keep: Keep | None = None,
+        tiles: Tiles | None = None,
         imgsz: int | None = None,
         device: str | None = None,
         compute: Compute = "fp32",
@@ -206,6 +211,8 @@ class Detector:
             except BaseException:
                 self.close()
                 raise
+        if tiles is not None:
+            self._runner = TilingRunner(self._runner, tiles)
         if keeper is not None:
             self._runner = KeepingRunner(self._runner, keeper)
 

@@ -24,8 +24,14 @@ from retinart.engine.media.sources import Sources
 from retinart.engine.media.still import StillScenes
 from retinart.engine.pipeline import Channel, Pipeline
 from retinart.engine.runtime.runner import Pending, Prepared, Runner
+from retinart.engine.tiles.runner import (
+    LARGEST_BATCH,
+    batch_sizes,
+    batches_of,
+    innermost,
+    is_tiling,
+)
 
-LARGEST_BATCH = 8
 _BUFFER = 2
 
 T = TypeVar("T")
@@ -171,13 +177,16 @@ class Stream:
 
     def _warm_up(self) -> None:
         """Compile for each batch size and touch the memory, before frames have an age."""
-        canvas = self._runner.info.resize.canvas
+        canvas, sources = self._runner.info.resize.canvas, len(self.sources.all)
         if canvas is None:
             return
+        runner, most = innermost(self._runner), sources
+        if is_tiling(self._runner):
+            most = LARGEST_BATCH  # how many tiles a frame has is seen when it comes
         blank = np.zeros((*canvas, 3), np.uint8)
-        for size in _sizes(2 * min(len(self.sources.all), LARGEST_BATCH) - 1):
-            if size <= len(self.sources.all):
-                self._runner.prepare([blank] * size).submit(StageClock()).result()
+        for size in batch_sizes(2 * min(most, LARGEST_BATCH) - 1):
+            if size <= most:
+                runner.prepare([blank] * size).submit(StageClock()).result()
 
     def _timed(self, stage: StageName, work: Callable[[T], U]) -> Callable[[T], U]:
         def run(item: T) -> U:
@@ -191,15 +200,11 @@ class Stream:
     def _resize(self, step: list[Frame]) -> _Resized:
         hits = [self._still is not None and self._still(frame) for frame in step]
         frames = [frame for frame, hit in zip(step, hits, strict=True) if not hit]
-        groups = self._runner.info.resize.groups([frame.image for frame in frames])
-        batches, ordered = [], []
-        for group in groups:
-            begin = 0
-            for size in _sizes(len(group)):
-                part = [frames[i] for i in group[begin : begin + size]]
-                batches.append(self._runner.prepare([frame.image for frame in part]))
-                ordered += part
-                begin += size
+        batches, ordered = [], list[Frame]()
+        for group in batches_of(self._runner, [frame.image for frame in frames]):
+            part = [frames[i] for i in group]
+            batches.append(self._runner.prepare([frame.image for frame in part]))
+            ordered += part
         still = [frame for frame, hit in zip(step, hits, strict=True) if hit]
         return _Resized(ordered, batches, still)
 
@@ -229,10 +234,3 @@ class Stream:
             done=done,
             still=[frame.source_index in still for frame in frames],
         )
-
-
-def _sizes(frames: int) -> list[int]:
-    """A number of frames as batches of 8, 4, 2 and 1: a runner keeps a compiled model for each."""
-    sizes = [LARGEST_BATCH] * (frames // LARGEST_BATCH)
-    left = frames % LARGEST_BATCH
-    return sizes + [size for size in (4, 2, 1) if left & size]

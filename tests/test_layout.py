@@ -34,8 +34,8 @@ FACE = "the face (src/retinart)"
 FLOORS: dict[str, tuple[str, ...]] = {
     "engine": (
         "errors", "common", "reached_limits", "detections", "cuda", "media", "model", "evaluation",
-        "runtime", "self_test", "tensorrt", "keep", "pipeline", "stream", "detector", "describe",
-        "doctor", "view", "metrics", "job", "accuracy_drop",
+        "runtime", "self_test", "tensorrt", "tiles", "keep", "pipeline", "stream", "detector",
+        "describe", "doctor", "view", "metrics", "job", "accuracy_drop",
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",

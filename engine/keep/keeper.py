@@ -108,21 +108,24 @@ class KeepingRunner:
     Args:
         runner: what detects.
         keeper: what is kept.
+
+    Attributes:
+        inner: what detects.
     """
 
     def __init__(self, runner: Runner, keeper: Keeper) -> None:
-        self._runner, self._keeper = runner, keeper
+        self.inner, self._keeper = runner, keeper
         self.name, self.info, self.thresholds = runner.name, runner.info, runner.thresholds
         self.identity, self.max_in_flight = runner.identity, runner.max_in_flight
 
     def prepare(self, images: Sequence[Image]) -> Prepared:
         """See `Runner`."""
-        return replace(self._runner.prepare(images), keep=self._keeper)
+        return replace(self.inner.prepare(images), keep=self._keeper)
 
     def tensors(self, names: Sequence[str], frames: Image) -> dict[str, Floats] | None:
         """See `Runner`."""
-        return self._runner.tensors(names, frames)
+        return self.inner.tensors(names, frames)
 
     def close(self) -> None:
         """See `Runner`."""
-        self._runner.close()
+        self.inner.close()

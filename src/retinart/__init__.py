@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ModelInfo,
         RetinartError,
         Thresholds,
+        Tiles,
         read_info,
     )
 
@@ -33,6 +34,7 @@ __all__ = [
     "ModelInfo",
     "RetinartError",
     "Thresholds",
+    "Tiles",
     "read_info",
 ]
 

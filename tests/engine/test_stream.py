@@ -23,7 +23,8 @@ from retinart.engine.media.images import Image
 from retinart.engine.media.settings import LiveSettings, Position, Selection, StreamSettings
 from retinart.engine.media.sources import is_live, list_numbered
 from retinart.engine.runtime.runner import Pending, Prepared
-from retinart.engine.stream import Step, Stream, _sizes
+from retinart.engine.stream import Step, Stream
+from retinart.engine.tiles.runner import batch_sizes
 from support import make_picture, number_of, numbered_jpeg, write_images, write_video
 
 
@@ -269,7 +270,7 @@ def test_a_long_file_leaves_nothing_behind(detector: Detector, tmp_path: Path) -
 
 
 def test_batches() -> None:
-    assert [_sizes(n) for n in (1, 2, 3, 7, 8, 21)] == [
+    assert [batch_sizes(n) for n in (1, 2, 3, 7, 8, 21)] == [
         [1],
         [2],
         [2, 1],

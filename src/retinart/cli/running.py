@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from retinart.cli.fields import options_of
 from retinart.cli.keeping import add_keeping, keeping
+from retinart.engine.errors import BadInput
+
+if TYPE_CHECKING:
+    from retinart.engine.tiles.grid import Tiles
 
 
 def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -24,6 +28,7 @@ def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         group.add_argument(
             f"--{name}", type=kind, metavar=metavar, help=f"{text} (default: as the file says)"
         )
+    add_tiles(group)
     group.add_argument(
         "--no-check",
         dest="check",
@@ -37,6 +42,37 @@ def add_running(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="compile the model anew, and do not keep it for later starts",
     )
     return group
+
+
+def add_tiles(group: argparse._ArgumentGroup) -> None:
+    """Add the options that divide pictures."""
+    from retinart.engine.tiles.grid import Tiles
+
+    group.add_argument(
+        "--tiles",
+        metavar="RxC|SIZE",
+        help="for small objects in large pictures: see a picture whole and in tiles, such as 2x3 "
+        "(rows and columns) or 640 (pixels of a side); each is an inference (default: no tiles)",
+    )
+    group.add_argument(
+        "--overlap",
+        type=float,
+        default=Tiles.overlap,
+        metavar="X",
+        help="share of a tile's side that its neighbour has too, at least; larger than the objects "
+        "(default: %(default)s)",
+    )
+
+
+def tiles_of(args: argparse.Namespace) -> Tiles | None:
+    """The tiles that a command's options say; None where none are asked for."""
+    from retinart.engine.tiles.grid import Tiles
+
+    if getattr(args, "tiles", None) is None:
+        if getattr(args, "overlap", Tiles.overlap) != Tiles.overlap:
+            raise BadInput("--overlap is for tiles, and none are given", fix="Give --tiles")
+        return None
+    return Tiles.parse(args.tiles, args.overlap)
 
 
 def add_how(group: argparse._ArgumentGroup) -> None:
@@ -78,6 +114,7 @@ def open_detector(args: argparse.Namespace, model: Path | None = None, **more: A
         runtime=args.runtime,
         device=args.device,
         threads=args.threads,
+        tiles=tiles_of(args),
         **{**_given(args), **keeping(args), **more},
     )
     if detector.checked and not detector.checked.startswith(PASSED_BEFORE):
