@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,10 @@ import numpy as np
 
 from retinart.engine.common.files import atomic_path
 from retinart.engine.detections import Detections
+from retinart.engine.job.labels import Label, Style, draw_legend, place_labels
 from retinart.engine.media.images import Image
+
+_FEW_CLASSES = 4  # in a picture; more get a legend
 
 
 @functools.cache
@@ -34,13 +36,13 @@ def draw(image: Image, detections: Detections, classes: Sequence[str]) -> Image:
         classes: names that `class_id` indexes.
 
     Returns:
-        (H, W, 3) uint8 BGR. Every label lies inside the picture.
+        (H, W, 3) uint8 BGR. Every label lies inside the picture, and none hides another one; see
+        `place_labels`. With more than four classes a legend names them. It is left out where the
+        colours are of tracked objects.
     """
-    canvas = image.copy()
+    canvas, style = image.copy(), Style.of(image)
     height, width = image.shape[:2]
-    scale = max(0.35, min(height, width) / 1000)
     line = max(1, round(min(height, width) / 320))
-    pen = max(1, round(1.6 * scale))  # thin letters stay readable when they are small
     boxes = detections.xyxy.round().astype(int).tolist()
     labels, scores = detections.class_id.tolist(), detections.confidence.tolist()
     ids = [-1] * len(detections)
@@ -50,52 +52,22 @@ def draw(image: Image, detections: Detections, classes: Sequence[str]) -> Image:
     colors = [class_color(labels[i] if ids[i] < 0 else ids[i]) for i in range(len(ids))]
     for i in reversed(range(len(detections))):  # the best last, on top
         cv2.rectangle(canvas, boxes[i][:2], boxes[i][2:], colors[i], line)
-    labelled: list[tuple[int, _Label]] = []
-    for i, (x1, y1, _, y2) in enumerate(boxes):  # the best chooses its label's position first
-        text = f"{classes[labels[i]]} {scores[i]:.2f}"
-        if ids[i] >= 0:
-            text = f"#{ids[i]} {text}"
-        (w, h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, pen)
-        left, room = min(max(0, x1), max(0, width - w)), max(0, height - h - base)
-        places = [
-            _Label(text, left, min(max(0, top), room), w, h, base)
-            for top in ([y1 - h - base] if y1 >= h + base else []) + [y1, y2, y2 - h - base]
-        ]
-        free = (p for p in places if not any(p.hides(other) for _, other in labelled))
-        labelled.append((i, next(free, places[0])))
-    for i, label in reversed(labelled):
-        label.draw(canvas, colors[i], scale, pen)
+    shown, legend = sorted(set(labels)), list[Label]()
+    if len(shown) > _FEW_CLASSES and detections.tracker_id is None:
+        legend = draw_legend(canvas, [(classes[k], class_color(k)) for k in shown], boxes, style)
+    texts = [_texts(classes[labels[i]], scores[i], ids[i]) for i in range(len(ids))]
+    placed = place_labels(boxes, texts, (height, width), style, legend)
+    for label, color in reversed(list(zip(placed, colors, strict=True))):
+        if label is not None:
+            label.draw(canvas, color, style)
     return canvas
 
 
-@dataclass(frozen=True)
-class _Label:
-    """A text on a filled rectangle; `height` is of the letters, `base` the room below them."""
-
-    text: str
-    left: int
-    top: int
-    width: int
-    height: int
-    base: int
-
-    def hides(self, other: _Label) -> bool:
-        """Whether the two rectangles overlap."""
-        return (
-            self.left < other.left + other.width
-            and other.left < self.left + self.width
-            and self.top < other.top + other.height + other.base
-            and other.top < self.top + self.height + self.base
-        )
-
-    def draw(self, canvas: Image, color: tuple[int, int, int], scale: float, pen: int) -> None:
-        """Draw it in black or white letters, as the colour is light or dark."""
-        right, bottom = self.left + self.width, self.top + self.height + self.base
-        cv2.rectangle(canvas, (self.left, self.top), (right, bottom), color, cv2.FILLED)
-        light = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2] > 140
-        ink, origin = (0, 0, 0) if light else (255, 255, 255), (self.left, self.top + self.height)
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(canvas, self.text, origin, font, scale, ink, pen, cv2.LINE_AA)
+def _texts(name: str, score: float, track: int) -> list[str]:
+    """What a label says, and what it says where there is little room."""
+    if track >= 0:
+        return [f"#{track} {name} {score:.2f}", f"#{track}"]
+    return [f"{name} {score:.2f}", f"{score:.2f}"]
 
 
 def collage(pictures: Sequence[Image], columns: int, height: int | None = None) -> Image:
