@@ -26,6 +26,7 @@ def trtexec_command(
         version: of TensorRT. Networks are strongly typed; TensorRT 10 has to be told so.
     """
     words = ["trtexec", f"--onnx={model}", f"--saveEngine={output}", "--noTF32"]
+    words += ["--profilingVerbosity=detailed"]
     words += ["--stronglyTyped"] if numbers(version)[0] < 11 else []
     for name, shape in zip(("min", "opt", "max"), profile, strict=True):
         words.append(f"--{name}Shapes={INPUT}:{'x'.join(map(str, shape))}")

@@ -31,6 +31,7 @@ class FakeBuilder:
             AMPERE_PLUS="AMPERE_PLUS", SAME_COMPUTE_CAPABILITY="SAME_COMPUTE_CAPABILITY"
         )
         self.TilingOptimizationLevel = SimpleNamespace(FULL="FULL")
+        self.ProfilingVerbosity = SimpleNamespace(DETAILED="DETAILED")
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="WORKSPACE")
 
     def init_libnvinfer_plugins(self, logger: Any, namespace: str) -> bool:

@@ -41,10 +41,14 @@ class FakeTensorRT:
             after a capture fails.
         plans: what was deserialized.
         shapes, types: of the engine's tensors, by name; -1 for a size that is open.
+        layers: what the inspector says of each layer, in JSON.
+        times: milliseconds of each layer in each run, by name.
     """
 
     __version__ = "10.16.1.11"
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
+    LayerInformationFormat = SimpleNamespace(JSON="json")
+    IProfiler = type("IProfiler", (), {})
 
     class ILogger:
         """The base of loggers."""
@@ -58,6 +62,7 @@ class FakeTensorRT:
         self.session = onnxruntime.InferenceSession(model, options, providers=providers)
         self.cuda, self.fail, self.plans = cuda, "", list[bytes]()
         self.stale = False
+        self.layers, self.times = list[str](), list[dict[str, float]]()
         tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
         self.shapes = {t.name: [d if isinstance(d, int) else -1 for d in t.shape] for t in tensors}
         self.types = {t.name: t.type for t in tensors}
@@ -133,6 +138,17 @@ class _FakeEngine(_Named):
     device_memory_size_v2 = 1000
 
     @property
+    def num_layers(self) -> int:
+        return len(self.trt.layers)
+
+    def create_engine_inspector(self) -> Any:
+        def look(layer_index: int, format: str) -> str:
+            assert format == "json"
+            return self.trt.layers[layer_index]
+
+        return SimpleNamespace(get_layer_information=look)
+
+    @property
     def num_io_tensors(self) -> int:
         return len(self.trt.shapes)
 
@@ -191,6 +207,7 @@ class _FakeCache(_Named):
 
 class _FakeContext(_Named):
     kind = "execution context"
+    profiler: Any = None
 
     def __init__(self, trt: FakeTensorRT) -> None:
         super().__init__(trt)
@@ -219,6 +236,9 @@ class _FakeContext(_Named):
         if self.trt.fail == "execute":
             return False
         assert {"profile", "memory", "shape", INPUT, *OUTPUTS} == set(self._set)
+        if self.profiler is not None:
+            for name, ms in self.trt.times.pop(0).items():
+                self.profiler.report_layer_time(name, ms)
         stream = self.trt.cuda.streams[stream_handle]
         if stream.captured is None and self.trt.stale:
             self.trt.stale = False

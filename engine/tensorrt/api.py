@@ -76,6 +76,18 @@ class NetworkDefinitionCreationFlag(Protocol):
     PREFER_AOT_PYTHON_PLUGINS: Flag
 
 
+class ProfilingVerbosity(Protocol):
+    """What a plan says of its layers."""
+
+    DETAILED: Flag
+
+
+class LayerInformationFormat(Protocol):
+    """How an inspector describes a layer."""
+
+    JSON: Flag
+
+
 class DataType(Protocol):
     """Types of tensors."""
 
@@ -124,6 +136,7 @@ class IBuilderConfig(Protocol):
     """How to build."""
 
     progress_monitor: Any
+    profiling_verbosity: Flag
     builder_optimization_level: int
     hardware_compatibility_level: Flag
     avg_timing_iterations: int
@@ -185,6 +198,8 @@ class IPluginRegistry(Protocol):
 class IExecutionContext(Protocol):
     """One execution at a time of an engine, at one input shape."""
 
+    profiler: Any  # an IProfiler; each run then waits until it has reported every layer
+
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool: ...
     def set_device_memory(self, memory: int, size: int) -> None: ...
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool: ...
@@ -210,9 +225,17 @@ class IRuntimeConfig(Protocol):
     def set_runtime_cache(self, cache: IRuntimeCache) -> bool: ...
 
 
+class EngineInspector(Protocol):
+    """Says what a plan does."""
+
+    def get_layer_information(self, layer_index: int, format: Flag) -> str: ...
+
+
 class ICudaEngine(Protocol):
     """A loaded plan."""
 
+    @property
+    def num_layers(self) -> int: ...
     @property
     def num_io_tensors(self) -> int: ...
     @property
@@ -220,6 +243,7 @@ class ICudaEngine(Protocol):
     def get_tensor_name(self, index: int) -> str: ...
     def get_tensor_shape(self, name: str) -> Shape: ...
     def get_tensor_dtype(self, name: str) -> Flag: ...
+    def create_engine_inspector(self) -> EngineInspector: ...
     def create_runtime_config(self) -> IRuntimeConfig: ...
     def create_execution_context(self, strategy: Flag) -> IExecutionContext | None:
         """Also takes an IRuntimeConfig in place of the strategy, by position."""
@@ -240,10 +264,13 @@ class TensorRT(Protocol):
     __version__: str
     ILogger: Any  # the base of our logger, with the method log(severity, msg)
     IProgressMonitor: Any  # likewise, with phase_start, step_complete and phase_finish
+    IProfiler: Any  # likewise, with report_layer_time(layer_name, ms)
     ComputeCapability: Any  # an enumeration: NONE, CURRENT, SM75, ...
     EngineInvalidityDiagnostics: Any  # an enumeration of bits
     BuilderFlag: BuilderFlag
     DataType: DataType
+    ProfilingVerbosity: ProfilingVerbosity
+    LayerInformationFormat: LayerInformationFormat
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
     TilingOptimizationLevel: TilingOptimizationLevel

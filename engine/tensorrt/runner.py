@@ -60,12 +60,21 @@ def load_engine(
         MissingDependency: no GPU, no TensorRT, or no Python package for CUDA.
     """
     check_stricter(thresholds, info.model.thresholds)
+    data, trt, cuda = load_parts(path, info, options.gpu)
+    return TensorRTRunner(data, info, thresholds, options, trt=trt, cuda=cuda)
+
+
+def load_parts(path: Path, info: EngineInfo, gpu: int) -> tuple[bytes, TensorRT, Cuda]:
+    """An engine's bytes, its runtime's module and the GPU, after checking that they fit.
+
+    Raises:
+        BadInput, MissingDependency: see `load_engine`.
+    """
     data = check_plan(path, info)
     trt = load_tensorrt(info.runtime)
     check_version(path, info, trt.__version__)
-    check_gpu(path, info, find_gpus(), options.gpu, known_capabilities(trt))
-    cuda = open_gpu(options.gpu)
-    return TensorRTRunner(data, info, thresholds, options, trt=trt, cuda=cuda)
+    check_gpu(path, info, find_gpus(), gpu, known_capabilities(trt))
+    return data, trt, open_gpu(gpu)
 
 
 class TensorRTRunner:

@@ -87,7 +87,8 @@ def test_the_command_of_trtexec() -> None:
     args = (Path("a b.onnx"), Path("a.engine"), settings, profile)
     line = trtexec_command(*args, "10.16.1.11")
     assert shlex.split(line) == [
-        "trtexec", "--onnx=a b.onnx", "--saveEngine=a.engine", "--noTF32", "--stronglyTyped",
+        "trtexec", "--onnx=a b.onnx", "--saveEngine=a.engine", "--noTF32",
+        "--profilingVerbosity=detailed", "--stronglyTyped",
         "--minShapes=frames:1x96x128x3", "--optShapes=frames:2x96x128x3",
         "--maxShapes=frames:4x96x128x3", "--memPoolSize=workspace:1536M",
         "--builderOptimizationLevel=4", "--timingCacheFile=t",
