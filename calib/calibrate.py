@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from retinart.calib.accuracy import Accuracy
 from retinart.calib.budget import fewest_in_float
 from retinart.calib.calibration import Calibration
 from retinart.calib.fp16 import to_fp16
+from retinart.calib.placement import GROUPED, Placement
 from retinart.calib.record import CalibrationRecord
 from retinart.calib.report import write_report
 from retinart.calib.self_test import with_self_test
@@ -74,7 +74,7 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
 def _calibrate(model: Path, output: Path, settings: CalibrationSettings) -> CalibrationReport:
     job = Calibration(model, output, settings)
     layers = job.placement.layers
-    kept = _matching(settings.keep_float, layers)
+    kept = _matching(settings.keep_float, job.placement)
     record = job.record
     alone: dict[str, float] = {}
     if settings.max_drop is not None or settings.report is not None:
@@ -149,16 +149,17 @@ def _for_fp16() -> RuntimeChoice:
     return "onnxruntime" if importlib.util.find_spec("onnxruntime") else "auto"
 
 
-def _matching(patterns: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
+def _matching(patterns: Sequence[str], placement: Placement) -> tuple[str, ...]:
     """The layers that patterns name. Raises BadInput for a pattern that names none."""
-    found = []
+    found, layers = list[str](), placement.layers
     for pattern in patterns:
-        named = fnmatch.filter(layers, pattern)
+        named = placement.matching(pattern)
         if not named:
             raise BadInput(
                 f"no layer is called {pattern!r}",
                 why=f"the layers are {layers[0]}, {layers[1]}, ... {layers[-1]}",
-                fix="Write patterns as in a shell: backbone.layer1.*",
+                fix=f"Write patterns as in a shell: backbone.layer1.*; or {GROUPED}, where a "
+                "convolution has groups",
             )
         found += named
     return tuple(dict.fromkeys(found))

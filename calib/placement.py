@@ -14,6 +14,7 @@ Rules, from NVIDIA's guidance on explicit quantization:
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,6 +23,8 @@ import onnx
 
 from retinart.calib.network import layer_of, network_nodes
 from retinart.engine.errors import BadInput
+
+GROUPED = "grouped"  # all layers with grouped convolutions, in place of their names
 
 
 class Reader(NamedTuple):
@@ -42,11 +45,14 @@ class Placement:
         convolutions: nodes whose weights are quantized.
         resizes: the node and the input of each Resize whose result is a skip, by that result. The
             Resize reads the quantized input if both are quantized, and they share a threshold.
+        grouped: the layers whose convolution has more than one group, as ResNeXt's have. TensorRT
+            split those up in INT8 and was slower than in FP16 (NVIDIA/TensorRT issue 4529).
     """
 
     readers: tuple[Reader, ...]
     convolutions: tuple[str, ...]
     resizes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    grouped: tuple[str, ...] = ()
 
     @property
     def activations(self) -> dict[str, tuple[tuple[str, int], ...]]:
@@ -70,12 +76,17 @@ class Placement:
         """The modules that become INT8; all levels share the modules of the heads."""
         return tuple(dict.fromkeys(layer_of(name) for name in self.convolutions))
 
+    def matching(self, pattern: str) -> list[str]:
+        """The layers that a pattern such as "backbone.layer1.*" names; GROUPED names `grouped`."""
+        return list(self.grouped) if pattern == GROUPED else fnmatch.filter(self.layers, pattern)
+
     def without(self, layers: Collection[str]) -> Placement:
         """The same with some layers in float, and with them the skips that they are added to."""
         return Placement(
             readers=tuple(r for r in self.readers if r.layer not in layers),
             convolutions=tuple(c for c in self.convolutions if layer_of(c) not in layers),
             resizes=self.resizes,
+            grouped=tuple(layer for layer in self.grouped if layer not in layers),
         )
 
 
@@ -105,12 +116,17 @@ def place(model: onnx.ModelProto) -> Placement:
     return Placement(
         readers=tuple(readers),
         convolutions=tuple(convolutions),
+        grouped=tuple(dict.fromkeys(layer_of(n.name) for n in nodes if _groups(n) > 1)),
         resizes={
             tensor: (node.name, node.input[0])
             for tensor, node in made.items()
             if node is not None and node.op_type == "Resize"
         },
     )
+
+
+def _groups(node: onnx.NodeProto) -> int:
+    return next((a.i for a in node.attribute if node.op_type == "Conv" and a.name == "group"), 1)
 
 
 def _skip(node: onnx.NodeProto, producer: dict[str, onnx.NodeProto]) -> list[Reader]:

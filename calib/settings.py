@@ -38,7 +38,8 @@ class CalibrationSettings:
         undecided: what counts where the 95% interval of the loss holds `max_drop`: "fail" puts more
             layers into float until the interval is within the limit, and "pass" puts them there
             only where the whole interval is beyond it.
-        keep_float: layers to leave in float, as patterns such as "backbone.layer1.*".
+        keep_float: layers to leave in float, as patterns such as "backbone.layer1.*"; or "grouped",
+            those whose convolution has groups.
         report: HTML file to write, with ranges, sensitivities and accuracy; None for no file.
     """
 

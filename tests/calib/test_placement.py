@@ -171,6 +171,21 @@ def test_group_norms_are_islands(tiny_path: Path) -> None:
         assert Counter(name.endswith("/norm") for name in island)[True] == 1
 
 
+def test_grouped_convolutions_stay_in_float_by_choice(r18: onnx.ModelProto) -> None:
+    grouped = {"backbone.layer1.0.conv2", "backbone.layer3.1.conv2"}
+    model = onnx.ModelProto()
+    model.CopyFrom(r18)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.name in grouped and attribute.name == "group":
+                attribute.i = 32  # as ResNeXt's
+    placement = place(model)
+    kept = placement.matching("grouped")
+    assert set(kept) == grouped and grouped < set(placement.convolutions)
+    assert set(placement.convolutions) - set(placement.without(kept).convolutions) == grouped
+    assert placement.without(kept).grouped == () == place(r18).grouped
+
+
 def test_a_layer_in_float_is_an_island(r18: onnx.ModelProto) -> None:
     before = float_islands(int8(r18))
     after = float_islands(int8(r18, "backbone.layer2.1.conv1"))

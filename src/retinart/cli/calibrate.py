@@ -81,7 +81,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "keep_float",
-        "leave the layers of this pattern in float, such as 'backbone.layer1.*'; may be repeated",
+        "leave the layers of this pattern in float, such as 'backbone.layer1.*', or grouped for "
+        "all whose convolution has groups; may be repeated",
         otherwise="none",
         action="append",
         nargs=None,
