@@ -1,4 +1,4 @@
-"""FP16 as types in the graph: the network in half precision, the rest in FP32.
+"""FP16 as types in the graph: the network and the selection in half precision, the rest in FP32.
 
 TensorRT runs a strongly typed network as it is written, so the file decides the precision. A tensor
 with magnitudes above 65504, which FP16 cannot hold, stays FP32 with a Cast on each side.
@@ -19,10 +19,13 @@ from retinart.engine.model.onnx_file import with_graph
 LARGEST = 65504.0  # of IEEE half precision
 FP16_QDQ_OPSET = 19
 MARGIN = 2.0  # other images may give larger magnitudes than the observed ones
-# Sums over a whole map overflow first. Identity names the raw outputs, which stay FP32.
-_NEVER_HALF = frozenset(
-    {"InstanceNormalization", "Identity", "Shape", "QuantizeLinear", "DequantizeLinear"}
-)
+# Sums over a whole map overflow first.
+_NEVER_HALF = frozenset({"InstanceNormalization", "Shape", "QuantizeLinear", "DequantizeLinear"})
+# Behind the raw outputs, what only moves or compares values: FP16 changes none of them, nor their
+# order, and the large maps stay half as large until the best rows are picked.
+_SELECTION = frozenset({"Transpose", "Reshape", "ReduceMax", "GatherND"})
+# of these only the first inputs are feature maps
+_FEATURE_MAPS = {"Resize": 1, "Shape": 0, **dict.fromkeys(_SELECTION, 1)}
 
 
 def to_fp16(
@@ -31,8 +34,8 @@ def to_fp16(
     """A copy of a model whose network computes in FP16.
 
     Precondition: a file of `retinart export` or `retinart calibrate`, FP32 where it is not INT8.
-    Postcondition: input, normalisation, raw outputs and everything after them keep their types.
-    Every float tensor of the network is FP16, except the returned ones.
+    Postcondition: input and normalisation keep their types, and so does everything from the picked
+    rows of the raw outputs on. Every float tensor of the network is FP16, except the returned ones.
 
     Args:
         peaks: the largest magnitude that was seen of each tensor, by name. A tensor without one is
@@ -84,6 +87,9 @@ class _Writer:
         nodes = [n for n in graph.node if n.output[0] in network]
         self._integer = {n.output[0] for n in nodes if n.op_type in ("QuantizeLinear", "Shape")}
         self._half = {n.output[0] for n in nodes if self._computes_in_half(n)}
+        for node in graph.node:
+            if node.op_type in _SELECTION and node.input[0] in self._half:
+                self._half.add(node.output[0])
         read_in_half = {name for n in nodes if n.output[0] in self._half for name in n.input}
         # A DQ has the type of its readers, and its Q the same: TensorRT refused a pair of two types
         # (github.com/NVIDIA/TensorRT/issues/4832). What does not fit is quantized in FP32.
@@ -97,8 +103,7 @@ class _Writer:
         """Go through the graph's nodes, and put Casts in front of those that need them."""
         for node in self._graph.node:
             half = node.output[0] in self._half
-            # only the first input of a Resize is a feature map; a Shape takes any type
-            count = {"Resize": 1, "Shape": 0}.get(node.op_type, len(node.input))
+            count = _FEATURE_MAPS.get(node.op_type, len(node.input))
             for index, name in enumerate(node.input[:count]):
                 self.inputs[node.name, index] = self._typed(name, half)
             if half and node.op_type in ("QuantizeLinear", "DequantizeLinear"):

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput, MissingDependency, RetinartError
@@ -92,7 +94,7 @@ class ONNXRuntimeRunner:
         with explained("ONNX Runtime", self._path, "check"):
             session = self._open(with_outputs(self._path.read_bytes(), names))
             found = session.run(list(names), {INPUT: frames})
-        return dict(zip(names, found, strict=True))
+        return {n: np.asarray(v, np.float32) for n, v in zip(names, found, strict=True)}
 
     def close(self) -> None:
         """See `Runner`."""

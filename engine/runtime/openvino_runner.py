@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
@@ -128,7 +130,7 @@ class OpenVINORunner:
             model = self._cut(names)
             model.reshape({INPUT: list(frames.shape)})
             found = self._core.compile_model(model, self._device, self._config)({0: frames})
-        return {name: found[i] for i, name in enumerate(names)}
+        return {name: np.asarray(found[i], np.float32) for i, name in enumerate(names)}
 
     def compiled(self, batch: int) -> Any:
         """The `openvino.CompiledModel` that runs batches of this size."""

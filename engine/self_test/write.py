@@ -58,9 +58,8 @@ def referee(model: bytes) -> Tensors:
         return open_session(with_outputs(model, names), optimise=False)
 
     def tensors(names: Sequence[str], frames: Image) -> dict[str, Floats]:
-        return dict(
-            zip(names, session(tuple(names)).run(list(names), {INPUT: frames}), strict=True)
-        )
+        found = session(tuple(names)).run(list(names), {INPUT: frames})
+        return {name: np.asarray(v, np.float32) for name, v in zip(names, found, strict=True)}
 
     return tensors
 
