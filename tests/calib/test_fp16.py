@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
@@ -26,6 +28,7 @@ from support import save_changed
 LARGE, NEXT = "backbone.layer1.0.conv1", "backbone.layer1.0.conv2"
 
 Command = Callable[..., CompletedProcess[str]]
+Array = npt.NDArray[Any]
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, int]:
@@ -229,7 +232,7 @@ def _channels(model: onnx.ModelProto) -> list[int]:
     return [shapes[f"{head}_head.output.bias"][0] for head in ("cls", "box")]
 
 
-def from_raw(model: onnx.ModelProto, raw: dict[str, np.ndarray]) -> list[np.ndarray]:  # type: ignore[type-arg]
+def from_raw(model: onnx.ModelProto, raw: dict[str, Array]) -> list[Array]:
     """The outputs of a graph for raw outputs of its heads, in ONNX Runtime."""
     ort = pytest.importorskip("onnxruntime")
     network = {n.output[0] for n in network_nodes(model)}
@@ -246,5 +249,5 @@ def from_raw(model: onnx.ModelProto, raw: dict[str, np.ndarray]) -> list[np.ndar
     session = ort.InferenceSession(part.SerializeToString(), options)
     feeds[INPUT] = np.zeros((1, 96, 128, 3), np.uint8)
     read = {i.name for i in session.get_inputs()}
-    found: list[np.ndarray] = session.run(None, {n: v for n, v in feeds.items() if n in read})  # type: ignore[type-arg]
+    found: list[Array] = session.run(None, {n: v for n, v in feeds.items() if n in read})
     return found

@@ -40,8 +40,9 @@ def trt(model_path: Path) -> FakeTensorRT:
 
 def test_types_and_times(trt: FakeTensorRT, model_path: Path) -> None:
     """The first runs do not count; what the profiler leaves out has no time."""
-    double: Any = trt
-    found = profile(PLAN, engine_info(model_path), double, trt.cuda, runs=2)
+    runtime: Any = trt
+    cuda: Any = trt.cuda
+    found = profile(PLAN, engine_info(model_path), runtime, cuda, runs=2)
     reformat, convolution, bare = found
     assert (reformat.inputs, reformat.outputs, reformat.ms) == (("fp32",), ("fp16",), None)
     assert reformat.is_reformat and not convolution.is_reformat
