@@ -1,4 +1,4 @@
-"""One command from an FP32 file to an INT8 file: ranges, thresholds, a budget, Q/DQ, a record."""
+"""One command from an FP32 file to an INT8 or FP8 file: ranges, thresholds, a budget, a record."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.options import RuntimeChoice
 
 _PROVENANCE = (
-    "network_sha256", "preprocessing_sha256", "images_sha256", "images", "num", "seed", "method",
-    "weight_bits", "rounding", "correct_bias", "kept_float",
+    "network_sha256", "preprocessing_sha256", "images_sha256", "images", "num", "seed",
+    "precision", "method", "weight_bits", "rounding", "correct_bias", "kept_float",
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ class CalibrationReport:
     Attributes:
         path: the INT8 file.
         record: what it was made from; `record_path` is its file.
-        convolutions: how many became INT8.
+        convolutions: how many became INT8, or FP8.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class CalibrationReport:
 
 
 def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> CalibrationReport:
-    """Write the INT8 form of an exported model, and a record of how it came about.
+    """Write the INT8 or FP8 form of an exported model, and a record of how it came about.
 
     Args:
         model: FP32 file of `retinart export`.
@@ -64,7 +64,7 @@ def calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Calib
         BadInput: the model is not ours or quantized already, or the images cannot be used.
         CheckFailed: an activation is NaN or infinite, or the budget cannot be kept.
     """
-    check_onnx_output(output, "model.int8.onnx")
+    check_onnx_output(output, f"model.{settings.precision}.onnx")
     if settings.report is not None:
         load_matplotlib()  # fails now rather than after the work
     with explained("Calibration", model, "use"):
@@ -87,7 +87,7 @@ def _calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Cali
         ranked = [layer for layer in alone if layer not in kept]
 
         def drop(more: tuple[str, ...]) -> float:
-            change = _int8_accuracy(job, (*kept, *more)).change
+            change = _quantized_accuracy(job, (*kept, *more)).change
             assert change is not None
             return change.loss(settings.undecided)
 
@@ -95,10 +95,10 @@ def _calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Cali
     if settings.annotations is not None:
         if settings.report is not None:
             accuracy["fp16"] = job.accuracy(
-                "FP16", lambda: to_fp16(job.graph, record.peaks)[0], "fp16", _for_fp16()
+                "FP16", lambda: to_fp16(job.graph, record.peaks)[0], "fp16", _rounding_as_a_gpu()
             )
-        accuracy["int8"] = _int8_accuracy(job, kept)
-    result = job.int8(kept)
+        accuracy[settings.precision] = _quantized_accuracy(job, kept)
+    result = job.quantized(kept)
     record = dataclasses.replace(
         record,
         kept_float=tuple(layer for layer in layers if layer in kept),
@@ -118,22 +118,24 @@ def _calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Cali
     )
 
 
-def _int8_accuracy(job: Calibration, kept: Sequence[str]) -> Accuracy:
-    name = "INT8"
+def _quantized_accuracy(job: Calibration, kept: Sequence[str]) -> Accuracy:
+    precision = job.settings.precision
+    name = precision.upper()
     if kept:
-        name = f"INT8 with {counted(len(kept), 'layer')} in float ({', '.join(sorted(kept))})"
-    return job.accuracy(name, lambda: job.int8(kept), "int8")
+        name += f" with {counted(len(kept), 'layer')} in float ({', '.join(sorted(kept))})"
+    runtime: RuntimeChoice = "auto" if precision == "int8" else _rounding_as_a_gpu()
+    return job.accuracy(name, lambda: job.quantized(kept), precision, runtime)
 
 
 def _write(
     result: onnx.ModelProto, info: ModelInfo, record: CalibrationRecord, output: Path
 ) -> None:
-    """The INT8 file and its record; the file's metadata tell what it was made from."""
+    """The file and its record; the file's metadata tell what it was made from."""
     calibration = {name: getattr(record, name) for name in _PROVENANCE}
     described = dataclasses.replace(
         info,
         name=output.stem,
-        precision="int8",
+        precision=record.precision,
         provenance={
             **info.provenance,
             "calibration": {**calibration, "retinart": version("retinart")},
@@ -144,8 +146,8 @@ def _write(
         beside.write_text(record.to_text(), encoding="utf-8")
 
 
-def _for_fp16() -> RuntimeChoice:
-    """ONNX Runtime rounds activations to FP16 as a GPU does; OpenVINO rounds weights alone."""
+def _rounding_as_a_gpu() -> RuntimeChoice:
+    """ONNX Runtime rounds to FP16 and FP8 where the file says; OpenVINO may compute in FP32."""
     return "onnxruntime" if importlib.util.find_spec("onnxruntime") else "auto"
 
 

@@ -18,6 +18,7 @@ from retinart.calib.histogram import Histogram
 from retinart.calib.methods import threshold
 from retinart.calib.moments import convolutions
 from retinart.calib.network import as_file, network_sha256
+from retinart.calib.numbers import NUMBERS
 from retinart.calib.observe import Observation, as_frames, choose_images, observe
 from retinart.calib.placement import place
 from retinart.calib.quantize import quantize
@@ -66,6 +67,7 @@ class Calibration:
 
     def __init__(self, model: Path, output: Path, settings: CalibrationSettings) -> None:
         self.model, self.settings = model, settings
+        self._numbers = NUMBERS[settings.precision]
         self.info: ModelInfo
         self.info, data = read_model(model)
         self._annotated = settings.annotated
@@ -103,6 +105,7 @@ class Calibration:
             record.check(settings.record, self.info, network)
             return dataclasses.replace(
                 record,
+                precision=settings.precision,
                 method=settings.method,
                 weight_bits=settings.weight_bits,
                 rounding=settings.rounding,
@@ -121,6 +124,7 @@ class Calibration:
             seed=settings.seed,
             histograms=seen.histograms,
             peaks={**seen.peaks, **peaks},
+            precision=settings.precision,
             method=settings.method,
             weight_bits=settings.weight_bits,
             rounding=settings.rounding,
@@ -145,14 +149,15 @@ class Calibration:
             return {}
         return signal_to_noise(self.model, quantized, self._looked_at())
 
-    def int8(self, kept: Collection[str]) -> onnx.ModelProto:
-        """The graph in INT8, but for some layers that stay in float."""
+    def quantized(self, kept: Collection[str]) -> onnx.ModelProto:
+        """The graph in INT8 or FP8, but for some layers that stay in float."""
         return quantize(
             self.graph,
             self.placement.without(kept),
             self.record.thresholds,
+            numbers=self._numbers,
             weight_bits=self.settings.weight_bits,
-            weights={n: (r.integers, r.scales) for n, r in self._rounded.items()},
+            weights={n: (r.encoded, r.scales) for n, r in self._rounded.items()},
             shifts={n: s for r in self._rounded.values() for n, s in r.shifts.items()},
         )
 
@@ -162,7 +167,7 @@ class Calibration:
         settings = self.settings
         if not self.images or (settings.rounding == "nearest" and not settings.correct_bias):
             return {}
-        found = from_saved(self._saved.get("rounded") or {})
+        found = from_saved(self._saved.get("rounded") or {}, self._numbers)
         every = convolutions(self.graph, self.placement.convolutions)
         steps = round_weights(
             self.model,
@@ -173,6 +178,7 @@ class Calibration:
             rounding=settings.rounding,
             bits=settings.weight_bits,
             shift=settings.correct_bias,
+            numbers=self._numbers,
         )
         for some in steps:
             found |= some
@@ -256,7 +262,7 @@ class Calibration:
         return [as_frames(self.info, self._read(path)) for path in self._used[:LOOKED_AT]]
 
     def _alone(self, layer: str) -> onnx.ModelProto:
-        return self.int8(set(self.placement.layers) - {layer})
+        return self.quantized(set(self.placement.layers) - {layer})
 
     def _read(self, path: Path) -> Image:
         """An image; those that every step looks at are decoded once."""
@@ -273,7 +279,7 @@ class Calibration:
         content += [str(path and sha256(path)) for path in (self.model, self.settings.record)]
         content += [annotations_sha256(*self._annotated)] if self._annotated else []
         settings = self.settings
-        content += [settings.method, settings.rounding]
+        content += [settings.precision, settings.method, settings.rounding]
         return json.dumps([*content, settings.weight_bits, settings.correct_bias])
 
 

@@ -20,7 +20,11 @@ from retinart.engine.model.info import ModelInfo, Precision, read_model
 from retinart.engine.model.onnx_file import check_onnx_output, write_onnx
 from retinart.engine.runtime.native_errors import explained
 
-_CONVERTED: dict[Precision, Precision] = {"fp32": "fp16", "int8": "int8+fp16"}
+_CONVERTED: dict[Precision, Precision] = {
+    "fp32": "fp16",
+    "int8": "int8+fp16",
+    "fp8": "fp8+fp16",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """What the inputs of convolutions are like: sums over patches, from which rounding is judged.
 
-Let x be the K values under a kernel, q(x) the same in INT8, and y = W x. What other weights change
-in the squared error at the outputs depends on the sums of q(x) q(x)', y q(x)', q(x) and y alone.
-So no patch is kept, and memory does not grow with the number of images.
+Let x be the K values under a kernel, q(x) the same in INT8 or FP8, and y = W x. What
+other weights change in the squared error at the outputs depends on the sums of q(x) q(x)', y q(x)',
+q(x) and y alone. So no patch is kept, and memory does not grow with the number of images.
 
 G  groups of a convolution     O  its outputs in a group     K  values under a kernel in a group
 """
@@ -19,8 +19,7 @@ import onnx
 from onnx import numpy_helper
 
 from retinart.calib.network import network_nodes
-
-Floats = npt.NDArray[np.float32]
+from retinart.calib.numbers import INT8, Floats, Numbers
 
 POSITIONS = 256  # of a feature map that are drawn in each image
 
@@ -117,6 +116,7 @@ class Moments:
     Args:
         rows: (G, O, K) the weight.
         products: also sum products, in G K K numbers.
+        numbers: what q rounds to.
 
     Attributes:
         means: by the name of the node.
@@ -124,18 +124,19 @@ class Moments:
         cross: (G, O, K) sum of y q(x)', likewise.
     """
 
-    def __init__(self, rows: Floats, *, products: bool) -> None:
+    def __init__(self, rows: Floats, *, products: bool, numbers: Numbers = INT8) -> None:
         groups, outputs, size = rows.shape
         self.rows = rows
         self.means: dict[str, Means] = {}
-        self._products = products
+        self._products, self._numbers = products, numbers
         kept = size if products else 0
         self._gram: Floats = np.zeros((groups, kept, kept), np.float32)
         self._cross: Floats = np.zeros((groups, outputs, kept), np.float32)
 
     def add(self, node: str, patches: Floats, step: float) -> None:
-        """Count patches (G, P, K) of a node, whose INT8 has this step."""
-        quantized = np.clip(np.round(patches / np.float32(step)), -128, 127) * np.float32(step)
+        """Count patches (G, P, K) of a node, whose numbers have this step."""
+        encoded = self._numbers.encode(patches / np.float32(step))
+        quantized = encoded.astype(np.float32) * np.float32(step)
         outputs = patches @ self.rows.transpose(0, 2, 1)  # (G, P, O)
         means = self.means.setdefault(node, Means())
         means.count += patches.shape[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +12,12 @@ import onnx
 from onnx import numpy_helper
 from onnx.helper import make_node
 
+from retinart.calib.numbers import INT8, Floats, Numbers
 from retinart.calib.placement import Placement
 from retinart.engine.model.onnx_file import with_graph
 from retinart.engine.runtime.saturation import halved
 
-QMAX = 127
-
-Integers = npt.NDArray[np.int8]
-Floats = npt.NDArray[np.float32]
+Encoded = npt.NDArray[Any]
 
 
 def quantize(
@@ -26,20 +25,23 @@ def quantize(
     placement: Placement,
     thresholds: dict[str, float],
     *,
+    numbers: Numbers = INT8,
     weight_bits: int = 8,
-    weights: Mapping[str, tuple[Integers, Floats]] = MappingProxyType({}),
+    weights: Mapping[str, tuple[Encoded, Floats]] = MappingProxyType({}),
     shifts: Mapping[str, Floats] = MappingProxyType({}),
 ) -> onnx.ModelProto:
-    """A copy of a model with INT8 convolutions.
+    """A copy of a model whose convolutions read INT8, or FP8.
 
     Precondition: `placement` was made from this graph, and `thresholds` names each activation.
     Postcondition: the data and the weights of every placed convolution come from a
     DequantizeLinear. Biases stay float, and all zero points are 0.
 
     Args:
-        thresholds: the magnitude that becomes 127, for each activation; 0 for a tensor of zeros.
+        thresholds: the magnitude that becomes the largest number, for each activation; 0 for a
+            tensor of zeros.
+        numbers: what is rounded to.
         weight_bits: see `quantize_weights`.
-        weights: integers and scales of weights that were rounded already, by name.
+        weights: numbers and scales of weights that were rounded already, by name.
         shifts: what is added to the bias of a convolution, by node.
     """
     constants = {i.name: i for i in model.graph.initializer}
@@ -49,10 +51,10 @@ def quantize(
         constants[name] = numpy_helper.from_array(value, name)
         return name
 
-    zero = constant("quantize/zero_point", np.array(0, np.int8))
+    zero = constant("quantize/zero_point", np.array(0, numbers.dtype))
     pairs: dict[str, list[onnx.NodeProto]] = {}  # Q and DQ, by the tensor that they follow
     for name, readers in placement.activations.items():
-        scale = constant(f"{name}/scale", np.array(int8_step(thresholds[name]), np.float32))
+        scale = constant(f"{name}/scale", np.array(numbers.step(thresholds[name]), np.float32))
         quantized, back = f"{name}/quantized", f"{name}/dequantized"
         pairs[name] = [
             make_node("QuantizeLinear", [name, scale, zero], [quantized], f"{name}/quantize"),
@@ -66,17 +68,17 @@ def quantize(
         if node.name not in placed:
             continue
         name, output = node.input[1], f"{node.name}/weight"
-        parts = [f"{name}/int8", f"{name}/scale", f"{name}/zero_point"]
+        parts = [f"{name}/{numbers.name}", f"{name}/scale", f"{name}/zero_point"]
         if parts[0] not in constants:  # levels share the weights of the heads
             if name in weights:
-                integers, scales = weights[name]
+                encoded, scales = weights[name]
             else:
-                integers, scales = quantize_weights(
-                    numpy_helper.to_array(constants[name]), weight_bits
+                encoded, scales = quantize_weights(
+                    numpy_helper.to_array(constants[name]), weight_bits, numbers
                 )
-            constant(parts[0], integers)
+            constant(parts[0], encoded)
             constant(parts[1], scales)
-            constant(parts[2], np.zeros(len(scales), np.int8))
+            constant(parts[2], np.zeros(len(scales), numbers.dtype))
         nodes.append(
             make_node("DequantizeLinear", parts, [output], name=f"{output}/dequantize", axis=0)
         )
@@ -102,37 +104,18 @@ def _halves(values: Floats) -> Floats:
 
 
 def quantize_weights(
-    weights: npt.NDArray[np.float32], bits: int = 8
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Integers (O, ...) and scales (O,) of weights (O, ...), symmetric for each output channel.
+    weights: Floats, bits: int = 8, numbers: Numbers = INT8
+) -> tuple[Encoded, Floats]:
+    """Numbers (O, ...) and scales (O,) of weights (O, ...), symmetric for each output channel.
 
     Args:
         bits: 8 for integers up to 127, or 7 for integers up to 64, which overflow no CPU's sums.
             OpenVINO's runner halves 8-bit integers to the same ones where it must; see
             `saturation`.
+        numbers: what is rounded to; 7 bits are for INT8.
     """
     peaks = np.abs(weights).reshape(len(weights), -1).max(axis=1)
-    scales = np.array([int8_step(float(p)) for p in peaks], np.float32)
+    scales = np.array([numbers.step(float(p)) for p in peaks], np.float32)
     shape = (-1,) + (1,) * (weights.ndim - 1)
-    integers = np.clip(np.round(weights / scales.reshape(shape)), -QMAX, QMAX)
-    integers = integers.astype(np.int8)
-    return (integers, scales) if bits == 8 else (halved(integers), 2 * scales)
-
-
-def int8_step(peak: float) -> float:
-    """Step of a symmetric int8 whose 127 is `peak` or a little more.
-
-    FP16 can hold it, so a file quantizes in the same way whether its float part is FP32 or FP16.
-    For a tensor of zeros any step will do.
-    """
-    return half_step(peak / QMAX)
-
-
-def half_step(step: float) -> float:
-    """The step, or the next larger one that FP16 has; 1 for a step of 0."""
-    step = step if step > 0 else 1.0
-    with np.errstate(over="ignore"):
-        half = np.float16(step)
-    if float(half) < step:  # NumPy would compare in FP16, where the two are equal
-        half = np.nextafter(half, np.float16(np.inf))
-    return float(half) if np.isfinite(half) else step
+    encoded = numbers.encode(weights / scales.reshape(shape), symmetric=True)
+    return (encoded, scales) if bits == 8 else (halved(encoded), 2 * scales)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from retinart.calib.accuracy import Accuracy
 from retinart.calib.histogram import Histogram
-from retinart.calib.settings import Rounding
+from retinart.calib.settings import Quantized, Rounding
 from retinart.engine.common.files import json_text
 from retinart.engine.common.reading import MIB, read_json
 from retinart.engine.common.typed_json import from_json
@@ -33,14 +33,16 @@ class CalibrationRecord:
         num, seed: how many were asked for, and the seed that drew them.
         histograms: of the activations that can be quantized, by tensor.
         peaks: the largest magnitude of every float tensor of the network.
+        precision: what the file's numbers are, int8 or fp8.
         method: the method that chose the thresholds.
-        weight_bits: bits of the INT8 file's weights, 8 or 7.
+        weight_bits: bits of the file's weights, 8 or 7.
         rounding: how they were rounded.
         correct_bias: whether biases were corrected.
-        thresholds: the magnitude that becomes 127, by tensor.
+        thresholds: the magnitude that becomes the largest number, by tensor.
         kept_float: layers that stay in float.
-        sensitivity: error at the raw outputs when one layer alone is INT8; empty if not measured.
-        signal_to_noise: of the INT8 file's raw outputs in dB, by tensor, such as logits_p3; None
+        sensitivity: error at the raw outputs when one layer alone is quantized; empty if not
+            measured.
+        signal_to_noise: of the file's raw outputs in dB, by tensor, such as logits_p3; None
             where nothing differs. Empty if not measured.
         accuracy: AP of the files by precision; empty if not measured.
     """
@@ -56,6 +58,7 @@ class CalibrationRecord:
     peaks: dict[str, float]
     method: str
     thresholds: dict[str, float]
+    precision: Quantized = "int8"
     weight_bits: int = 8
     rounding: Rounding = "nearest"
     correct_bias: bool = False

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from retinart.calib.moments import Convolution, Moments
-from retinart.calib.quantize import int8_step
+from retinart.calib.numbers import INT8, Numbers
 from retinart.calib.rounding import Rounded, round_weight
 from retinart.calib.settings import Rounding
 from retinart.engine.common.progress import Progress
@@ -32,16 +32,17 @@ def round_weights(
     rounding: Rounding,
     bits: int,
     shift: bool,
+    numbers: Numbers = INT8,
 ) -> Iterator[dict[str, Rounded]]:
     """Round weights, as many with each step as fit into `MOST` bytes, and at least one.
 
     Args:
         model: the FP32 file.
         convolutions: what reads the weights; all that share a weight.
-        thresholds: the magnitude that becomes 127, by tensor.
+        thresholds: the magnitude that becomes the largest number, by tensor.
         images: to look at.
         read: gives an image as frames (1, H, W, 3) uint8 BGR.
-        rounding, bits, shift: see `round_weight`.
+        rounding, bits, shift, numbers: see `round_weight`.
     """
     products = rounding != "nearest"
     by_weight: dict[str, list[Convolution]] = {}
@@ -52,20 +53,24 @@ def round_weights(
     progress, done = Progress(), 0
     for names in groups:
         mine = [c for name in names for c in by_weight[name]]
-        moments = {n: Moments(by_weight[n][0].rows, products=products) for n in names}
+        moments = {
+            n: Moments(by_weight[n][0].rows, products=products, numbers=numbers) for n in names
+        }
         probe = tensor_probe(model, list(dict.fromkeys(c.tensor for c in mine)))
         for number, path in enumerate(used):
             values = probe(read(path))
             for k, c in enumerate(mine):
                 patches = c.patches(values[c.tensor], np.random.default_rng([number, k]))
-                moments[c.weight].add(c.node, patches, int8_step(thresholds[c.tensor]))
+                moments[c.weight].add(c.node, patches, numbers.step(thresholds[c.tensor]))
             done += 1
             progress.update(done, len(groups) * len(used), "images for the weights")
         found = {}
         for name in names:
             first = by_weight[name][0]
             shape = (first.rows.shape[0] * first.rows.shape[1], -1, *first.kernel)
-            found[name] = round_weight(moments.pop(name), shape, rounding, bits, shift=shift)
+            found[name] = round_weight(
+                moments.pop(name), shape, rounding, bits, shift=shift, numbers=numbers
+            )
         yield found
 
 
@@ -89,8 +94,8 @@ def to_plain(found: Mapping[str, Rounded]) -> dict[str, Any]:
     """JSON's types."""
     return {
         name: {
-            "shape": list(rounded.integers.shape),
-            "integers": base64.b64encode(zlib.compress(rounded.integers.tobytes(), 1)).decode(),
+            "shape": list(rounded.encoded.shape),
+            "encoded": base64.b64encode(zlib.compress(rounded.encoded.tobytes(), 1)).decode(),
             "scales": rounded.scales.tolist(),
             "shifts": {node: shift.tolist() for node, shift in rounded.shifts.items()},
         }
@@ -98,12 +103,12 @@ def to_plain(found: Mapping[str, Rounded]) -> dict[str, Any]:
     }
 
 
-def from_plain(saved: Mapping[str, Any]) -> dict[str, Rounded]:
-    """What `to_plain` gave."""
+def from_plain(saved: Mapping[str, Any], numbers: Numbers) -> dict[str, Rounded]:
+    """What `to_plain` gave of these numbers."""
     return {
         name: Rounded(
-            integers=np.frombuffer(
-                zlib.decompress(base64.b64decode(entry["integers"])), np.int8
+            encoded=np.frombuffer(
+                zlib.decompress(base64.b64decode(entry["encoded"])), numbers.dtype
             ).reshape(entry["shape"]),
             scales=np.array(entry["scales"], np.float32),
             shifts={n: np.array(s, np.float32) for n, s in entry["shifts"].items()},

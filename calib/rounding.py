@@ -14,10 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from retinart.calib.moments import Floats, Moments
-from retinart.calib.quantize import QMAX, half_step, quantize_weights
+from retinart.calib.moments import Moments
+from retinart.calib.numbers import INT8, Floats, Numbers, half_step
+from retinart.calib.quantize import Encoded, quantize_weights
 from retinart.calib.settings import Rounding
 from retinart.engine.runtime.saturation import LARGEST
 
@@ -30,22 +30,28 @@ _BLOCK = 64  # weights whose errors are kept up to date one by one
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rounded:
-    """A weight in INT8.
+    """A weight in INT8 or FP8.
 
     Attributes:
-        integers: (O, ...) int8.
+        encoded: (O, ...) int8 or float8.
         scales: (O,) float32.
         shifts: what is added to the bias (O,) of each convolution that reads it, by node, so that
             its outputs keep their mean.
     """
 
-    integers: npt.NDArray[np.int8]
+    encoded: Encoded
     scales: Floats
     shifts: dict[str, Floats] = field(default_factory=dict)
 
 
 def round_weight(
-    moments: Moments, shape: tuple[int, ...], rounding: Rounding, bits: int, *, shift: bool
+    moments: Moments,
+    shape: tuple[int, ...],
+    rounding: Rounding,
+    bits: int,
+    *,
+    shift: bool,
+    numbers: Numbers = INT8,
 ) -> Rounded:
     """Round a weight.
 
@@ -55,13 +61,14 @@ def round_weight(
         rounding: how.
         bits: 8 or 7.
         shift: correct biases.
+        numbers: what is rounded to; FP8 rounds to nearest, with 8 bits.
     """
     rows = moments.rows
     if rounding == "nearest":
-        integers, scales = quantize_weights(rows.reshape(shape), bits)
-        steps, whole = scales.reshape(rows.shape[:2]), integers.reshape(rows.shape)
+        encoded, scales = quantize_weights(rows.reshape(shape), bits, numbers)
+        steps, whole = scales.reshape(rows.shape[:2]), encoded.reshape(rows.shape)
     else:
-        largest = QMAX if bits == 8 else LARGEST
+        largest = int(INT8.largest) if bits == 8 else LARGEST
         gram, cross = _damped(*moments.products(), rows)
         steps = best_steps(gram, cross, rows, largest)
         found = _nearest(rows, steps, largest)
@@ -72,9 +79,9 @@ def round_weight(
     if shift:
         for node, means in moments.means.items():
             inputs, outputs = means.inputs / means.count, means.outputs / means.count
-            after = ((whole * steps[..., None]) @ inputs[..., None])[..., 0]
+            after = ((whole.astype(np.float32) * steps[..., None]) @ inputs[..., None])[..., 0]
             shifts[node] = (outputs - after).ravel().astype(np.float32)
-    return Rounded(integers=whole.reshape(shape), scales=steps.ravel(), shifts=shifts)
+    return Rounded(encoded=whole.reshape(shape), scales=steps.ravel(), shifts=shifts)
 
 
 def best_steps(gram: Floats, cross: Floats, rows: Floats, largest: int) -> Floats:

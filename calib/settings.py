@@ -11,6 +11,8 @@ from retinart.engine.evaluation.gate import UNDECIDED, Undecided
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
+Quantized = Literal["int8", "fp8"]
+QUANTIZED: tuple[Quantized, ...] = get_args(Quantized)
 Rounding = Literal["nearest", "scaled", "learned"]
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 WeightBits = Literal[8, 7]
@@ -24,6 +26,7 @@ class CalibrationSettings:
     Attributes:
         images: folder, file or glob of images to take ranges from; None with a record.
         num, seed: how many of them, and the seed that draws them.
+        precision: int8; or fp8 (E4M3), which GPUs have since Ada and Hopper.
         method: how thresholds are chosen, see `retinart.calib.methods`.
         weight_bits: 8, or 7 for a file that gives the same numbers on CPUs with and without VNNI.
         rounding: of weights, to the nearest integer; or after that with the step of each output
@@ -46,6 +49,7 @@ class CalibrationSettings:
     images: str | None = None
     num: int = 200
     seed: int = 0
+    precision: Quantized = "int8"
     method: Method = "percentile"
     weight_bits: WeightBits = 8
     rounding: Rounding = "nearest"
@@ -68,6 +72,11 @@ class CalibrationSettings:
         if self.rounding not in ROUNDINGS:
             known = ", ".join(ROUNDINGS)
             raise BadInput(f"`rounding` is {self.rounding!r}", fix=f"Choose one of: {known}")
+        if self.precision not in QUANTIZED:
+            known = ", ".join(QUANTIZED)
+            raise BadInput(f"`precision` is {self.precision!r}", fix=f"Choose one of: {known}")
+        if self.precision == "fp8":
+            self._check_fp8()
         if self.undecided not in UNDECIDED:
             raise BadInput(f"`undecided` is {self.undecided!r}", fix="Give pass or fail")
         if self.record is None and self.images is None:
@@ -89,6 +98,19 @@ class CalibrationSettings:
                 "layers can only be looked at one by one on images",
                 fix="Give `images` as well; the ranges still come from the record",
             )
+
+    def _check_fp8(self) -> None:
+        for name, value, known in (
+            ("method", self.method, ("minmax", "percentile")),
+            ("rounding", self.rounding, ("nearest",)),
+            ("weight_bits", self.weight_bits, (8,)),
+        ):
+            if value not in known:
+                raise BadInput(
+                    f"`{name}` {value} is not for fp8",
+                    why="it counts with equal steps, which integers have",
+                    fix=f"Choose {' or '.join(map(str, known))}, or int8",
+                )
 
     @property
     def annotated(self) -> tuple[Path, Path] | None:

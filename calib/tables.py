@@ -39,8 +39,9 @@ def sensitivity_table(record: CalibrationRecord, most: int | None = None) -> Tab
         record: with a sensitivity that was measured.
         most: layers to show; None shows all.
     """
+    kind = record.precision.upper()
     rows = [
-        (name, f"{error:.4f}", "float" if name in record.kept_float else "INT8")
+        (name, f"{error:.4f}", "float" if name in record.kept_float else kind)
         for name, error in record.sensitivity.items()
     ]
     left = 0 if most is None else len(rows) - most
@@ -65,5 +66,8 @@ def signal_table(record: CalibrationRecord) -> Table:
         rows=[
             (level.upper(), shown(f"logits_{level}"), shown(f"deltas_{level}")) for level in levels
         ],
-        notes=["Signal to noise of INT8 against FP32 at the raw outputs, on at most four images."],
+        notes=[
+            f"Signal to noise of {record.precision.upper()} against FP32 at the raw outputs, on at "
+            "most four images."
+        ],
     )

@@ -47,6 +47,8 @@ _CONVERT: dict[Precision, str] = {
     "fp16": "Make such a file with `retinart convert model.onnx`",
     "int8": "Make such a file with `retinart calibrate model.onnx --images DIR`",
     "int8+fp16": "Make such a file with `retinart convert model.int8.onnx`",
+    "fp8": "Make such a file with `retinart calibrate model.onnx --images DIR --precision fp8`",
+    "fp8+fp16": "Make such a file with `retinart convert model.fp8.onnx`",
 }
 
 

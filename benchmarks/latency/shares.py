@@ -17,7 +17,7 @@ from retinart.engine.model.info import CANDIDATES, INPUT
 from retinart.engine.runtime.openvino_api import find_tensors, load_openvino
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 
-_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from retinart.engine.common.typed_json import from_json
 from retinart.engine.errors import BadInput
 from retinart.engine.model.levels import LEVEL_STRIDES, grid_sizes
 from retinart.engine.model.onnx_bytes import graph_sha256
-from retinart.engine.model.onnx_graph import FLOAT16, Graph, read_file, read_graph
+from retinart.engine.model.onnx_graph import FLOAT8, FLOAT16, Graph, read_file, read_graph
 from retinart.engine.model.probe import Probe
 from retinart.engine.model.resize_rule import SIDES, ResizeRule, round_up
 from retinart.engine.model.variant import Variant
@@ -31,8 +31,8 @@ _MOST = 2048 * MIB  # of an ONNX file: protobuf's limit
 _MOST_TEXT = 8 * MIB  # of the metadata
 _MOST_PIXELS = 1 << 25  # of a probe's picture
 
-# Precision of the network's layers. An INT8 file has a float part: FP32, or FP16 in "int8+fp16".
-Precision = Literal["fp32", "fp16", "int8", "int8+fp16"]
+# Precision of the network's layers. An INT8 or FP8 file has a float part: FP32, or FP16 after "+".
+Precision = Literal["fp32", "fp16", "int8", "int8+fp16", "fp8", "fp8+fp16"]
 Compute = Literal["fp32", "fp32-direct", "bf16"]
 COMPUTE: tuple[Compute, ...] = ("fp32", "fp32-direct", "bf16")
 
@@ -366,11 +366,14 @@ def _check_agreement(info: ModelInfo, graph: Graph) -> None:
                 f"{anchors * each}"
             )
     parts = info.precision.split("+")  # a part may be empty, where all layers stay in float
-    int8 = any(node.operator == "QuantizeLinear" for node in graph.nodes)
-    fp16 = any(tensor.kind == FLOAT16 for tensor in graph.constants.values())
-    if (int8 and "int8" not in parts) or (fp16 and "fp16" not in parts):
-        raise ValueError(f"it has layers in {'INT8' if int8 else 'FP16'}, and its metadata say "
-                         f"{info.precision}")  # fmt: skip
+    kinds = {tensor.kind for tensor in graph.constants.values()}
+    found = {"fp16"} if FLOAT16 in kinds else set()
+    if any(node.operator == "QuantizeLinear" for node in graph.nodes):
+        found.add("fp8" if FLOAT8 in kinds else "int8")
+    if other := sorted(found.difference(parts)):
+        raise ValueError(
+            f"it has layers in {other[-1].upper()}, and its metadata say {info.precision}"
+        )
 
 
 def computed_in(precision: Precision, compute: Compute) -> str:
@@ -379,4 +382,5 @@ def computed_in(precision: Precision, compute: Compute) -> str:
         return compute
     if compute != "bf16":
         return precision
-    return "int8+bf16" if precision.startswith("int8") else "bf16"
+    kind = precision.partition("+")[0]
+    return f"{kind}+bf16" if kind in ("int8", "fp8") else "bf16"

@@ -55,6 +55,8 @@ class ONNXRuntimeRunner:
         self._open = partial(
             open_session,
             threads=options.threads,
+            # of FP8, version 1.31 fused nodes to ones with other results: noise over signal was 3.3
+            optimise=not info.precision.startswith("fp8"),
             left_out=_left_out(info),
             device=options.device,
         )

@@ -56,6 +56,9 @@ BARS = {
     "int8": Bar(noise=0.08, corner=0.3, score=0.15, share=0.75),
     "int8+fp16": Bar(noise=0.08, corner=0.3, score=0.15, share=0.75),
     "int8+bf16": Bar(noise=0.08, corner=0.3, score=0.15, share=0.75),
+    "fp8": Bar(noise=0.25, corner=0.3, score=0.15, share=0.75),
+    "fp8+fp16": Bar(noise=0.25, corner=0.3, score=0.15, share=0.75),
+    "fp8+bf16": Bar(noise=0.25, corner=0.3, score=0.15, share=0.75),
 }
 PASSED_BEFORE = "self-test passed before"  # begins what `check_once` returns of a known file
 ROOM = 1.5  # times the rounding of INT8 weights of one bit less

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
+from retinart.calib.numbers import INT8
 from retinart.calib.placement import place
-from retinart.calib.quantize import int8_step, quantize, quantize_weights
+from retinart.calib.quantize import quantize, quantize_weights
 
 
 def test_weights_per_channel() -> None:
@@ -37,5 +38,5 @@ def test_scales_are_values_of_fp16(model_path: Path) -> None:
 @pytest.mark.parametrize("peak", [1e-12, 1e-6, 12.7, 3.3, 8e6, 1e9, 0.0])
 def test_a_scale_covers_its_peak_and_is_never_zero(peak: float) -> None:
     """Rounded to FP16 it is rounded up, and what is too small for FP16 does not become 0."""
-    scale = int8_step(peak)
+    scale = INT8.step(peak)
     assert scale > 0 and 127 * scale >= peak * (1 - 1e-12)

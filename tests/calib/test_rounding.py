@@ -16,7 +16,7 @@ from retinart.calib import round_weights as rounding_all
 from retinart.calib import rounding
 from retinart.calib.calibrate import calibrate
 from retinart.calib.moments import Convolution, Moments, convolutions
-from retinart.calib.quantize import half_step
+from retinart.calib.numbers import half_step
 from retinart.calib.rounding import best_steps, descend, error_of, round_weight
 from retinart.calib.settings import CalibrationSettings
 from retinart.engine.errors import BadInput
@@ -116,8 +116,8 @@ def test_biases_keep_the_mean_of_outputs(how: str) -> None:
     for node, values in levels.items():
         moments.add(node, values, 0.02)
     found = round_weight(moments, (6, 12, 1, 1), how, 7, shift=True)  # type: ignore[arg-type]
-    assert found.integers.shape == (6, 12, 1, 1) and np.abs(found.integers).max() <= 64
-    weights = (found.integers.reshape(6, -1) * found.scales[:, None]).reshape(2, 3, 12)
+    assert found.encoded.shape == (6, 12, 1, 1) and np.abs(found.encoded).max() <= 64
+    weights = (found.encoded.reshape(6, -1) * found.scales[:, None]).reshape(2, 3, 12)
     for node, values in levels.items():
         quantized = np.clip(np.round(values / 0.02), -128, 127) * 0.02
         change = (quantized @ weights.transpose(0, 2, 1)).mean(axis=1)

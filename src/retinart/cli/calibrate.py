@@ -1,4 +1,4 @@
-"""`retinart calibrate`: an FP32 file becomes an INT8 file."""
+"""`retinart calibrate`: an FP32 file becomes an INT8 or FP8 file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "retinart calibrate model.onnx --images images --annotations instances.json --max-drop 0.5",
     )
     parser.add_argument("model", type=Path, help="the FP32 file of `retinart export`")
-    add_written(parser, _SUFFIX, "the INT8 file to write")
+    add_written(parser, _SUFFIX, "the file to write")
     add = options_of(parser, CalibrationSettings, "ranges of the activations")
     add_observed(add)
     add(
@@ -44,6 +44,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "JSON file of an earlier calibration of the same weights at the same size; its ranges are "
         "used",
         otherwise="observe --images",
+    )
+    add(
+        "precision",
+        "type of the 8-bit numbers: int8, or fp8 (E4M3), for GPUs of Ada, Hopper and newer",
     )
     add("method", "how a layer's threshold is chosen from its range")
     add(
@@ -104,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
     from retinart.calib.settings import CalibrationSettings
     from retinart.calib.tables import accuracy_table, sensitivity_table, signal_table
 
-    report = calibrate(args.model, written(args, _SUFFIX), record_of(CalibrationSettings, args))
+    output = written(args, _SUFFIX.replace("int8", args.precision))
+    report = calibrate(args.model, output, record_of(CalibrationSettings, args))
     record = report.record
     tables = [sensitivity_table(record, most=10)] if record.sensitivity else []
     tables += [signal_table(record)] if record.signal_to_noise else []
@@ -114,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
     for layer in record.kept_float:
         print(f"in float: {layer}", file=sys.stderr)
     print(
-        f"{report.convolutions} convolutions are INT8, by {record.method} over {record.images} "
-        f"images; the record is {report.record_path}",
+        f"{report.convolutions} convolutions are {record.precision.upper()}, by {record.method} "
+        f"over {record.images} images; the record is {report.record_path}",
         file=sys.stderr,
     )
     if record.images < _USUAL:
