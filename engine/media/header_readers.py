@@ -25,6 +25,7 @@ from retinart.engine.media.pixel_limit import pixel_limit
 
 COPY = "Copy it again, or open it in a viewer to see what it is"
 _ORIENTATION = 0x0112  # of EXIF and TIFF
+_MOST_IN_A_ROW = 1 << 16  # reads of a byte
 _BYTES_A_PIXEL, _MORE_BYTES = 4, 64 << 20
 _LONGEST_TEXT = 1 << 18  # bytes; EXIF has 64 KiB at most
 _PNG_TEXT_EXIF = b"Raw profile type exif\0"  # how ImageMagick wrote EXIF before PNG had a chunk
@@ -116,7 +117,26 @@ def open_with_pillow(file: BinaryIO, format: str) -> Any:
     """
     _silence_pillow()
     module, opener = _PILLOW[format]
-    return getattr(import_module(f"PIL.{module}"), opener)(file)
+    return getattr(import_module(f"PIL.{module}"), opener)(_Bounded(file))
+
+
+class _Bounded:
+    """A file whose reader may not look for its next part for ever.
+
+    Pillow goes byte by byte through what is no part of a GIF or JPEG file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._row = file, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        self._row = self._row + 1 if size == 1 else 0
+        if self._row > _MOST_IN_A_ROW:
+            raise OSError("it has a gap in it")
+        return self._file.read(size)
 
 
 def _by_pillow(format: str) -> Callable[[BinaryIO], Header]:

@@ -19,6 +19,7 @@ from PIL import features
 
 from made_pictures import Values, encoded, exif, png, tiff, turned
 from retinart.engine.errors import BadInput
+from retinart.engine.media import header_readers
 from retinart.engine.media.header import is_turned
 from retinart.engine.media.header_readers import read_header
 from retinart.engine.media.images import as_bgr, read_image
@@ -367,3 +368,22 @@ def test_a_png_file_ends_where_its_chunks_do(tmp_path: Path, rgb: Values) -> Non
     assert read_header(path).shown == rgb.shape[:2]
     path.write_bytes(png(9, 8, 8, 0)[:33] + bytes(12) + png(7, 7, 8, 0)[8:])
     assert read_header(path).shown == (8, 9)
+
+
+@pytest.mark.parametrize("format", ["GIF", "JPEG"])
+def test_a_gap_in_a_file_is_not_looked_through(
+    tmp_path: Path, rgb: Values, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow takes a second for each ten megabytes of it."""
+    path, gap = tmp_path / "a.img", bytes(100_000)
+    data = encoded(rgb, format)
+    path.write_bytes(data[:20] + gap + data[20:] if format == "JPEG" else data[:-1] + gap + b";")
+    monkeypatch.setattr(header_readers, "_MOST_IN_A_ROW", 1 << 20)
+    expected = read_header(path).shown
+    monkeypatch.undo()
+    if format == "JPEG":
+        with pytest.raises(BadInput, match="truncated or no image"):
+            read_header(path)
+    else:  # the first frame can be read
+        assert read_header(path).shown == expected
+    assert expected == rgb.shape[:2]
