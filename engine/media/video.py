@@ -45,6 +45,7 @@ VIDEO_SUFFIXES = frozenset(
 _CONVERT = "Play it with ffplay to see what it is, and convert it with ffmpeg -i IN OUT.mp4"
 # formats that hold names of other files
 _LISTS = frozenset(("concat", "dash", "hls", "imf", "sdp", "webm_dash_manifest"))
+_FILE_SECONDS = 30
 _USUAL_RATE = 25.0  # where a file names none
 
 
@@ -196,12 +197,19 @@ class VideoReader(FileReader):
 def open_file(path: Path) -> InputContainer:
     """A video file, opened. Lists of other files are refused: FFmpeg would wait for a named pipe.
 
+    It looks for a packet for half a minute at most, such as in a hole of many gigabytes.
+
     Raises:
         av.ArgumentError: it is such a list.
         av.FFmpegError, OSError: it cannot be read.
     """
     formats = ",".join(sorted(av.formats_available - _LISTS))
-    return av.open(file_url(path), options={"format_whitelist": formats}, metadata_errors="replace")
+    return av.open(
+        file_url(path),
+        options={"format_whitelist": formats},
+        metadata_errors="replace",
+        timeout=_FILE_SECONDS,
+    )
 
 
 def file_url(path: Path) -> str:

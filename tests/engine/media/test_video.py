@@ -18,6 +18,7 @@ import pytest
 from av.video.reformatter import Interpolation
 
 from retinart.engine.errors import BadInput
+from retinart.engine.media import video
 from retinart.engine.media.capture import NetworkCapture
 from retinart.engine.media.images import Image
 from retinart.engine.media.settings import Position, Selection
@@ -330,3 +331,14 @@ def test_an_address_without_a_video_says_why(served: str) -> None:
     with pytest.raises(BadInput) as raised:
         VideoReader(closed)
     assert str(raised.value).startswith(f"cannot decode the video {closed}: Connection refused.")
+
+
+def test_a_hole_of_many_gigabytes_is_not_searched_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.avi"
+    path.write_bytes(b"RIFF\xff\xff\xff\x7fAVI LIST")
+    os.truncate(path, 1 << 38)
+    monkeypatch.setattr(video, "_FILE_SECONDS", 0.2)
+    with pytest.raises(BadInput, match=r"a\.avi: it is empty, damaged"):
+        VideoReader(path)
