@@ -111,7 +111,7 @@ class Means:
 
 
 class Moments:
-    """Sums of all convolutions that share one weight, as those of a head at five levels do.
+    """Sums of all convolutions that share one weight, as a head's convolutions at five levels do.
 
     Args:
         rows: (G, O, K) the weight.

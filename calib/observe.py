@@ -70,7 +70,7 @@ class Observation:
         if not self.varied:
             raise BadInput(
                 "the calibration images show one colour each",
-                why="ranges taken from them would clip what real images excite",
+                why="their ranges would clip the activations of real images",
                 fix="Use images like those that the model will see",
             )
 
@@ -82,7 +82,7 @@ def choose_images(source: str, num: int, seed: int) -> list[Path]:
         BadInput: there are none, or fewer than `num`.
     """
     if num < 1:
-        raise BadInput(f"{num} images cannot calibrate a model", fix="Ask for at least 1")
+        raise BadInput(f"{num} images cannot calibrate a model", fix="Give at least 1")
     paths = list_images(source)
     if len(paths) < num:
         raise BadInput(

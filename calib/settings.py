@@ -90,12 +90,12 @@ class CalibrationSettings:
                 )
         if self.images is None and self.rounding != "nearest":
             raise BadInput(
-                f"`rounding` {self.rounding} looks at what the layers compute on images",
+                f"`rounding` {self.rounding} needs the layers' outputs on images",
                 fix="Give `images` as well; the ranges still come from the record",
             )
         if self.images is None and (self.max_drop is not None or self.report is not None):
             raise BadInput(
-                "layers can only be looked at one by one on images",
+                "`max_drop` and `report` measure each layer on images",
                 fix="Give `images` as well; the ranges still come from the record",
             )
 

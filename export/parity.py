@@ -53,7 +53,7 @@ def check_parity(
     """Compare a model with its exported file on images, stage by stage.
 
     Args:
-        model: the checkpoint's, in evaluation mode. Of its classes those of the file are compared.
+        model: the checkpoint's, in evaluation mode. The file's classes are compared.
         info: of the file.
         path: the ONNX file; OpenVINO runs it.
         batches: frames (N, H, W, 3) uint8 BGR, of sizes that the file takes.

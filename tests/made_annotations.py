@@ -159,11 +159,11 @@ READ: dict[str, tuple[Any, str | None]] = {
     "areas as text": (_each("annotations", lambda a: a.update(area=str(a["area"]))), None),
     "negative areas": (
         _each("annotations", lambda a: a.update(area=-a["area"])),
-        "48 areas that are no area (the box's area counts)",
+        "48 unusable areas (the box's area counts)",
     ),
     "areas of more than an image": (
         _each("annotations", lambda a: a.update(area=1e12)),
-        "48 areas that are no area (the box's area counts)",
+        "48 unusable areas (the box's area counts)",
     ),
     "marks to ignore": (
         _each("annotations", lambda a: a.update(ignore=1)),
@@ -181,7 +181,7 @@ READ: dict[str, tuple[Any, str | None]] = {
     ),
     "a category without objects": (
         lambda d: d["categories"].insert(0, {"id": 0, "name": "cells"}),
-        "the model does not know cells, of which there are no objects: they count for nothing",
+        "the model does not know cells, which have no objects: they count for nothing",
     ),
     "a category of the same name without objects": (
         lambda d: d["categories"].insert(0, {"id": 0, "name": "Cell"}),
@@ -256,7 +256,7 @@ STOPPED: dict[str, tuple[Any, str]] = {
     ),
     "a list twice": (
         lambda d: (json.dumps(d)[:-1] + ', "annotations": []}').encode(),
-        "has the list 'annotations' twice: one of them would go unread",
+        "has the list 'annotations' twice: only one of the two would be read",
     ),
     "no box": (_each("annotations", lambda a: a.update(bbox=None)), "48 of 48 .* cannot be used"),
     "NaN": (

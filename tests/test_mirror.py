@@ -19,7 +19,7 @@ SUBJECTS = {
         "cheap_checks", "full_disk", "gates", "help", "pages_run", "pictures", "quick_start",
     },
     "engine": {"detector_on_engine"},
-    "engine/evaluation": {"annotation_rules"},
+    "engine/evaluation": {"annotation_rules", "hostile_annotations"},
     "engine/job": {"job_bad", "job_faults"},
     "engine/runtime": {"bf16", "onnxruntime_devices"},
     "engine/tensorrt": {"contract", "nms_kernel"},

@@ -72,7 +72,7 @@ class Learner:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state` to which the averaged weights were added as "average".
 
-        The optimizer's settings are this run's; its tensors are those of the state.
+        The optimizer has this run's settings and the state's tensors.
 
         Raises:
             RuntimeError, LookupError, TypeError, ValueError: the state does not fit.

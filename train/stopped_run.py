@@ -76,13 +76,13 @@ def _check_state(state: dict[str, Any], path: Path) -> None:
     rows, ids = state["rows"], state.get("image_ids", [])
     wrong = ""
     if not rows or not all(_is_row(row) for row in rows):
-        wrong = "its rows are not those of a run"
+        wrong = "its rows are not a run's rows"
     elif not _is_number(state["best"]) or state["updates"] < 0:
-        wrong = "its best AP or its count of updates is no number of a run"
+        wrong = "its best AP or its count of updates is not a number of a run"
     elif not isinstance(ids, list) or not all(type(number) is int for number in ids):
         wrong = "its image ids are not whole numbers"
     elif not all(_is_number(value) for value in state["scaler"].values()):
-        wrong = "its loss's scale is no number"
+        wrong = "its loss's scale is not a number"
     else:
         for weights in ("model", "average"):
             try:

@@ -58,7 +58,7 @@ class Attempts:
             )
 
     def note(self, name: str, value: Any) -> None:
-        """Keep something that took no work."""
+        """Keep a value that needed no work."""
         self._put(name, "done", time.perf_counter(), value)
 
     def forget(self, name: str) -> None:

@@ -29,7 +29,7 @@ THRESHOLD = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class GridSettings:
-    """What to measure; the command line says what each of them is."""
+    """What to measure; the command line describes each field."""
 
     images: str
     backbones: tuple[str, ...] = ("resnet50", "resnet101")

@@ -1,4 +1,4 @@
-"""The machine under a measurement: what it is, and how quiet it is."""
+"""The machine that is measured on: its description, and how quiet it is."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def _made(make: Any, arguments: dict[str, Any], field: str) -> Any:
 def _wrong(field: str, wanted: str, value: object) -> _WrongField:
     try:
         shown = json.dumps(value, default=str)
-    except TypeError:  # keys that are no text
+    except TypeError:  # keys that are not text
         shown = str(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     where = f"the field {field}" if field else "the content"

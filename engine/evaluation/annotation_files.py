@@ -64,5 +64,5 @@ def write_coco(document: Document, path: Path) -> None:
 
 
 def _is_other(path: Path) -> bool:
-    """Whether annotations are not in COCO's form, by what their path is."""
+    """Whether annotations are not in COCO's form, by their path."""
     return path.is_dir() or path.suffix.lower() in _YAML

@@ -70,7 +70,7 @@ def match_classes(classes: Sequence[str], dataset: CocoDataset) -> Matched:
             if not know and bool(count) == used
         ]
         if unknown:
-            objects = "" if used else ", of which there are no objects"
+            objects = "" if used else ", which have no objects"
             lines.append(f"the model does not know {some(unknown)}{objects}: {effect}")
     return Matched(dataset=dataset, category=category, lines=lines)
 

@@ -113,7 +113,7 @@ def load_coco(
     Args:
         annotations: a COCO instances file, or what else `read_annotations` reads.
         images: the folder that the file names are relative to, or the image files.
-        need_objects: refuse a COCO file without the list `annotations`, as that of its test set.
+        need_objects: refuse a COCO file without the list `annotations`, such as COCO's test set.
 
     Returns:
         The dataset without the entries that cannot be used. `problems` lists them.

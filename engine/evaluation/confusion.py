@@ -62,7 +62,7 @@ def confusion(
 ) -> Confusion:
     """Give each detection at most one object, the same class first, then the best overlap.
 
-    That is supervision's rule. Crowds are no objects; detections of their class on them count
+    That is supervision's rule. Crowds are not objects; detections of their class on them count
     nowhere, as in COCO.
 
     Args:

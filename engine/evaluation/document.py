@@ -65,7 +65,7 @@ def read_document(path: Path, *, need_objects: bool = True) -> Document:
         if data.count(f'"{name}"'.encode()) > 1 and _is_twice(data, name):
             raise BadInput(
                 f"{path} has the list {name!r} twice",
-                why="one of them would go unread",
+                why="only one of the two would be read",
                 fix="Put their entries into one list",
             )
     if not need_objects and isinstance(document, dict):

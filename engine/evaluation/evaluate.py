@@ -207,12 +207,12 @@ def check_reference(name: str, ap: float) -> None:
     """See that a model finds something, before a limit is set on what another one may lose.
 
     Raises:
-        BadInput: its AP is 0, so it has nothing to lose and everything would pass.
+        BadInput: its AP is 0, so AP cannot fall below 0, so every other model would pass.
     """
     if not ap > 0:
         raise BadInput(
             f"{name} has AP 0",
-            why="it has nothing to lose, so every other model would pass",
+            why="AP cannot fall below 0, so every other model would pass",
             fix="Check that the annotations are of these images, and the classes of this model",
         )
 

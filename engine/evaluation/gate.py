@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-_FAR = 100  # times as many pictures; beyond it more pictures are no advice
+_FAR = 100  # times as many pictures; a larger number would not help a user
 FEWEST = 10  # pictures; resamples of fewer are too alike to tell how sure a change is
 
 Verdict = Literal["pass", "fail", "undecided"]

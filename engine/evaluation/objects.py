@@ -175,7 +175,7 @@ def _area(value: object, box: Sequence[float], name: str, problems: Problems) ->
     area = number(value)
     if area is None or not 0 <= area <= _LARGEST_AREA:
         if value is not None:
-            problems.add("areas that are no area", "the box's area counts", name)
+            problems.add("unusable areas", "the box's area counts", name)
         return math.nan
     if area == 0 and box[2] and box[3]:
         problems.add("areas of 0 of boxes that have one", "kept: the objects count as small", name)

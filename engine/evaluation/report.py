@@ -28,7 +28,7 @@ from retinart.engine.evaluation.operating import (
     operating_table,
 )
 
-_MANY = 12  # classes; a matrix of more is no table for a terminal
+_MANY = 12  # classes; a larger matrix does not fit on a terminal
 _DRAWN = 8  # classes with a curve of their own
 
 

@@ -93,7 +93,7 @@ def read_names(source: Path) -> Mapping[int, str]:
                 lines = read_text(path, noun="names of the classes").splitlines()
                 return {i: line.strip() for i, line in enumerate(lines) if line.strip()}
     raise BadInput(
-        f"nothing names the classes of the labels in {source}",
+        f"the labels in {source} have no class names",
         why=f"there is no {', '.join(_NAMES)} in it or above it",
         fix="Write classes.txt with the name of a class in each line",
     )
@@ -184,7 +184,7 @@ def _lines(path: Path) -> list[tuple[int, tuple[float, ...]]]:
             if len(values) == 5:
                 why += ", as detections with a confidence have"
         elif max(map(abs, values)) > _BEYOND:
-            why = f"{max(values, key=abs):g} is no share of the image"
+            why = f"{max(values, key=abs):g} is not a share of the image"
         if why:
             raise BadInput(f"line {count} of {path} is not in YOLO's form", why=why, fix=_FIX)
         assert kind is not None

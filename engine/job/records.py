@@ -15,7 +15,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.evaluation.result_ids import ResultIds
 from retinart.engine.keep.counting import Event
 
-Note = Callable[[str, str, str], None]  # kind, effect and example of what is said once
+Note = Callable[[str, str, str], None]  # kind, effect and example of a note that is printed once
 
 
 class Lines(Protocol):

@@ -26,7 +26,7 @@ from retinart.engine.media.settings import LiveSettings, Selection
 from retinart.engine.media.source import Source
 from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader
 
-_ANIMATIONS = ("AVIF", "GIF", "PNG", "WEBP")  # of several frames, these are no pages
+_ANIMATIONS = ("AVIF", "GIF", "PNG", "WEBP")  # several frames of these are not pages
 _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")
 
 

@@ -115,7 +115,7 @@ def write_triton(
     if settings.winograd and backend not in ("openvino", "python"):
         raise BadInput(
             f"the backend {backend} does not take `winograd`",
-            why="it is a change of OpenVINO's graph",
+            why="Winograd's algorithm is written in OpenVINO's graph",
             fix="Choose the backend openvino or python, or leave `winograd` out",
         )
     name = settings.name_for(model.stem)

@@ -168,7 +168,7 @@ def test_a_rounding_that_was_stopped_goes_on(
 
 
 def test_rounding_needs_images(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="looks at what the layers compute on images"):
+    with pytest.raises(BadInput, match="needs the layers' outputs on images"):
         CalibrationSettings(record=tmp_path / "r.json", rounding="learned")
     with pytest.raises(BadInput, match="Choose one of: nearest, scaled, learned"):
         CalibrationSettings(images="x", rounding="up")  # type: ignore[arg-type]

@@ -84,14 +84,14 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="benchmark.json of an earlier run; print the ratio of new to old times by model and "
-        "stage. A file is compared with the same file of then, or else with the file of its name",
+        "stage. Compare a file with the old file of the same content, or else of the same name",
     )
     group.add_argument(
         "--max-ratio",
         type=float,
         metavar="X",
-        help="with --compare, exit with 1 when a stage takes more than X times as long as then, "
-        f"with its whole 95%% interval above X (default: {_MAX_RATIO})",
+        help="with --compare, exit with 1 when a stage takes more than X times as long as in the "
+        f"earlier run, with its whole 95%% interval above X (default: {_MAX_RATIO})",
     )
     add_max_pixels(parser)
     add_json(parser)

@@ -48,7 +48,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add("version_compatible", "make an engine that later versions of TensorRT run too")
     add(
         "hardware_compatible",
-        "other GPUs that shall run the engine: those of the same compute capability (TensorRT 10.8 "
+        "other GPUs that shall run the engine: all of the same compute capability (TensorRT 10.8 "
         "or later), or all from ampere on; with none, another model of GPU may refuse it",
     )
     add(

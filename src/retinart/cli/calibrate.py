@@ -80,7 +80,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "undecided",
-        "what counts when the 95% interval of the loss holds --max-drop: fail leaves more layers "
+        "what to do when the 95% interval of the loss contains --max-drop: fail leaves more layers "
         "in float, and pass accepts the file",
     )
     add(

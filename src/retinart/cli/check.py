@@ -15,9 +15,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart check`."""
     describe_command(
         parser,
-        "Run the self-test that a model file carries, and print how far this machine is from the "
-        "file: the graph, the raw outputs, the candidates and NMS. The exit code is 1 when it is "
-        "farther than the file's precision allows, and the likely cause and a remedy are printed.",
+        "Run the self-test that a model file carries, and compare this machine's results with the "
+        "file's: the graph, the raw outputs, the candidates and NMS. If they differ by more than "
+        "the file's precision allows, print the likely cause and a remedy, and exit with 1.",
         "retinart check model.onnx",
         "retinart check model.int8.onnx --runtime onnxruntime",
     )

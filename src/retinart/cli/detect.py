@@ -91,8 +91,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add("show", "show the annotated frames in a window; q closes it")
     add(
         "view",
-        f"show the newest frames in a browser, at {VIEW} if no address is given; beyond this "
-        "machine only for an address of a network, and with the token in the printed link",
+        f"show the newest frames in a browser; without an address at {VIEW}, which only this "
+        "machine can open; elsewhere a viewer needs the token in the printed link",
         otherwise="no page",
         nargs="?",
         const=VIEW,
@@ -185,15 +185,21 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
         otherwise="no limit",
     )
     add("start", f"first frame, {_POSITION}", otherwise="the beginning", type=str, metavar="T")
-    add("end", "end before this frame, given likewise", otherwise="the end", type=str, metavar="T")
+    add(
+        "end",
+        "end before this frame, in seconds or frames",
+        otherwise="the end",
+        type=str,
+        metavar="T",
+    )
     add(
         "skip_still",
-        "a frame of a video takes over the result of the frame before if the mean grey of no cell, "
-        "64 of them along the longer side, has changed by more than T of 255 levels since",
+        "let a frame of a video take over the last result if it hardly differs from that frame: in "
+        "each of 64 cells along its longer side, the mean grey changed by at most T of 255 levels",
         otherwise="detect on every frame",
         metavar="T",
     )
-    add("max_skip", "most seconds for which a result is taken over", metavar="SECONDS")
+    add("max_skip", "seconds for which frames may take over a result, at most", metavar="SECONDS")
     add(
         "buffer",
         "frames that may wait before each stage; with 0 before the detector, it gets the newest "
@@ -208,8 +214,8 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "max_retries",
-        "attempts to connect again before a live source is given up, if no frame comes in between; "
-        "the waits grow from 0.5 to 30 s; -1 never gives up",
+        "attempts to connect again without a frame in between, before a live source is lost; the "
+        "waits grow from 0.5 to 30 s; -1 never gives up",
     )
 
 
@@ -256,7 +262,9 @@ def run(args: argparse.Namespace) -> int:
     if summary.problems:
         raise summary.problems[0]
     if summary.ended == "lost":
-        raise BadInput("no source is left", fix="Check them, or raise --timeout or --max-retries")
+        raise BadInput(
+            "every source was lost", fix="Check the sources, or raise --timeout or --max-retries"
+        )
     return 1 if args.strict and summary.incomplete else 0
 
 

@@ -95,7 +95,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--undecided",
         choices=UNDECIDED,
         default="fail",
-        help="what counts when the interval holds the limit (default: %(default)s)",
+        help="the result when the interval contains the limit (default: %(default)s)",
     )
     add_results_out(group, _DEFAULT_OUT, "folder for the images of --against")
     add_max_pixels(parser)

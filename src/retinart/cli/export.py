@@ -78,9 +78,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add = options_of(parser, ExportSettings, "model")
     add(
         "variant",
-        "set a field of the model, such as bn_eps=0, which the checkpoint does not hold and the "
-        "project does differently by default; an unknown FIELD prints "
-        "the list; may be repeated",
+        "set a field of the model that the checkpoint does not hold, where it differs from the "
+        "project's default, such as bn_eps=0; an unknown FIELD prints the list; may be repeated",
         flag="--set",
         otherwise="as the checkpoint's project has it",
         action="append",

@@ -118,7 +118,7 @@ class _Stdout(_Guarded):
         raise BadInput(
             "cannot write to standard output",
             why=error.strerror or str(error),
-            fix="Lead it to a terminal, or to a file on a disk with room. Files that the command "
+            fix="Send it to a terminal, or to a file on a disk with room. Files that the command "
             "wrote are complete",
         ) from error
 

@@ -6,7 +6,8 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -17,11 +18,14 @@ from made_up import MACHINE, made_benchmark, model_times
 from retinart.benchmarks.curve.report import report, write_results
 from retinart.benchmarks.curve.run import Curve, Point, fastest, is_pareto
 from retinart.benchmarks.latency import scales
+from retinart.benchmarks.latency.run import benchmark
 from retinart.benchmarks.latency.scales import Scale
 from retinart.benchmarks.peers import find as peers
-from retinart.benchmarks.timing.results import LeftOut, Percentiles
+from retinart.benchmarks.timing.results import Benchmark, LeftOut, Percentiles
+from retinart.benchmarks.timing.settings import BenchmarkSettings
 from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import BadInput
+from retinart.engine.model.info import computed_in, read_info
 from retinart.engine.runtime.openvino_api import has_bf16
 from support import SCENES_CHECKPOINT, narrow
 
@@ -33,6 +37,7 @@ def test_curve(
 ) -> None:
     """All points are there, and a second run makes again only what is gone or new."""
     monkeypatch.setattr(peers, "find_gpus", list)
+    monkeypatch.setattr(scales, "benchmark", _timed_once(benchmark))
     out = tmp_path / "curve"
     data = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
     arguments: tuple[str | Path, ...] = (
@@ -83,6 +88,29 @@ def test_curve(
         assert [p.model.precision for p in more.points] == ["bf16"]
         assert more.taken_over == 1  # the file
         assert 0 < abs(more.points[0].ap - points[0].ap) < 0.05
+
+
+def _timed_once(real: Callable[..., Benchmark]) -> Callable[..., Benchmark]:
+    """`benchmark`, which gives later files the times of the first ones: each call takes seconds."""
+    found: list[Benchmark] = []
+
+    def timed(paths: Sequence[Path], settings: BenchmarkSettings) -> Benchmark:
+        if not found:
+            found.append(real(paths, settings))
+        (compute,) = settings.compute
+        models = [
+            replace(
+                model,
+                model=path.name,
+                file=path.name,
+                precision=computed_in(read_info(path).precision, compute),
+                compute=compute,
+            )
+            for path, model in zip(paths, found[0].models, strict=False)
+        ]
+        return replace(found[0], models=tuple(models))
+
+    return timed
 
 
 def _check_timings(curve: Curve, rows: list[dict[str, str]], stdout: str) -> None:

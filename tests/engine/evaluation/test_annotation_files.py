@@ -147,7 +147,7 @@ def test_eval_reads_them(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 64 48 30 20", "64 is no share of the image"),
+        ("0 64 48 30 20", "64 is not a share of the image"),
         ("0 0.5 0.5 0.2", "it has 3 numbers after the class"),
         ("0 0.5 0.5 0.2 0.2 0.9", "as detections with a confidence have"),
         ("cat 0.5 0.5 0.2 0.2", "its first word is 'cat'"),
@@ -181,7 +181,7 @@ def test_rules_of_yolo(pictures: Path, tmp_path: Path) -> None:
             load_coco(path, pictures)
     (labels / "classes.txt").unlink()
     path.unlink()
-    with pytest.raises(BadInput, match="nothing names the classes"):
+    with pytest.raises(BadInput, match="have no class names"):
         load_coco(labels, pictures)
     (labels / "classes.txt").write_text("cat\ndog\n")
     for file in OBJECTS:

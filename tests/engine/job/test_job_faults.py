@@ -353,7 +353,7 @@ def test_a_camera_that_is_lost(retinart: Command, model_path: Path, tmp_path: Pa
     with MJPEGServer(lambda connection: iter(jpegs if connection == 0 else [])) as camera:
         ran = retinart("detect", model_path, camera.url, "--max-retries", "0", "--out", out)
     assert ran.returncode == 2 and ran.stderr.endswith(
-        "retinart: no source is left. Check them, or raise --timeout or --max-retries.\n"
+        "retinart: every source was lost. Check the sources, or raise --timeout or --max-retries.\n"
     )
     said = json.loads((out / "summary.json").read_text())
     assert said["ended"] == "lost" and said["sources"][0]["read"] == 5
