@@ -8,8 +8,8 @@ in the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from retinart.engine.model.protobuf import (
@@ -73,6 +73,7 @@ class Node:
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    name: str = ""
 
 
 @dataclass
@@ -224,9 +225,21 @@ def _graph(view: memoryview, outer: Mapping[str, int | None] = _NOTHING, depth: 
             _check_turns(node, known.get(node.inputs[0]), index)
             _check_loop(node, _graph(bodies[0], known, depth + 1), index)
         graph.nodes.append(node)
+    if depth == 0:
+        _check_names(graph.nodes)
     if missing := [name for name in graph.outputs if name not in known]:
         raise ValueError(f"no node makes the output {missing[0]!r}")
     return graph
+
+
+def _check_names(nodes: Sequence[Node]) -> None:
+    """Calibration and conversion tell nodes apart by their names."""
+    seen = set[str]()
+    for index, node in enumerate(nodes):
+        if node.name in seen:
+            raise ValueError(f"node {index}, {node.operator}, is called {node.name[:60]!r}, as an "
+                             "earlier node")  # fmt: skip
+        seen.add(node.name)
 
 
 def _node(view: memoryview, index: int) -> tuple[Node, list[memoryview]]:
@@ -248,7 +261,8 @@ def _node(view: memoryview, index: int) -> tuple[Node, list[memoryview]]:
             raise ValueError(f"{where} is of the operators {text(value)}, which are not ONNX's")
     where = f"node {index}, {operator} {name[:60]!r}"
     if operator == _LOOP:
-        return _loop(tuple(inputs), tuple(outputs), attributes, where)
+        loop, bodies = _loop(tuple(inputs), tuple(outputs), attributes, where)
+        return replace(loop, name=name), bodies
     if operator not in OPERATORS:
         raise ValueError(f"{where}: retinart does not write this operator")
     least, most, made = OPERATORS[operator]
@@ -260,7 +274,7 @@ def _node(view: memoryview, index: int) -> tuple[Node, list[memoryview]]:
         raise ValueError(f"{where} has {sum(map(bool, outputs))} outputs, and needs {made}")
     for attribute in attributes:
         _check_attribute(attribute, where)
-    return Node(operator, tuple(inputs), tuple(outputs)), []
+    return Node(operator, tuple(inputs), tuple(outputs), name), []
 
 
 def _loop(

@@ -31,6 +31,7 @@ def _node(model: Proto, operator: str) -> Any:
 
 
 def _add(model: Proto, operator: str, inputs: list[str], outputs: list[str], **more: Any) -> None:
+    more = {"name": outputs[0], **more}
     model.graph.node.append(onnx.helper.make_node(operator, inputs, outputs, **more))
 
 
@@ -60,7 +61,7 @@ def _loop(
 
 
 def _looping(inputs: list[str], output: str, body: Any) -> Any:
-    return onnx.helper.make_node("Loop", inputs, [output], body=body)
+    return onnx.helper.make_node("Loop", inputs, [output], name=output, body=body)
 
 
 def _constant(model: Proto, **changes: Any) -> None:
@@ -88,6 +89,9 @@ DAMAGE: dict[str, tuple[Callable[[Proto], Any], str]] = {
     "no outputs": (lambda m: _node(m, "Relu").ClearField("output"), "has 0 outputs"),
     "two outputs": (lambda m: _node(m, "Relu").output.append("z"), "has 2 outputs, and needs 1"),
     "one name twice": (lambda m: _add(m, "Relu", ["frames"], ["normalized"]), "two nodes make"),
+    "one name of two nodes": (
+        lambda m: _add(m, "Relu", ["frames"], ["z"], name=m.graph.node[0].name), "as an earlier"
+    ),
     "its own input": (lambda m: _add(m, "Relu", ["new"], ["new"]), "which no earlier node makes"),
     "a later input": (lambda m: m.graph.node.insert(0, m.graph.node.pop()), "no earlier node"),
     "an unknown operator": (lambda m: _add(m, "Scan", ["frames"], ["z"]), "does not write this"),
