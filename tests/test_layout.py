@@ -35,7 +35,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "engine": (
         "errors", "common", "reached_limits", "detections", "cuda", "media", "model", "evaluation",
         "runtime", "self_test", "tensorrt", "tiles", "keep", "pipeline", "stream", "detector",
-        "describe", "doctor", "view", "metrics", "job", "accuracy_drop",
+        "describe", "doctor", "view", "sinks", "metrics", "job", "accuracy_drop",
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",
@@ -52,8 +52,9 @@ NOT_IN_ENGINE = frozenset({"onnx", "torch", "torchvision"})
 
 # What an install without extras has not got.
 EXTRAS_ONLY = (
-    "cuda", "matplotlib", "onnx", "onnxruntime", "pycocotools", "prometheus_client",
-    "pycuda", "supervision", "tensorrt", "tensorrt_rtx", "torch", "torchvision", "trackers",
+    "confluent_kafka", "cuda", "matplotlib", "onnx", "onnxruntime", "paho", "pycocotools",
+    "prometheus_client", "pycuda", "supervision", "tensorrt", "tensorrt_rtx", "torch",
+    "torchvision", "trackers",
 )  # fmt: skip
 
 MAX_LINES = 400

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 
-from retinart.engine.common.address import Address
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.timing import STAGES, StageName
 from retinart.engine.common.wording import counted
@@ -26,16 +24,15 @@ from retinart.engine.job.settings import DetectJob
 from retinart.engine.job.stop import StopRequest
 from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
 from retinart.engine.job.tracking import Trackers
+from retinart.engine.job.watchers import Watchers
 from retinart.engine.keep.counting import AreaCounter, Tally
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import Source
 from retinart.engine.metrics.figures import JobFigures
-from retinart.engine.metrics.server import MetricsServer
 from retinart.engine.pipeline import Ended
 from retinart.engine.reached_limits import ReachedLimits
 from retinart.engine.stream import Step, Stream
-from retinart.engine.view.board import Board, Figures
-from retinart.engine.view.server import ViewServer
+from retinart.engine.view.board import Figures
 
 _POLL_SECONDS = 0.1  # how soon a request to stop is noticed
 
@@ -70,7 +67,6 @@ class _Run:
         self._summary = DetectSummary(draw_conf=least, limits=ReachedLimits(least))
         self._progress = Progress()
         self._changed = Problems()
-        self._board: Board | None = None
         self._counters: list[AreaCounter] = []
         self._window = Window("retinart") if job.show else None
         given = job.source
@@ -103,56 +99,25 @@ class _Run:
         except BaseException:
             self._stream.sources.close()
             raise
+        self._watchers = Watchers(
+            job, detector, sources, self._figures, self._job_figures, self._progress.line
+        )
         self._first = self._last = 0.0
         self._told = self._begun = time.perf_counter()
 
     def run(self) -> DetectSummary:
         """Run it."""
         summary = self._summary
-        with closing(self._stream.sources), self._files as files, self._viewing(), self._serving():
+        with closing(self._stream.sources), self._files as files, self._watchers as watchers:
             self._go()
             if not summary.frames:
                 self._nothing(self._sources)
+            summary.sinks = watchers.end()
             files.close()
             summary.outputs, summary.problems = files.paths, files.problems
             summary.clips = files.clips
             self._report(self._sources)
         return summary
-
-    @contextmanager
-    def _viewing(self) -> Iterator[None]:
-        """Show a page with the newest frames, if one is asked for."""
-        if self._job.view is None:
-            yield
-            return
-        about = {
-            "sources": [source.name for source in self._sources],
-            "classes": list(self._detector.classes),
-            "areas": None if self._job.areas is None else asdict(self._job.areas),
-            "draw_conf": max(self._job.draw_conf, self._detector.thresholds.score_thresh),
-        }
-        self._board = Board(about, len(self._sources), self._figures)
-        with closing(ViewServer(self._board, Address.parse(self._job.view))) as server:
-            self._progress.line(f"watch at {server.link}")
-            yield
-
-    @contextmanager
-    def _serving(self) -> Iterator[None]:
-        """Answer Prometheus, if that is asked for."""
-        if self._job.metrics is None:
-            yield
-            return
-        runner = self._detector.runner
-        info = {
-            "version": version("retinart"),
-            "runtime": runner.name,
-            "model": runner.info.name,
-            "precision": runner.info.precision,
-        }
-        address = Address.parse(self._job.metrics)
-        with closing(MetricsServer(self._job_figures, info, address)) as server:
-            self._progress.line(f"metrics at {server.link}")
-            yield
 
     def _job_figures(self) -> JobFigures:
         summary, queues = self._summary, self._stream.queues
@@ -162,6 +127,7 @@ class _Run:
             stages=self._stream.times.stages(),
             ages={"detections": summary.to_detections, "result": summary.to_result},
             queues={name: (len(queue), queue.capacity) for name, queue in queues.items() if name},
+            sinks=self._watchers.sinks,
             since_result=time.perf_counter() - (self._last or self._begun),
         )
 
@@ -231,8 +197,6 @@ class _Run:
 
     def _write(self, step: Step) -> Step:
         for i, (frame, found) in enumerate(zip(step.frames, step.found, strict=True)):
-            if self._board is not None:
-                self._board.put(frame, found)
             height, width = frame.image.shape[:2]
             record = Record(
                 source=frame.source,
@@ -244,6 +208,7 @@ class _Run:
                 still=step.still[i],
             )
             self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
+            self._watchers.put(frame, record)
             if step.tallies:
                 picture = step.pictures[i] if self._job.clips else None
                 self._files.write_events(frame, step.tallies[i].events, picture)

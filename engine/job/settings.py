@@ -58,6 +58,7 @@ class DetectJob:
         show: show them in a window as well.
         view: "address:port" to show the newest frames at, in a browser; None shows no page.
         metrics: "address:port" at which Prometheus finds the job's figures; None serves none.
+        sinks: addresses that each frame's JSON line is sent to as well; see `open_sink`.
         track: give objects ids through the frames.
         areas: drawn on annotated copies; with `track`, objects are counted at its lines and zones.
         clips: with `track`, short videos of what happens at the lines and in the zones; None writes
@@ -77,6 +78,7 @@ class DetectJob:
     show: bool = False
     view: str | None = None
     metrics: str | None = None
+    sinks: tuple[str, ...] = ()
     track: bool = False
     areas: Areas | None = None
     clips: ClipSettings | None = None

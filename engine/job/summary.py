@@ -15,6 +15,7 @@ from retinart.engine.job.clips import ClipCounts
 from retinart.engine.keep.counting import Tally
 from retinart.engine.media.source import SourceCounts
 from retinart.engine.reached_limits import ReachedLimits
+from retinart.engine.sinks.sink import SinkCounts
 
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
 # an error stopped it; "lost": no source is left, and at least one was given up
@@ -103,6 +104,7 @@ class DetectSummary:
         to_result: times from a frame's capture until its results were written.
         tallies: what was counted at lines and in zones, by the source's index.
         clips: what became of clips of events; None without any.
+        sinks: what became of the results that were sent.
         queues: by the stage that reads it: (capacity, mean depth, greatest depth).
     """
 
@@ -127,6 +129,7 @@ class DetectSummary:
     queues: dict[str, tuple[int, float, int]] = field(default_factory=dict)
     tallies: dict[int, Tally] = field(default_factory=dict)
     clips: ClipCounts | None = None
+    sinks: list[SinkCounts] = field(default_factory=list)
 
     @property
     def interrupted(self) -> bool:
@@ -146,9 +149,10 @@ class DetectSummary:
 
     @property
     def incomplete(self) -> bool:
-        """Whether an image, frame, source, clip or output was lost."""
+        """Whether an image, frame, source, clip, output or result for a sink was lost."""
         lost = any(s.counts.broken or s.counts.ended == "lost" for s in self.sources)
         lost = lost or (self.clips is not None and self.clips.lost > 0)
+        lost = lost or any(sink.dropped for sink in self.sinks)
         return bool(self.ended_early or lost or self.problems or self.ended == "failed")
 
     @property
@@ -257,6 +261,7 @@ class DetectSummary:
                 {**source.to_json(), **self._tally(i)} for i, source in enumerate(self.sources)
             ],
             **({} if self.clips is None else {"clips": self.clips.to_json()}),
+            **({"sinks": [sink.to_json() for sink in self.sinks]} if self.sinks else {}),
             "outputs": [str(path) for path in self.outputs],
         }
 

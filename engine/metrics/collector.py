@@ -5,11 +5,12 @@ Nothing is counted here. Each scrape reads what the job counts anyway, so metric
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from retinart.engine.common.latency_histogram import Times
 from retinart.engine.metrics.figures import JobFigures
+from retinart.engine.sinks.sink import SinkCounts
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -48,6 +49,7 @@ class JobCollector:
         figures = self._figures()
         yield InfoMetricFamily("retinart", "The detector.", value=dict(self._info))
         yield from _of_sources(figures)
+        yield from _of_sinks(figures.sinks)
         found = CounterMetricFamily(
             "retinart_detections", "Detections with the score that is drawn.", labels=["class"]
         )
@@ -97,6 +99,22 @@ def _of_sources(figures: JobFigures) -> Iterator[Metric]:
         up.add_metric([name], not one.ended)
     yield again
     yield up
+
+
+def _of_sinks(sinks: Sequence[SinkCounts]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    for state, text in {"sent": "confirmed", "dropped": "lost"}.items():
+        results = CounterMetricFamily(
+            f"retinart_sink_results_{state}", f"Results {text}.", labels=["sink"]
+        )
+        for one in sinks:
+            results.add_metric([one.name], getattr(one, state))
+        yield results
+    waiting = GaugeMetricFamily("retinart_sink_waiting", "Results not sent yet.", labels=["sink"])
+    for one in sinks:
+        waiting.add_metric([one.name], one.waiting)
+    yield waiting
 
 
 def _histogram(name: str, text: str, label: str, times: Mapping[Any, Times]) -> Metric:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from retinart.engine.common.latency_histogram import Times
 from retinart.engine.common.timing import StageName
 from retinart.engine.media.source import SourceCounts
+from retinart.engine.sinks.sink import SinkCounts
 
 STUCK_SECONDS = 60.0  # a job that holds frames and finishes none for so long is not well
 
@@ -22,6 +23,7 @@ class JobFigures:
         stages: times by stage.
         ages: times from a frame's capture, by what they end with.
         queues: frames that wait, and places, by the stage that reads the queue.
+        sinks: what became of the results that are sent to each.
         since_result: seconds since a frame's results were last written, or since the start.
     """
 
@@ -30,6 +32,7 @@ class JobFigures:
     stages: Mapping[StageName, Times]
     ages: Mapping[str, Times]
     queues: Mapping[str, tuple[int, int]]
+    sinks: Sequence[SinkCounts]
     since_result: float
 
     @property

@@ -109,6 +109,17 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS:PORT",
     )
     add(
+        "sinks",
+        "also send each frame's JSON line there: POST to http:// or https://, publish at "
+        "mqtt://HOST/TOPIC, or produce to kafka://HOST:PORT/TOPIC; may be given more than once; "
+        "results that cannot be sent are dropped and counted",
+        flag="--sink",
+        otherwise="nowhere",
+        action="append",
+        nargs=None,
+        metavar="URL",
+    )
+    add(
         "stats",
         "seconds between two tables of counts, times and queues on stderr, with one at the end; 0 "
         "prints none",
@@ -276,6 +287,7 @@ def _check_before_loading(job: DetectJob) -> None:
     from retinart.engine.job.tracking import Trackers
     from retinart.engine.media.sources import check_files
     from retinart.engine.metrics.server import check_prometheus
+    from retinart.engine.sinks.open_sink import open_transport
 
     check_files(job.source)
     if job.track:
@@ -288,6 +300,8 @@ def _check_before_loading(job: DetectJob) -> None:
         Window("retinart")
     if job.view is not None:
         check_address(Address.parse(job.view), "view")
+    for url in job.sinks:
+        open_transport(url).close()
     if job.metrics is not None:
         check_prometheus()
         check_address(Address.parse(job.metrics), "metrics")
@@ -317,6 +331,7 @@ def _said(summary: DetectSummary) -> Iterator[str]:
     for index, tally in sorted(summary.tallies.items()):
         for name, text in tally.texts().items():
             yield f"{summary.sources[index].name}, {name}: {text}"
+    yield from map(str, summary.sinks)
     if (clips := summary.clips) is not None:
         text = f"{counted(clips.written, 'clip')} of events"
         text += f", {clips.deleted} deleted to make room" if clips.deleted else ""

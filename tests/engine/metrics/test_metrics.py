@@ -24,6 +24,7 @@ from retinart.engine.job.settings import DetectJob
 from retinart.engine.media.source import SourceCounts
 from retinart.engine.metrics.figures import STUCK_SECONDS, JobFigures
 from retinart.engine.metrics.server import MetricsServer
+from retinart.engine.sinks.sink import SinkCounts
 
 parser = pytest.importorskip("prometheus_client.parser")
 Command = Callable[..., CompletedProcess[str]]
@@ -44,6 +45,7 @@ def _figures(*counts: SourceCounts, since_result: float = 0.5) -> JobFigures:
         stages={"infer": _times(0.5, 4, 40, 400)},
         ages={"result": _times(20)},
         queues={"infer": (1, 2)},
+        sinks=[SinkCounts(name="http://sink/", sent=7, dropped=2, waiting=1)],
         since_result=since_result,
     )
 
@@ -82,6 +84,8 @@ def test_the_metrics() -> None:
     assert found["retinart_reconnects_total", camera] == 1
     assert found["retinart_source_up", camera] == 1
     assert found["retinart_detections_total", 'quote " and \n line'] == 2
+    for name, value in (("results_sent_total", 7), ("results_dropped_total", 2), ("waiting", 1)):
+        assert found[f"retinart_sink_{name}", "http://sink/"] == value
     assert found["retinart_queue_depth", "infer"] == 1
     assert found["retinart_queue_capacity", "infer"] == 2
     stage = "retinart_stage_seconds"
@@ -149,7 +153,7 @@ def test_a_job_is_scraped_while_it_runs(
 
     job = DetectJob(source=str(video), out=tmp_path, copies=False, metrics="127.0.0.1:0")
     with pytest.MonkeyPatch.context() as patch, Detector(model_path, threads=1) as detector:
-        patch.setattr("retinart.engine.job.job.MetricsServer", Scraped)
+        patch.setattr("retinart.engine.job.watchers.MetricsServer", Scraped)
         summary = run_job(detector, job)
     found = _samples(seen["metrics"][1])
     assert seen["ready"] == (200, "ok\n")

@@ -1,0 +1,1 @@
+"""Where results go as they come: webhooks, MQTT and Kafka."""

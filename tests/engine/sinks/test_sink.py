@@ -1,0 +1,150 @@
+"""Results that are sent on: their order, what is lost and counted, and that a job never waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from retinart import BadInput
+from retinart.engine.sinks import sink as module
+from retinart.engine.sinks.open_sink import open_transport
+from retinart.engine.sinks.sink import Sink, SinkFailed
+
+
+class _Other:
+    """Another side that answers as it is told."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+        self.answers: list[Callable[[Sequence[str]], None]] = []
+        self.open, self.closed = threading.Event(), False
+        self.open.set()
+
+    def send(self, lines: Sequence[str]) -> None:
+        self.open.wait(10)
+        if self.answers:
+            self.answers.pop(0)(lines)
+        self.got += lines
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_WAIT", 0.02)
+
+
+def _eventually(holds: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come about in 5 s")
+
+
+def test_lines_arrive_in_their_order_and_the_end_waits_for_them() -> None:
+    other, said = _Other(), list[str]()
+    sink = Sink("x", other, said.append)
+    for number in range(250):
+        sink.put(str(number))
+    sink.close()
+    assert other.got == [str(number) for number in range(250)] and other.closed and not said
+    assert (sink.counts.sent, sink.counts.dropped, sink.counts.waiting) == (250, 0, 0)
+
+
+def test_a_job_never_waits_and_the_newest_lines_are_kept() -> None:
+    other = _Other()
+    other.open.clear()
+    sink = Sink("x", other, print, places=10)
+    sink.put("first")
+    _eventually(lambda: sink.counts.waiting == 1 and not sink._lines)  # it is being sent
+    for number in range(100):
+        sink.put(str(number))
+    assert (sink.counts.waiting, sink.counts.dropped) == (11, 90)
+    other.open.set()
+    sink.close()
+    assert other.got == ["first", *map(str, range(90, 100))]
+    assert (sink.counts.sent, sink.counts.dropped) == (11, 90)
+
+
+def test_what_was_not_confirmed_is_sent_again() -> None:
+    other, said = _Other(), list[str]()
+
+    def half(lines: Sequence[str]) -> None:
+        other.got += lines[:1]
+        raise SinkFailed("no route", left=lines[1:])
+
+    other.answers = [half, half]
+    other.open.clear()
+    sink = Sink("http://other/", other, said.append)
+    for line in "abcd":
+        sink.put(line)
+    other.open.set()
+    _eventually(lambda: sink.counts.sent == 4)
+    sink.close()
+    assert other.got == list("abcd")
+    assert (sink.counts.failures, sink.counts.dropped) == (2, 0)
+    assert said == [
+        "http://other/: no route; results wait, 1,000 at most",
+        "http://other/: it takes results again",
+    ]
+
+
+def test_refused_lines_are_given_up() -> None:
+    other = _Other()
+
+    def refuse(lines: Sequence[str]) -> None:
+        raise SinkFailed("it answered 400", refused=len(lines))
+
+    other.answers = [refuse]
+    sink = Sink("x", other, print)
+    sink.put("bad")
+    _eventually(lambda: sink.counts.dropped == 1)
+    sink.put("good")
+    sink.close()
+    assert other.got == ["good"]
+    assert str(sink.counts) == "x: 1 results sent, 1 dropped: it answered 400"
+    assert sink.counts.to_json()["why"] == "it answered 400"
+
+
+@pytest.mark.parametrize("stalls", [False, True])
+def test_a_dead_side_does_not_hold_up_the_end(stalls: bool) -> None:
+    other = _Other()
+
+    def down(lines: Sequence[str]) -> None:
+        raise SinkFailed("connection refused", left=lines)
+
+    if stalls:
+        other.open.clear()
+    else:
+        other.answers = [down] * 1000
+    sink = Sink("x", other, lambda text: None)
+    for line in "abc":
+        sink.put(line)
+    begun = time.monotonic()
+    sink.close(0.2)
+    assert time.monotonic() - begun < 5
+    assert (sink.counts.sent, sink.counts.dropped, sink.counts.waiting) == (0, 3, 0)
+    other.open.set()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ftp://host/x", "is not the address of a sink. Give http"),
+        ("results", "is not the address of a sink"),
+        ("http:///path", "is not the address of a sink"),
+        ("mqtt://host", "names no topic"),
+        ("kafka://host:9092/", "names no topic"),
+        ("http://host:port/", "is not the address of a sink: Port could not be cast"),
+        ("kafka://host:9092/topic?no.such.setting=1", "No such configuration property"),
+        ("mqtt://me:secret@host/", "'mqtt://host/' names no topic"),
+    ],
+)
+def test_addresses(url: str, why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        open_transport(url)
