@@ -42,8 +42,9 @@ class Mqtt:
             self._client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
         if secure:
             self._client.tls_set()
-        self._refusal, self._began = "", False
-        self._client.on_connect = self._connected
+        self._refusals: list[str] = []
+        self._client.user_data_set(self._refusals)
+        self._client.on_connect = _note_refusal
 
     def send(self, lines: Sequence[str]) -> None:
         """See `Transport`."""
@@ -64,23 +65,29 @@ class Mqtt:
         if self._client.is_connected():
             return
         try:
-            self._refusal = ""
+            self._refusals.clear()
             self._client.connect(self._host, self._port)
             self._client.loop_start()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", "") or str(error)
             raise SinkFailed(why.lower(), left=lines) from error
         until = time.monotonic() + _TIMEOUT
-        while not self._client.is_connected() and time.monotonic() < until and not self._refusal:
+        while not self._client.is_connected() and time.monotonic() < until and not self._refusals:
             time.sleep(0.02)
         if not self._client.is_connected():
             self.close()
-            raise SinkFailed(self._refusal or "the broker did not answer", left=lines)
-
-    def _connected(self, client: Any, data: Any, flags: Any, reason: Any, more: Any) -> None:
-        self._refusal = f"the broker refused: {str(reason).lower()}" if reason.is_failure else ""
+            raise SinkFailed(
+                self._refusals[0] if self._refusals else "the broker did not answer", left=lines
+            )
 
     def close(self) -> None:
         """See `Transport`."""
         self._client.disconnect()
         self._client.loop_stop()
+        if (connection := self._client.socket()) is not None:  # that a stopped loop left open
+            connection.close()
+
+
+def _note_refusal(client: Any, refusals: list[str], flags: Any, reason: Any, more: Any) -> None:
+    if reason.is_failure:
+        refusals.append(f"the broker refused: {str(reason).lower()}")

@@ -50,6 +50,7 @@ class Webhook:
             with _OPENER.open(request, timeout=_TIMEOUT) as answer:
                 answer.read(1)
         except urllib.error.HTTPError as error:
+            error.close()
             why = f"it answered {error.code}"
             if error.code < 500 and error.code not in _LATER:
                 raise SinkFailed(why, refused=len(lines)) from error
