@@ -76,6 +76,8 @@ def _calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Cali
     layers = job.placement.layers
     kept = _matching(settings.keep_float, job.placement)
     record = job.record
+    if settings.tuned:
+        kept = tuple(dict.fromkeys((*kept, *record.kept_float)))
     alone: dict[str, float] = {}
     if settings.max_drop is not None or settings.report is not None:
         alone = job.sensitivity()
@@ -102,6 +104,7 @@ def _calibrate(model: Path, output: Path, settings: CalibrationSettings) -> Cali
     record = dataclasses.replace(
         record,
         kept_float=tuple(layer for layer in layers if layer in kept),
+        reads={r.node: (r.tensor, r.position) for r in job.placement.without(kept).readers},
         sensitivity=alone,
         signal_to_noise=job.signal_to_noise(result),
         accuracy=accuracy,

@@ -102,7 +102,12 @@ class Calibration:
         settings, network = self.settings, network_sha256(self.graph)
         if settings.record is not None:
             record = read_record(settings.record)
-            record.check(settings.record, self.info, network)
+            record.check(settings.record, self.info, None if settings.tuned else network)
+            if settings.tuned:
+                self._check_tuned(record)
+                return dataclasses.replace(
+                    record, network_sha256=network, rounding="nearest", correct_bias=False
+                )
             return dataclasses.replace(
                 record,
                 precision=settings.precision,
@@ -156,7 +161,7 @@ class Calibration:
             self.placement.without(kept),
             self.record.thresholds,
             numbers=self._numbers,
-            weight_bits=self.settings.weight_bits,
+            weight_bits=self.record.weight_bits,
             weights={n: (r.encoded, r.scales) for n, r in self._rounded.items()},
             shifts={n: s for r in self._rounded.values() for n, s in r.shifts.items()},
         )
@@ -249,6 +254,14 @@ class Calibration:
     def _thresholds(self, histograms: dict[str, Histogram]) -> dict[str, float]:
         found = {name: threshold(h, self.settings.method) for name, h in histograms.items()}
         return found | {r: found[t] for r, t in self.placement.same_threshold.items()}
+
+    def _check_tuned(self, record: CalibrationRecord) -> None:
+        reads = {r.node: (r.tensor, r.position) for r in self.placement.readers}
+        if not record.reads.items() <= reads.items() or record.precision != "int8":
+            raise BadInput(
+                f"the record {self.settings.record} is not of a network like {self.info.name}",
+                fix="Give the record that was given to `retinart train --quantize`",
+            )
 
     @property
     def _used(self) -> list[Path]:

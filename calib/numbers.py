@@ -11,6 +11,7 @@ import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from retinart.calib.settings import Quantized
+from retinart.engine.model.steps import half_step
 
 Floats = npt.NDArray[np.float32]
 
@@ -56,13 +57,3 @@ class Numbers:
 INT8 = Numbers("int8", onnx.TensorProto.INT8, -128, 127)
 FP8 = Numbers("fp8", onnx.TensorProto.FLOAT8E4M3FN, -448, 448)
 NUMBERS: dict[Quantized, Numbers] = {"int8": INT8, "fp8": FP8}
-
-
-def half_step(step: float) -> float:
-    """The step, or the next larger one that FP16 has; 1 for a step of 0."""
-    step = step if step > 0 else 1.0
-    with np.errstate(over="ignore"):
-        half = np.float16(step)
-    if float(half) < step:  # NumPy would compare in FP16, where the two are equal
-        half = np.nextafter(half, np.float16(np.inf))
-    return float(half) if np.isfinite(half) else step

@@ -39,6 +39,8 @@ class CalibrationRecord:
         rounding: how they were rounded.
         correct_bias: whether biases were corrected.
         thresholds: the magnitude that becomes the largest number, by tensor.
+        reads: of each node that reads a rounded tensor: the tensor, and which input it is. Records
+            of earlier versions hold none.
         kept_float: layers that stay in float.
         sensitivity: error at the raw outputs when one layer alone is quantized; empty if not
             measured.
@@ -58,6 +60,7 @@ class CalibrationRecord:
     peaks: dict[str, float]
     method: str
     thresholds: dict[str, float]
+    reads: dict[str, tuple[str, int]] = field(default_factory=dict)
     precision: Quantized = "int8"
     weight_bits: int = 8
     rounding: Rounding = "nearest"
@@ -81,19 +84,19 @@ class CalibrationRecord:
         if not self.histograms.keys() == self.thresholds.keys() <= self.peaks.keys():
             raise ValueError("its histograms, thresholds and peaks are of different tensors")
 
-    def check(self, path: Path, info: ModelInfo, network_sha256: str) -> None:
+    def check(self, path: Path, info: ModelInfo, network_sha256: str | None) -> None:
         """Refuse the record for a model that its ranges were not taken from.
 
         Args:
             path: the record's file, for the message.
             info: the model's metadata.
-            network_sha256: the model's hash.
+            network_sha256: the model's hash; None for weights that were trained with the record.
 
         Raises:
             BadInput: with the reason.
         """
         what = f"the record {path} does not fit {info.name}"
-        if self.network_sha256 != network_sha256:
+        if network_sha256 not in (None, self.network_sha256):
             why = "it was taken from a network with other weights or layers"
             raise BadInput(what, why=why, fix=_AGAIN)
         if self.input != describe_input(info):

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from retinart.calib.moments import Moments
-from retinart.calib.numbers import INT8, Floats, Numbers, half_step
+from retinart.calib.numbers import INT8, Floats, Numbers
 from retinart.calib.quantize import Encoded, quantize_weights
 from retinart.calib.settings import Rounding
+from retinart.engine.model.steps import half_step
 from retinart.engine.runtime.saturation import LARGEST
 
 SHARES = tuple(0.5 + 0.025 * i for i in range(21))  # of the largest weight, tried as the range

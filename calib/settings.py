@@ -35,6 +35,8 @@ class CalibrationSettings:
         correct_bias: move each bias so that the outputs of its convolution keep their mean. Without
             images nothing is corrected.
         record: an earlier calibration's record to take the ranges from.
+        tuned: `retinart train --quantize` trained the weights with `record`. So they may be others
+            than the record's, and the file rounds as the training did.
         annotations: COCO instances to measure AP on.
         eval_images: their image folder; None if it is `images`.
         max_drop: AP points that may be lost; as few layers as possible stay in float for it.
@@ -55,6 +57,7 @@ class CalibrationSettings:
     rounding: Rounding = "nearest"
     correct_bias: bool = True
     record: Path | None = None
+    tuned: bool = False
     annotations: Path | None = None
     eval_images: Path | None = None
     max_drop: float | None = None
@@ -88,6 +91,11 @@ class CalibrationSettings:
                 raise BadInput(
                     "a budget needs annotated images", fix="Give `annotations` with `max_drop`"
                 )
+        if self.tuned and (self.record is None or self.images is not None):
+            raise BadInput(
+                "`tuned` weights round by the record that they were trained with",
+                fix="Give `record` and no `images`",
+            )
         if self.images is None and self.rounding != "nearest":
             raise BadInput(
                 f"`rounding` {self.rounding} needs the layers' outputs on images",

@@ -17,6 +17,7 @@ from retinart.train.average import Average
 from retinart.train.data.batches import Batch, Objects
 from retinart.train.initial import Start, freeze_batch_norms, trainable
 from retinart.train.loss.criterion import Normalizer, assign, detection_loss, mean_over_processes
+from retinart.train.model.fake_quantize import FakeQuantized, read_rounding
 from retinart.train.model.predict import normalize
 from retinart.train.model.retinanet import RetinaNet, variant_anchors
 from retinart.train.ranks import Ranks
@@ -42,6 +43,7 @@ class Learner:
     Attributes:
         net: the model.
         average: its moving average.
+        measured: what AP is measured of: the average, rounded if the training rounds.
     """
 
     def __init__(self, begun: Start, settings: TrainSettings, ranks: Ranks) -> None:
@@ -50,12 +52,16 @@ class Learner:
         self.net: RetinaNet = begun.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.norm == "frozen":
             freeze_batch_norms(self.net)
-        self._model: nn.Module = self.net
+        rounding = None if settings.quantize is None else read_rounding(settings.quantize)
+        self._model: nn.Module = FakeQuantized(self.net, rounding) if rounding else self.net
         if ranks.count > 1:
             if device.type == "cuda" and settings.norm != "frozen":
                 nn.SyncBatchNorm.convert_sync_batchnorm(self.net)  # type: ignore[no-untyped-call]
-            self._model = DistributedDataParallel(self.net)
+            self._model = DistributedDataParallel(self._model)
         self.average = Average(self.net, settings.ema_decay)
+        self.measured: nn.Module = self.average.model
+        if rounding:
+            self.measured = FakeQuantized(self.average.model, rounding).eval()
         self._optimizer = make_optimizer(self.net, settings)
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self._anchors = _anchors(self._variant, device)

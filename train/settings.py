@@ -38,6 +38,8 @@ class TrainSettings:
             `weights` or `backbone_weights` hold them.
         backbone_weights: a file of ImageNet weights under torchvision's names.
         weights: a checkpoint of ours to start from; classes that it does not name start afresh.
+        quantize: a record of `retinart calibrate`; the network rounds in training as its INT8 file
+            will, and AP is that of the rounded network.
         size: (height, width) of the network input in pixels, multiples of 32.
         multiscale: range of factors of `size`, drawn for every step, rounded to multiples of 32.
         aspect_batches: images taller than wide get batches of their own, with a turned input.
@@ -77,6 +79,7 @@ class TrainSettings:
     norm: Literal["batch", "frozen", "group"] = "batch"
     backbone_weights: Path | None = None
     weights: Path | None = None
+    quantize: Path | None = None
     size: tuple[int, int] = (256, 320)
     multiscale: tuple[float, float] = (1.0, 1.0)
     aspect_batches: bool = False
@@ -161,6 +164,28 @@ class TrainSettings:
                 fix="Give `weights` or `backbone_weights`, or set `norm` to batch or group",
             )
 
+        if self.quantize is not None:
+            self._check_quantize()
+
+    def _check_quantize(self) -> None:
+        if self.weights is None:
+            raise BadInput(
+                "only trained weights learn to live with rounding",
+                fix="Give `weights`, and with `quantize` a record of their calibration",
+            )
+        if self.norm == "batch":
+            raise BadInput(
+                "batch norms that learn do not go with `quantize`",
+                why="the INT8 file rounds weights that the norms are part of",
+                fix="Set `norm` to frozen, or to group if the weights have group norms",
+            )
+        if self.precision != "fp32":
+            raise BadInput(
+                f"`quantize` does not go with `precision` {self.precision}",
+                why="that would round twice",
+                fix="Leave `precision` at fp32",
+            )
+
     @property
     def folder(self) -> Path:
         """Where the run's files are."""
@@ -217,6 +242,7 @@ class TrainSettings:
 
 _INPUTS = (
     "annotations", "images", "val_annotations", "val_images", "backbone_weights", "weights",
+    "quantize",
 )  # fmt: skip
 
 

@@ -211,7 +211,7 @@ class _Run:
         settings, last = self.settings, epoch == self.settings.epochs
         ap = ""
         if self.validation and (last or epoch % settings.eval_every == 0):
-            found = self.validation.run(self.learner.average.model, self.variant)
+            found = self.validation.run(self.learner.measured, self.variant)
             row["AP"], row["AP50"] = found.ap, found.figures["AP50"]
             ap = f", AP {points(row['AP'])}, AP50 {points(row['AP50'])}"
         self.rows.append(row)
@@ -234,7 +234,7 @@ class _Run:
         if self.validation:
             shown = load_coco(self.validation.annotations, self.validation.images)
         detector = TorchDetector(
-            self.learner.average.model, self.variant, self.dataset.classes, self.rule
+            self.learner.measured, self.variant, self.dataset.classes, self.rule
         )
         folder.draw_samples(detector, shown)
         self.say([folder.draw_curves(self.rows)])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
@@ -16,7 +17,6 @@ from retinart.engine.model.info import Thresholds
 from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant
 from retinart.train.model.predict import predict
-from retinart.train.model.retinanet import RetinaNet
 
 
 class TorchDetector:
@@ -30,7 +30,7 @@ class TorchDetector:
     """
 
     def __init__(
-        self, model: RetinaNet, variant: Variant, classes: Sequence[str], rule: ResizeRule
+        self, model: nn.Module, variant: Variant, classes: Sequence[str], rule: ResizeRule
     ) -> None:
         self.classes = tuple(classes)
         self._model, self._variant, self._rule = model, variant, rule
@@ -61,7 +61,7 @@ class Validation:
     rule: ResizeRule
     classes: tuple[str, ...]
 
-    def run(self, model: RetinaNet, variant: Variant) -> Evaluation:
+    def run(self, model: nn.Module, variant: Variant) -> Evaluation:
         """Evaluate a model in evaluation mode."""
         detector = TorchDetector(model, variant, self.classes, self.rule)
         with torch.inference_mode():

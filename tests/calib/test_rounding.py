@@ -16,10 +16,10 @@ from retinart.calib import round_weights as rounding_all
 from retinart.calib import rounding
 from retinart.calib.calibrate import calibrate
 from retinart.calib.moments import Convolution, Moments, convolutions
-from retinart.calib.numbers import half_step
 from retinart.calib.rounding import best_steps, descend, error_of, round_weight
 from retinart.calib.settings import CalibrationSettings
 from retinart.engine.errors import BadInput
+from retinart.engine.model.steps import half_step
 
 Floats = npt.NDArray[np.float32]
 STOP = 20  # weights; the first group has fewer

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retinart.engine.detections import Detections
 from retinart.engine.media.images import Image
@@ -17,7 +17,7 @@ from retinart.engine.model.info import Thresholds
 from retinart.engine.model.variant import Variant
 from retinart.engine.runtime.nms import clip_boxes, detect_from_candidates
 from retinart.train.model.boxes import decode
-from retinart.train.model.retinanet import HeadOutputs, RetinaNet, flatten_levels, variant_anchors
+from retinart.train.model.retinanet import HeadOutputs, flatten_levels, variant_anchors
 
 
 def normalize(frames: Tensor, variant: Variant) -> Tensor:
@@ -39,7 +39,7 @@ def normalize(frames: Tensor, variant: Variant) -> Tensor:
 
 @torch.inference_mode()
 def predict(
-    model: RetinaNet,
+    model: nn.Module,
     variant: Variant,
     frames: Image,
     thresholds: Thresholds,
@@ -52,7 +52,7 @@ def predict(
         sizes: see `postprocess`.
     """
     frame_size = (frames.shape[1], frames.shape[2])
-    device = model.cls_head.output.weight.device
+    device = next(model.parameters()).device
     outputs = model(normalize(torch.from_numpy(frames).to(device), variant))
     outputs = HeadOutputs(*([m.cpu() for m in maps] for maps in outputs))
     return postprocess(outputs, variant, frame_size, thresholds, sizes=sizes)

@@ -49,6 +49,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "precision",
         "type of the 8-bit numbers: int8, or fp8 (E4M3), for GPUs of Ada, Hopper and newer",
     )
+    add(
+        "tuned",
+        "`retinart train --quantize` trained the weights with --record; the file rounds as the "
+        "training did",
+    )
     add("method", "how a layer's threshold is chosen from its range")
     add(
         "weight_bits",

@@ -125,6 +125,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "the backbone's norms: batch norms that learn, batch norms that keep the weights they come "
         "with, or group norms",
     )
+    add(
+        "quantize",
+        "record of `retinart calibrate` of --weights; the training rounds as the file will, see "
+        "`retinart calibrate --tuned`",
+        otherwise="round nothing",
+    )
     add("prior", "probability of each class that the model starts from")
 
 
