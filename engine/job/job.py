@@ -87,7 +87,8 @@ class _Run:
         sources = self._sources = self._stream.sources.all
         self._summary.images = all(source.stills for source in sources)
         try:
-            self._trackers = Trackers([self._rate(s) for s in sources]) if job.track else None
+            rates = [self._rate(source) for source in sources]
+            self._trackers = Trackers(rates, job.tracker) if job.track else None
             counted = job.areas if job.track else None
             if counted is not None and counted.counts:
                 self._counters = [AreaCounter(counted) for _ in sources]

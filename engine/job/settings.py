@@ -13,6 +13,7 @@ from retinart.engine.keep.areas import Areas
 from retinart.engine.media.settings import StreamSettings
 from retinart.engine.reached_limits import SURE
 
+TrackerKind = Literal["bytetrack", "sort"]
 ClipOn = Literal["event", "cross", "enter", "leave"]
 
 
@@ -60,6 +61,7 @@ class DetectJob:
         metrics: "address:port" at which Prometheus finds the job's figures; None serves none.
         sinks: addresses that each frame's JSON line is sent to as well; see `open_sink`.
         track: give objects ids through the frames.
+        tracker: what gives them.
         areas: drawn on annotated copies; with `track`, objects are counted at its lines and zones.
         clips: with `track`, short videos of what happens at the lines and in the zones; None writes
             none.
@@ -80,6 +82,7 @@ class DetectJob:
     metrics: str | None = None
     sinks: tuple[str, ...] = ()
     track: bool = False
+    tracker: TrackerKind = "bytetrack"
     areas: Areas | None = None
     clips: ClipSettings | None = None
     stats: float = 0.0

@@ -133,7 +133,7 @@ PAGES = {
     "docs/self-test.md": 3,
     "docs/tensorrt.md": 1,
     "docs/training.md": 2,
-    "docs/video.md": 18,
+    "docs/video.md": 19,
     "docs/how-to/checkpoint.md": 5,
     "docs/how-to/ci-gate.md": 3,
     "docs/how-to/gpu.md": 3,

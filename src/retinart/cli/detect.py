@@ -75,6 +75,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         "detections",
     )
     add("track", "give each object an id that it keeps through the frames")
+    add("tracker", "what gives the ids with --track")
     add("csv", "also write a CSV file with a row for each detection", otherwise="no CSV file")
     add(
         "coco",

@@ -28,10 +28,10 @@ def _found(*boxes: tuple[float, float, float, float], score: float = 0.9) -> Det
     )
 
 
-@pytest.fixture
-def trackers() -> Trackers:
+@pytest.fixture(params=["bytetrack", "sort"])
+def trackers(request: pytest.FixtureRequest) -> Trackers:
     pytest.importorskip("trackers", reason="the extra `track` is not installed")
-    return Trackers([25.0, 25.0])
+    return Trackers([25.0, 25.0], request.param)
 
 
 def test_ids_stay_with_their_objects(trackers: Trackers) -> None:

@@ -129,8 +129,9 @@ def _write_discs(path: Path) -> None:
     writer.release()
 
 
+@pytest.mark.parametrize("tracker", ["bytetrack", "sort"])
 def test_a_made_video_is_counted_exactly(
-    retinart: Command, tiny_path: Path, tmp_path: Path
+    retinart: Command, tiny_path: Path, tmp_path: Path, tracker: str
 ) -> None:
     pytest.importorskip("trackers", reason="tracking needs retinart[track]")
     _write_discs(tmp_path / "discs.mp4")
@@ -142,6 +143,7 @@ def test_a_made_video_is_counted_exactly(
     areas, out = tmp_path / "areas.json", tmp_path / "out"
     areas.write_text(json.dumps(data))
     more = ["--region", areas, "--classes", "disc", "--conf", "0.3", "--out", out]
+    more += ["--tracker", tracker]
     ran = retinart("detect", tiny_path, tmp_path / "discs.mp4", "--track", *more)
     assert ran.returncode == 0, ran.stderr
     (source,) = json.loads((out / "summary.json").read_text())["sources"]
