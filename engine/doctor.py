@@ -11,7 +11,7 @@ from retinart.engine.common.cpu import VNNI, cpu_name, instruction_sets, int8_te
 from retinart.engine.common.cpu_budget import cpu_budget
 from retinart.engine.common.table import Table
 from retinart.engine.cuda.devices import find_gpus
-from retinart.engine.errors import RetinartError
+from retinart.engine.errors import RetinartError, pip_command
 from retinart.engine.runtime.openvino_api import has_bf16
 from retinart.engine.runtime.saturation import saturates
 
@@ -29,6 +29,9 @@ _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("pyyaml",), "eval", "annotations of YOLO: data.yaml"),
     (("trackers",), "track", "object ids across frames: retinart detect --track"),
     (("supervision",), "track", "the detections that trackers reads"),
+    (("prometheus-client",), "metrics", "figures for Prometheus: retinart detect --metrics"),
+    (("paho-mqtt",), "mqtt", "results to MQTT: retinart detect --sink mqtt://..."),
+    (("confluent-kafka",), "kafka", "results to Kafka: retinart detect --sink kafka://..."),
     (("matplotlib",), "report", "plots of reports and trainings"),
     (("tensorboard",), "train", "training curves in TensorBoard"),
     (("tensorrt-rtx-cu13", "tensorrt-rtx"), "tensorrt-rtx", "building engines on a CPU"),
@@ -66,8 +69,7 @@ def examine() -> list[Part]:
                 break
             except metadata.PackageNotFoundError:
                 continue
-        target = f"retinart[{extra}]" if extra else "retinart"
-        command = "" if version else f'pip install "{target}"'
+        command = "" if version else pip_command(extra)
         parts.append(Part(name=name, version=version, purpose=purpose, command=command))
     flags = instruction_sets()
     wide, bf16 = bool(flags & VNNI), _asked(has_bf16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 _END = (".", "!", "?", ":")
+_WITH_TORCH = {"demo", "export", "train"}  # extras
 
 
 class RetinartError(Exception):
@@ -50,11 +51,20 @@ class MissingDependency(RetinartError):
     @classmethod
     def package(cls, module: str, extra: str, purpose: str) -> MissingDependency:
         """The error for a Python package that comes with an extra of retinart."""
-        name = f'"retinart[{extra}]"' if extra else "retinart"
+        more = (
+            "; the README tells how to get PyTorch without CUDA"
+            if _WITH_TORCH & set(extra.split(","))
+            else ""
+        )
         return cls(
             f"{purpose} needs the package {module}, which is not installed",
-            fix=f"Install it with `pip install {name}`",
+            fix=f"Install it with `{pip_command(extra)}` in retinart's folder{more}",
         )
+
+
+def pip_command(extra: str) -> str:
+    """What installs an extra, or retinart alone for "", in the versions that the tests ran with."""
+    return "pip install -c constraints.txt " + (f'".[{extra}]"' if extra else ".")
 
 
 def _sentence(text: str) -> str:

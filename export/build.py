@@ -16,7 +16,7 @@ from retinart.engine.common.folders import new_folder
 from retinart.engine.common.reading import MIB, read_bytes, read_json
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.cuda.open_gpu import open_gpu
-from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.errors import BadInput, MissingDependency, pip_command
 from retinart.engine.model.info import ModelInfo, Precision, read_model
 from retinart.engine.tensorrt.api import (
     TITLES,
@@ -190,7 +190,7 @@ def check_supported(
             raise BadInput(
                 f"{title} is too old",
                 why="it lacks what retinart asks of engines, which TensorRT has since version 10.1",
-                fix='Install a newer one with `pip install "retinart[tensorrt]"`',
+                fix=f"Install a newer one with `{pip_command('tensorrt')}` in retinart's folder",
             )
         gpu = _chosen(gpus, settings)
         _check_version(trt, title, settings)
@@ -215,8 +215,8 @@ def check_supported(
             f"an engine of {title} does not run on {gpus[0].name}",
             why=f"it runs on compute capability {', '.join(known)}, and the GPU has "
             f"{gpus[0].compute_capability}",
-            fix='Install TensorRT with `pip install "retinart[tensorrt]"`; or set `runtime` to '
-            "tensorrt-rtx, to build for another GPU",
+            fix=f"Install TensorRT with `{pip_command('tensorrt')}` in retinart's folder; or set "
+            "`runtime` to tensorrt-rtx, to build for another GPU",
         )
     for wanted, setting, why in (
         (settings.version_compatible, "`version_compatible`", "it has no lean runtime"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -55,11 +56,13 @@ class Loaded:
         model: in evaluation mode, on the CPU.
         variant: the project's conventions, and the sizes of the file's tensors.
         classes: K names.
+        trained_at: (height, width) of the training's images, where the file tells it.
     """
 
     model: RetinaNet
     variant: Variant
     classes: tuple[str, ...]
+    trained_at: tuple[int, int] | None = None
 
 
 def load_any(path: Path, *, settings: Sequence[str] = ()) -> Loaded:
@@ -78,13 +81,30 @@ def load_any(path: Path, *, settings: Sequence[str] = ()) -> Loaded:
         if settings:
             raise BadInput(f"{path} holds all of its settings", fix="Give none for this file")
         model, variant, classes = from_content(content, path)
-        return Loaded(model=model, variant=variant, classes=tuple(classes))
+        return Loaded(
+            model=model,
+            variant=variant,
+            classes=tuple(classes),
+            trained_at=_trained_at(content, math.lcm(32, variant.pad_multiple)),
+        )
     state = _state_dict(content, path)
     project = recognise(state, path)
     found = FileSettings()
     if isinstance(content, Mapping):
         found = project.read_settings(content)
     return load_state_dict(state, project, path, found=found, settings=settings)
+
+
+def _trained_at(content: Mapping[str, Any], multiple: int) -> tuple[int, int] | None:
+    """The size that one of our checkpoints was trained at, if an input can have it."""
+    training = content.get("training")
+    settings = training.get("settings") if isinstance(training, Mapping) else None
+    size = settings.get("size") if isinstance(settings, Mapping) else None
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        return None
+    height, width = size
+    fits = all(type(n) is int and 0 < n <= 4096 and n % multiple == 0 for n in (height, width))
+    return (height, width) if fits else None
 
 
 def recognise(state: Mapping[str, Tensor], path: Path) -> Project:

@@ -38,12 +38,21 @@ class ExportReport:
         info: its metadata.
         parity: the comparison with PyTorch.
         tensorrt: the build with TensorRT-RTX, or None where it is not installed or not wanted.
+        trained_at: see `Loaded`.
     """
 
     path: Path
     info: ModelInfo
     parity: ParityReport
     tensorrt: tensorrt_rtx.TrialBuild | None
+    trained_at: tuple[int, int] | None = None
+
+    @property
+    def other_size(self) -> bool:
+        """Whether objects have other sizes in the input than they had in training."""
+        canvas = self.info.resize.canvas or self.info.max_size
+        trained = self.trained_at
+        return trained is not None and not 0.8 <= min(canvas) / min(trained) <= 1.25
 
 
 def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) -> ExportReport:
@@ -73,6 +82,10 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
     if dropped:
         variant = replace(variant, num_classes=variant.num_classes - len(dropped))
         model = without_classes(model, loaded.variant, dropped)
+    no_size = not (settings.imgsz or settings.height or settings.dynamic)
+    if no_size and loaded.trained_at is not None:
+        height, width = loaded.trained_at
+        settings = replace(settings, height=height, width=width)
     rule, smallest, largest = input_size(variant, settings)
     batches = _batches(settings.images, rule, smallest)
     info = ModelInfo(
@@ -101,7 +114,9 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
         built = None
         if settings.tensorrt and tensorrt_rtx.available():
             built = tensorrt_rtx.check_build(temporary, info, max_batch=4)
-    return ExportReport(path=output, info=info, parity=parity, tensorrt=built)
+    return ExportReport(
+        path=output, info=info, parity=parity, tensorrt=built, trained_at=loaded.trained_at
+    )
 
 
 def _thresholds(variant: Variant, settings: ExportSettings) -> Thresholds:

@@ -22,7 +22,8 @@ class ExportSettings:
 
     Attributes:
         imgsz: length that an image's shorter side is resized to. Without a height and a width, the
-            input is 4:3 and its shorter side has this length, or DEFAULT_IMGSZ for None.
+            input is 4:3 and its shorter side has this length. For None, it has the size of the
+            training where the checkpoint is of retinart, and DEFAULT_IMGSZ elsewhere.
         height, width: a fixed input of this size; give both or neither. Without an imgsz, an image
             fills it as far as its aspect allows.
         dynamic: the input's height and width follow each image.

@@ -173,8 +173,8 @@ def test_a_missing_package_names_its_command() -> None:
     error = MissingDependency.package("pycocotools", "eval", "COCO evaluation")
     assert str(error) == (
         "COCO evaluation needs the package pycocotools, which is not installed. "
-        'Install it with `pip install "retinart[eval]"`.'
+        'Install it with `pip install -c constraints.txt ".[eval]"` in retinart\'s folder.'
     )
     assert MissingDependency.package("openvino", "", "x").fix == (
-        "Install it with `pip install retinart`"
+        "Install it with `pip install -c constraints.txt .` in retinart's folder"
     )

@@ -16,7 +16,7 @@ from retinart.engine.common.files import atomic_path, write_json
 from retinart.engine.common.folders import make_folder
 from retinart.engine.common.html_page import COLORS, load_matplotlib
 from retinart.engine.common.timing import StageClock
-from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.errors import BadInput, MissingDependency, pip_command
 from retinart.engine.evaluation.coco import CocoDataset
 from retinart.engine.job.draw import collage, draw, write_jpeg
 from retinart.engine.media.images import read_image
@@ -87,7 +87,7 @@ class RunFolder:
         try:
             module = load_matplotlib()
         except MissingDependency:
-            return 'matplotlib is not installed: no curves.png (pip install "retinart[report]")'
+            return f"matplotlib is not installed: no curves.png ({pip_command('report')})"
         figure = module.Figure(figsize=(10, 3.2), layout="constrained")
         panels = (("loss", "cls_loss", "box_loss"), ("AP", "AP50"), ("lr",))
         for axes, names in zip(figure.subplots(1, 3), panels, strict=True):

@@ -23,7 +23,7 @@ from retinart.benchmarks.timing.results import LeftOut
 from retinart.benchmarks.timing.settings import BenchmarkSettings
 from retinart.engine.common.files import sha256
 from retinart.engine.cuda.devices import find_gpus
-from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.errors import BadInput, MissingDependency, pip_command
 from retinart.engine.media.images import read_image
 from retinart.engine.model.info import ModelInfo
 from retinart.engine.model.resize_rule import PAPER_RATIO
@@ -146,7 +146,7 @@ def _why_not_torchvision(info: ModelInfo, folder: Path | None) -> str:
 def _onnxruntime(model: Path, info: ModelInfo, settings: BenchmarkSettings) -> Peer | LeftOut:
     name = "onnxruntime"
     if importlib.util.find_spec(name) is None:
-        return LeftOut(name=name, why='it is not installed: `pip install "retinart[onnxruntime]"`')
+        return LeftOut(name=name, why=f"it is not installed: `{pip_command('onnxruntime')}`")
     if is_engine(model):
         return LeftOut(name=name, why="it runs ONNX files, and none is given")
     imgsz = None if info.resize.canvas else info.resize.short_side

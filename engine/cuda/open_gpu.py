@@ -9,7 +9,7 @@ from typing import Literal
 from retinart.engine.cuda.api import Cuda
 from retinart.engine.cuda.bindings_driver import CudaBindings
 from retinart.engine.cuda.pycuda_driver import PyCuda
-from retinart.engine.errors import MissingDependency
+from retinart.engine.errors import MissingDependency, pip_command
 
 Binding = Literal["pycuda", "cuda-bindings"]
 # The first one that is installed is taken. Neither import needs its package.
@@ -39,8 +39,8 @@ def open_gpu(index: int = 0, binding: Binding | None = None) -> Cuda:
     if not here:
         raise MissingDependency(
             "Running TensorRT engines needs a Python package for CUDA, and none is installed",
-            fix='Install cuda-bindings with `pip install "retinart[cuda-bindings]"`, or pycuda, '
-            'which is built from source, with `pip install "retinart[pycuda]"`',
+            fix=f"Install cuda-bindings with `{pip_command('cuda-bindings')}` in retinart's folder,"
+            f" or pycuda, which is built from source, with `{pip_command('pycuda')}`",
         )
     return _BINDINGS[here[0]][1](index)
 

@@ -26,6 +26,7 @@ from retinart.engine.cuda.api import (
     Stream,
 )
 from retinart.engine.cuda.graphs import Driver
+from retinart.engine.errors import pip_command
 
 
 class PyCuda:
@@ -50,7 +51,7 @@ class PyCuda:
             extra="pycuda",
             purpose="Running TensorRT engines",
             fix="Install NVIDIA's driver, and pycuda for this version of CUDA; or uninstall "
-            'pycuda, and run `pip install "retinart[cuda-bindings]"`',
+            f"pycuda, and run `{pip_command('cuda-bindings')}` in retinart's folder",
         )
         with _errors(self._pycuda), _retaining:
             self._context: Any = _primary_context(self._pycuda, index)

@@ -65,10 +65,11 @@ class Judgement:
         if self.verdict != "undecided":
             return self.verdict
         if self.few:
-            return f"undecided; fewer than {FEWEST} pictures decide nothing"
-        if self.more is None:
-            return f"undecided; {_FAR} times as many pictures would not decide it"
-        return f"undecided; about {self.more} more pictures would decide it"
+            return f"undecided, as fewer than {FEWEST} pictures decide nothing"
+        more = f"{_FAR} times as many pictures would not decide it"
+        if self.more is not None:
+            more = f"about {self.more} more pictures would decide it"
+        return f"undecided, as the interval contains the limit; {more}"
 
 
 def judge(change: Change, max_drop: float, pictures: int) -> Judgement:

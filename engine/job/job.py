@@ -23,7 +23,7 @@ from retinart.engine.job.records import Record
 from retinart.engine.job.settings import DetectJob
 from retinart.engine.job.stop import StopRequest
 from retinart.engine.job.summary import DetectSummary, Sound, SourceSummary
-from retinart.engine.job.tracking import Trackers
+from retinart.engine.job.tracking import SURE, Trackers
 from retinart.engine.job.watchers import Watchers
 from retinart.engine.keep.counting import AreaCounter, Tally
 from retinart.engine.media.frame import Frame
@@ -104,6 +104,7 @@ class _Run:
             job, detector, sources, self._figures, self._job_figures, self._progress.line
         )
         self._first = self._last = 0.0
+        self._with_id = 0  # detections
         self._told = self._begun = time.perf_counter()
 
     def run(self) -> DetectSummary:
@@ -223,6 +224,8 @@ class _Run:
             classes = self._detector.classes
             self._summary.confident.update(classes[i] for i in self._sure(found).class_id)
             self._summary.limits.add(found.limits)
+            if found.tracker_id is not None:
+                self._with_id += int((found.tracker_id >= 0).sum())
             self._sources[frame.source_index].counts.written += 1
         return step
 
@@ -306,6 +309,8 @@ class _Run:
         summary.notes += map(str, self._changed.records())
         if self._job.copies and any(s.sound == "dropped" for s in summary.sources):
             summary.notes.append("annotated videos have no sound; the option `audio` keeps it")
+        if self._job.track and not self._with_id:
+            summary.notes.append(f"no object got an id: a track begins with a score of {SURE}")
         if self._job.audio and not any(s.sound == "kept" for s in summary.sources):
             summary.notes.append(f"{sources[0].name} has no sound that could be kept")
         summary.notes += summary.limits.notes(

@@ -14,7 +14,7 @@ from retinart.engine.job.settings import TrackerKind
 
 # Score from which on a detection may begin a track. ByteTrack's defaults, 0.6 and 0.7, are too high
 # for a RetinaNet: the focal loss gives lower scores.
-_SURE = 0.5
+SURE = 0.5
 _FRAMES = 2  # in which an object is seen before it gets an id
 
 
@@ -61,9 +61,9 @@ class Trackers:
 
 
 def _new(package: Any, kind: TrackerKind, rate: float) -> Any:
-    sure = {"frame_rate": rate, "track_activation_threshold": _SURE}
+    sure = {"frame_rate": rate, "track_activation_threshold": SURE}
     if kind == "sort":
         return package.SORTTracker(**sure, minimum_consecutive_frames=_FRAMES)
     return package.ByteTrackTracker(
-        **sure, minimum_consecutive_frames=_FRAMES, high_conf_det_threshold=_SURE
+        **sure, minimum_consecutive_frames=_FRAMES, high_conf_det_threshold=SURE
     )

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from retinart.engine.common.reading import MIB, parse_json, read_bytes, read_text
 from retinart.engine.common.typed_json import from_json, from_plain
 from retinart.engine.cuda.devices import Gpu
-from retinart.engine.errors import BadInput, MissingDependency
+from retinart.engine.errors import BadInput, MissingDependency, pip_command
 from retinart.engine.model.info import ModelInfo
 from retinart.engine.model.resize_rule import SIDES
 from retinart.engine.tensorrt.api import TITLES, EngineRuntime
@@ -31,7 +31,7 @@ AMPERE = (8, 0)  # the first compute capability that engines for many GPUs run o
 REBUILD = "Build it again with `retinart build model.onnx -o model.engine`"
 TAKE_TENSORRT = (
     "Build it on this machine with `retinart build --runtime tensorrt`, which takes TensorRT: "
-    '`pip install "retinart[tensorrt]"`'
+    f"`{pip_command('tensorrt')}` in retinart's folder"
 )
 FrameShape = tuple[int, int, int, int]
 # retinart's plugin, the plugin EfficientNMS_TRT, or the nodes of the file

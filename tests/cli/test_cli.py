@@ -241,7 +241,7 @@ def test_doctor_knows_every_package_and_an_extra_that_brings_it(
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    advised = {p.name: re.findall(r"retinart\[(.*)\]", p.command) for p in doctor.examine()}
+    advised = {p.name: re.findall(r"\.\[(.*)\]", p.command) for p in doctor.examine()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     for extra in ("demo", "dev", "docs", "examples"):

@@ -80,7 +80,7 @@ def test_without_the_extras(
     ran = retinart("demo", "--out", tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "these packages are not installed: absent_here." in ran.stderr
-    assert 'pip install "retinart[demo]"' in ran.stderr
+    assert 'pip install -c constraints.txt ".[demo]"' in ran.stderr
     page = (tmp_path / "demo.html").read_text("utf-8")
     assert "What the extras add" in page and "the FP32 file is 58.9" not in page
     assert count_frames(tmp_path / "video" / "blood.mp4") == 161

@@ -144,7 +144,7 @@ def test_with_supervision(run: Any, model_path: Path, picture: Path, tmp_path: P
     assert np.any(read_image(tmp_path / "out.png") != read_image(picture))
 
 
-def test_cpp(model_path: Path, tmp_path: Path) -> None:
+def test_cpp(run: Any, model_path: Path, tmp_path: Path) -> None:
     """The wheel of OpenVINO carries headers, libraries and a CMake package."""
     for tool in ("cmake", "g++"):
         if shutil.which(tool) is None:
@@ -168,6 +168,22 @@ def test_cpp(model_path: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(rows[:, 0], found.class_id)
     np.testing.assert_allclose(rows[:, 1], found.confidence, atol=1e-4)
     np.testing.assert_allclose(rows[:, 2:], found.xyxy, atol=0.05)
+
+    wide = tmp_path / "wide.png"
+    assert cv2.imwrite(str(wide), make_picture(0, 90, 180))
+    (line,) = run("cpp/fit.py", model_path, wide, picture)
+    done = subprocess.run(
+        [build / "detect", model_path, picture, "0.8"], check=True, capture_output=True, text=True
+    )
+    boxes = np.array([row.split()[2:] for row in done.stdout.splitlines()], float)
+    with retinart.Detector(model_path, runtime="onnxruntime") as detect:
+        found = detect(read_image(wide))
+    found = found[found.confidence >= 0.8]
+    assert len(found) > 2
+    ratio = [float(word) for word in line.split()] * 2
+    boxes = np.minimum(boxes / ratio, [180, 90] * 2)
+    boxes = boxes[(boxes[:, :2] < boxes[:, 2:]).all(axis=1)]  # not in the padding alone
+    np.testing.assert_allclose(boxes, found.xyxy, atol=0.1)
 
     assert cv2.imwrite(str(picture), make_picture(0, 90, 120))
     refused = subprocess.run(

@@ -46,7 +46,7 @@ INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 _LONGEST = 4000  # characters of a message
 
 # The extra that brings a module, for a command that runs without it.
-_EXTRAS = {"torch": "train", "onnx": "export", "pycocotools": "eval", "matplotlib": "report"}
+_EXTRAS = {"torch": "export", "onnx": "export", "pycocotools": "eval", "matplotlib": "report"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

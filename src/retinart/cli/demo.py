@@ -8,13 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from retinart.cli.fields import add_out, describe_command
+from retinart.engine.errors import pip_command
 
 # The packages of the extra `demo`; without one of them the demo is shorter.
 EXTRA = ("torch", "onnx", "onnxruntime", "pycocotools")
 _PICTURES = ("test", "test.json", "LICENSE")
 MORE = (
-    "This was the short form, as these packages are not installed: {}. The command `pip install "
-    '"retinart[demo]"` adds them.\n'
+    "This was the short form, as these packages are not installed: {}. In retinart's "
+    "folder, the command `{}` adds them; the README tells how to get PyTorch without CUDA.\n"
     "With them the demo exports a checkpoint to ONNX and compares the file with PyTorch, makes an "
     "INT8 file, measures the AP of both behind a gate, and times them side by side."
 )
@@ -27,7 +28,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "Go the whole way on a model and pictures of blood cells that are shipped: export a "
         "checkpoint to ONNX, make an INT8 file, test this machine, compare the AP of the two files "
         "behind a gate, annotate pictures and a video, time FP32 against INT8, and write a page "
-        "that shows it all. Without the packages of retinart[demo], only annotate pictures and the "
+        "that shows it all. Without the packages of the extra demo, only annotate pictures and the "
         "video, with an ONNX file that is shipped.",
         "retinart demo --out runs/demo",
     )
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             return code
         annotated = list_images(str(out / "pictures"))[:6]
         side_by_side(out / "detections.jpg", annotated)
-        table, more = None, MORE.format(", ".join(missing)) if missing else ""
+        table, more = None, MORE.format(", ".join(missing), pip_command("demo")) if missing else ""
         if not missing:
             table = results_table(out)
             print("\n".join(["", table.text(), "", *table.notes]), file=sys.stderr)

@@ -36,7 +36,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "imgsz",
         "length of the image's shorter side in pixels; the input is 4:3 unless it is --dynamic, "
         "and images of other shapes are fitted into it; for 16:9 give --height and --width",
-        otherwise=f"{DEFAULT_IMGSZ}, or what fits --height and --width",
+        otherwise=f"the size of the training for retinart's checkpoints, else {DEFAULT_IMGSZ}, or "
+        "what fits --height and --width",
     )
     add("height", "fixed height of the input in pixels", otherwise="what --imgsz gives")
     add("width", "fixed width of the input in pixels", otherwise="what --imgsz gives")
@@ -155,6 +156,13 @@ def say_export(report: Any) -> None:
         f"{info.variant.backbone}, {classes}\nthe file's input: {input_text(info)}",
         file=sys.stderr,
     )
+    if report.other_size:
+        height, width = report.trained_at
+        print(
+            f"it was trained at {height}x{width}: at another size objects look larger or smaller "
+            "than in training, and AP can be much lower; compare with `retinart eval`",
+            file=sys.stderr,
+        )
     if text := _dropped_text(info):
         print(text, file=sys.stderr)
     print(
@@ -165,7 +173,9 @@ def say_export(report: Any) -> None:
         file=sys.stderr,
     )
     if report.tensorrt is None:
-        print("not tried in TensorRT-RTX", file=sys.stderr)
+        print(
+            "not built with TensorRT-RTX as a trial, which matters for GPUs only", file=sys.stderr
+        )
     else:
         built = report.tensorrt
         print(

@@ -103,7 +103,7 @@ def _check_files(out: Path, result: dict[str, Any]) -> None:
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The numbers are written all the same, and the reason says what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert 'pip install "retinart[report]"' in why_no_page()
+    assert 'pip install -c constraints.txt ".[report]"' in why_no_page()
     result = made_benchmark(model_times())
     written = latency_report.write_results(tmp_path, result)
     assert [path.name for path in written] == ["benchmark.json", "benchmark.csv"]

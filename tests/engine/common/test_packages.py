@@ -26,7 +26,7 @@ def test_it_is_missing() -> None:
         _imported("retinart_none")
     assert str(caught.value) == (
         "This needs the package the-package, which is not installed. "
-        'Install it with `pip install "retinart[some]"`.'
+        'Install it with `pip install -c constraints.txt ".[some]"` in retinart\'s folder.'
     )
 
 

@@ -91,7 +91,7 @@ def test_pycuda_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(opening, "_BINDINGS", doubles)
     with pytest.raises(MissingDependency) as caught:
         open_gpu()
-    assert "retinart[cuda-bindings]" in str(caught.value) and "tensorrt" not in caught.value.fix
+    assert ".[cuda-bindings]" in str(caught.value) and "tensorrt" not in caught.value.fix
     there.add("cuda.bindings")
     opened: list[Any] = [open_gpu(3)]
     there.add("pycuda")
@@ -108,4 +108,4 @@ def test_a_binding_that_is_missing(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency, match=rf"needs the package {binding}") as caught:
         open_gpu(0, binding)
-    assert f"retinart[{binding}]" in caught.value.fix  # not an extra that brings TensorRT
+    assert f".[{binding}]" in caught.value.fix  # not an extra that brings TensorRT

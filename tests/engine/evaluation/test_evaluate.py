@@ -332,5 +332,5 @@ def test_without_pycocotools_nothing_is_begun(model_path: Path, tmp_path: Path) 
     ]  # libraries may write before that, without /sys
     assert said == (
         "retinart: COCO evaluation needs the package pycocotools, which is not installed. "
-        'Install it with `pip install "retinart[eval]"`.\n'
+        'Install it with `pip install -c constraints.txt ".[eval]"` in retinart\'s folder.\n'
     )

@@ -75,7 +75,7 @@ def test_a_missing_package_is_named(
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr.endswith(
         "retinart: Tracking needs the package trackers, which is not installed. Install it with "
-        '`pip install "retinart[track]"`.\n'
+        '`pip install -c constraints.txt ".[track]"` in retinart\'s folder.\n'
     )
     assert not (tmp_path / "out").exists()
 

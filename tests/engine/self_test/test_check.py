@@ -184,7 +184,7 @@ def test_a_damaged_weight_is_caught(model_path: Path, tmp_path: Path) -> None:
 
 def test_it_is_done_once(model_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Detector(model_path) as detector:
-        assert detector.checked.startswith("self-test passed: NMS")
+        assert detector.checked.startswith("self-test passed: raw outputs noise")
     (kept,) = cache.rglob("*.txt")
     monkeypatch.setattr("retinart.engine.self_test.check.check_model", None)
     with Detector(model_path) as detector:
@@ -198,7 +198,7 @@ def test_the_command_line_prints_it_once(
     retinart: Command, model_path: Path, images: Path, tmp_path: Path, cache: Path
 ) -> None:
     given = ("detect", model_path, images, "--out", tmp_path / "out")
-    assert f"{model_path}: self-test passed: NMS" in retinart(*given).stderr
+    assert f"{model_path}: self-test passed: raw outputs noise" in retinart(*given).stderr
     ran = retinart(*given, "--overwrite")
     assert ran.returncode == 0 and "self-test" not in ran.stderr
 
