@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 
 import cv2
+import numpy as np
 
 import retinart
 
@@ -18,7 +19,7 @@ model, source, target = sys.argv[1:]
 picture = cv2.imread(source)
 if picture is None:
     sys.exit(f"cannot read {source}")
-frames, (resized,) = retinart.read_info(model).resize.apply([picture])
+frames, (resized,) = retinart.read_info(model).resize.apply([np.asarray(picture, np.uint8)])
 cv2.imwrite(target, frames[0])
 (height, width), (source_height, source_width) = resized.size, resized.source_size
 print(width / source_width, height / source_height)
