@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,22 @@ def detect(model: Path, cache: Path, threads: int = 2) -> Detections:
         return detector(make_picture(3))
 
 
+@pytest.fixture(scope="module")
+def kept_once(
+    model_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Detections]:
+    """A cache in which `model_path` was kept, and what was detected then."""
+    cache = tmp_path_factory.mktemp("kept") / "cache"
+    return cache, detect(model_path, cache)
+
+
+@pytest.fixture
+def first(kept_once: tuple[Path, Detections], cache: Path) -> Detections:
+    """The first start's detections. `cache` is as that start left it."""
+    shutil.copytree(kept_once[0], cache)
+    return kept_once[1]
+
+
 def compiled(cache: Path) -> list[Path]:
     return sorted(cache.glob("*.compiled"))
 
@@ -35,9 +52,8 @@ def never(*_: object) -> None:
 
 
 def test_the_second_start_compiles_nothing(
-    model_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    model_path: Path, cache: Path, first: Detections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = detect(model_path, cache)
     assert len(compiled(cache)) == 1
     monkeypatch.setattr(OpenVINORunner, "_cut", never)
     second = detect(model_path, cache)
@@ -47,17 +63,17 @@ def test_the_second_start_compiles_nothing(
 
 
 def test_an_openvino_that_maps_no_files(
-    model_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    model_path: Path, cache: Path, first: Detections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = detect(model_path, cache)
     monkeypatch.delattr("openvino.tensor_from_file")
     monkeypatch.setattr(OpenVINORunner, "_cut", never)
     assert np.array_equal(detect(model_path, cache).xyxy, first.xyxy)
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "no sum", "sum of other bytes"])
-def test_a_damaged_model_is_compiled_again(model_path: Path, cache: Path, damage: str) -> None:
-    first = detect(model_path, cache)
+def test_a_damaged_model_is_compiled_again(
+    model_path: Path, cache: Path, first: Detections, damage: str
+) -> None:
     (kept,) = compiled(cache)
     blob, sums = kept.read_bytes(), kept.with_suffix(".sha256")
     if damage == "cut":
@@ -72,9 +88,10 @@ def test_a_damaged_model_is_compiled_again(model_path: Path, cache: Path, damage
     assert kept.stat().st_size > len(blob) / 2 and sums.read_text() == sha256(kept)
 
 
-def test_a_blob_that_openvino_refuses_is_compiled_again(model_path: Path, cache: Path) -> None:
+def test_a_blob_that_openvino_refuses_is_compiled_again(
+    model_path: Path, cache: Path, first: Detections
+) -> None:
     """As after another build of OpenVINO with the same version."""
-    first = detect(model_path, cache)
     (kept,) = compiled(cache)
     kept.write_bytes(b"not a model")
     kept.with_suffix(".sha256").write_text(sha256(kept))
