@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count, takewhile
@@ -114,7 +115,7 @@ def _take(folder: Path) -> int | None:
         try:
             locked = lock(handle)
         except BlockingIOError as error:
-            holder = os.read(handle, 200).decode("utf-8", "replace").strip() or "another process"
+            holder = _holder(handle)
             os.close(handle)
             raise BadInput(
                 f"cannot use the folder {folder}",
@@ -138,6 +139,15 @@ def _take(folder: Path) -> int | None:
             os.close(handle)
             raise
         return handle
+
+
+def _holder(handle: int) -> str:
+    """Who locked an open file, which that process writes right after it has locked the file."""
+    for _ in range(20):
+        if holder := os.pread(handle, 200, 0).decode("utf-8", "replace").strip():
+            return holder
+        time.sleep(0.05)
+    return "another process"
 
 
 def make_folder(folder: Path) -> Path:

@@ -130,7 +130,7 @@ def open_session(
             "onnxruntime", "onnxruntime", "Running on ONNX Runtime"
         ) from error
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # its errors are raised too, and its lines hold colours
     if not optimise:
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads is not None:

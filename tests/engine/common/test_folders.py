@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from retinart.engine.common.folders import (
     own_folder,
     results_folder,
 )
+from retinart.engine.common.leftovers import lock
 from retinart.engine.errors import BadInput
 from support import ROOT, files_below
 
@@ -106,3 +109,15 @@ def test_the_lock_of_a_killed_process_counts_for_nothing(tmp_path: Path) -> None
     with own_folder(tmp_path):
         pass
     assert files_below(tmp_path) == []
+
+
+def test_two_processes_that_start_together(tmp_path: Path) -> None:
+    """The first one has locked the folder, and has not yet said who it is."""
+    handle = os.open(tmp_path / LOCK_NAME, os.O_CREAT | os.O_RDWR)
+    lock(handle)
+    writing = threading.Timer(0.2, os.write, (handle, b"process 7 on host\n"))
+    writing.start()
+    with pytest.raises(BadInput, match="process 7 on host is writing to it"):
+        own_folder(tmp_path).__enter__()
+    writing.join()
+    os.close(handle)
