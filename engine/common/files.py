@@ -213,11 +213,24 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         handle = create(temporary, folder=True)
         try:
             yield temporary
-            temporary.replace(folder)
+            _give_name(temporary, folder)
             sync_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             os.close(handle)
+
+
+def _give_name(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.replace(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise BadInput(
+            f"cannot write the folder {folder}",
+            why="another process has filled it meanwhile",
+            fix="Use that one, or choose another name",
+        ) from error
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:

@@ -195,3 +195,15 @@ def test_a_folder_appears_whole_with_the_umasks_permissions(tmp_path: Path) -> N
     with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "other") as temporary:
         _fail_halfway(temporary / "a.txt")
     assert files_below(tmp_path) == ["new/out/a.txt"]
+
+
+def test_a_folder_that_another_process_fills_meanwhile(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_folder(tmp_path / "scenes") as temporary:
+            (temporary / "a").touch()
+            (tmp_path / "scenes").mkdir()
+            (tmp_path / "scenes" / "b").touch()
+
+    with pytest.raises(BadInput, match=r"the folder .*scenes: another process has filled it"):
+        write()
+    assert files_below(tmp_path) == ["scenes/b"]
