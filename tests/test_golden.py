@@ -144,6 +144,33 @@ def test_exported_network(name: str, exported: Callable[[str], Exported]) -> Non
     assert result.same, result
 
 
+@pytest.mark.slow
+def test_a_head_without_unused_classes(public_checkpoint: Any, arrays: Any, tmp_path: Path) -> None:
+    """Its 720 channels are those of the 80 classes among torchvision's 819."""
+    want, path = arrays(V1), tmp_path / "model.onnx"
+    height, width = map(str, want["input"].shape[2:])
+    size = ["--height", height, "--width", width, "--skip-tensorrt"]
+    size += ["--drop-classes", "__background__,N/A"]
+    checkpoint = str(public_checkpoint("torchvision"))
+    assert main(["export", checkpoint, "-o", str(path), *size]) == 0
+    info = read_info(path)
+    x = np.ascontiguousarray(want["input"][:, ::-1])
+    tensors = run_fed(path, {"normalized": x}, HEADS)
+    assert tensors["logits_p3"].shape[1] == 720
+    compared = 0
+    for level in range(3, 8):
+        anchors, classes, *grid = want[f"P{level}_cls_shape"].astype(int)
+        logits = np.full((anchors, classes, *grid), np.nan, np.float32)
+        logits[:, info.class_ids] = tensors[f"logits_p{level}"].reshape(anchors, 80, *grid)
+        for part in ("cls", "cls_top"):
+            found = logits[tuple(want[f"P{level}_{part}_index"].T.astype(int))]
+            there = ~np.isnan(found)
+            diff = np.abs(found - want[f"P{level}_{part}_value"])[there]
+            assert diff.max() <= TOLERANCE, f"P{level} {part}"
+            compared += int(there.sum())
+    assert compared > 100
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_exported_anchors(name: str, exported: Callable[[str], Exported]) -> None:
     """Of each level the first 18 anchors and the last 9, which are made to score best."""
