@@ -10,7 +10,9 @@ import collections
 import io
 import pickle
 import re
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +27,25 @@ def load_arrays(data: bytes) -> Any:
         pickle.UnpicklingError: it asks for more than arrays of numbers or for more memory than it
             holds, or is damaged.
     """
-    try:
-        check_pickle(io.BytesIO(data), len(data))
+    check_arrays(io.BytesIO(data), len(data))
+    with _damage():
         return _plain(_Unpickler(io.BytesIO(data), encoding="latin1").load())
+
+
+def check_arrays(file: BinaryIO, length: int) -> None:
+    """Follow a pickle before all of it is in memory: a file with holes can be of any length.
+
+    Raises:
+        pickle.UnpicklingError: as `load_arrays`.
+    """
+    with _damage():
+        check_pickle(file, length)
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    try:
+        yield
     except (pickle.UnpicklingError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle may raise any exception

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinart.engine.common.reading import MIB, read_bytes
+from retinart.engine.common.reading import MIB, check_regular, read_bytes
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco_names import default_names
 from retinart.engine.model.variant import Variant, override
-from retinart.export.array_pickle import load_arrays
+from retinart.export.array_pickle import check_arrays, load_arrays
 from retinart.export.checkpoint_projects import PROJECTS, Project
 from retinart.export.file_settings import FileSettings
 from retinart.train.model.checkpoint import (
@@ -35,7 +35,7 @@ from retinart.train.model.torch_file import read_torch_file
 
 # keys under which projects put the state dict
 WRAPPERS = ("model", "state_dict")
-_MOST = 8192 * MIB  # of a pickle of arrays
+_MOST = 1024 * MIB  # of a pickle of arrays, of which reading it takes three times as much
 _COMPARED = 50_000  # pairs of keys up to which the nearest ones are looked for
 _LONG = 200  # letters of a key from which on nothing is compared with it
 _LISTED = 1000  # differences that an error lists
@@ -195,9 +195,12 @@ def load_state_dict(
 def _read(path: Path) -> Any:
     if path.suffix != ".pkl" or not path.exists() or zipfile.is_zipfile(path):
         return read_torch_file(path)
-    data = read_bytes(path, noun="checkpoint", most=_MOST)
+    size = check_regular(path, noun="checkpoint")
     try:
-        return load_arrays(data)
+        if size <= _MOST:  # a longer one is refused without a look
+            with path.open("rb") as file:
+                check_arrays(file, size)
+        return load_arrays(read_bytes(path, noun="checkpoint", most=_MOST))
     except pickle.UnpicklingError as error:
         raise BadInput(
             f"cannot read the checkpoint {path}",

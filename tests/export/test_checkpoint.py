@@ -17,6 +17,7 @@ import torch
 
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco_names import COCO_80, COCO_91, default_names
+from retinart.export import checkpoint
 from retinart.export.array_pickle import load_arrays
 from retinart.export.checkpoint import load_any, recognise
 from retinart.export.checkpoint_projects import PROJECTS
@@ -251,6 +252,20 @@ def test_damaged_pickles_never_crash() -> None:
         damaged[position] ^= 0xFF
         with contextlib.suppress(pickle.UnpicklingError, MemoryError):
             load_arrays(bytes(damaged))
+
+
+def test_a_pickle_with_a_hole_is_followed_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x02")
+    os.truncate(path, 6 << 30)
+    with pytest.raises(BadInput, match=r"a\.pkl: .* 1,073,741,824 are the most"):
+        load_any(path)
+    os.truncate(path, 1 << 30)
+    monkeypatch.setattr(checkpoint, "read_bytes", None)
+    with pytest.raises(BadInput, match=r"a\.pkl: it is damaged"):
+        load_any(path)
 
 
 def test_what_tensors_do_not_tell_can_be_set(save: Callable[[Any], Path]) -> None:
