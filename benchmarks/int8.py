@@ -25,8 +25,9 @@ from retinart.calib.accuracy import measure
 from retinart.calib.calibrate import calibrate
 from retinart.calib.observe import as_frames, choose_images
 from retinart.calib.sensitivity import signal_to_noise
-from retinart.calib.settings import ROUNDINGS, CalibrationSettings
+from retinart.calib.settings import ROUNDINGS, WEIGHT_BITS, CalibrationSettings
 from retinart.engine.common.cpu import cpu_name, instruction_sets
+from retinart.engine.common.progress import Progress
 from retinart.engine.common.table import Table
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
@@ -63,6 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--calibration-images", required=True, metavar="SOURCE")
     parser.add_argument("--num", type=int, default=100, help="calibration images")
     parser.add_argument("--method", default="percentile", help="how thresholds are chosen")
+    parser.add_argument(
+        "--bits", nargs="*", type=int, choices=WEIGHT_BITS, default=WEIGHT_BITS, help="of weights"
+    )
+    parser.add_argument(
+        "--rounding", nargs="*", choices=ROUNDINGS, default=ROUNDINGS, help="ways to measure"
+    )
     parser.add_argument("--images", type=Path, required=True, help="images to measure on")
     parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--noise-images", type=int, default=16, help="of them, for the noise")
@@ -85,10 +92,16 @@ def _work(args: argparse.Namespace) -> None:
             for head in ("logits", "deltas")
         )  # type: ignore[return-value]
 
-    rows = [("32", "", "", f"{100 * exact.ap:.2f}", "", "", "", "")]
+    rows = list[tuple[str, ...]]()
+
+    def add(*row: str) -> None:
+        rows.append(row)
+        Progress().line("  ".join(row))
+
+    add("32", "", "", f"{100 * exact.ap:.2f}", "", "", "", "")
     with tempfile.TemporaryDirectory() as folder:
         out, record = Path(folder) / "int8.onnx", None
-        for bits, rounding, correct in itertools.product((8, 7), ROUNDINGS, (False, True)):
+        for bits, rounding, correct in itertools.product(args.bits, args.rounding, (False, True)):
             if rounding != "nearest" and not correct:
                 continue
             settings = CalibrationSettings(
@@ -96,7 +109,7 @@ def _work(args: argparse.Namespace) -> None:
                 num=args.num,
                 method=args.method,
                 record=record,
-                weight_bits=bits,  # type: ignore[arg-type]
+                weight_bits=bits,
                 rounding=rounding,
                 correct_bias=correct,
             )
@@ -107,15 +120,13 @@ def _work(args: argparse.Namespace) -> None:
             found, _ = measure(out, args.annotations, args.images, reference=reference)
             assert found.change is not None
             how = "corrected" if correct else "as they were"
-            rows.append(
-                (str(bits), rounding, how, *_accuracy(found.ap, found.change), *noise(out),
-                 f"{took:.0f}")
-            )  # fmt: skip
+            accuracy = _accuracy(found.ap, found.change)
+            add(str(bits), rounding, how, *accuracy, *noise(out), f"{took:.0f}")
     for name, _, file in (peer.partition("=") for peer in args.peers):
         if not Path(file).is_file():
             raise BadInput(f"there is no {file}", fix="Give `peers` as NAME=FILE")
         ap, change = _measure_peer(Path(file), info, args, reference)
-        rows.append(("", name, "", *_accuracy(ap, change), *noise(Path(file)), ""))
+        add("", name, "", *_accuracy(ap, change), *noise(Path(file)), "")
     print(f"{args.command}\n")
     cpu = f"{cpu_name()}, {', '.join(sorted(instruction_sets()))}"
     print(f"{len(every)} pictures, the noise on {len(unseen)} of them; {cpu}\n")

@@ -55,7 +55,7 @@ class CalibrationSettings:
     method: Method = "percentile"
     weight_bits: WeightBits = 8
     rounding: Rounding = "nearest"
-    correct_bias: bool = True
+    correct_bias: bool = False
     record: Path | None = None
     tuned: bool = False
     annotations: Path | None = None

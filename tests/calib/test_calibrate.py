@@ -86,7 +86,7 @@ def test_int8_on_both_runtimes(model_path: Path, small_scenes: Path, tmp_path: P
 def test_an_interrupted_calibration_goes_on(
     model_path: Path, small_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = CalibrationSettings(images=str(small_scenes), num=9, correct_bias=False)
+    settings = CalibrationSettings(images=str(small_scenes), num=9)
     whole = calibrate(model_path, tmp_path / "whole.onnx", settings)
     seen: list[Path] = []
 

@@ -30,7 +30,9 @@ from support import Once
 @pytest.fixture(scope="module")
 def fp8_path(model_path: Path, small_scenes: Path, once: Once) -> Path:
     def make(folder: Path) -> None:
-        settings = CalibrationSettings(images=str(small_scenes), num=4, precision="fp8")
+        settings = CalibrationSettings(
+            images=str(small_scenes), num=4, precision="fp8", correct_bias=True
+        )
         report = calibrate(model_path, folder / "model.onnx", settings)
         convert(report.path, folder / "half.onnx", ConvertSettings())
 

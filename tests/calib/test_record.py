@@ -58,7 +58,7 @@ def test_the_ranges_serve_again(
     fresh = calibrate(
         model_path,
         tmp_path / "fresh.onnx",
-        CalibrationSettings(images=str(small_scenes), num=4, method="minmax", correct_bias=False),
+        CalibrationSettings(images=str(small_scenes), num=4, method="minmax"),
     )
     out = tmp_path / "again.onnx"
     ran = retinart("calibrate", model_path, "--record", record, "--method", "minmax", "-o", out)

@@ -130,7 +130,9 @@ def test_a_rounding_that_was_stopped_goes_on(
     model_path: Path, small_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same file, in which each weight is up or down, and each level has its own bias."""
-    settings = CalibrationSettings(images=str(small_scenes), num=2, rounding="learned")
+    settings = CalibrationSettings(
+        images=str(small_scenes), num=2, rounding="learned", correct_bias=True
+    )
     monkeypatch.setattr(rounding, "SWEEPS", 1)
     monkeypatch.setattr(rounding, "SHARES", (0.9,))
     monkeypatch.setattr(rounding_all, "MOST", 24 << 20)

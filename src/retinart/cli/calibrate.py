@@ -65,7 +65,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "that changes its outputs least (scaled); or each weight up or down so that the outputs "
         "change least (learned)",
     )
-    add("correct_bias", "leave the biases as they are")
+    add(
+        "correct_bias",
+        "move each bias so that the outputs of its convolution keep their mean, as 32 of --images "
+        "have it",
+    )
     add = options_of(parser, CalibrationSettings, "accuracy")
     add(
         "annotations",
