@@ -10,8 +10,8 @@ from typing import ClassVar
 from retinart.calib.accuracy import Accuracy
 from retinart.calib.histogram import Histogram
 from retinart.calib.settings import Quantized, Rounding
+from retinart.engine.common.bounded_reading import MIB, read_json
 from retinart.engine.common.files import json_text
-from retinart.engine.common.reading import MIB, read_json
 from retinart.engine.common.typed_json import from_json
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo

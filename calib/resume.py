@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from retinart.engine.common.bounded_reading import MIB, read_json
 from retinart.engine.common.files import write_json
 from retinart.engine.common.kept_state import content_sha256, read_or_set_aside
-from retinart.engine.common.reading import MIB, read_json
 from retinart.engine.errors import BadInput
 
 _MOST = 1024 * MIB

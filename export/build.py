@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from retinart.engine.common.bounded_reading import MIB, read_bytes, read_json
 from retinart.engine.common.files import atomic_pair, json_text, sha256
 from retinart.engine.common.folders import new_folder
-from retinart.engine.common.reading import MIB, read_bytes, read_json
 from retinart.engine.cuda.devices import Gpu, find_gpus
 from retinart.engine.cuda.open_gpu import open_gpu
 from retinart.engine.errors import BadInput, MissingDependency, pip_command

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinart.engine.common.reading import MIB, check_regular, read_bytes
+from retinart.engine.common.bounded_reading import MIB, check_regular, read_bytes
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco_names import default_names
 from retinart.engine.model.variant import Variant, override

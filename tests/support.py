@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinart.engine.evaluation.figures import FIGURES
+from retinart.engine.evaluation.coco_figures import FIGURES
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
 from retinart.engine.model.info import (

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from retinart.engine.common.reading import read_json
+from retinart.engine.common.bounded_reading import read_json
 from retinart.engine.common.typed_json import from_plain
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import as_tuples

@@ -18,7 +18,7 @@ from retinart.engine.cuda.open_gpu import Binding, open_gpu
 from retinart.engine.errors import MissingDependency
 from retinart.engine.media.images import Image
 from retinart.engine.tensorrt.gpu_resize import GpuResize, plan_resize
-from retinart.verify.desk import Desk, desk, some_bytes
+from retinart.verify.gpu_workspace import Desk, desk, some_bytes
 from retinart.verify.judge import Figures, judged
 from retinart.verify.kernel_checks import PICTURES, nms, resize, rule_of
 

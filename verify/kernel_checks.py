@@ -15,7 +15,7 @@ from retinart.engine.model.variant import Interpolation
 from retinart.engine.runtime.nms import detect_from_candidates
 from retinart.engine.tensorrt.gpu_resize import GpuResize, batch_shape, plan_resize
 from retinart.engine.tensorrt.kernels import ptx_path
-from retinart.verify.desk import Desk, desk, some_bytes
+from retinart.verify.gpu_workspace import Desk, desk, some_bytes
 from retinart.verify.judge import Figures, judged
 
 Floats = npt.NDArray[np.float32]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.ablations.loss_distribution import Figure4
+from retinart.benchmarks.ablations.figure4 import Figure4
 from retinart.benchmarks.ablations.paper import BEST, PaperTable, Row
 from retinart.benchmarks.ablations.run import Ablations
 from retinart.engine.common.files import atomic_path

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from retinart.benchmarks.ablations.loss_distribution import AGAIN, Figure4, loss_distribution
+from retinart.benchmarks.ablations.figure4 import AGAIN, Figure4, loss_distribution
 from retinart.benchmarks.ablations.paper import BEST, PRIOR, PaperTable, Training
 from retinart.benchmarks.timing import machine
 from retinart.benchmarks.timing.machine import Machine

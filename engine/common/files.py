@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from retinart.engine.common.bounded_reading import check_regular, other_kind
 from retinart.engine.common.folders import make_parents, missing_folders, remove_empty
 from retinart.engine.common.leftovers import create, remove_leftovers, temporary_name
-from retinart.engine.common.reading import check_regular, other_kind
 from retinart.engine.errors import BadInput
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -20,8 +20,8 @@ from typing import (
     get_type_hints,
 )
 
+from retinart.engine.common.bounded_reading import check_plain, read_json
 from retinart.engine.common.files import write_json
-from retinart.engine.common.reading import check_plain, read_json
 from retinart.engine.errors import BadInput, RetinartError
 
 KEY = "schema"  # the number stands under it

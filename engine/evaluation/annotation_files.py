@@ -8,7 +8,7 @@ from typing import Any
 
 from retinart.engine.common.files import sha256, write_json
 from retinart.engine.common.kept_state import content_sha256
-from retinart.engine.evaluation.document import Document, read_document
+from retinart.engine.evaluation.coco_json import Document, read_document
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.evaluation.voc import read_voc
 from retinart.engine.evaluation.yolo import read_yolo

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import CocoDataset
-from retinart.engine.evaluation.document import Id
+from retinart.engine.evaluation.coco_json import Id
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

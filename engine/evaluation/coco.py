@@ -15,7 +15,7 @@ import numpy.typing as npt
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.annotation_files import read_annotations
 from retinart.engine.evaluation.boxes import CleanBoxes, clean_boxes
-from retinart.engine.evaluation.document import Entry, Id, Key, by_id, side
+from retinart.engine.evaluation.coco_json import Entry, Id, Key, by_id, side
 from retinart.engine.evaluation.frames import Picture, frame_sizes
 from retinart.engine.evaluation.objects import Objects, read_objects
 from retinart.engine.evaluation.picture_files import PictureFiles, agreement

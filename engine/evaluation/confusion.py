@@ -12,7 +12,7 @@ import numpy.typing as npt
 from retinart.engine.common.table import Table
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.coco import CocoDataset, Truth
-from retinart.engine.evaluation.document import Id
+from retinart.engine.evaluation.coco_json import Id
 
 BACKGROUND = "background"
 _IOU = 0.5

@@ -16,8 +16,8 @@ from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.class_names import Matched, match_classes, some
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
-from retinart.engine.evaluation.document import Id
-from retinart.engine.evaluation.figures import coco_figures, load_pycocotools
+from retinart.engine.evaluation.coco_figures import coco_figures, load_pycocotools
+from retinart.engine.evaluation.coco_json import Id
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.evaluation.resample import Matches
 from retinart.engine.evaluation.results import coco_results

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.boxes import too_many
-from retinart.engine.evaluation.document import Entry, Key, id_key, is_crowd, number
+from retinart.engine.evaluation.coco_json import Entry, Key, id_key, is_crowd, number
 from retinart.engine.evaluation.problems import Problems
 
 _BOX = "a box of four numbers"

@@ -20,7 +20,7 @@ from retinart.engine.common.markup import Html, element
 from retinart.engine.common.table import Table
 from retinart.engine.evaluation.confusion import Confusion, confusion, confusion_lines
 from retinart.engine.evaluation.evaluate import Evaluation, counted, points
-from retinart.engine.evaluation.operating import (
+from retinart.engine.evaluation.operating_points import (
     ALL,
     Operating,
     operating_json,

@@ -12,8 +12,8 @@ import numpy as np
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.class_names import match_classes
 from retinart.engine.evaluation.coco import load_coco
+from retinart.engine.evaluation.coco_json import Id
 from retinart.engine.evaluation.coco_names import coco_category_ids
-from retinart.engine.evaluation.document import Id
 from retinart.engine.evaluation.results import coco_result
 
 NO_IDS = (

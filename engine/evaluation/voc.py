@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from retinart.engine.common.reading import MIB, read_bytes
+from retinart.engine.common.bounded_reading import MIB, read_bytes
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.document import Document, number, side
+from retinart.engine.evaluation.coco_json import Document, number, side
 from retinart.engine.evaluation.problems import Problems
 
 _MOST = 8 * MIB  # of a file; its elements take twenty times as much

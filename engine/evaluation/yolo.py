@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.common.reading import MIB, check_plain, read_text
+from retinart.engine.common.bounded_reading import MIB, check_plain, read_text
 from retinart.engine.errors import BadInput, MissingDependency
-from retinart.engine.evaluation.document import Document, number
+from retinart.engine.evaluation.coco_json import Document, number
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.header_readers import read_header
 

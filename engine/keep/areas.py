@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from retinart.engine.common.reading import read_json
+from retinart.engine.common.bounded_reading import read_json
 from retinart.engine.common.typed_json import from_plain
 from retinart.engine.errors import BadInput
 

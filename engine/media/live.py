@@ -13,7 +13,7 @@ import numpy.typing as npt
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.common.wording import counted
 from retinart.engine.media.address import without_secrets
-from retinart.engine.media.capture import Capture
+from retinart.engine.media.connections import Capture
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.settings import FOREVER, LiveSettings, Selection

@@ -15,7 +15,7 @@ from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media.address import shown_address
 from retinart.engine.media.animation import AnimationReader
-from retinart.engine.media.capture import connect
+from retinart.engine.media.connections import connect
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.header import Header
 from retinart.engine.media.header_readers import read_header

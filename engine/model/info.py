@@ -15,7 +15,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from retinart.engine.common.reading import MIB, parse_json, read_bytes
+from retinart.engine.common.bounded_reading import MIB, parse_json, read_bytes
 from retinart.engine.common.typed_json import from_json
 from retinart.engine.errors import BadInput
 from retinart.engine.model.levels import LEVEL_STRIDES, grid_sizes

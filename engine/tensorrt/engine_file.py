@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from retinart.engine.common.reading import MIB, parse_json, read_bytes, read_text
+from retinart.engine.common.bounded_reading import MIB, parse_json, read_bytes, read_text
 from retinart.engine.common.typed_json import from_json, from_plain
 from retinart.engine.cuda.devices import Gpu
 from retinart.engine.errors import BadInput, MissingDependency, pip_command

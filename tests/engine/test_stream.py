@@ -17,7 +17,8 @@ from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.media import capture, sources
+from retinart.engine.media import connections as capture
+from retinart.engine.media import sources
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.settings import LiveSettings, Position, Selection, StreamSettings
@@ -191,7 +192,7 @@ def test_what_opens_a_webcam_and_an_address(
             pass
 
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    monkeypatch.setattr(capture, "NetworkCapture", Camera)
+    monkeypatch.setattr(connections, "NetworkCapture", Camera)
     found = sources.Sources([name], selection=Selection(), settings=LiveSettings(timeout=2.5))
     try:
         (frame,) = next(iter(found))

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from retinart.engine.common.bounded_reading import read_json
 from retinart.engine.common.files import atomic_folder
-from retinart.engine.common.reading import read_json
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.media.video_writer import VideoWriter

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retinart.engine.common.bounded_reading import check_plain
 from retinart.engine.common.files import atomic_path
-from retinart.engine.common.reading import check_plain
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant
 from retinart.train.model.retinanet import RetinaNet, build_retinanet

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from retinart.engine.common.reading import MIB, read_json
+from retinart.engine.common.bounded_reading import MIB, read_json
 from retinart.engine.common.typed_json import from_plain
 from retinart.engine.errors import BadInput
 from retinart.engine.model.steps import half_step

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retinart.engine.common.reading import check_regular
+from retinart.engine.common.bounded_reading import check_regular
 from retinart.engine.errors import BadInput
 from retinart.train.model.pickle_check import check_pickle
 

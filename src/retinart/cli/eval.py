@@ -108,8 +108,8 @@ def run(args: argparse.Namespace) -> int:
     from retinart.engine.common.files import write_json
     from retinart.engine.common.folders import results_folder
     from retinart.engine.common.html_page import load_matplotlib
+    from retinart.engine.evaluation.coco_figures import load_pycocotools
     from retinart.engine.evaluation.evaluate import evaluate, figures_table
-    from retinart.engine.evaluation.figures import load_pycocotools
     from retinart.engine.evaluation.report import Report
 
     load_pycocotools()  # with the files, looked for before a model is loaded, which takes seconds

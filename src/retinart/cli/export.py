@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retinart.cli.fields import add_file, add_max_pixels, describe_command, options_of, record_of
-from retinart.engine.common.reading import read_text
+from retinart.engine.common.bounded_reading import read_text
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco_names import UNUSED_NAMES
 

@@ -13,7 +13,7 @@ import pytest
 
 from retinart.benchmarks.ablations import run as ablations
 from retinart.benchmarks.ablations.__main__ import main
-from retinart.benchmarks.ablations.loss_distribution import describe, loss_distribution
+from retinart.benchmarks.ablations.figure4 import describe, loss_distribution
 from retinart.benchmarks.ablations.paper import (
     BEST,
     TABLES,

@@ -19,9 +19,9 @@ import pytest
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
-from retinart.engine.evaluation.document import Id
+from retinart.engine.evaluation.coco_figures import FIGURES, coco_figures
+from retinart.engine.evaluation.coco_json import Id
 from retinart.engine.evaluation.evaluate import evaluate, figures_table
-from retinart.engine.evaluation.figures import FIGURES, coco_figures
 from retinart.engine.evaluation.results import coco_result
 from retinart.engine.media.images import Image
 

@@ -19,7 +19,7 @@ from av.video.reformatter import Interpolation
 
 from retinart.engine.errors import BadInput
 from retinart.engine.media import video
-from retinart.engine.media.capture import NetworkCapture
+from retinart.engine.media.connections import NetworkCapture
 from retinart.engine.media.images import Image
 from retinart.engine.media.settings import Position, Selection
 from retinart.engine.media.video import VideoReader

@@ -12,10 +12,10 @@ import pytest
 
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.coco import CocoDataset, CocoImage, Truth
+from retinart.engine.evaluation.coco_figures import coco_figures
+from retinart.engine.evaluation.coco_json import Id
 from retinart.engine.evaluation.confusion import confusion, confusion_lines
-from retinart.engine.evaluation.document import Id
-from retinart.engine.evaluation.figures import coco_figures
-from retinart.engine.evaluation.operating import ALL, Operating, operating_points
+from retinart.engine.evaluation.operating_points import ALL, Operating, operating_points
 from retinart.engine.evaluation.results import coco_results
 
 pytest.importorskip("pycocotools")

@@ -16,8 +16,8 @@ from retinart.engine.common.files import write_json
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.class_names import match_classes
 from retinart.engine.evaluation.coco import load_coco
+from retinart.engine.evaluation.coco_figures import coco_figures
 from retinart.engine.evaluation.evaluate import evaluate
-from retinart.engine.evaluation.figures import coco_figures
 from retinart.engine.evaluation.resample import draw_pictures, resampled
 from retinart.engine.evaluation.results import coco_results
 from retinart.engine.media.images import Image

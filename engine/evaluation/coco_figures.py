@@ -12,7 +12,7 @@ import numpy as np
 
 from retinart.engine.errors import MissingDependency
 from retinart.engine.evaluation.coco import CocoDataset
-from retinart.engine.evaluation.document import Id
+from retinart.engine.evaluation.coco_json import Id
 from retinart.engine.evaluation.resample import SIZES, Curves, Matches, curves_of
 
 # The twelve figures in the order of pycocotools' `stats`

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.common.reading import MIB, check_plain, check_regular, read_bytes
+from retinart.engine.common.bounded_reading import MIB, check_plain, check_regular, read_bytes
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.problems import Problems
 

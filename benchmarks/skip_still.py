@@ -1,6 +1,6 @@
 """What `detect --skip-still` saves on videos, and what it changes in their detections.
 
-    python -m retinart.benchmarks.still model.onnx VIDEO... --thresholds 4 8 16
+    python -m retinart.benchmarks.skip_still model.onnx VIDEO... --thresholds 4 8 16
 
 Every video runs once on every frame and once with each threshold, in one detector for throughput.
 Detections from 0.3 on are compared, frame by frame: two belong together if their classes are the
@@ -28,7 +28,7 @@ _ALIKE = Tolerance(iou=0.5)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table. Returns the exit code."""
-    parser = new_parser("benchmarks.still", __doc__)
+    parser = new_parser("benchmarks.skip_still", __doc__)
     parser.add_argument("model", type=Path, help="an ONNX file of retinart")
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[4.0, 8.0, 16.0])
