@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from retinart.engine.detections import Detections
-from retinart.engine.evaluation.document import Id
+from retinart.engine.evaluation.coco_json import Id
 
 
 def coco_result(

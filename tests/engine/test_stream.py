@@ -17,8 +17,7 @@ from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer
 from retinart.engine.common.timing import StageClock
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
-from retinart.engine.media import connections as capture
-from retinart.engine.media import sources
+from retinart.engine.media import connections, sources
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.settings import LiveSettings, Position, Selection, StreamSettings
