@@ -116,6 +116,7 @@ def build_engine(
         tiling=settings.tiling,
         compute_capabilities=tuple(f"SM{c.replace('.', '')}" for c in settings.compute_capability),
         timing_cache=cache,
+        cache_name=str(settings.timing_cache),
         aot_plugins=nms == "plugin",
     )
     with contextlib.ExitStack() as stack:

@@ -51,6 +51,7 @@ class PlanSettings:
         hardware_compatible: see `BuildSettings`, as `timing_iterations` and `tiling`.
         compute_capabilities: of TensorRT-RTX, such as "SM89"; none for its choice.
         timing_cache: an earlier `Plan.timing_cache`; b"" to begin one, None for none.
+        cache_name: of the file that it came from, for errors.
         aot_plugins: the plan takes the kernels of plugins in; see `nms_plugin`.
     """
 
@@ -63,6 +64,7 @@ class PlanSettings:
     tiling: Tiling | None = None
     compute_capabilities: tuple[str, ...] = ()
     timing_cache: bytes | None = None
+    cache_name: str = ""
     aot_plugins: bool = False
 
 
@@ -157,8 +159,9 @@ def _build(
         cache = config.create_timing_cache(settings.timing_cache)
         if cache is None or not config.set_timing_cache(cache, False):
             raise BadInput(
-                "the timing cache cannot be used",
-                why=f"it was made on another GPU, or by another version than {trt.__version__}",
+                f"the timing cache {settings.cache_name} cannot be used",
+                why="it is damaged, or was made on another GPU or by another version than "
+                f"{trt.__version__}",
                 fix="Give another file as `timing_cache`, or delete this one",
             )
     plan = builder.build_serialized_network(network, config)

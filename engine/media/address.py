@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 
 _PARTS = re.compile(r"(?P<host>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)", re.DOTALL)
+_SCHEMES = r"(?:https?|rtsps?|rtmp|rtp|udp|tcp|srt|mqtts?|kafka):"
+_NETWORK = re.compile(rf"{_SCHEMES}(?!//).*@", re.IGNORECASE | re.DOTALL)
+_IN_TEXT = re.compile(
+    rf"[A-Za-z][\w+.-]*://[^\s'\"]+|\b{_SCHEMES}[^\s'\"]*@[^\s'\"]+", re.IGNORECASE
+)
 _NAME = re.compile(r"[\w.\[\]-]+")
 _HOST_ALONE = re.compile(r"[^:@]*(:\d+)?|\[[^]]*\](:\d+)?")
 
@@ -16,8 +21,9 @@ def shown_address(address: str) -> str:
     that part may be the beginning of one, everything before the last @ is left out.
     """
     scheme, mark, rest = address.partition("://")
-    if not mark:
-        return address
+    if not mark:  # a slash may have been forgotten; a file's name has no reason to look like this
+        scheme, _, rest = address.partition(":")
+        return f"{scheme}:…@{rest.rpartition('@')[2]}" if _NETWORK.match(address) else address
     parts = _PARTS.fullmatch(rest)
     assert parts is not None  # it matches every text
     host, path, query = parts.group("host", "path", "query")
@@ -34,7 +40,7 @@ def shown_address(address: str) -> str:
 
 def without_secrets(text: str) -> str:
     """A message with each address in it as `shown_address` shows it."""
-    return re.sub(r"[A-Za-z][\w+.-]*://[^\s'\"]+", lambda found: shown_address(found[0]), text)
+    return _IN_TEXT.sub(lambda found: shown_address(found[0]), text)
 
 
 def _hidden(query: str) -> str:

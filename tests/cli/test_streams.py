@@ -111,6 +111,8 @@ def test_a_terminal_shows_names_as_escapes_and_bars_as_bars(
         ("detect", "a.onnx", "--nope=http://me:SECRET@host/x", "a.png"),
         ("inspect", "http://me:SECRET@host/x.onnx"),
         ("http://me:SECRET@host/",),
+        ("detect", "model.onnx", "http:me:SECRET@host"),
+        ("detect", "model.onnx", "http:/me:SECRET@host/x.mp4"),
     ],
 )
 def test_addresses_in_the_wrong_place_show_no_secrets(words: tuple[str, ...]) -> None:

@@ -94,7 +94,7 @@ def _without_secrets(words: Sequence[str]) -> Mapping[str, str]:
     """How the addresses in a command line are shown, by the forms that messages have of them."""
     found: dict[str, str] = {}
     for word in words:
-        if "://" in word:
+        if "://" in word or (":" in word and "@" in word):
             from retinart.engine.media.address import shown_address
 
             shown = shown_address(word)

@@ -28,7 +28,10 @@ from retinart.engine.media.sources import Sources
         ("rtsp://admin:p@s/w@host/live", "rtsp://…@host/live"),
         ("rtsp://us/er:SECRET@host/live", "rtsp://…@host/live"),
         ("rtsp://us?er:SEC=RET@host/live?a=T", "rtsp://us?…"),
+        ("rtsp:user:SECRET@host/live", "rtsp:…@host/live"),
+        ("http:/user:SEC@RET@host/live", "http:…@host/live"),
         ("frame_%04d.png", "frame_%04d.png"),
+        ("photos:me@home.jpg", "photos:me@home.jpg"),
     ],
 )
 def test_shown_address(address: str, shown: str) -> None:
@@ -39,6 +42,8 @@ def test_addresses_in_messages() -> None:
     text = "[Errno 5] Input/output error: 'rtsp://me:secret@host/x?key=T'; see file://a b"
     shown = "[Errno 5] Input/output error: 'rtsp://host/x?key=…'; see file://a b"
     assert without_secrets(text) == shown
+    text = "there is no video at http:/me:secret@host/x.mp4. Check the path."
+    assert without_secrets(text) == "there is no video at http:…@host/x.mp4. Check the path."
 
 
 def test_addresses_that_differ_in_what_is_hidden_have_names_of_their_own() -> None:
