@@ -45,7 +45,7 @@ def test_a_full_stdout_is_an_error_and_the_files_stay(
 ) -> None:
     done = _run(">/dev/full", "detect", model_path, images, "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert "cannot write to standard output: No space left on device. Lead it to" in done.stderr
+    assert "cannot write to standard output: No space left on device. Send it to" in done.stderr
     assert "summary.json" in files_below(tmp_path / "out")
 
 
