@@ -18,7 +18,7 @@ from retinart.engine.common.progress import Progress
 from retinart.engine.media.images import Image
 from retinart.engine.runtime.openvino_probe import tensor_probe
 
-MOST = 256 << 20  # bytes of products that are summed in one pass over the images
+MOST = 1 << 30  # bytes of products that are summed in one pass over the images
 MEAN_IMAGES = 32  # enough for the means that correct biases
 
 
