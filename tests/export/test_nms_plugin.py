@@ -101,8 +101,13 @@ def test_the_shipped_model(
     assert compare(kernel, tiny_path, frames) > 100
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OF_VARIANT.values())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if number else [])  # each takes its export
+        for number, name in enumerate(OF_VARIANT.values())
+    ],
+)
 def test_public_models(
     name: str, public_model: Callable[[str], Path], shared: Callable[..., Path],
     kernel: NmsKernel,
