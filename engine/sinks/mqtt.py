@@ -32,7 +32,6 @@ class Mqtt:
             fix="Install it again",
         )
         parts = urlsplit(url)
-        self._ok = paho.MQTT_ERR_SUCCESS
         self._topic = unquote(parts.path.lstrip("/"))
         secure = parts.scheme == "mqtts"
         self._host, self._port = parts.hostname, parts.port or (8883 if secure else 1883)
