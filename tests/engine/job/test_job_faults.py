@@ -148,7 +148,8 @@ def test_an_output_folder_that_is_deleted_while_the_job_runs(
         for i in range(10**6):
             if gone.wait(0.005):
                 return
-            if out.exists() and i > 20 and not (tmp_path / "done").exists():
+            written = (out / "detections.jsonl").exists()
+            if written and i > 20 and not (tmp_path / "done").exists():
                 (tmp_path / "done").touch()
                 shutil.rmtree(out, ignore_errors=True)
                 if replaced:
