@@ -30,6 +30,8 @@ SMALL = {
     "--imgsz 600": "--imgsz 128",
     "--imgsz 800": "--imgsz 128",
     "--epochs 72": "--epochs 1 --batch 2",
+    "-o tuned.onnx": "-o tuned.onnx --height 96 --width 128",  # as the small model.onnx
+    "--epochs 3": "--epochs 1 --batch 2",
     "--model resnet18": "--model tiny",
     "--start 12.5 --end 300f": "--start 0 --end 3f",
     "train2017": "train",
@@ -58,6 +60,8 @@ CANNOT = {
     "detect model.engine": "needs a GPU",
     "check model.engine": "needs a GPU",
     "a100.engine": "needs engines of two GPUs",
+    "--device cuda": "needs a GPU",
+    "inspect model.engine --layers": "needs a GPU",
     "--peers": "needs torchvision; tests/benchmarks/peers runs the peers",
 }
 
@@ -82,9 +86,11 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = make_scenes(tmp_path / "made", num=PICTURES, seed=4)
     for name in ("val", "train"):
         shutil.copytree(made.parent / "images", tmp_path / name)
-    shutil.copy(made, tmp_path / "val.json")
+        shutil.copy(made, tmp_path / f"{name}.json")
     checkpoint = ROOT / "train" / "assets" / "tiny.pt"
-    shutil.copy(checkpoint, tmp_path / "retinanet.pth")
+    for name in ("retinanet.pth", "best.pt"):
+        shutil.copy(checkpoint, tmp_path / name)
+    write_other_forms(tmp_path)
     (tmp_path / "names.txt").write_text("disc\nsquare\ntriangle\nstar\nring\ncross\n")
     areas = {"size": [4, 4], "regions": [{"name": "road", "points": [[0, 1], [4, 1], [4, 4]]}]}
     (tmp_path / "areas.json").write_text(json.dumps(areas))
@@ -96,6 +102,37 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def write_other_forms(folder: Path) -> None:
+    """The annotations of `val` as YOLO's set/ and as Pascal VOC's JPEGImages and Annotations."""
+    coco = json.loads((folder / "val.json").read_text())
+    names = [category["name"] for category in coco["categories"]]
+    shutil.copytree(folder / "val", folder / "set" / "images" / "val")
+    shutil.copytree(folder / "val", folder / "JPEGImages")
+    (labels := folder / "set" / "labels" / "val").mkdir(parents=True)
+    (folder / "Annotations").mkdir()
+    (folder / "set" / "data.yaml").write_text(json.dumps({"names": names}))  # JSON is YAML
+    for image in coco["images"]:
+        rows, objects = [], []
+        for entry in coco["annotations"]:
+            if entry["image_id"] == image["id"]:
+                x, y, w, h = entry["bbox"]
+                index = [c["id"] for c in coco["categories"]].index(entry["category_id"])
+                width, height = image["width"], image["height"]
+                shares = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+                rows.append(" ".join(map(str, (index, *shares))))
+                corners = zip(("xmin", "ymin", "xmax", "ymax"), (x, y, x + w, y + h), strict=True)
+                box = "".join(f"<{name}>{value}</{name}>" for name, value in corners)
+                objects.append(
+                    f"<object><name>{names[index]}</name><bndbox>{box}</bndbox></object>"
+                )
+        stem = Path(image["file_name"]).stem
+        (labels / f"{stem}.txt").write_text("\n".join(rows))
+        name = f"<filename>{image['file_name']}</filename>"
+        (folder / "Annotations" / f"{stem}.xml").write_text(
+            f"<annotation>{name}{''.join(objects)}</annotation>"
+        )
+
+
 Command = Callable[..., CompletedProcess[str]]
 
 
@@ -103,6 +140,8 @@ def run_all(retinart: Command, lines: list[str]) -> None:
     for line in lines:
         for large, small in SMALL.items():
             line = line.replace(large, small)
+        if line.startswith("retinart calibrate") and "--images" in line and "--num" not in line:
+            line += f" --num {PICTURES}"
         words = shlex.split(line.partition(" > ")[0])[1:]
         done = retinart(*words)
         # Four pictures decide no gate, and this machine is not quiet.
