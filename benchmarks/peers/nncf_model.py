@@ -12,10 +12,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from retinart.benchmarks.program import new_parser, run
-from retinart.engine.media.images import list_images, read_image
+from retinart.calib.observe import as_frames, choose_images
+from retinart.engine.media.images import read_image
 from retinart.engine.model.info import HEADS, read_info
 from retinart.engine.runtime.openvino_api import find_tensors, load_openvino, openvino_core
 
@@ -37,9 +36,8 @@ def _work(args: argparse.Namespace) -> None:
     import nncf
 
     openvino, info = load_openvino(), read_info(args.model)
-    paths = list_images(args.images)
-    order = np.random.default_rng(0).permutation(len(paths))[: args.num]
-    frames = [info.resize.apply([read_image(paths[i])])[0] for i in sorted(order)]
+    paths = choose_images(args.images, args.num, seed=0)
+    frames = [as_frames(info, read_image(path)) for path in paths]
     model = openvino_core().read_model(args.model)
     raw = find_tensors(model, HEADS)
     network = openvino.Model(raw, model.get_parameters(), "network")
