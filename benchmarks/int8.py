@@ -124,7 +124,7 @@ def _work(args: argparse.Namespace) -> None:
             add(str(bits), rounding, how, *accuracy, *noise(out), f"{took:.0f}")
     for name, _, file in (peer.partition("=") for peer in args.peers):
         if not Path(file).is_file():
-            raise BadInput(f"there is no {file}", fix="Give `peers` as NAME=FILE")
+            raise BadInput(f"the file {file} does not exist", fix="Give `peers` as NAME=FILE")
         ap, change = _measure_peer(Path(file), info, args, reference)
         add("", name, "", *_accuracy(ap, change), *noise(Path(file)), "")
     print(f"{args.command}\n")

@@ -27,8 +27,8 @@ def read_voc(
     Args:
         folder: of the files, for errors.
         files: the XML files.
-        pictures: the image files. An XML file whose `filename` is none of them is of the image that
-            is called as it is.
+        pictures: the image files. An XML file with another `filename` belongs to the image that has
+            the name of the XML file.
         problems: is added to.
 
     Returns:

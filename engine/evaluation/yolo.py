@@ -50,7 +50,7 @@ def read_yolo(source: Path, images: Sequence[Path], problems: Problems) -> Docum
         where = f"in {folder}" if folder else "in `labels` beside `images`, or beside the images"
         raise BadInput(
             f"none of the {len(images)} images has a label file",
-            why=f"{where} there is no {images[0].stem}.txt",
+            why=f"{images[0].stem}.txt is missing {where}",
             fix="Give the folder of the label files",
         )
     listed, annotations = list[dict[str, Any]](), list[dict[str, Any]]()

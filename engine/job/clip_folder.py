@@ -32,7 +32,7 @@ class ClipFolder:
                 self._sizes[one] = one.stat().st_size
 
     def free_name(self, stem: str, seconds: float | None) -> Path:
-        """A name of the time of the first event and the source; it is no other file's.
+        """A new file's path. Its name has the time of the first event, and the source.
 
         Args:
             stem: of the source.

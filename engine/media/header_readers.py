@@ -50,7 +50,7 @@ def open_file(path: Path) -> BinaryIO:
     """A regular file, open; a pipe or a device would make its reader wait for ever.
 
     Raises:
-        OSError: there is none, it may not be read, or it is longer than an image can be.
+        OSError: the file does not exist, may not be read, or is longer than an image can be.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(0, "it is a pipe or a device")
@@ -123,7 +123,7 @@ def open_with_pillow(file: BinaryIO, format: str) -> Any:
 class _Bounded:
     """A file whose reader may not look for its next part for ever.
 
-    Pillow goes byte by byte through what is no part of a GIF or JPEG file.
+    Pillow reads bytes that do not belong to a GIF or JPEG file one by one.
     """
 
     def __init__(self, file: BinaryIO) -> None:

@@ -18,8 +18,9 @@ _TEXT = "text/plain; charset=utf-8"
 class MetricsServer(HttpServer):
     """`/metrics`, `/healthz` and `/readyz` of a job, until `close`.
 
-    No token is asked for, since a probe has none. So choose an address that only your monitoring
-    reaches. The answers hold counts, times, class names, and the sources' names without passwords.
+    Probes cannot send a token, so the server asks for none. Choose an address that only your
+    monitoring reaches. The answers hold counts, times, class names, and the sources' names without
+    passwords.
 
     Args:
         figures: gives a job's figures as they are now.

@@ -54,7 +54,7 @@ class SinkCounts:
     Attributes:
         name: its address without secrets.
         sent: confirmed by the other side.
-        dropped: lost, since the other side was down for too long or refused them.
+        dropped: lost. The other side was down for too long, or refused them.
         waiting: not sent yet.
         failures: attempts that failed.
         why: the last failure.

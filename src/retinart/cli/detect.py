@@ -162,7 +162,7 @@ def _clips(args: argparse.Namespace) -> ClipSettings | None:
     """The settings of clips; None where none are asked for.
 
     Raises:
-        BadInput: something is said of clips alone.
+        BadInput: an option of clips is given without `--clip-on`.
     """
     from retinart.engine.job.settings import ClipSettings
 

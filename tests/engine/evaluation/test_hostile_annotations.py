@@ -38,7 +38,7 @@ def test_yaml_of_strangers(text: str, message: str, tmp_path: Path) -> None:
 
 
 def test_values_of_yaml_are_texts(tmp_path: Path) -> None:
-    """A whole number of 100,000 digits is none that Python would print."""
+    """Python does not print a whole number of 100,000 digits."""
     path = tmp_path / "data.yaml"
     path.write_text(f"names: [no, 2020-99-99, 0x{'f' * 100_000}]\n")
     no, date, digits = read_names(path).values()
