@@ -197,6 +197,14 @@ class Outputs:
         """
         if self.paths:
             self._lines.check_there()
+        try:
+            self._write(frame, record, picture)
+        except FileNotFoundError:
+            if self.paths:  # the folder may have gone after the check above
+                self._lines.check_there()
+            raise
+
+    def _write(self, frame: Frame, record: Record, picture: Image | None) -> None:
         open_files = {v.temporary: v.written for v in self._videos.values()}
         open_files |= dict.fromkeys((file.temporary for file in self._files), 0)
         if self.paths:

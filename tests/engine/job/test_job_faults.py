@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import resource
@@ -164,6 +165,23 @@ def test_an_output_folder_that_is_deleted_while_the_job_runs(
     wanted = r"detections\.jsonl: it was deleted or replaced while the job ran\. Run the job again"
     assert re.search(wanted, str(summary.error))
     assert summary.outputs == [out / "summary.json"]
+
+
+def test_an_output_folder_that_goes_between_the_check_and_the_writing(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error was `[Errno 2] No such file or directory`, once in many runs."""
+    out, real, asked = tmp_path / "out", shutil.disk_usage, itertools.count()
+
+    def disk_usage(path: Path) -> object:
+        if next(asked) == 3:
+            shutil.rmtree(out)
+        return real(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    summary = _run(detector, str(write_video(tmp_path / "clip.mp4", frames=8)), out)
+    assert summary.ended == "failed" and summary.frames == 3
+    assert "detections.jsonl: it was deleted or replaced" in str(summary.error)
 
 
 def test_a_disk_that_fills_up(
