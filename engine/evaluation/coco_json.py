@@ -21,6 +21,8 @@ Entry = Mapping[str, Any]
 _LISTS = ("images", "annotations", "categories")
 _WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _MOST = 4096 * MIB  # of a file
+_MANY = 1 << 20  # lists and objects of a file
+_SHORTEST = 8  # bytes for each of them, on average; an annotation's are longer
 _LARGEST = 1e15  # of a number that stands for pixels
 _FIX = "Give a COCO instances file, with the lists images, annotations and categories"
 
@@ -49,6 +51,7 @@ def read_document(path: Path, *, need_objects: bool = True) -> Document:
     what = f"cannot read the annotations {path}"
     _check_text(path)
     data = read_bytes(path, noun="annotations", most=_MOST)
+    _check_density(data, what)
     try:
         document: Any = json.loads(data)
     except UnicodeDecodeError as error:
@@ -106,6 +109,18 @@ def _check_text(path: Path) -> None:
                     fix="Write or copy the file again",
                 )
             place += len(block)
+
+
+def _check_density(data: bytes, what: str) -> None:
+    """Refuse what takes 20 times its length in memory: lists and objects that hold nothing."""
+    opened = data.count(b"[") + data.count(b"{")
+    if opened > _MANY and opened * _SHORTEST > len(data):
+        raise BadInput(
+            what,
+            why=f"it has {opened:,} lists and objects in {len(data) / MIB:.0f} MiB, so nearly all "
+            "of them are empty",
+            fix="Write or copy the file again",
+        )
 
 
 def id_key(value: object) -> Key | None:

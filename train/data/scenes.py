@@ -124,6 +124,12 @@ def make_scenes(out: Path, *, num: int, seed: int, settings: SceneSettings = _US
         document = _write_images(temporary / "images", num=num, seed=seed, settings=settings)
         text = json.dumps({"info": info, **document})
         (temporary / "instances.json").write_text(text, encoding="utf-8")
+    if not _holds(annotations, info):
+        raise BadInput(
+            f"cannot find the scenes in {out}",
+            why="the folder was deleted or replaced while they were written",
+            fix="Run the command again, and leave the folder alone until it has ended",
+        )
     return annotations
 
 

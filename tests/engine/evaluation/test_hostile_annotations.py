@@ -82,6 +82,16 @@ def test_a_file_with_holes(encoding: str, tmp_path: Path) -> None:
         load_coco(path, tmp_path)
 
 
+@pytest.mark.parametrize("empty", ["[]", "{}"])
+def test_a_file_of_lists_that_hold_nothing(empty: str, tmp_path: Path) -> None:
+    """90 MB of them took 2.5 GiB."""
+    path = tmp_path / "a.json"
+    lists = f"[{empty}{f',{empty}' * 2**20}]"
+    path.write_text(f'{{"images": [], "categories": [], "annotations": {lists}}}')
+    with pytest.raises(BadInput, match=r"a\.json: it has 1,048,581 lists and objects in 3 MiB"):
+        load_coco(path, tmp_path)
+
+
 def test_more_categories_than_a_model_has_classes(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     categories = [{"id": i, "name": f"c{i}"} for i in range(100_001)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -128,6 +129,20 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         make_scenes(tmp_path / "s", num=5, seed=1)
     assert len(calls) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_deleted_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command named a file that was not there, and ended with 0."""
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        result = real(self, target)
+        shutil.rmtree(target)
+        return result
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(BadInput, match="deleted or replaced while they were written"):
+        make_scenes(tmp_path / "s", num=1, seed=1)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 5000)])
