@@ -94,15 +94,15 @@ class _Run:
                 self._counters = [AreaCounter(counted) for _ in sources]
             ids = result_ids(job, sources, detector.classes)
             self._summary.notes += [] if ids is None else ids.lines
+            say = self._progress.line
+            watchers = Watchers(job, detector, sources, self._figures, self._job_figures, say)
+            self._watchers = watchers
             self._files = open_outputs(
-                job, sources, detector.classes, ids, self._changed.add, self._progress.line
+                job, sources, detector.classes, ids, self._changed.add, say, watchers.send
             )
         except BaseException:
             self._stream.sources.close()
             raise
-        self._watchers = Watchers(
-            job, detector, sources, self._figures, self._job_figures, self._progress.line
-        )
         self._first = self._last = 0.0
         self._with_id = 0  # detections
         self._told = self._begun = time.perf_counter()
@@ -114,8 +114,8 @@ class _Run:
             self._go()
             if not summary.frames:
                 self._nothing(self._sources)
+            files.close()  # the last clips' events go to the sinks, too
             summary.sinks = watchers.end()
-            files.close()
             summary.outputs, summary.problems = files.paths, files.problems
             summary.clips = files.clips
             self._report(self._sources)
@@ -210,7 +210,7 @@ class _Run:
                 still=step.still[i],
             )
             self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
-            self._watchers.put(frame, record)
+            self._watchers.show(frame, found)
             if step.tallies:
                 picture = step.pictures[i] if self._job.clips else None
                 self._files.write_events(frame, step.tallies[i].events, picture)

@@ -45,8 +45,12 @@ def open_outputs(
     ids: ResultIds | None,
     note: Note,
     say: Callable[[str], None],
+    told: Callable[[str, str], None],
 ) -> Outputs:
     """The files of a job, once it is sure that none of them overwrites a source or another one.
+
+    Args:
+        told: see `Outputs`.
 
     Raises:
         BadInput: one would, or one cannot be written.
@@ -72,6 +76,7 @@ def open_outputs(
         note=note,
         tracks=job.track,
         clips=_open_clips(job, sources, say),
+        told=told,
     )
 
 

@@ -22,7 +22,6 @@ from retinart.engine.job.disk import check_room
 from retinart.engine.job.records import (
     COCOResults,
     CSVRows,
-    JSONLines,
     Note,
     Record,
     Records,
@@ -140,6 +139,7 @@ class Outputs:
         ids, note: see `COCOResults`; None without `coco`.
         tracks: whether detections have ids.
         clips: makes clips of events, or None.
+        told: called with the source and the text of each line that was written, without its end.
 
     Attributes:
         paths: what was written, complete after `close`.
@@ -161,6 +161,7 @@ class Outputs:
         note: Note,
         tracks: bool,
         clips: Clips | None = None,
+        told: Callable[[str, str], None] = lambda source, line: None,
     ) -> None:
         self.paths: list[Path] = []
         self.problems: list[Exception] = []
@@ -170,7 +171,7 @@ class Outputs:
         self._videos: dict[int, VideoWriter] = {}
         self._files: list[RecordFile] = []
         self._lines = LineFile(out / "detections.jsonl")
-        self._jsonl, self._classes = JSONLines(self._lines, classes), classes
+        self._classes, self._told = classes, told
         self._events: LineFile | None = None  # opened for the first event
         try:
             if coco is not None and ids is not None:
@@ -212,11 +213,15 @@ class Outputs:
         check_room(self._folders, open_files)
         if picture is not None:
             self._annotate(frame, picture)
-        self._jsonl.write(record)
+        self._line(self._lines, record.source, json.dumps(record.to_json(self._classes)))
         if not self.paths:
             self.paths.append(self._lines.path)
         for file in self._files:
             file.write(record)
+
+    def _line(self, file: LineFile, source: str, line: str) -> None:
+        file.write(line + "\n")  # one call a line, so that Ctrl-C cannot leave half of one
+        self._told(source, line)
 
     def write_events(
         self, frame: Frame, events: Sequence[Event], picture: Image | None = None
@@ -235,22 +240,22 @@ class Outputs:
         if self._clips is not None and picture is not None:
             clip, ended = self._clips.add(frame, picture, events)
         for event in events:
-            self._event(event_line(event, frame.source, self._classes, clip))
+            self._event(frame.source, event_line(event, frame.source, self._classes, clip))
         for line in ended:
-            self._event(json.dumps(line) + "\n")
+            self._event(line["source"], json.dumps(line))
 
-    def _event(self, line: str) -> None:
+    def _event(self, source: str, line: str) -> None:
         if self._events is None:
             self._events = LineFile(self._out / "events.jsonl")
             self.paths.append(self._events.path)
-        self._events.write(line)
+        self._line(self._events, source, line)
 
     def close(self) -> None:
         """End all files, each whether or not another one fails."""
         if self._clips is not None:
             try:
                 for line in self._clips.close():
-                    self._event(json.dumps(line) + "\n")
+                    self._event(line["source"], json.dumps(line))
             except OSError as error:
                 self.problems.append(error)
             if self._clips.counts.written:

@@ -85,20 +85,8 @@ class Record:
         }
 
 
-class JSONLines:
-    """Writes records to an open file, a line each."""
-
-    def __init__(self, file: Lines, classes: Sequence[str]) -> None:
-        self._file, self._classes = file, classes
-
-    def write(self, record: Record) -> None:
-        """Add a line."""
-        # one call a line, so that Ctrl-C cannot leave half of one
-        self._file.write(json.dumps(record.to_json(self._classes)) + "\n")
-
-
 def event_line(event: Event, source: str, classes: Sequence[str], clip: str | None = None) -> str:
-    """A line of `events.jsonl`; what an event of this kind does not have is left out."""
+    """A line of `events.jsonl`, without its end; what its kind does not have is left out."""
     data = {
         "time": None if event.time is None else round(event.time, 3),
         "source": source,
@@ -113,7 +101,7 @@ def event_line(event: Event, source: str, classes: Sequence[str], clip: str | No
         "clip": clip,
     }
     kept = {k: v for k, v in data.items() if v is not None or k == "time"}
-    return json.dumps(kept) + "\n"
+    return json.dumps(kept)
 
 
 class CSVRows:

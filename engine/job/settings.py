@@ -59,7 +59,7 @@ class DetectJob:
         show: show them in a window as well.
         view: "address:port" to show the newest frames at, in a browser; None shows no page.
         metrics: "address:port" at which Prometheus finds the job's figures; None serves none.
-        sinks: addresses that each frame's JSON line is sent to as well; see `open_sink`.
+        sinks: where the JSON lines of frames and events are sent as well; see `open_sink`.
         track: give objects ids through the frames.
         tracker: what gives them.
         areas: drawn on annotated copies; with `track`, objects are counted at its lines and zones.

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from importlib.metadata import version
 
 from retinart.engine.common.address import Address
+from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.job.records import Record
 from retinart.engine.job.settings import DetectJob
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import Source
 from retinart.engine.metrics.figures import JobFigures
 from retinart.engine.metrics.server import MetricsServer
 from retinart.engine.sinks.open_sink import open_sink
-from retinart.engine.sinks.sink import Sink, SinkCounts
+from retinart.engine.sinks.sink import Line, Sink, SinkCounts
 from retinart.engine.view.board import Board, Figures
 from retinart.engine.view.server import ViewServer
 
@@ -52,14 +51,15 @@ class Watchers:
         self._sinks: list[Sink] = []
         self._stack = ExitStack()
 
-    def put(self, frame: Frame, record: Record) -> None:
-        """Tell them of a frame, without waiting for any."""
+    def show(self, frame: Frame, found: Detections) -> None:
+        """Show a frame on the page, without waiting for it."""
         if self._board is not None:
-            self._board.put(frame, record.detections)
-        if self._sinks:
-            line = json.dumps(record.to_json(self._detector.classes))
-            for sink in self._sinks:
-                sink.put(line)
+            self._board.put(frame, found)
+
+    def send(self, source: str, line: str) -> None:
+        """Send a line of a source to the sinks, without waiting for any."""
+        for sink in self._sinks:
+            sink.put(Line(line, source))
 
     @property
     def sinks(self) -> list[SinkCounts]:

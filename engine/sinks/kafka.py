@@ -1,15 +1,14 @@
-"""Results to Kafka: a message a frame, its key the source, so that a source keeps its order."""
+"""Results to Kafka: a message a line, its key the source, so that a source keeps its order."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from retinart.engine.common.packages import import_package
-from retinart.engine.sinks.sink import SinkFailed
+from retinart.engine.sinks.sink import Line, SinkFailed
 
 _TIMEOUT = 10.0  # seconds
 
@@ -54,7 +53,7 @@ class Kafka:
         except kafka.KafkaException as error:
             raise ValueError(error.args[0].str()) from error
 
-    def send(self, lines: Sequence[str]) -> None:
+    def send(self, lines: Sequence[Line]) -> None:
         """See `Transport`."""
         errors: dict[int, Any] = dict.fromkeys(range(len(lines)))  # None: not confirmed yet
         for number, line in enumerate(lines):
@@ -65,9 +64,9 @@ class Kafka:
                 else:
                     errors[number] = error
 
-            key = str(json.loads(line).get("source", ""))
+            key = line.source.encode("utf-8", "surrogateescape")
             try:
-                self._producer.produce(self._topic, line, key=key, on_delivery=told)
+                self._producer.produce(self._topic, line.text, key=key, on_delivery=told)
             except self._failure as error:
                 errors[number] = error.args[0]
             self._producer.poll(0)

@@ -1,4 +1,4 @@
-"""Results by MQTT: a message a frame, confirmed by the broker."""
+"""Results by MQTT: a message a line, confirmed by the broker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from retinart.engine.common.packages import import_package
-from retinart.engine.sinks.sink import SinkFailed
+from retinart.engine.sinks.sink import Line, SinkFailed
 
 _TIMEOUT = 10.0  # seconds
 
@@ -45,10 +45,10 @@ class Mqtt:
         self._client.user_data_set(self._refusals)
         self._client.on_connect = _note_refusal
 
-    def send(self, lines: Sequence[str]) -> None:
+    def send(self, lines: Sequence[Line]) -> None:
         """See `Transport`."""
         self._connect(lines)
-        given = [self._client.publish(self._topic, line, qos=1) for line in lines]
+        given = [self._client.publish(self._topic, line.text, qos=1) for line in lines]
         until = time.monotonic() + _TIMEOUT
         for number, message in enumerate(given):
             try:
@@ -60,7 +60,7 @@ class Mqtt:
                 self.close()
                 raise SinkFailed("the broker did not confirm in time", left=lines[number:])
 
-    def _connect(self, lines: Sequence[str]) -> None:
+    def _connect(self, lines: Sequence[Line]) -> None:
         if self._client.is_connected():
             return
         try:

@@ -11,12 +11,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 PLACES = 1000  # lines that may wait
 TOGETHER = 100  # most lines of one attempt
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between attempts
 LAST_SECONDS = 5.0  # for what waits when a job ends
+
+
+class Line(NamedTuple):
+    """A result on its way.
+
+    Attributes:
+        text: JSON on one line, without its end.
+        source: of the frame; lines of one source keep their order.
+    """
+
+    text: str
+    source: str = ""
 
 
 class SinkFailed(Exception):
@@ -28,7 +40,7 @@ class SinkFailed(Exception):
         refused: how many the other side will never take.
     """
 
-    def __init__(self, why: str, *, left: Sequence[str] = (), refused: int = 0) -> None:
+    def __init__(self, why: str, *, left: Sequence[Line] = (), refused: int = 0) -> None:
         super().__init__(why)
         self.left, self.refused = left, refused
 
@@ -36,7 +48,7 @@ class SinkFailed(Exception):
 class Transport(Protocol):
     """A way to send lines. One thread uses it."""
 
-    def send(self, lines: Sequence[str]) -> None:
+    def send(self, lines: Sequence[Line]) -> None:
         """Send lines in their order, and wait until the other side has confirmed them.
 
         Raises:
@@ -75,8 +87,8 @@ class SinkCounts:
             "dropped": self.dropped,
             "failures": self.failures,
             "why": self.why or None,
-            "covers": "results by frame; dropped ones were lost, because the sink was down or "
-            "refused them",
+            "covers": "results by frame, and events; dropped ones were lost, because the sink was "
+            "down or refused them",
         }
 
     def __str__(self) -> str:
@@ -103,8 +115,8 @@ class Sink:
         places: int = PLACES,
     ) -> None:
         self._name, self._transport, self._say, self._places = name, transport, say, places
-        self._lines = deque[str]()
-        self._sending: Sequence[str] = ()
+        self._lines = deque[Line]()
+        self._sending: Sequence[Line] = ()
         self._sent = self._dropped = self._failures = 0
         self._why = ""
         self._ends_at = float("inf")  # time.monotonic
@@ -112,7 +124,7 @@ class Sink:
         self._thread = threading.Thread(target=self._run, name="retinart-sink", daemon=True)
         self._thread.start()
 
-    def put(self, line: str) -> None:
+    def put(self, line: Line) -> None:
         """Send a line when its turn comes. It never waits."""
         with self._changed:
             self._lines.append(line)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from retinart.engine.media.address import without_secrets
-from retinart.engine.sinks.sink import SinkFailed
+from retinart.engine.sinks.sink import Line, SinkFailed
 
 _TIMEOUT = 10.0  # seconds
 _LATER = (408, 425, 429)  # answers of the kind 4xx that ask for another attempt
@@ -42,9 +42,9 @@ class Webhook:
             token = base64.b64encode(unquote(user).encode()).decode()
             self._headers["Authorization"] = f"Basic {token}"
 
-    def send(self, lines: Sequence[str]) -> None:
+    def send(self, lines: Sequence[Line]) -> None:
         """See `Transport`."""
-        data = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+        data = "".join(f"{line.text}\n" for line in lines).encode("utf-8", "replace")
         request = urllib.request.Request(self._url, data, self._headers, method="POST")
         try:
             with _OPENER.open(request, timeout=_TIMEOUT) as answer:

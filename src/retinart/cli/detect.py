@@ -111,8 +111,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "sinks",
-        "also send each frame's JSON line there: POST to http:// or https://, publish at "
-        "mqtt://HOST/TOPIC, or produce to kafka://HOST:PORT/TOPIC; may be given more than once; "
+        "also send the JSON lines of frames and events there: POST to http:// or https://, publish "
+        "at mqtt://HOST/TOPIC, or produce to kafka://HOST:PORT/TOPIC; may be given more than once; "
         "results that cannot be sent are dropped and counted",
         flag="--sink",
         otherwise="nowhere",

@@ -23,6 +23,8 @@ from retinart.engine.keep.counting import Event
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import VideoReader
+from retinart.engine.sinks.sink import Line
+from retinart.engine.sinks.webhook import Webhook
 from support import files_below, read_lines, write_video
 
 Command = Callable[..., CompletedProcess[str]]
@@ -255,11 +257,17 @@ def _areas(path: Path) -> Path:
     return path
 
 
-def test_the_command_lists_its_clips(retinart: Command, model_path: Path, tmp_path: Path) -> None:
+def test_the_command_lists_its_clips(
+    retinart: Command, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sinks get the same lines, the last clip's too."""
+    sent = list[Line]()
+    monkeypatch.setattr(Webhook, "send", lambda _, lines: sent.extend(lines))
     pytest.importorskip("trackers", reason="tracking needs retinart[track]")
     video, out = write_video(tmp_path / "v.mp4"), tmp_path / "out"
     more = ["--track", "--region", _areas(tmp_path / "areas.json"), "--conf", "0.1", "--out", out]
-    ran = retinart("detect", model_path, video, *more, "--no-copies", "--clip-on", "event")
+    more += ["--no-copies", "--sink", "http://127.0.0.1:1/"]
+    ran = retinart("detect", model_path, video, *more, "--clip-on", "event")
     assert ran.returncode == 0, ran.stderr
     (name,) = [f for f in files_below(out) if f.startswith("clips/")]
     said = json.loads((out / "summary.json").read_text())["clips"]
@@ -267,6 +275,10 @@ def test_the_command_lists_its_clips(retinart: Command, model_path: Path, tmp_pa
     *events, last = read_lines(out / "events.jsonl")
     assert events and all(event["clip"] == name for event in events)
     assert (last["kind"], last["clip"], last["events"]) == ("clip", name, len(events))
+    assert {line.source for line in sent} == {str(video)}
+    lines = [json.loads(line.text) for line in sent]
+    assert [one for one in lines if "kind" in one] == [*events, last]
+    assert [one for one in lines if "kind" not in one] == read_lines(out / "detections.jsonl")
     assert "1 clip of events\n" in ran.stderr and str(out / "clips") in ran.stdout.splitlines()
 
 

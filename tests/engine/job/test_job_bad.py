@@ -250,7 +250,7 @@ def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> No
     """Ctrl-C can come between two calls, not within one."""
     from retinart.engine.evaluation.problems import Problems
     from retinart.engine.evaluation.result_ids import ResultIds
-    from retinart.engine.job.records import COCOResults, CSVRows, JSONLines, Record
+    from retinart.engine.job.records import COCOResults, CSVRows, Record
 
     class Calls(list[str]):
         def write(self, text: str) -> None:
@@ -258,9 +258,6 @@ def test_a_line_is_written_in_one_call(detector: Detector, tmp_path: Path) -> No
 
     found = detector(make_picture(0))
     record = Record(source="a", frame=0, time_ms=None, width=1, height=1, detections=found)
-    lines: Any = Calls()
-    JSONLines(lines, detector.classes).write(record)
-    assert len(lines) == 1 and json.loads(lines[0])["frame"] == 0 and lines[0].endswith("}\n")
     rows: Any = Calls()
     CSVRows(rows, detector.classes).write(record)
     assert all(row.endswith("\r\n") for row in rows) and len(rows) == len(found) + 1

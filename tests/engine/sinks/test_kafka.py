@@ -11,7 +11,7 @@ import pytest
 
 from retinart.engine.sinks import kafka as module
 from retinart.engine.sinks.kafka import Kafka
-from retinart.engine.sinks.sink import SinkFailed
+from retinart.engine.sinks.sink import Line, SinkFailed
 
 confluent = pytest.importorskip("confluent_kafka")
 
@@ -33,25 +33,28 @@ def _read(cluster: str, topic: str, count: int) -> list[Any]:
     while len(got) < count and time.monotonic() < until:
         message = consumer.poll(0.2)
         if message is not None and message.error() is None:
-            got.append((message.key().decode(), json.loads(message.value())))
+            got.append(
+                (message.key().decode("utf-8", "surrogateescape"), json.loads(message.value()))
+            )
     consumer.close()
     return got
 
 
 def test_lines_arrive_with_their_source_as_key(cluster: str) -> None:
-    lines = [json.dumps({"source": "rtsp://a", "frame": n}) for n in range(5)]
+    source = "rtsp://\udce4"  # a file's name need not be UTF-8
+    lines = [Line(json.dumps({"frame": n}), source) for n in range(5)]
     sink = Kafka(f"kafka://{cluster}/results")
     sink.send(lines)
     sink.close()
-    assert _read(cluster, "results", 5) == [("rtsp://a", json.loads(line)) for line in lines]
+    assert _read(cluster, "results", 5) == [(source, {"frame": n}) for n in range(5)]
 
 
 def test_no_broker_answers(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.setattr(module, "_TIMEOUT", 0.3)
     sink = Kafka("kafka://127.0.0.1:1/results")
     with pytest.raises(SinkFailed) as caught:
-        sink.send(['{"source": "a"}', '{"source": "b"}'])
-    assert caught.value.left == ['{"source": "a"}', '{"source": "b"}']
+        sink.send([Line("1"), Line("2")])
+    assert caught.value.left == [Line("1"), Line("2")]
     sink.close()
     assert capfd.readouterr() == ("", "")
 
@@ -59,6 +62,6 @@ def test_no_broker_answers(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
 def test_a_message_that_is_too_large(cluster: str) -> None:
     sink = Kafka(f"kafka://{cluster}/results?message.max.bytes=1000")
     with pytest.raises(SinkFailed, match="too large") as caught:
-        sink.send([json.dumps({"source": "x" * 2000}), '{"source": "small"}'])
+        sink.send([Line("x" * 2000), Line("small")])
     assert (caught.value.left, caught.value.refused) == ([], 1)
     sink.close()

@@ -12,7 +12,7 @@ import pytest
 
 from retinart.engine.sinks import mqtt as module
 from retinart.engine.sinks.mqtt import Mqtt
-from retinart.engine.sinks.sink import SinkFailed
+from retinart.engine.sinks.sink import Line, SinkFailed
 
 pytest.importorskip("paho.mqtt.client")
 CONNECT, PUBLISH, PING, DISCONNECT = 1, 3, 12, 14
@@ -76,8 +76,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lines_are_published_and_confirmed(broker: _Broker) -> None:
     sink = Mqtt(f"mqtt://127.0.0.1:{broker.server_address[1]}/cams/a%20b")
-    sink.send(["1", "2"])
-    sink.send(["3"])
+    sink.send([Line("1"), Line("2")])
+    sink.send([Line("3")])
     sink.close()
     assert broker.got == [("cams/a b", "1"), ("cams/a b", "2"), ("cams/a b", "3")]
 
@@ -86,12 +86,12 @@ def test_a_broker_that_refuses_stalls_or_is_not_there(broker: _Broker) -> None:
     url = f"mqtt://me:wrong@127.0.0.1:{broker.server_address[1]}/x"
     broker.answer = 5
     with pytest.raises(SinkFailed, match="the broker refused: not authorized"):
-        Mqtt(url).send(["1"])
+        Mqtt(url).send([Line("1")])
     broker.answer, broker.confirms = 0, False
     with pytest.raises(SinkFailed, match="did not confirm in time") as caught:
-        Mqtt(url).send(["1", "2"])
-    assert caught.value.left == ["1", "2"]
+        Mqtt(url).send([Line("1"), Line("2")])
+    assert caught.value.left == [Line("1"), Line("2")]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(SinkFailed, match="refused"):
-        Mqtt(f"mqtt://127.0.0.1:{port}/x").send(["1"])
+        Mqtt(f"mqtt://127.0.0.1:{port}/x").send([Line("1")])

@@ -11,7 +11,7 @@ import pytest
 from retinart import BadInput
 from retinart.engine.sinks import sink as module
 from retinart.engine.sinks.open_sink import open_transport
-from retinart.engine.sinks.sink import Sink, SinkFailed
+from retinart.engine.sinks.sink import Line, Sink, SinkFailed
 
 
 class _Other:
@@ -19,15 +19,15 @@ class _Other:
 
     def __init__(self) -> None:
         self.got: list[str] = []
-        self.answers: list[Callable[[Sequence[str]], None]] = []
+        self.answers: list[Callable[[Sequence[Line]], None]] = []
         self.open, self.closed = threading.Event(), False
         self.open.set()
 
-    def send(self, lines: Sequence[str]) -> None:
+    def send(self, lines: Sequence[Line]) -> None:
         self.open.wait(10)
         if self.answers:
             self.answers.pop(0)(lines)
-        self.got += lines
+        self.got += [line.text for line in lines]
 
     def close(self) -> None:
         self.closed = True
@@ -50,7 +50,7 @@ def test_lines_arrive_in_their_order_and_the_end_waits_for_them() -> None:
     other, said = _Other(), list[str]()
     sink = Sink("x", other, said.append)
     for number in range(250):
-        sink.put(str(number))
+        sink.put(Line(str(number)))
     sink.close()
     assert other.got == [str(number) for number in range(250)] and other.closed and not said
     assert (sink.counts.sent, sink.counts.dropped, sink.counts.waiting) == (250, 0, 0)
@@ -60,10 +60,10 @@ def test_a_job_never_waits_and_the_newest_lines_are_kept() -> None:
     other = _Other()
     other.open.clear()
     sink = Sink("x", other, print, places=10)
-    sink.put("first")
+    sink.put(Line("first"))
     _eventually(lambda: sink.counts.waiting == 1 and not sink._lines)  # it is being sent
     for number in range(100):
-        sink.put(str(number))
+        sink.put(Line(str(number)))
     assert (sink.counts.waiting, sink.counts.dropped) == (11, 90)
     other.open.set()
     sink.close()
@@ -74,15 +74,15 @@ def test_a_job_never_waits_and_the_newest_lines_are_kept() -> None:
 def test_what_was_not_confirmed_is_sent_again() -> None:
     other, said = _Other(), list[str]()
 
-    def half(lines: Sequence[str]) -> None:
-        other.got += lines[:1]
+    def half(lines: Sequence[Line]) -> None:
+        other.got.append(lines[0].text)
         raise SinkFailed("no route", left=lines[1:])
 
     other.answers = [half, half]
     other.open.clear()
     sink = Sink("http://other/", other, said.append)
     for line in "abcd":
-        sink.put(line)
+        sink.put(Line(line))
     other.open.set()
     _eventually(lambda: sink.counts.sent == 4)
     sink.close()
@@ -97,14 +97,14 @@ def test_what_was_not_confirmed_is_sent_again() -> None:
 def test_refused_lines_are_given_up() -> None:
     other = _Other()
 
-    def refuse(lines: Sequence[str]) -> None:
+    def refuse(lines: Sequence[Line]) -> None:
         raise SinkFailed("it answered 400", refused=len(lines))
 
     other.answers = [refuse]
     sink = Sink("x", other, print)
-    sink.put("bad")
+    sink.put(Line("bad"))
     _eventually(lambda: sink.counts.dropped == 1)
-    sink.put("good")
+    sink.put(Line("good"))
     sink.close()
     assert other.got == ["good"]
     assert str(sink.counts) == "x: 1 results sent, 1 dropped: it answered 400"
@@ -115,7 +115,7 @@ def test_refused_lines_are_given_up() -> None:
 def test_a_dead_side_does_not_hold_up_the_end(stalls: bool) -> None:
     other = _Other()
 
-    def down(lines: Sequence[str]) -> None:
+    def down(lines: Sequence[Line]) -> None:
         raise SinkFailed("connection refused", left=lines)
 
     if stalls:
@@ -124,7 +124,7 @@ def test_a_dead_side_does_not_hold_up_the_end(stalls: bool) -> None:
         other.answers = [down] * 1000
     sink = Sink("x", other, lambda text: None)
     for line in "abc":
-        sink.put(line)
+        sink.put(Line(line))
     begun = time.monotonic()
     sink.close(0.2)
     assert time.monotonic() - begun < 5

@@ -12,10 +12,11 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from retinart.engine.sinks.sink import SinkFailed
+from retinart.engine.sinks.sink import Line, SinkFailed
 from retinart.engine.sinks.webhook import Webhook
 
 Command = Callable[..., CompletedProcess[str]]
+LINE = Line("{}")
 
 
 class _Server(ThreadingHTTPServer):
@@ -49,7 +50,7 @@ def server() -> Iterator[_Server]:
 
 def test_a_post(server: _Server) -> None:
     url = f"http://me:p%40ss@127.0.0.1:{server.server_address[1]}/hook?token=T"
-    Webhook(url).send(['{"a": 1}', '{"b": 2}'])
+    Webhook(url).send([Line('{"a": 1}'), Line('{"b": 2}')])
     assert server.got == [("/hook?token=T", "Basic bWU6cEBzcw==", '{"a": 1}\n{"b": 2}\n')]
 
 
@@ -59,17 +60,17 @@ def test_a_post(server: _Server) -> None:
 def test_answers(server: _Server, status: int, again: bool) -> None:
     server.status = status
     with pytest.raises(SinkFailed, match=f"it answered {status}") as caught:
-        Webhook(f"http://127.0.0.1:{server.server_address[1]}/").send(["{}"])
+        Webhook(f"http://127.0.0.1:{server.server_address[1]}/").send([LINE])
     assert len(server.got) == 1
-    assert (caught.value.left, caught.value.refused) == ((["{}"], 0) if again else ((), 1))
+    assert (caught.value.left, caught.value.refused) == (([LINE], 0) if again else ((), 1))
 
 
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(SinkFailed, match="connection refused") as caught:
-        Webhook(f"http://127.0.0.1:{port}/").send(["{}"])
-    assert caught.value.left == ["{}"]
+        Webhook(f"http://127.0.0.1:{port}/").send([LINE])
+    assert caught.value.left == [LINE]
 
 
 def test_a_job_sends_its_lines(
