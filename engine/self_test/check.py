@@ -178,7 +178,7 @@ def check_model(
             swapped = np.ascontiguousarray(frames[..., ::-1])
             other = runner.tensors(HEADS, swapped) or {}
             return report(*_why_raw(precision, tensors, _compare_raw(probe, other, limit).good))
-        stages.append(candidates := _compare_candidates(probe, tensors, bar))
+        stages.append(candidates := _compare_candidates(info, probe, tensors, bar))
         if not candidates.good:
             return report(
                 "the raw outputs are right, but boxes or scores are decoded otherwise: anchors in "
@@ -249,12 +249,17 @@ def _same_nms(runner: Runner) -> bool:
     return built == runner.thresholds
 
 
-def _compare_candidates(probe: Probe, tensors: dict[str, Floats], bar: Bar) -> Stage:
+def _compare_candidates(
+    info: ModelInfo, probe: Probe, tensors: dict[str, Floats], bar: Bar
+) -> Stage:
     """Whether each candidate of the probe is among all candidates here."""
     boxes, scores = (tensors[name][0] for name in CANDIDATES)
     rows = np.array(probe.candidates, np.float32).reshape(-1, 6)
     near = _near(rows[:, :4], boxes, bar.corner)
-    alike = near & (np.abs(scores[:, rows[:, 5].astype(int)].T - rows[:, 4:5]) <= bar.score)
+    ids = np.array(info.class_ids)
+    channel = np.searchsorted(ids, rows[:, 5]).clip(max=len(ids) - 1)
+    near &= (ids[channel] == rows[:, 5])[:, None]  # a class that is left out has no channel
+    alike = near & (np.abs(scores[:, channel].T - rows[:, 4:5]) <= bar.score)
     count = int(alike.any(axis=1).sum())
     text = f"{count} of {len(rows)} alike (needed: {bar.share:.0%})"
     return Stage("candidates", count >= bar.share * len(rows), text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco_names import COCO_80, COCO_91
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import Image
-from retinart.engine.model.info import OUTPUTS, ModelInfo, read_info
+from retinart.engine.model.info import CANDIDATES, OUTPUTS, ModelInfo, read_info
+from retinart.engine.self_test.check import check_model
+from retinart.engine.self_test.picture import probe_picture
 from retinart.export.drop_classes import dropped_classes
 from retinart.export.efficient_nms import with_plugin
 from retinart.export.export import export_checkpoint
@@ -72,6 +75,22 @@ def test_the_file(pruned: Path, model_path: Path) -> None:
     assert weights["cls_head.output.weight"][0] == info.variant.num_anchors * 2
     assert info.probe is not None
     assert {row[5] for row in info.probe.detections} == {0, 2}
+
+
+def test_the_self_test_knows_a_candidate_by_its_class_id(pruned: Path) -> None:
+    """Class 2 is channel 1 here; class 1 has no channel."""
+    with Detector(pruned, check=False) as detector:
+        info = detector.info
+        assert info.probe is not None
+        frames, _ = info.resize.apply([probe_picture(info.probe.seed, info.probe.size)])
+        tensors = detector.runner.tensors(CANDIDATES, frames)
+        assert tensors is not None
+        boxes, scores = (tensors[name][0] for name in CANDIDATES)
+        best = scores[:, 1].argmax()
+        for class_id, good in ((2.0, True), (1.0, False)):
+            row = (*map(float, boxes[best]), float(scores[best, 1]), class_id)
+            probe = dataclasses.replace(info.probe, candidates=(row,))
+            assert check_model(detector.runner, info, "fp32", probe).good is good
 
 
 @pytest.mark.parametrize("change", [with_plugin, with_nms_plugin])
