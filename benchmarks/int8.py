@@ -34,7 +34,7 @@ from retinart.engine.detections import Detections
 from retinart.engine.detector import open_runner
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import load_coco
-from retinart.engine.evaluation.evaluate import evaluate
+from retinart.engine.evaluation.evaluate import evaluate, points
 from retinart.engine.evaluation.gate import Change
 from retinart.engine.evaluation.paired import paired_changes
 from retinart.engine.evaluation.resample import Matches
@@ -98,7 +98,7 @@ def _work(args: argparse.Namespace) -> None:
         rows.append(row)
         Progress().line("  ".join(row))
 
-    add("32", "", "", f"{100 * exact.ap:.2f}", "", "", "", "")
+    add("32", "", "", points(exact.ap), "", "", "", "")
     with tempfile.TemporaryDirectory() as folder:
         out, record = Path(folder) / "int8.onnx", None
         for bits, rounding, correct in itertools.product(args.bits, args.rounding, (False, True)):
@@ -134,7 +134,7 @@ def _work(args: argparse.Namespace) -> None:
 
 
 def _accuracy(ap: float, change: Change) -> tuple[str, str]:
-    return f"{100 * ap:.2f}", f"{change.value:+.2f} ({change.interval})"
+    return points(ap), f"{change.value:+.2f} ({change.interval})"
 
 
 def _measure_peer(

@@ -125,7 +125,7 @@ class Calibration:
             input=describe_input(self.info),
             images_sha256=self._images_sha256,
             images=len(seen.used),
-            num=settings.num,
+            num=len(self.images),
             seed=settings.seed,
             histograms=seen.histograms,
             peaks={**seen.peaks, **peaks},
@@ -220,7 +220,7 @@ class Calibration:
             known[name] = dataclasses.asdict(found)
             self._saved.set("accuracy", known)
             change = "" if found.change is None else f" ({found.change})"
-            Progress().line(f"AP {100 * found.ap:.2f}{change}: {name}")
+            Progress().line(f"AP {100 * found.ap:.1f}{change}: {name}")
         return from_plain(Accuracy, known[name], "the saved accuracy", fix="Calibrate again")
 
     @property

@@ -13,7 +13,7 @@ from retinart.calib.network import network_sha256
 from retinart.calib.observe import choose_images, observe_peaks
 from retinart.calib.record import read_record
 from retinart.calib.self_test import with_self_test
-from retinart.calib.settings import ConvertSettings
+from retinart.calib.settings import CONVERSION_IMAGES, ConvertSettings
 from retinart.engine.common.files import atomic_path, sha256
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import ModelInfo, Precision, read_model
@@ -85,7 +85,7 @@ def _peaks(
 ) -> tuple[dict[str, float], str]:
     """Largest magnitudes by tensor, and where they come from."""
     if settings.images is not None:
-        images = choose_images(settings.images, settings.num, settings.seed)
+        images = choose_images(settings.images, settings.num, settings.seed, CONVERSION_IMAGES)
         return observe_peaks(model, info, graph, images), f"{len(images)} images"
     path = settings.record or model.with_suffix(".json")
     if settings.record is None and not path.is_file():

@@ -12,7 +12,9 @@ import onnx
 
 from retinart.calib.histogram import Histogram
 from retinart.calib.network import network_nodes
+from retinart.calib.settings import CALIBRATION_IMAGES
 from retinart.engine.common.progress import Progress
+from retinart.engine.common.wording import counted
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.images import Image, list_images, read_image, why_skipped
@@ -75,18 +77,30 @@ class Observation:
             )
 
 
-def choose_images(source: str, num: int, seed: int) -> list[Path]:
-    """`num` images of a folder or a glob, drawn at random and then sorted.
+def choose_images(
+    source: str | Sequence[str], num: int | None, seed: int, usual: int = CALIBRATION_IMAGES
+) -> list[Path]:
+    """Images of a folder, a file or a glob, or of several, drawn at random and then sorted.
+
+    Args:
+        num: how many; None for `usual`, or for all of them where there are fewer.
 
     Raises:
         BadInput: there are none, or fewer than `num`.
     """
-    if num < 1:
+    if num is not None and num < 1:
         raise BadInput(f"{num} images cannot calibrate a model", fix="Give at least 1")
-    paths = list_images(source)
+    sources = [source] if isinstance(source, str) else source
+    paths = sorted({path for one in sources for path in list_images(one)})
+    found = f"{', '.join(sources)} {'holds' if len(sources) == 1 else 'hold'} "
+    found += counted(len(paths), "image")
+    if num is None:
+        if len(paths) < usual:
+            Progress().line(f"{found}: all are used, fewer than the usual {usual}")
+        num = min(usual, len(paths))
     if len(paths) < num:
         raise BadInput(
-            f"{source} holds {len(paths)} images, and {num} were asked for",
+            f"{found}, and {num} were asked for",
             fix=f"Set `num` to {len(paths)}, or give more images",
         )
     order = np.random.default_rng(seed).permutation(len(paths))[:num]

@@ -18,14 +18,17 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 WeightBits = Literal[8, 7]
 WEIGHT_BITS: tuple[WeightBits, ...] = get_args(WeightBits)
 
+CALIBRATION_IMAGES, CONVERSION_IMAGES = 200, 16  # if there are as many
+
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
     """How to calibrate.
 
     Attributes:
-        images: folder, file or glob of images to take ranges from; None with a record.
-        num, seed: how many of them, and the seed that draws them.
+        images: folder, file or glob of images to take ranges from, or several; None with a record.
+        num, seed: how many of them, and the seed that draws them. None is for CALIBRATION_IMAGES,
+            or for all of them where there are fewer.
         precision: int8; or fp8 (E4M3), which GPUs have since Ada and Hopper.
         method: how thresholds are chosen, see `retinart.calib.methods`.
         weight_bits: 8, or 7 for a file that gives the same numbers on CPUs with and without VNNI.
@@ -48,8 +51,8 @@ class CalibrationSettings:
         report: HTML file to write, with ranges, sensitivities and accuracy; None for no file.
     """
 
-    images: str | None = None
-    num: int = 200
+    images: str | tuple[str, ...] | None = None
+    num: int | None = None
     seed: int = 0
     precision: Quantized = "int8"
     method: Method = "percentile"
@@ -131,7 +134,14 @@ class CalibrationSettings:
             return None
         if not self.annotations.exists():
             raise BadInput(f"there is no file {self.annotations}", fix="Check `annotations`")
-        folder = self.eval_images or (Path(self.images) if self.images else None)
+        given = (self.images,) if isinstance(self.images, str) else self.images or ()
+        if self.eval_images is None and len(given) > 1:
+            raise BadInput(
+                "it is not known which `images` are annotated",
+                why="there are several",
+                fix="Give `eval_images`",
+            )
+        folder = self.eval_images or next(map(Path, given), None)
         if folder is None or not folder.is_dir():
             raise BadInput(
                 f"there is no folder {folder} with the annotated images", fix="Give `eval_images`"
@@ -144,14 +154,15 @@ class ConvertSettings:
     """How to convert.
 
     Attributes:
-        images: folder, file or glob of images to take ranges from.
-        num, seed: how many of them, and the seed that draws them.
+        images: folder, file or glob of images to take ranges from, or several.
+        num, seed: how many of them, and the seed that draws them. None is for CONVERSION_IMAGES,
+            or for all of them where there are fewer.
         record: calibration record to take ranges from. Without one, and without images, the record
             beside the model is used if there is one.
     """
 
-    images: str | None = None
-    num: int = 16
+    images: str | tuple[str, ...] | None = None
+    num: int | None = None
     seed: int = 0
     record: Path | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from operator import or_
 from pathlib import Path
 
@@ -62,10 +62,10 @@ class ScaleSteps:
     Args:
         steps: keep what is made.
         folder: of the model files.
-        images, num: that INT8 files take their ranges from; None where there are no such files.
+        images, num: that INT8 files take their ranges from, as in `CalibrationSettings`.
     """
 
-    def __init__(self, steps: Steps, folder: Path, *, images: str | None, num: int) -> None:
+    def __init__(self, steps: Steps, folder: Path, *, images: str | None, num: int | None) -> None:
         self.steps, self._folder, self._images, self._num = steps, folder, images, num
         self.code = code_of_models()
 
@@ -80,10 +80,13 @@ class ScaleSteps:
     def int8(self, fp32: Path) -> Path:
         """The INT8 file of an FP32 file."""
         path = fp32.with_suffix(".int8.onnx")
-        settings = CalibrationSettings(images=self._images, num=self._num)
-        images = choose_images(str(settings.images), settings.num, settings.seed)
-        inputs = {"fp32": sha256(fp32), "images": hash_of(images), **self.code}
+        settings = CalibrationSettings(images=self._images, num=len(self._chosen))
+        inputs = {"fp32": sha256(fp32), "images": hash_of(self._chosen), **self.code}
         return self.steps.file("calibrate", path, inputs, partial(calibrate, fp32, path, settings))
+
+    @cached_property
+    def _chosen(self) -> list[Path]:
+        return choose_images(str(self._images), self._num, CalibrationSettings.seed)
 
     def time(
         self,

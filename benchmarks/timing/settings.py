@@ -130,7 +130,7 @@ class CurveSettings(RunSettings):
         annotations: COCO instances.
         imgsz: shorter sides in pixels; inputs are 4:3, as `retinart export --imgsz` makes them.
         calibration_images: folder, file or glob to take INT8's ranges from.
-        calibration_num: how many of them.
+        calibration_num: how many of them; None as in `CalibrationSettings`.
         precisions: of files.
     """
 
@@ -138,7 +138,7 @@ class CurveSettings(RunSettings):
     annotations: Path
     imgsz: tuple[int, ...] = (400, 500, 600, 700, 800)
     calibration_images: str | None = None
-    calibration_num: int = 200
+    calibration_num: int | None = None
     precisions: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
 
     def __post_init__(self) -> None:

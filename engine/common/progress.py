@@ -12,6 +12,7 @@ from collections.abc import Callable
 CLEAR = "\r\x1b[K"  # what a terminal takes for: empty this line
 _WIDTH = 30
 _PLAIN_SECONDS = 10.0
+_FEWEST, _SHARE, _SECONDS = 3, 0.01, 3.0  # before the time left is estimated
 
 
 class Progress:
@@ -20,15 +21,17 @@ class Progress:
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._started = self._shown = time.perf_counter()
-        self._begun = 0
+        self._begun: int | None = None
 
     def begin(self, done: int) -> None:
-        """Count the time left from now. `done` items were done earlier."""
+        """Count the time left from now, not from the first update. `done` items are behind."""
         self._started, self._begun = time.perf_counter(), done
 
     def update(self, done: int, total: int, text: str | Callable[[], str]) -> None:
         """Show the state, and remove the bar at the end. A total of 0 means that it is unknown."""
         now = time.perf_counter()
+        if self._begun is None:  # what came before it was loading, and a slow first item
+            self._started, self._begun = now, done
         if total and done >= total:
             self._clear()
             return
@@ -37,9 +40,9 @@ class Progress:
         self._shown = now
         text = text if isinstance(text, str) else text()
         count = f"{done}/{total}" if total else str(done)
-        if total:
-            left = (now - self._started) / max(1, done - self._begun) * max(0, total - done)
-            text = f"{text} {left:.0f} s left"
+        items, seconds = done - self._begun, now - self._started
+        if total and items >= max(_FEWEST, _SHARE * total) and seconds >= _SECONDS:
+            text = f"{text} {seconds / items * (total - done):.0f} s left"
         if not self._terminal:
             self.line(f"{count} {text}")
             return

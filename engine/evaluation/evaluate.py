@@ -256,6 +256,12 @@ def _of_other_classes(
     ]
 
 
+ABOVE_SIZES = (
+    "AP can lie above AP of every size: a size counts only the classes that have objects of it,\n"
+    "and good detections of one size can outweigh the errors of another."
+)
+
+
 def points(value: float | None) -> str:
     """Format a share (0 to 1) as points (0 to 100), and None as a dash."""
     return "-" if value is None else f"{100 * value:.1f}"
@@ -267,7 +273,14 @@ def figures_table(evaluation: Evaluation) -> str:
         Table(rows=[(name, points(value)) for name, value in values.items()]).text()
         for values in (evaluation.figures, evaluation.per_class)
     )
+    if _above_every_size(evaluation.figures):
+        figures += f"\n{ABOVE_SIZES}"
     return f"{figures}\n\nAP by class ({counted(evaluation)})\n{classes}"
+
+
+def _above_every_size(figures: Mapping[str, float | None]) -> bool:
+    sizes = [figures[f"AP_{size}"] for size in ("small", "medium", "large")]
+    return all(ap is None or ap < existing(figures, "AP") for ap in sizes)
 
 
 def counted(evaluation: Evaluation) -> str:

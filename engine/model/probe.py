@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 RULE = 1  # of the picture and the positions, see docs/self-test.md
 POSITIONS = 32  # of each raw output
@@ -31,9 +31,9 @@ class Probe:
     size: tuple[int, int]
     graph_sha256: str
     rounding: float
-    raw: dict[str, tuple[float, ...]]
-    candidates: tuple[tuple[float, ...], ...]
-    detections: tuple[tuple[float, ...], ...]
+    raw: dict[str, tuple[float, ...]] = field(repr=False)
+    candidates: tuple[tuple[float, ...], ...] = field(repr=False)
+    detections: tuple[tuple[float, ...], ...] = field(repr=False)
 
     def __post_init__(self) -> None:
         if self.rule != RULE:

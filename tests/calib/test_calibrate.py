@@ -163,6 +163,32 @@ def test_bad_input(model_path: Path, small_scenes: Path, tmp_path: Path) -> None
     fails(r"backbone\.conv1\.weight hold NaN", small_scenes, model=tmp_path / "nan.onnx")
 
 
+def test_a_small_folder_is_taken_whole(
+    small_scenes: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`calibrate --images` with 60 pictures failed, because the default was 200."""
+    every = sorted(small_scenes.iterdir())
+    assert choose_images(str(small_scenes), None, 0) == every
+    said = f"{small_scenes} holds 12 images: all are used, fewer than the usual 200\n"
+    assert capsys.readouterr().err == said
+    assert len(choose_images(str(small_scenes), None, 0, usual=12)) == 12
+    assert len(choose_images(str(small_scenes), None, 0, usual=5)) == 5
+    assert capsys.readouterr().err == ""
+    several = (str(small_scenes), str(images / "0.png"), str(every[0]))
+    assert set(choose_images(several, 13, 0)) == {*every, images / "0.png"}
+    with pytest.raises(BadInput, match=r"hold 13 images, and 14 were asked for"):
+        choose_images(several, 14, 0)
+
+
+def test_of_several_folders_one_is_named_as_the_annotated(images: Path) -> None:
+    folders, file = (str(images), str(images.parent)), images / "0.png"
+    with pytest.raises(BadInput, match="which `images` are annotated: there are several"):
+        _ = CalibrationSettings(images=folders, annotations=file).annotated
+    named = CalibrationSettings(images=folders, annotations=file, eval_images=images)
+    assert named.annotated == (file, images)
+    assert CalibrationSettings(images=folders[:1], annotations=file).annotated == (file, images)
+
+
 def test_images_are_drawn_by_seed(small_scenes: Path) -> None:
     first, again, other = (choose_images(str(small_scenes), 5, seed) for seed in (0, 0, 1))
     assert first == again != other

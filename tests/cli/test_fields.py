@@ -94,7 +94,7 @@ def test_the_help_shows_defaults(parser: argparse.ArgumentParser) -> None:
     [
         ("export ckpt", ExportSettings()),
         ("build model", BuildSettings()),
-        ("calibrate model --images i", CalibrationSettings(images="i")),
+        ("calibrate model --images i --images j", CalibrationSettings(images=("i", "j"))),
         ("convert model", ConvertSettings()),
     ],
 )

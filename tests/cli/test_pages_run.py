@@ -26,7 +26,6 @@ SMALL = {
     "--calibration-images DIR": f"--calibration-images val --calibration-num {PICTURES}",
     "--out DIR": "--out runs/curve --repeats 2",
     "--imgsz 400 500 600 700 800": "--imgsz 64 96",
-    "--num 200": f"--num {PICTURES}",
     "--imgsz 600": "--imgsz 128",
     "--imgsz 800": "--imgsz 128",
     "--epochs 72": "--epochs 1 --batch 2",

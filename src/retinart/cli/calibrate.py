@@ -25,20 +25,20 @@ _SUFFIX = ".int8.onnx"
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart calibrate`."""
-    from retinart.calib.settings import CalibrationSettings
+    from retinart.calib.settings import CALIBRATION_IMAGES, CalibrationSettings
 
     describe_command(
         parser,
         "Observe the ranges of a model's activations on images, and write the model with Q/DQ "
         "pairs. The ranges, the method and hashes of all that went in stand beside the file in "
         "FILE.json. With --max-drop, the fewest layers stay in float that keep the accuracy.",
-        "retinart calibrate model.onnx --images images --num 200 -o model.int8.onnx",
+        "retinart calibrate model.onnx --images images -o model.int8.onnx",
         "retinart calibrate model.onnx --images images --annotations instances.json --max-drop 0.5",
     )
     parser.add_argument("model", type=Path, help="the FP32 file of `retinart export`")
     add_written(parser, _SUFFIX, "the file to write")
     add = options_of(parser, CalibrationSettings, "ranges of the activations")
-    add_observed(add)
+    add_observed(add, CALIBRATION_IMAGES)
     add(
         "record",
         "JSON file of an earlier calibration of the same weights at the same size; its ranges are "

@@ -21,7 +21,7 @@ _SUFFIX = {"fp16": ".fp16.onnx", "openvino": ".xml"}
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart convert`."""
-    from retinart.calib.settings import ConvertSettings
+    from retinart.calib.settings import CONVERSION_IMAGES, ConvertSettings
 
     describe_command(
         parser,
@@ -50,7 +50,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "`retinart detect` runs them; for FP32 files of fixed size",
     )
     add = options_of(parser, ConvertSettings, "ranges of the activations, for FP16")
-    add_observed(add)
+    add_observed(add, CONVERSION_IMAGES)
     add(
         "record",
         "JSON file of a calibration of this model; its ranges are used",

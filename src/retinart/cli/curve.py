@@ -23,6 +23,7 @@ from retinart.cli.measuring import add_peers, add_runs, command_line, say_no_rep
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the options of `retinart curve`."""
     from retinart.benchmarks.timing.settings import CurveSettings
+    from retinart.calib.settings import CALIBRATION_IMAGES
 
     describe_command(
         parser,
@@ -47,7 +48,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
         otherwise="make no INT8; then give --precisions fp32",
         metavar="SOURCE",
     )
-    add("calibration_num", "how many of --calibration-images to use")
+    add(
+        "calibration_num",
+        "how many of --calibration-images to use",
+        otherwise=f"{CALIBRATION_IMAGES}, or all if there are fewer",
+    )
     add = options_of(parser, CurveSettings, "points")
     add("imgsz", "shorter sides in pixels; inputs are 4:3")
     add("precisions", "precisions of the files")

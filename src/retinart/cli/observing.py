@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-def add_observed(add: Callable[..., None]) -> None:
-    """Add the options, by `options_of` a settings record."""
+def add_observed(add: Callable[..., None], usual: int) -> None:
+    """Add the options, by `options_of` a settings record; `usual` is the default of --num."""
     add(
         "images",
-        "folder, file or glob of images to observe the activations on",
+        "folder, file or glob of images to observe the activations on; may be repeated",
         otherwise="take the ranges from --record",
+        action="append",
         metavar="SOURCE",
     )
-    add("num", "how many of --images to use")
+    add("num", "how many of --images to use", otherwise=f"{usual}, or all if there are fewer")
     add("seed", "another seed chooses other images")

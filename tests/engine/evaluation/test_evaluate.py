@@ -21,7 +21,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.engine.evaluation.coco_figures import FIGURES, coco_figures
 from retinart.engine.evaluation.coco_json import Id
-from retinart.engine.evaluation.evaluate import evaluate, figures_table
+from retinart.engine.evaluation.evaluate import ABOVE_SIZES, evaluate, figures_table
 from retinart.engine.evaluation.results import coco_result
 from retinart.engine.media.images import Image
 
@@ -134,6 +134,25 @@ def test_half_of_the_objects(tmp_path: Path) -> None:
     result = evaluate(detector, path, images)
     assert result.figures["AP"] == pytest.approx(51 / 101)  # 101 recall levels, 0 to 0.5
     assert result.figures["AR_100"] == pytest.approx(0.5)
+
+
+def test_ap_above_that_of_every_size_is_explained(tmp_path: Path) -> None:
+    """Seen: AP 41.5, and each size below it. Each size counts the classes that have it."""
+    document = _document()
+    sides = {3: (20,), 5: (60,), 7: (20, 60)}  # disc is small, Square medium, ring both
+    document["annotations"] = [
+        {**one, "bbox": [9, 9, side, side], "area": side * side, "id": 10 * one["id"] + side}
+        for one in document["annotations"]
+        for side in sides[one["category_id"]]
+    ]
+    path, images = _write(tmp_path, document)
+    detector = _perfect(load_coco(path, images), ("disc", "square", "ring"))
+    assert ABOVE_SIZES not in figures_table(evaluate(detector, path, images))  # all are 100
+    detector.answers = [found[found.class_id != 2] for found in detector.answers]
+    result = evaluate(detector, path, images)
+    assert result.figures["AP"] == pytest.approx(2 / 3)
+    assert result.figures["AP_small"] == result.figures["AP_medium"] == pytest.approx(0.5)
+    assert result.figures["AP_large"] is None and ABOVE_SIZES in figures_table(result)
 
 
 def test_sizes_that_are_not_annotated_have_no_figure(tmp_path: Path) -> None:

@@ -57,6 +57,12 @@ def test_read_from_a_file_that_onnx_wrote(ours: Path) -> None:
     assert read_info(ours) == _info()
 
 
+def test_printed_it_leaves_the_numbers_of_the_probe_out(model_path: Path) -> None:
+    """`print(read_info(path))` printed 10 KB."""
+    text = repr(read_info(model_path))
+    assert "probe=Probe(rule=1, seed=" in text and "detections=" not in text and len(text) < 2500
+
+
 def test_read_from_an_exported_file(model_path: Path, dynamic_model_path: Path) -> None:
     """Against the onnx library's own reader."""
     for path, canvas in ((model_path, (96, 128)), (dynamic_model_path, None)):
