@@ -9,6 +9,7 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from retinart.engine.media.images import Image, upright
@@ -76,7 +77,9 @@ def _orientation(frame: av.VideoFrame) -> int:
     FFmpeg's matrix (a b u, c d v, x y w) sends a pixel (X, Y) to (a X + c Y, b X + d Y).
     """
     try:
-        data = cast(Any, frame.side_data).get("DISPLAYMATRIX")
+        # `frame.side_data` would tie the frame to itself, so that its memory stays until Python
+        # collects cycles: 70 MB of small frames, since Python does not count their size
+        data = cast(Any, SideDataContainer)(frame).get("DISPLAYMATRIX")
     except ValueError:  # another entry is of a kind that PyAV does not know
         turns = round(frame.rotation / 90) % 4  # counter-clockwise; mirroring is not in it
         return (1, 8, 3, 6)[turns]
