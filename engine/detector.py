@@ -20,8 +20,6 @@ from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import as_bgr
 from retinart.engine.media.settings import StreamSettings
 from retinart.engine.model.info import Compute, ModelInfo, Thresholds, computed_in, read_info
-from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
-from retinart.engine.runtime.openvino_runner import OpenVINORunner
 from retinart.engine.runtime.options import (
     EngineOptions,
     ONNXRuntimeOptions,
@@ -33,8 +31,6 @@ from retinart.engine.runtime.runner import Runner, check_stricter
 from retinart.engine.self_test.check import check_once
 from retinart.engine.stream import Stream
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
-from retinart.engine.tensorrt.first_use import engine_for
-from retinart.engine.tensorrt.runner import load_engine
 from retinart.engine.tiles.grid import Tiles
 from retinart.engine.tiles.runner import TilingRunner
 
@@ -56,10 +52,16 @@ def open_runner(path: Path, info: ModelInfo, thresholds: Thresholds, options: Op
     """
     match options:
         case OpenVINOOptions():
+            from retinart.engine.runtime.openvino_runner import OpenVINORunner
+
             return OpenVINORunner(path, info, thresholds, options)
         case ONNXRuntimeOptions():
+            from retinart.engine.runtime.onnxruntime_runner import ONNXRuntimeRunner
+
             return ONNXRuntimeRunner(path, info, thresholds, options)
         case EngineOptions():
+            from retinart.engine.tensorrt.runner import load_engine
+
             engine = dataclasses.replace(read_engine_info(path), model=info)
             return load_engine(path, engine, thresholds, options)
 
@@ -200,6 +202,8 @@ class Detector:
                     f"the engine of {path} is kept in the cache, and `cache` is off",
                     fix="Turn it on; or build an engine with `retinart build`, and give its path",
                 )
+            from retinart.engine.tensorrt.first_use import engine_for
+
             path = engine_for(path, _gpu_index(device), folder)
         self._runner: Runner | None = open_runner(path, self.info, of_runner, options)
         self.checked = ""

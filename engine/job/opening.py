@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.result_ids import ResultIds, ids_of_annotations, ids_of_coco
-from retinart.engine.job.clips import Clips, ClipSource
 from retinart.engine.job.copies import USUAL_RATE, Copy, check_outputs, plan_copies, stems_of
 from retinart.engine.job.outputs import Outputs
 from retinart.engine.job.records import Note
 from retinart.engine.job.settings import DetectJob
 from retinart.engine.media.source import Source
+
+if TYPE_CHECKING:
+    from retinart.engine.evaluation.result_ids import ResultIds
+    from retinart.engine.job.clips import Clips
 
 
 def result_ids(
@@ -25,6 +28,8 @@ def result_ids(
     """
     if job.coco is None:
         return None
+    from retinart.engine.evaluation.result_ids import ids_of_annotations, ids_of_coco
+
     stills = all(source.stills for source in sources)
     paths = [path for source in sources for path in source.files]
     if job.annotations is None:
@@ -85,6 +90,8 @@ def _open_clips(
 ) -> Clips | None:
     if job.clips is None:
         return None
+    from retinart.engine.job.clips import Clips, ClipSource
+
     if all(source.stills for source in sources):
         raise BadInput("there are no clips of images", why="they have no times", fix="Give a video")
     about = [

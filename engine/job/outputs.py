@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import cv2
 
 from retinart.engine.common.files import AtomicFile, atomic_path
 from retinart.engine.common.leftovers import same_file
 from retinart.engine.errors import BadInput
-from retinart.engine.evaluation.result_ids import ResultIds
-from retinart.engine.job.clips import ClipCounts, Clips
 from retinart.engine.job.copies import Copy
 from retinart.engine.job.disk import check_room
 from retinart.engine.job.records import (
@@ -30,7 +28,11 @@ from retinart.engine.job.records import (
 from retinart.engine.keep.counting import Event
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
-from retinart.engine.media.video_writer import VideoWriter
+
+if TYPE_CHECKING:
+    from retinart.engine.evaluation.result_ids import ResultIds
+    from retinart.engine.job.clips import ClipCounts, Clips
+    from retinart.engine.media.video_writer import VideoWriter
 
 
 class LineFile:
@@ -308,6 +310,8 @@ class Outputs:
         video = self._videos.get(frame.source_index)
         if video is None:
             size = copy.size or (picture.shape[0], picture.shape[1])
+            from retinart.engine.media.video_writer import VideoWriter
+
             video = VideoWriter(copy.path, fps=copy.fps, size=size, sound=copy.sound)
             self._videos[frame.source_index] = video
         video.write(picture, frame.time_ms)

@@ -6,14 +6,16 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from retinart.engine.common.csv_cells import plain_cell
 from retinart.engine.detections import Detections
-from retinart.engine.evaluation.result_ids import ResultIds
 from retinart.engine.keep.counting import Event
+
+if TYPE_CHECKING:
+    from retinart.engine.evaluation.result_ids import ResultIds
 
 Note = Callable[[str, str, str], None]  # kind, effect and example of a note that is printed once
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from retinart.engine.common.files import write_json
 from retinart.engine.common.latency_histogram import PERCENTILES, Times, table
 from retinart.engine.common.timing import StageName
 from retinart.engine.common.wording import counted
-from retinart.engine.job.clips import ClipCounts
 from retinart.engine.keep.counting import Tally
 from retinart.engine.media.source import SourceCounts
 from retinart.engine.reached_limits import ReachedLimits
 from retinart.engine.sinks.sink import SinkCounts
+
+if TYPE_CHECKING:
+    from retinart.engine.job.clips import ClipCounts
 
 # "complete": every source came to its end; "interrupted": somebody asked it to stop; "failed":
 # an error stopped it; "lost": no source is left, and at least one was given up

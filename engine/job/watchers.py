@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from importlib.metadata import version
 
 from retinart.engine.common.address import Address
 from retinart.engine.detections import Detections
@@ -14,11 +13,8 @@ from retinart.engine.job.settings import DetectJob
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import Source
 from retinart.engine.metrics.figures import JobFigures
-from retinart.engine.metrics.server import MetricsServer
-from retinart.engine.sinks.open_sink import open_sink
 from retinart.engine.sinks.sink import Line, Sink, SinkCounts
 from retinart.engine.view.board import Board, Figures
-from retinart.engine.view.server import ViewServer
 
 
 class Watchers:
@@ -75,14 +71,20 @@ class Watchers:
     def __enter__(self) -> Watchers:
         with ExitStack() as stack:
             for url in self._job.sinks:
+                from retinart.engine.sinks.open_sink import open_sink
+
                 self._sinks.append(open_sink(url, self._say))
                 stack.callback(self._sinks[-1].close, 0)
             if self._job.view is not None:
+                from retinart.engine.view.server import ViewServer
+
                 self._board = Board(self._about(), len(self._sources), self._for_page)
                 page = ViewServer(self._board, Address.parse(self._job.view))
                 stack.enter_context(closing(page))
                 self._say(f"watch at {page.link}")
             if self._job.metrics is not None:
+                from retinart.engine.metrics.server import MetricsServer
+
                 address = Address.parse(self._job.metrics)
                 server = MetricsServer(self._for_metrics, self._info(), address)
                 stack.enter_context(closing(server))
@@ -104,6 +106,8 @@ class Watchers:
 
     def _info(self) -> dict[str, str]:
         """What does not change, for Prometheus."""
+        from importlib.metadata import version
+
         runner = self._detector.runner
         return {
             "version": version("retinart"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,13 @@ import numpy.typing as npt
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.common.wording import counted
 from retinart.engine.media.address import without_secrets
-from retinart.engine.media.connections import Capture
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.images import Image
 from retinart.engine.media.settings import FOREVER, LiveSettings, Selection
 from retinart.engine.media.source import SourceCounts
+
+if TYPE_CHECKING:
+    from retinart.engine.media.connections import Capture
 
 _JOIN_SECONDS = 1.0
 _BROKEN_GRABS = 3  # in a row: a capture fails alike at a damaged frame and at the end

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.errors import BadInput
 from retinart.engine.media.address import shown_address
 from retinart.engine.media.animation import AnimationReader
-from retinart.engine.media.connections import connect
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.header import Header
 from retinart.engine.media.header_readers import read_header
@@ -24,8 +24,17 @@ from retinart.engine.media.images import IMAGE_SUFFIXES, Note, list_images
 from retinart.engine.media.live import LiveSource
 from retinart.engine.media.settings import LiveSettings, Selection
 from retinart.engine.media.source import Source
-from retinart.engine.media.video import VIDEO_SUFFIXES, VideoReader
 
+if TYPE_CHECKING:  # a job on images needs no FFmpeg, whose import takes as long as NumPy's
+    from retinart.engine.media.connections import Capture
+    from retinart.engine.media.video import VideoReader
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".3g2", ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+        *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    )
+)
 _ANIMATIONS = ("AVIF", "GIF", "PNG", "WEBP")  # several frames of these are not pages
 _SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "srt")
 
@@ -170,7 +179,7 @@ def open_source(
         return LiveSource(
             f"webcam {address}" if isinstance(address, int) else shown or shown_address(name),
             source_index=source_index,
-            connect=partial(connect, address, settings.timeout),
+            connect=partial(_connect, address, settings.timeout),
             selection=selection,
             settings=settings,
             wake=wake,
@@ -178,7 +187,7 @@ def open_source(
             time_stage=time_stage,
         )
     video = partial(
-        VideoReader, source_index=source_index, selection=selection, time_stage=time_stage
+        _read_video, source_index=source_index, selection=selection, time_stage=time_stage
     )
     if remote:
         return video(name, name=shown, timeout=settings.timeout)
@@ -259,6 +268,18 @@ def list_numbered(pattern: str) -> list[Path]:
     name = re.compile(re.escape(parts[0]) + r"(\d+)" + re.escape(parts[1]))
     numbered = [(m, p) for p in path.parent.glob("*") if (m := name.fullmatch(p.name))]
     return [p for m, p in sorted(numbered, key=lambda item: (int(item[0][1]), item[1].name))]
+
+
+def _connect(address: str | int, timeout: float) -> Capture:
+    from retinart.engine.media.connections import connect
+
+    return connect(address, timeout)
+
+
+def _read_video(path: str | Path, **how: Any) -> VideoReader:
+    from retinart.engine.media.video import VideoReader
+
+    return VideoReader(path, **how)
 
 
 def _open_video(

@@ -20,28 +20,6 @@ from retinart.engine.media.file_reader import FileReader
 from retinart.engine.media.frame import Chooser, Frame
 from retinart.engine.media.settings import Selection
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        ".3g2",
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-    )
-)
 _CONVERT = "Play it with ffplay to see what it is, and convert it with ffmpeg -i IN OUT.mp4"
 # formats that hold names of other files
 _LISTS = frozenset(("concat", "dash", "hls", "imf", "sdp", "webm_dash_manifest"))

@@ -328,7 +328,7 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
 def _media_kind(path: Path) -> str:
     """What a file is that was given in a model's place: "a picture", "a video" or ""."""
     from retinart.engine.media.header_readers import read_header
-    from retinart.engine.media.video import VIDEO_SUFFIXES
+    from retinart.engine.media.sources import VIDEO_SUFFIXES
 
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return "a video"

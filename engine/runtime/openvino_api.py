@@ -6,35 +6,57 @@ import contextlib
 import importlib
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from retinart.engine.errors import MissingDependency
 
 _cores: dict[bool, Any] = {}
 _making = threading.Lock()
+_TELEMETRY, _CONVERTER = "openvino_telemetry", "openvino.tools.ovc"
 
 
 def load_openvino() -> Any:
-    """The module openvino, imported without its telemetry.
+    """The module openvino, imported without its telemetry and without its converter of models.
 
-    Otherwise the import starts a thread that reports to a server, and writes an identifier to the
-    home folder. A detector must not do that unasked.
+    The telemetry starts a thread that reports to a server, and writes an identifier to the home
+    folder. A detector must not do that unasked. The converter takes longer to import than all the
+    rest. `openvino.convert_model` imports it when it is first called.
 
     Raises:
         MissingDependency: it is not installed.
     """
-    telemetry = "openvino_telemetry"
-    blocked = "openvino" not in sys.modules and telemetry not in sys.modules
-    if blocked:
-        sys.modules[telemetry] = None  # type: ignore[assignment]  # how an import is made to fail
-    try:
+    if "openvino" in sys.modules:
         return importlib.import_module("openvino")
+    try:
+        with _absent(_TELEMETRY), _absent(_CONVERTER):
+            openvino: Any = importlib.import_module("openvino")
     except ImportError as error:
         raise MissingDependency.package("openvino", "", "Running on OpenVINO") from error
+    if not hasattr(openvino, "convert_model"):
+        openvino.convert_model = _convert_model
+    return openvino
+
+
+@contextlib.contextmanager
+def _absent(name: str) -> Iterator[None]:
+    """A block in which a module that was not imported yet cannot be imported."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
     finally:
-        if blocked:
-            del sys.modules[telemetry]
+        sys.modules.pop(name, None)  # another thread may have done so
+
+
+def _convert_model(*given: Any, **more: Any) -> Any:
+    """What `openvino.convert_model` is until it is called."""
+    with _absent(_TELEMETRY):
+        converter = importlib.import_module(_CONVERTER)
+    load_openvino().convert_model = converter.convert_model
+    return converter.convert_model(*given, **more)
 
 
 def openvino_core(*, snippets: bool = True) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import retinart
 from retinart import engine
 from retinart.cli import COMMANDS
-from support import run_python
+from support import run_python, write_images
 
 HEAVY = ("cv2", "matplotlib", "numpy", "onnx", "openvino", "pycocotools", "torch")
 
@@ -42,6 +42,18 @@ def test_commands_without_a_model_load_no_library(arguments: list[str]) -> None:
 def test_inspect_needs_no_library(model_path: Path) -> None:
     assert loaded("inspect", model_path) == set()
     assert loaded("inspect", model_path, "--json") == set()
+
+
+def test_detect_on_a_picture_loads_what_it_needs(model_path: Path, tmp_path: Path) -> None:
+    """FFmpeg is for videos; the rest takes as long to import as it takes to detect."""
+    picture = write_images(tmp_path / "pictures", "a.png")
+    done = run_python("-c", RUN, "detect", *map(str, (model_path, picture, "--out", tmp_path)))
+    assert done.returncode == 0, done.stderr
+    unneeded = {
+        "av", "http.server", "openvino.tools.ovc", "retinart.engine.evaluation.coco",
+        "retinart.engine.runtime.onnxruntime_runner", "retinart.engine.tensorrt.runner", "yaml",
+    }  # fmt: skip
+    assert unneeded & set(done.stdout.split()) == set()
 
 
 def test_doctor_loads_what_it_asks() -> None:

@@ -282,30 +282,35 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_before_loading(job: DetectJob) -> None:
     """Refuse what cannot work before the model is loaded, which takes seconds."""
-    from retinart.engine.common.address import Address
-    from retinart.engine.common.http_server import check_address
-    from retinart.engine.job.display_window import Window
-    from retinart.engine.job.tracking import Trackers
     from retinart.engine.media.sources import check_files
-    from retinart.engine.metrics.server import check_prometheus
-    from retinart.engine.sinks.open_sink import open_transport
 
     check_files(job.source)
     if job.track:
+        from retinart.engine.job.tracking import Trackers
+
         Trackers([])
     if job.areas is not None and not (job.areas.regions or (job.track and job.areas.counts)):
         fix = "Give `track`" if job.areas.counts else "Add some, or leave out `region`"
         raise BadInput("the file of areas has no regions", why="lines and zones count tracked "
                        "objects" if job.areas.counts else "", fix=fix)  # fmt: skip
     if job.show:
+        from retinart.engine.job.display_window import Window
+
         Window("retinart")
-    if job.view is not None:
-        check_address(Address.parse(job.view), "view")
     for url in job.sinks:
+        from retinart.engine.sinks.open_sink import open_transport
+
         open_transport(url).close()
     if job.metrics is not None:
+        from retinart.engine.metrics.server import check_prometheus
+
         check_prometheus()
-        check_address(Address.parse(job.metrics), "metrics")
+    for name, address in (("view", job.view), ("metrics", job.metrics)):
+        if address is not None:
+            from retinart.engine.common.address import Address
+            from retinart.engine.common.http_server import check_address
+
+            check_address(Address.parse(address), name)
 
 
 def _said(summary: DetectSummary) -> Iterator[str]:

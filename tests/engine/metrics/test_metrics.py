@@ -153,7 +153,7 @@ def test_a_job_is_scraped_while_it_runs(
 
     job = DetectJob(source=str(video), out=tmp_path, copies=False, metrics="127.0.0.1:0")
     with pytest.MonkeyPatch.context() as patch, Detector(model_path, threads=1) as detector:
-        patch.setattr("retinart.engine.job.watchers.MetricsServer", Scraped)
+        patch.setattr("retinart.engine.metrics.server.MetricsServer", Scraped)
         summary = run_job(detector, job)
     found = _samples(seen["metrics"][1])
     assert seen["ready"] == (200, "ok\n")

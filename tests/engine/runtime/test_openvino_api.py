@@ -32,3 +32,19 @@ def test_there_is_one_core() -> None:
     assert openvino_core() is openvino_core()
     assert openvino_core(snippets=False) is not openvino_core()
     assert openvino_core(snippets=False) is openvino_core(snippets=False)
+
+
+_CONVERT = """
+import sys
+from retinart.engine.runtime.openvino_api import load_openvino
+openvino = load_openvino()
+assert "openvino.tools.ovc" not in sys.modules
+assert openvino.convert_model(sys.argv[1]).inputs
+assert "openvino_telemetry" not in sys.modules
+"""
+
+
+def test_the_converter_is_imported_when_it_is_called(model_path: Path) -> None:
+    """A program that also uses OpenVINO itself finds all of it."""
+    done = run_python("-c", _CONVERT, str(model_path))
+    assert done.returncode == 0, done.stderr

@@ -13,10 +13,9 @@ from fake_tensorrt import FakeTensorRT, engine_runner
 
 from fake_builder import GPU, FakeBuilder
 from recording_gpu import RecordingCuda
-from retinart.engine import detector as detector_module
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, MissingDependency
-from retinart.engine.tensorrt import first_use
+from retinart.engine.tensorrt import first_use, runner
 from retinart.engine.tensorrt.engine_file import engine_json
 from support import make_picture
 
@@ -53,7 +52,7 @@ def machine(
         return engine_runner(info, thresholds, FakeTensorRT(model_path, cuda), cuda)
 
     monkeypatch.setattr(fake, "Builder", count)
-    monkeypatch.setattr(detector_module, "load_engine", load)
+    monkeypatch.setattr(runner, "load_engine", load)
     return one
 
 
