@@ -26,11 +26,13 @@ class BundleReport:
         path: the folder.
         name: of the model in the server.
         backend: what runs it there.
+        gpus: compute capabilities that its engines run on; "" without engines.
     """
 
     path: Path
     name: str
     backend: str
+    gpus: str = ""
 
 
 def make_bundle(
@@ -66,7 +68,8 @@ def make_bundle(
         if settings.server == "kserve":
             (folder / "inference-service.yaml").write_text(inference_service(name), "utf-8")
         _write_client(folder, name, info)
-    return BundleReport(path=output, name=name, backend=backend)
+    gpus = ", ".join(sorted(plan.capability or "8.0 and later" for plan in plans))
+    return BundleReport(path=output, name=name, backend=backend, gpus=gpus)
 
 
 def _write_model_server(folder: Path, model: Path, settings: BundleSettings) -> str:

@@ -14,6 +14,7 @@ SERVERS: tuple[Server, ...] = get_args(Server)
 Backend = Literal["auto", "tensorrt", "onnxruntime", "openvino", "python"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 MAX_BATCH = 128
+_FILES = ("client.py", "config.json", "inference-service.yaml", "model.json")  # of a bundle
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -52,6 +53,12 @@ class BundleSettings:
                 f"a model cannot have the `name` {self.name!r}",
                 why="it becomes a folder's name and a part of addresses",
                 fix="Use letters, digits, _, . and -",
+            )
+        if self.name in _FILES:
+            raise BadInput(
+                f"a model cannot have the `name` {self.name!r}",
+                why="a file of the bundle has it",
+                fix="Choose another one",
             )
         if self.server == "openvino-model-server" and self.backend != "auto":
             raise BadInput("`backend` is for Triton", fix="Leave `backend` out")

@@ -46,10 +46,14 @@ class Plan:
     data: bytes
 
     @property
+    def capability(self) -> str | None:
+        """The compute capability that it needs; None if it runs on all from Ampere's on."""
+        return None if self.info.hardware_compatible else self.info.compute_capability
+
+    @property
     def filename(self) -> str:
         """Its name in the bundle."""
-        capability = self.info.compute_capability
-        return f"model_cc{capability}.plan" if capability else _FILES["tensorrt"]
+        return f"model_cc{self.capability}.plan" if self.capability else _FILES["tensorrt"]
 
 
 def read_plans(model: Path, engines: Sequence[Path]) -> list[Plan]:
@@ -85,7 +89,7 @@ def read_plans(model: Path, engines: Sequence[Path]) -> list[Plan]:
         if other := next((p for p in plans if p.filename == plan.filename), None):
             raise BadInput(
                 f"{other.path} and {path} are for the same GPUs",
-                why=f"both were built for compute capability {info.compute_capability or 'any'}",
+                why=f"both run on compute capability {plan.capability or '8.0 and later'}",
                 fix="Give one of them",
             )
         plans.append(plan)
@@ -117,6 +121,12 @@ def write_triton(
             f"the backend {backend} does not take `winograd`",
             why="Winograd's algorithm is written in OpenVINO's graph",
             fix="Choose the backend openvino or python, or leave `winograd` out",
+        )
+    if backend == "onnxruntime" and info.precision.startswith("fp8"):
+        raise BadInput(
+            f"ONNX Runtime in a server cannot run {model}",
+            why="it holds FP8, and ONNX Runtime fuses its nodes to ones with other results",
+            fix="Give engines that were built from it, or take an INT8 file",
         )
     name = settings.name_for(model.stem)
     batch = min([settings.max_batch, *(plan.info.profile[2][0] for plan in plans)])
@@ -150,9 +160,9 @@ def triton_config(
         "name": name,
         "backend": backend,
         "max_batch_size": max_batch,
-        "default_model_filename": plans[0].filename if plans else _FILES[backend],
+        "default_model_filename": _default(plans) if plans else _FILES[backend],
     }
-    named = {p.info.compute_capability: p.filename for p in plans if p.info.compute_capability}
+    named = {p.capability: p.filename for p in plans if p.capability}
     if named:
         config["cc_model_filenames"] = [{"key": cc, "value": file} for cc, file in named.items()]
     config["input"] = [
@@ -183,3 +193,8 @@ def triton_config(
         hint = {"string_value": "f32"}
         config["parameters"] = entries({"INFERENCE_PRECISION_HINT": hint})
     return config
+
+
+def _default(plans: Sequence[Plan]) -> str:
+    """The engine that Triton takes where none is named for its GPU."""
+    return next((p.filename for p in plans if p.capability is None), plans[0].filename)

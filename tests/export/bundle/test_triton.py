@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import onnx
@@ -108,6 +109,7 @@ def test_text_of_protobuf() -> None:
 
 
 Build = Callable[..., Path]
+Command = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -138,6 +140,20 @@ def test_engines_by_their_gpu(build: Build, model_path: Path, tmp_path: Path) ->
     assert of_config(config) == of_graph(model_path)
     assert (config.backend, config.max_batch_size) == ("tensorrt", 4)  # the engines' most
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+    assert (config.default_model_filename, report.gpus) == ("model_cc8.9.plan", "8.9, 9.0")
+
+
+def test_an_engine_for_many_gpus_is_the_one_for_all_others(
+    retinart: Command, build: Build, model_path: Path, tmp_path: Path
+) -> None:
+    engines = [build("own"), build("many", hardware_compatible=True)]
+    out = tmp_path / "new"
+    ran = retinart("bundle", model_path, *engines, "--for", "triton", "--name", "m", "-o", out)
+    assert "its engines run on compute capability 8.0 and later, 8.9\n" in ran.stderr, ran.stderr
+    config = parsed((out / "m" / "config.pbtxt").read_text())
+    assert dict(config.cc_model_filenames) == {"8.9": "model_cc8.9.plan"}
+    assert config.default_model_filename == "model.plan"
+    assert (out / "m" / "1" / "model.plan").read_bytes() == b"many"
 
 
 def test_engines_that_do_not_fit(
@@ -151,6 +167,8 @@ def test_engines_that_do_not_fit(
 
     one = build("one")
     fails("is for the same GPUs|are for the same GPUs", one, build("same"))
+    many = build("all", hardware_compatible=True)
+    fails("8.0 and later", many, build("more", hardware_compatible=True))
     fails("TensorRT-RTX built it", build("rtx", runtime="tensorrt-rtx"))
     fails("was built from another file", build("other", model=dynamic_model_path))
     fails("takes no single image", build("many", profile=((2, 96, 128, 3),) * 3))
