@@ -148,6 +148,7 @@ function addTile(name, index) {
     const large = figure.classList.toggle("large");
     $("grid").classList.toggle("enlarged", large);
     tile.canvas.setAttribute("aria-label", large ? "Show all sources" : "Enlarge");
+    $("all").hidden = !large || tiles.length < 2;
     requestAnimationFrame(() => tiles.forEach(draw));
   };
   tile.canvas.addEventListener("click", enlarge);
@@ -264,8 +265,8 @@ $("pause").addEventListener("click", () => {
   $("pause").textContent = paused ? "Go on" : "Pause";
   $("pause").setAttribute("aria-pressed", String(paused));
 });
-addEventListener("keydown", (event) => {
-  if (event.key === "Escape") document.querySelector(".large canvas")?.click();
-});
+const shrink = () => document.querySelector(".large canvas")?.click();
+$("all").addEventListener("click", shrink);
+addEventListener("keydown", (event) => { if (event.key === "Escape") shrink(); });
 addEventListener("resize", () => tiles.forEach(draw));
 run();

@@ -362,6 +362,10 @@ def test_in_a_browser(server: tuple[Board, ViewServer], browser: Any) -> None:
         assert page.locator("figure:visible").count() == 1
         page.keyboard.press("Escape")
         assert page.locator("figure:visible").count() == 2
+        assert page.locator("#all:visible").count() == 0
+        page.locator("canvas").nth(1).click()
+        page.get_by_role("button", name="All sources", exact=True).click()
+        assert page.locator("figure:visible").count() == 2
         with page.expect_download() as download:
             page.locator(".snapshot").first.click()
         picture = cv2.imread(str(download.value.path()))
