@@ -25,7 +25,8 @@ from retinart.benchmarks.timing.alternate import alternate, milliseconds
 from retinart.benchmarks.timing.machine import describe, reference
 from retinart.engine.common.table import Table
 from retinart.engine.evaluation.coco import load_coco
-from retinart.train.data.batches import Batch, Batches, training_rule
+from retinart.train.data.batches import Batch, Batches
+from retinart.train.data.rule import training_rule
 from retinart.train.data.settings import NO_AUGMENTATION
 from retinart.train.initial import start
 from retinart.train.learner import Learner

@@ -19,6 +19,7 @@ from retinart.engine.keep.rules import Keep
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import as_bgr
 from retinart.engine.media.settings import StreamSettings
+from retinart.engine.media.sources import check_files
 from retinart.engine.model.info import Compute, ModelInfo, Thresholds, computed_in, read_info
 from retinart.engine.runtime.options import (
     EngineOptions,
@@ -291,12 +292,13 @@ class Detector:
             A frame, whose `image` is (H, W, 3) uint8 BGR, and its detections in its pixels.
 
         Raises:
-            BadInput: a file that cannot be opened, a live source of which nothing arrived, or a
-                setting that makes no sense.
+            BadInput: a file that cannot be opened, a webcam that is not there, a live source of
+                which nothing arrived, or a setting that makes no sense.
         """
-        names = [source] if isinstance(source, str | Path) else source
+        names = [str(s) for s in ([source] if isinstance(source, str | Path) else source)]
         settings = settings or StreamSettings()
-        with Stream(self.runner, [str(name) for name in names], settings) as stream:
+        check_files(names)
+        with Stream(self.runner, names, settings) as stream:
             for step in stream:
                 yield from zip(step.frames, step.found, strict=True)
             stream.sources.check_received()

@@ -40,6 +40,21 @@ _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("cuda-bindings",), "cuda-bindings", "the same where pycuda is missing; ready-made wheels"),
 )
 
+# For each of the commands that most users want: the packages that it needs, and their extra. Of the
+# packages in one tuple, one is enough.
+_NEEDS: dict[str, tuple[tuple[tuple[str, ...], ...], str]] = {
+    "detect": ((("openvino", "onnxruntime", "onnxruntime-gpu"),), ""),
+    "export": ((("torch",), ("onnx",), ("onnxruntime", "onnxruntime-gpu")), "export"),
+    "calibrate": ((("onnx",), ("openvino",)), "export"),
+    "eval": ((("pycocotools",),), "eval"),
+    "train": ((("torch",), ("pycocotools",)), "train"),
+}
+_ENGINES = "TensorRT engines"  # asked for where there is a GPU
+_OF_ENGINES = (
+    (("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx"), ("pycuda", "cuda-bindings")),
+    "tensorrt",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -122,5 +137,26 @@ def parts_table(parts: list[Part]) -> str:
         f"Python {platform.python_version()} on {platform.platform()}\n"
         f"{cpu_name()}: {' '.join(sorted(instruction_sets()))}\n"
         f"CPU time: {cpu_budget()}\n"
-        f"{Table(rows=rows, words=3).text()}"
+        f"{Table(rows=rows, words=3).text()}\n\n"
+        f"{verdict(parts)}"
     )
+
+
+def verdict(parts: list[Part]) -> str:
+    """One line: which commands work here, and what installs the others."""
+    there = {part.name for part in parts if part.version}
+
+    def works(needs: tuple[tuple[str, ...], ...]) -> bool:
+        return all(there.intersection(names) for names in needs)
+
+    gpu = "NVIDIA GPU" in there
+    wanted = {**_NEEDS, _ENGINES: _OF_ENGINES} if gpu else _NEEDS
+    good = [name for name, (needs, _) in wanted.items() if works(needs)]
+    missing = [name for name in wanted if name not in good]
+    said = [f"Works here: {', '.join(good) or 'nothing'}."]
+    if not gpu:
+        said.append(f"{_ENGINES} need a machine with an NVIDIA GPU.")
+    if missing:
+        extras = dict.fromkeys(wanted[name][1] for name in missing if wanted[name][1])
+        said.append(f"For {', '.join(missing)}: {pip_command(','.join(extras))}")
+    return " ".join(said)

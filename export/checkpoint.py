@@ -22,6 +22,7 @@ from retinart.engine.model.variant import Variant, override
 from retinart.export.array_pickle import check_arrays, load_arrays
 from retinart.export.checkpoint_projects import PROJECTS, Project
 from retinart.export.file_settings import FileSettings
+from retinart.train.model.backbones import BACKBONES, BackboneSpec
 from retinart.train.model.checkpoint import (
     empty_model,
     fill_model,
@@ -29,7 +30,6 @@ from retinart.train.model.checkpoint import (
     is_own,
     wrong_type,
 )
-from retinart.train.model.resnet import BACKBONES, BackboneSpec
 from retinart.train.model.retinanet import RetinaNet
 from retinart.train.model.torch_file import read_torch_file
 

@@ -19,8 +19,9 @@ from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.engine.evaluation.evaluate import check_evaluation, points
 from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant
-from retinart.train.data.batches import Batch, Batches, prefetch, training_rule
+from retinart.train.data.batches import Batch, Batches, prefetch
 from retinart.train.data.check import load_checked
+from retinart.train.data.rule import training_rule
 from retinart.train.initial import empty_start, start
 from retinart.train.learner import Diverged, Learner
 from retinart.train.model.checkpoint import save_checkpoint

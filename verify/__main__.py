@@ -12,12 +12,12 @@ A group "cuda" comes first. It needs a GPU and PyTorch or less, neither files no
 
     python -m retinart.verify --cuda --out result.json      # only that
 
-Without a GPU it goes as far as it can, lists what it skipped, and exits with 3. A step fails when
-it raises, or when a figure is over its limit (judge.py). The other steps go on, and the exit code
-is 1. Another process does the work, and a fresh one after a failure. The results are written after
-every step, and the same command goes on from there. After --minutes no step begins, which also
-exits with 3. What has run on which GPU goes into docs/gpu-verification.md, and the output into
-benchmarks/results/.
+Without a GPU, all but --prepare ends at once and exits with 3. A step fails when it raises, or when
+a figure is over its limit (judge.py). The other steps go on, and the exit code is 1. Another
+process does the work, and a fresh one after a failure. The results are written after every step,
+and the same command goes on from there. After --minutes no step begins, which also exits with 3, as
+do steps that are skipped because a package is missing. What has run on which GPU goes into
+docs/gpu-verification.md, and the output into benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from retinart.benchmarks.program import new_parser, run
 from retinart.benchmarks.timing.source_hash import GPU, code_hash
 from retinart.benchmarks.timing.worker import Worker, nothing, stateless
 from retinart.engine.cuda.devices import Gpu, find_gpus
-from retinart.engine.errors import BadInput
+from retinart.engine.errors import BadInput, MissingDependency
 from retinart.verify.attempts import Attempts
 from retinart.verify.bundle import Bundle, read_bundle
 from retinart.verify.prepare import PRECISIONS
@@ -64,6 +64,12 @@ def _work(args: argparse.Namespace) -> int:
             setattr(args, name, choice[args.full])
     minutes = (9 if args.prepare is None else 0) if args.minutes is None else args.minutes
     gpus = find_gpus()
+    if not gpus and args.prepare is None:
+        raise MissingDependency(
+            "there is no NVIDIA GPU here",
+            why="no driver lists one",
+            fix="Run this where one is. Only the CPU's part can run here, with `prepare`",
+        )
     with Worker(nothing, seconds=300) as worker:
         steps = Attempts(
             _out(args),
@@ -82,7 +88,7 @@ def _run(args: argparse.Namespace, steps: Attempts, gpus: list[Gpu]) -> None:
     steps.note("environment", _environment(gpus))
     effort = {name: getattr(args, name) for name in EFFORT}
     if args.prepare is None:
-        run_cuda(steps, effort, gpu=bool(gpus), limit=args.limit)
+        run_cuda(steps, effort, limit=args.limit)
     if args.cuda:
         return
     folder = args.run or args.prepare or args.models / "prepared"
@@ -92,7 +98,7 @@ def _run(args: argparse.Namespace, steps: Attempts, gpus: list[Gpu]) -> None:
     else:
         bundle = _prepare(args, folder, steps)
     if args.prepare is None:
-        run_checks(folder, bundle, steps, effort, gpu=bool(gpus), limit=args.limit)
+        run_checks(folder, bundle, steps, effort, limit=args.limit)
 
 
 def _prepare(args: argparse.Namespace, folder: Path, steps: Attempts) -> Bundle:

@@ -19,7 +19,6 @@ from retinart.verify.checks import Subject
 from retinart.verify.cuda_checks import CHECKS
 from retinart.verify.judge import Figures
 
-NO_GPU = "there is no GPU here"
 NO_BINDING = "neither pycuda nor cuda-bindings is installed"
 NOT_HERE = "its files were not brought along"
 NOT_SEEN = "its engine was not seen to load and run"
@@ -72,13 +71,13 @@ CUDA_LIMIT, RUNNER_LIMIT = 120, 300  # seconds for a check
 RUNNER = ("detections", "GPU resize", "8 threads", "latency", "throughput", "streams", "memory")
 
 
-def run_cuda(steps: Attempts, effort: Mapping[str, Any], *, gpu: bool, limit: float | None) -> None:
+def run_cuda(steps: Attempts, effort: Mapping[str, Any], *, limit: float | None) -> None:
     """Run what needs neither TensorRT nor files, through each binding.
 
     That is the group "cuda", and then the runner with PyTorch in TensorRT's place.
 
     Args:
-        steps, effort, gpu, limit: see `run_checks`.
+        steps, effort, limit: see `run_checks`.
     """
     for binding in installed_bindings():
         work: dict[str, tuple[Callable[[], Figures], float]] = {
@@ -89,10 +88,7 @@ def run_cuda(steps: Attempts, effort: Mapping[str, Any], *, gpu: bool, limit: fl
             over = partial(_over_pytorch, name, binding, dict(effort))
             work[f"runner over PyTorch, {name}, {binding}"] = (over, RUNNER_LIMIT)
         for step, (runs, most) in work.items():
-            if gpu:
-                steps.run(step, runs, limit or most)
-            else:
-                steps.skip(step, NO_GPU)
+            steps.run(step, runs, limit or most)
     if not installed_bindings():
         steps.skip("cuda", NO_BINDING)
 
@@ -109,7 +105,6 @@ def run_checks(
     steps: Attempts,
     effort: Mapping[str, Any],
     *,
-    gpu: bool,
     limit: float | None,
 ) -> None:
     """Run every check that has no result yet.
@@ -119,7 +114,6 @@ def run_checks(
         bundle: what is in it.
         steps: keep the results.
         effort: fields of `Subject`, how long to look.
-        gpu: whether there is one.
         limit: seconds for each step, in place of the check's own.
     """
     images = tuple(folder / name for name in bundle.images)
@@ -137,9 +131,7 @@ def run_checks(
             path = folder / item.native
         if not (check.all or item.trained) or path == folder:
             continue
-        if not gpu:
-            steps.skip(name, NO_GPU)
-        elif not path.is_file():
+        if not path.is_file():
             steps.skip(name, NOT_HERE)
         elif not check.unseen and not steps.good(f"load and run, {item.title}"):
             steps.skip(name, NOT_SEEN)

@@ -17,7 +17,8 @@ import torch
 
 from retinart.engine.errors import CheckFailed
 from retinart.engine.evaluation.coco import load_coco
-from retinart.train.data.batches import Batches, training_rule
+from retinart.train.data.batches import Batches
+from retinart.train.data.rule import training_rule
 from retinart.train.data.settings import NO_AUGMENTATION
 from retinart.train.loss.criterion import assign
 from retinart.train.loss.losses import sigmoid_focal_loss

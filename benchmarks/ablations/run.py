@@ -19,7 +19,7 @@ from retinart.engine.common.files import sha256
 from retinart.engine.common.folders import make_folder
 from retinart.engine.errors import CheckFailed
 from retinart.engine.evaluation.evaluate import existing
-from retinart.train.data.batches import training_rule
+from retinart.train.data.rule import training_rule
 from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.settings import TrainSettings
 from retinart.train.trainer import train

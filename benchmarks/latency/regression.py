@@ -142,7 +142,9 @@ def failures(comparison: Comparison) -> list[str]:
 
 def ratio_table(comparison: Comparison) -> Table:
     """The ratios; what else has changed is in the notes."""
-    notes = [f"SLOWER: the whole interval is above {comparison.max_ratio:g}."]
+    notes = []
+    if any(row.slower for row in comparison.ratios):
+        notes.append(f"SLOWER: the whole interval is above {comparison.max_ratio:g}.")
     notes += [f"Not as it was: {line}" for line in comparison.differences]
     return Table(
         title="Against an older benchmark",

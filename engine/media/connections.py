@@ -42,7 +42,12 @@ def connect(address: str | int, timeout: float) -> Capture:
     """
     if isinstance(address, str) and "://" in address:
         return NetworkCapture(address, timeout)
-    return cv2.VideoCapture(address)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a failure is told by us
+    try:
+        return cv2.VideoCapture(address)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
 
 
 class NetworkCapture:

@@ -37,7 +37,7 @@ class Variant:
 
     Attributes:
         source: the project whose conventions these are, for people; no code branches on it.
-        backbone: a name from `retinart.train.model.resnet.BACKBONES`.
+        backbone: a name from `retinart.train.model.backbones.BACKBONES`.
         num_classes: logits per anchor, K.
         backbone_norm_groups: groups of the backbone's GroupNorm; 0 for batch norms.
         fpn_channels: channels of P3 to P7 and of the heads.

@@ -221,12 +221,44 @@ def test_inspect(retinart: Command, model_path: Path, dynamic_model_path: Path) 
 def test_doctor(retinart: Command) -> None:
     ran = retinart("doctor")
     assert (ran.returncode, ran.stderr) == (0, "") and ran.stdout.startswith("Python 3.")
+    assert ran.stdout.splitlines()[-1].startswith("Works here: detect, export, calibrate, eval")
     ran = retinart("doctor", "--json")
     parts = {p["name"]: p for p in json.loads(ran.stdout)}
     assert parts["openvino"]["version"] and not parts["openvino"]["command"]
     for part in parts.values():
         assert list(part) == ["name", "version", "purpose", "command"]
         assert bool(part["version"]) != bool(part["command"])
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (
+            ("openvino",),
+            "Works here: detect. TensorRT engines need a machine with an NVIDIA GPU. For export, "
+            'calibrate, eval, train: pip install -c constraints.txt ".[export,eval,train]"',
+        ),
+        (
+            ("onnxruntime-gpu", "onnx", "torch", "pycocotools", "NVIDIA GPU", "tensorrt"),
+            "Works here: detect, export, eval, train. For calibrate, TensorRT engines: pip install "
+            '-c constraints.txt ".[export,tensorrt]"',
+        ),
+        (
+            ("openvino", "onnxruntime", "onnx", "torch", "pycocotools"),
+            "Works here: detect, export, calibrate, eval, train. TensorRT engines need a machine "
+            "with an NVIDIA GPU.",
+        ),
+        (
+            ("NVIDIA GPU", "tensorrt-rtx-cu13", "cuda-bindings"),
+            "Works here: TensorRT engines. For detect, export, calibrate, eval, train: pip install "
+            '-c constraints.txt ".[export,eval,train]"',
+        ),
+    ],
+)
+def test_doctor_ends_with_a_verdict(there: tuple[str, ...], said: str) -> None:
+    parts = [doctor.Part(name=name, version="1", purpose="", command="") for name in there]
+    parts.append(doctor.Part(name="trackers", version=None, purpose="", command="x"))
+    assert doctor.verdict(parts) == said
 
 
 GPU = ("tensorrt", "tensorrt-rtx")  # extras that doctor advises for their own packages alone

@@ -95,6 +95,13 @@ def test_camera(run: Any, model_path: Path, tmp_path: Path) -> None:
     assert any(re.search(r"'(disc|square|ring)': \d", line) for line in lines)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="webcams have no device files there")
+def test_a_camera_that_is_not_there(run: Any, model_path: Path) -> None:
+    """OpenCV printed warnings of its own for half a minute."""
+    with pytest.raises(SystemExit, match="there is no webcam 97: /dev/video97 does not exist"):
+        run("camera.py", model_path, "97")
+
+
 def test_folder(run: Any, model_path: Path, images: Path) -> None:
     found = [json.loads(line) for line in run("folder.py", model_path, images)]
     assert [Path(line["picture"]).name for line in found] == ["0.png", "1.png", "2.png"]

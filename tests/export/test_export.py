@@ -21,9 +21,9 @@ from retinart.export.export import even_pictures, export_checkpoint, input_size
 from retinart.export.graph import GraphBuilder
 from retinart.export.onnx_model import build_onnx
 from retinart.export.settings import ExportSettings
+from retinart.train.model.backbones import BACKBONES
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from retinart.train.model.presets import preset
-from retinart.train.model.resnet import BACKBONES
 from retinart.train.model.retinanet import RetinaNet, build_retinanet
 
 BASE = preset("tiny", 3)

@@ -12,7 +12,7 @@ import pytest
 from retinart.engine.evaluation.evaluate import points
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
-from retinart.train.data.batches import training_rule
+from retinart.train.data.rule import training_rule
 from retinart.train.model.checkpoint import load_checkpoint
 from retinart.train.validate import Validation
 from support import ROOT, by_pycocotools

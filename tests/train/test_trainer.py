@@ -21,13 +21,14 @@ import retinart.train.loss.criterion as criterion
 from retinart.engine.errors import BadInput, CheckFailed
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.train.average import Average
-from retinart.train.data.batches import Batch, Batches, prefetch, training_rule
+from retinart.train.data.batches import Batch, Batches, prefetch
+from retinart.train.data.rule import training_rule
 from retinart.train.data.scenes import make_scenes
 from retinart.train.data.settings import NO_AUGMENTATION, Augmentation, SceneSettings
+from retinart.train.model.backbones import BACKBONES
 from retinart.train.model.checkpoint import load_checkpoint, load_resume_state
 from retinart.train.model.predict import normalize
 from retinart.train.model.presets import preset
-from retinart.train.model.resnet import BACKBONES
 from retinart.train.model.retinanet import build_retinanet
 from retinart.train.schedule import learning_rate
 from retinart.train.settings import TrainSettings

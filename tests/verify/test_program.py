@@ -1,4 +1,4 @@
-"""The script that verifies on a GPU runs on a CPU as far as its first call of one."""
+"""The script that verifies on a GPU: its CPU's part, and its GPU's part up to the first call."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from fake_builder import GPU
 from retinart.benchmarks.grid.steps import random_checkpoint
 from retinart.benchmarks.timing.worker import Incomplete, Lost
 from retinart.engine.cuda.devices import find_gpus
@@ -32,7 +33,6 @@ from retinart.verify.attempts import NO_TIME, Attempts
 from retinart.verify.bundle import Bundle, Item, read_bundle, split
 from retinart.verify.cuda_checks import CHECKS
 from retinart.verify.prepare import PRECISIONS
-from retinart.verify.run_checks import COMPILED, GROUPS, NATIVE
 from support import make_picture
 
 # The first one, and the one that goes through each conversion.
@@ -45,49 +45,58 @@ SKIPPED = 19 + ((len(CHECKS) + len(run_checks.RUNNER)) * len(installed_bindings(
 def prepared(
     noisy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[str], Path]:
-    """The one command's arguments, and the folder that its CPU's part filled."""
+    """The arguments of the CPU's part, and the folder that it fills."""
     if find_gpus() or not installed("tensorrt-rtx"):
         pytest.skip("this is about a machine without a GPU, with TensorRT-RTX")
     root = tmp_path_factory.mktemp("verify")
     (images := root / "images").mkdir()
     for i in range(3):
         cv2.imwrite(str(images / f"{i}.png"), make_picture(i))
-    out, models = root / "result.json", root / "models"
+    out, folder, models = root / "result.json", root / "prepared", root / "models"
     arguments = ["--checkpoint", noisy_checkpoint, "--images", images, "--models", models]
+    arguments += ["--prepare", folder]
     arguments += ["--imgsz", "64", "--num-images", "2", "--out", out, "--backbones"]
     arguments += ["--precisions", *MADE]
-    return [str(a) for a in arguments], models / "prepared"
+    return [str(a) for a in arguments], folder
 
 
-def test_it_runs_to_the_first_call_of_a_gpu(
+def test_the_cpus_part_is_made_once(
     prepared: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, folder = prepared
-    out = folder.parent.parent / "result.json"
-    assert program.main(arguments) == 3
+    out = folder.parent / "result.json"
+    assert program.main(arguments) == 0
     results = json.loads(out.read_text())["steps"]
     states = {name: step["state"] for name, step in results.items()}
     assert states["environment"] == "done" and "FAILED" not in states.values()
     for precision in MADE:
         title = f"given at 64, {precision}"
         assert states[f"build {title}"] == states[f"reference of {title} by openvino"] == "done"
-        for kind in {check.name for group in GROUPS for check in group} - {NATIVE, COMPILED}:
-            assert results[f"{kind}, {title}"]["result"] == run_checks.NO_GPU
-    assert states["torch.compile FP16, given at 64"] == "skipped"
     assert results["build given at 64, fp16"]["on"] == "a CPU"
     said = capsys.readouterr().out
-    assert f"0 failed, {SKIPPED} skipped" in said and "detections on 2 images" in said
+    assert "0 failed, 0 skipped" in said and "detections on 2 images" in said
 
-    assert program.main(arguments) == 3  # nothing is done twice
+    assert program.main(arguments) == 0  # nothing is done twice
     assert json.loads(out.read_text())["steps"] == results
     again = capsys.readouterr().out
-    assert (
-        f"0 failed, {SKIPPED} skipped" in again
-        and "build" not in again
-        and "reference" not in again
-    )
+    assert "0 failed, 0 skipped" in again
+    assert "build given" not in again and "reference" not in again
     assert program.main([*arguments, "--num-images", "1"]) == 2
     assert "was made from another images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wanted", ["--cuda", "--run there", "--checkpoint c.pth --images i"])
+def test_without_a_gpu_it_ends_at_once(
+    wanted: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It worked for minutes, and printed "there is no GPU here" for each of 16 steps."""
+    monkeypatch.setattr(program, "find_gpus", list)
+    assert program.main(wanted.split()) == 3
+    assert capsys.readouterr() == (
+        "",
+        "error: there is no NVIDIA GPU here: no driver lists one. Run this where one is. Only the "
+        "CPU's part can run here, with --prepare.\n",
+    )
 
 
 def test_the_gpus_part_needs_neither_onnx_nor_openvino(
@@ -114,7 +123,13 @@ def test_the_gpus_part_needs_neither_onnx_nor_openvino(
     code = (
         "import sys\n"
         "for name in ('onnx', 'openvino', 'tensorrt_rtx'): sys.modules[name] = None\n"
+        "from retinart.engine.cuda.devices import Gpu\n"
         "from retinart.verify import __main__ as program\n"
+        "class Attempts(program.Attempts):\n"
+        "    def run(self, name, work, limit=None): self.skip(name, 'only a GPU can')\n"
+        "program.Attempts = Attempts\n"
+        "gpu = Gpu(index=0, name='made up', compute_capability='8.9', cuda='13.0')\n"
+        "program.find_gpus = lambda: [gpu]\n"
         "sys.exit(program.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, "--run", str(there), "--out", str(tmp_path / "r.json")]
@@ -141,7 +156,11 @@ def test_what_is_missing_is_said(
     arguments = ["--checkpoint", str(noisy_checkpoint), "--images", str(images)]
     assert program.main([*arguments, "--prepare", str(tmp_path / "up")]) == 3
     assert "not installed here: No module named 'onnx'" in capsys.readouterr().err
-    assert program.main(["--images", "x"]) == program.main(["--run", str(tmp_path)]) == 2
+    assert program.main(["--images", "x", "--prepare", str(tmp_path / "up")]) == 2
+    assert "a checkpoint and images are needed" in capsys.readouterr().err
+    monkeypatch.setattr(program, "find_gpus", lambda: [GPU])
+    monkeypatch.setattr(program, "run_cuda", lambda *_, **__: None)
+    assert program.main(["--run", str(tmp_path)]) == 2
     assert "bring all of its packs" in capsys.readouterr().err
 
 
@@ -224,7 +243,7 @@ def test_what_tells_the_most_comes_first(tmp_path: Path) -> None:
 
     steps = Attempts(call=call)
     bundle = Bundle(of={}, images=("a.png",), items=tuple(items))
-    run_checks.run_checks(tmp_path, bundle, steps, {"frames": 1}, gpu=True, limit=None)
+    run_checks.run_checks(tmp_path, bundle, steps, {"frames": 1}, limit=None)
     assert list(limits)[:4] == [
         f"{name} {n}.engine" for n in (0, 1) for name in ("validity", "load_and_run")
     ]

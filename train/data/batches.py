@@ -23,7 +23,6 @@ from retinart.engine.evaluation.coco import CocoDataset, CocoImage
 from retinart.engine.media.header import is_turned
 from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.resize_rule import ResizeRule
-from retinart.engine.model.variant import Variant
 from retinart.train.data.settings import Augmentation
 
 
@@ -201,19 +200,6 @@ def prefetch(batches: Batches, steps: range, *, workers: int) -> Generator[Batch
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
-    """The rule that fits images into one canvas, padded with a colour that normalises to zero."""
-    return ResizeRule(
-        short_side=None,
-        max_size=None,
-        canvas=size,
-        pad_multiple=variant.pad_multiple,
-        pad_value=variant.pad_value,
-        interpolation=variant.interpolation,
-        size_rounding=variant.size_rounding,
-    )
 
 
 def _mirror(sample: _Sample, axis: int) -> _Sample:

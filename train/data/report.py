@@ -16,7 +16,7 @@ from retinart.engine.common.table import Table
 from retinart.engine.evaluation.coco import CocoDataset
 from retinart.engine.model.levels import grid_sizes
 from retinart.engine.model.variant import Variant
-from retinart.train.data.batches import training_rule
+from retinart.train.data.rule import training_rule
 from retinart.train.model.anchors import base_anchors, level_strides
 
 Floats = npt.NDArray[np.float32]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant, octave_sizes
-from retinart.train.model.resnet import BACKBONES
+from retinart.train.model.backbones import BACKBONES
 
 
 def preset(name: str, num_classes: int) -> Variant:

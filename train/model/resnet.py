@@ -6,33 +6,10 @@ N  images       H, W  input size, multiples of 32       Ci  map of stride 2^i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-
-class BackboneSpec(NamedTuple):
-    """Settings of a backbone; `width` is the first stage's channel count."""
-
-    bottleneck: bool
-    depths: tuple[int, int, int, int]
-    width: int = 64
-    groups: int = 1
-    width_per_group: int = 64
-
-
-BACKBONES: dict[str, BackboneSpec] = {
-    "tiny": BackboneSpec(False, (1, 1, 1, 1), width=32),
-    "resnet18": BackboneSpec(False, (2, 2, 2, 2)),
-    "resnet34": BackboneSpec(False, (3, 4, 6, 3)),
-    "resnet50": BackboneSpec(True, (3, 4, 6, 3)),
-    "resnet101": BackboneSpec(True, (3, 4, 23, 3)),
-    "resnet152": BackboneSpec(True, (3, 8, 36, 3)),
-    "resnext50_32x4d": BackboneSpec(True, (3, 4, 6, 3), groups=32, width_per_group=4),
-    "resnext101_32x4d": BackboneSpec(True, (3, 4, 23, 3), groups=32, width_per_group=4),
-    "resnext101_64x4d": BackboneSpec(True, (3, 4, 23, 3), groups=64, width_per_group=4),
-    "resnext101_32x8d": BackboneSpec(True, (3, 4, 23, 3), groups=32, width_per_group=8),
-}
+from retinart.train.model.backbones import BackboneSpec
 
 
 class BasicBlock(nn.Module):

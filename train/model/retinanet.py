@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant
 from retinart.train.model.anchors import Array, anchors
-from retinart.train.model.resnet import BACKBONES, ResNet
+from retinart.train.model.backbones import BACKBONES
+from retinart.train.model.resnet import ResNet
 
 
 class HeadOutputs(NamedTuple):

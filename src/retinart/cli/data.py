@@ -62,7 +62,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add_size(group, TrainSettings.size, "of the network's input")
     add_max_pixels(check)
     add_json(check)
-    check.set_defaults(extra="train", options=check)
+    check.set_defaults(extra="eval", options=check)
     _fill_convert(actions, parser)
 
 
@@ -83,6 +83,13 @@ def _fill_convert(actions: Any, parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--images", type=Path, required=True, metavar="DIR", help="their images")
     add_file(convert, "instances.json", "the COCO file to write")
     convert.set_defaults(extra="eval", options=convert)
+    for action in actions.choices.values():
+        action.add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,  # else it would undo the one before the action
+            help="show Python's traceback after an error",
+        )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,9 +14,10 @@ import torch
 from retinart.cli import main
 from retinart.engine.errors import BadInput
 from retinart.engine.model.variant import Variant
-from retinart.train.data.batches import Batches, training_rule
+from retinart.train.data.batches import Batches
 from retinart.train.data.check import load_checked
 from retinart.train.data.report import best_anchor_iou, describe_dataset
+from retinart.train.data.rule import training_rule
 from retinart.train.data.settings import NO_AUGMENTATION
 from retinart.train.model.boxes import box_iou
 from retinart.train.model.presets import preset

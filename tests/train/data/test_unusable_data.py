@@ -13,7 +13,8 @@ import pytest
 import retinart.train.trainer as trainer
 from retinart.engine.errors import BadInput, MissingDependency
 from retinart.engine.evaluation.coco import load_coco
-from retinart.train.data.batches import Batches, training_rule
+from retinart.train.data.batches import Batches
+from retinart.train.data.rule import training_rule
 from retinart.train.data.settings import NO_AUGMENTATION
 from retinart.train.model.presets import preset
 from retinart.train.settings import TrainSettings
