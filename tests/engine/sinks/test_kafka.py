@@ -20,7 +20,7 @@ confluent = pytest.importorskip("confluent_kafka")
 def cluster() -> Iterator[str]:
     """The address of a broker that lives in this process."""
     owner = confluent.Producer({"bootstrap.servers": "unused", "test.mock.num.brokers": 1})
-    (broker,) = owner.list_topics(timeout=5).brokers.values()
+    (broker,) = owner.list_topics(timeout=60).brokers.values()
     yield f"{broker.host}:{broker.port}"
     del owner
 
@@ -29,7 +29,7 @@ def _read(cluster: str, topic: str, count: int) -> list[Any]:
     settings = {"bootstrap.servers": cluster, "group.id": "g", "auto.offset.reset": "earliest"}
     consumer = confluent.Consumer(settings)
     consumer.subscribe([topic])
-    got, until = list[Any](), time.monotonic() + 20
+    got, until = list[Any](), time.monotonic() + 60
     while len(got) < count and time.monotonic() < until:
         message = consumer.poll(0.2)
         if message is not None and message.error() is None:

@@ -296,14 +296,14 @@ def test_in_a_browser(server: tuple[Board, ViewServer], browser: Any) -> None:
 
     def feed() -> None:
         index = 0
-        while not stop.wait(0.03):
+        while not stop.wait(0.1):
             index += 1
             board.put(_frame(index), FOUND)
             board.put(_frame(index, 1), FOUND[:1])
 
     def open_page(**more: Any) -> Any:
         page = browser.new_page(**more)
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.goto(view.link)
@@ -320,7 +320,7 @@ def test_in_a_browser(server: tuple[Board, ViewServer], browser: Any) -> None:
         return int(page.locator("canvas").first.get_attribute("data-frame"))
 
     def goes_on(page: Any) -> None:
-        before, end = frame(page), time.monotonic() + 20
+        before, end = frame(page), time.monotonic() + 60
         while frame(page) <= before:
             assert time.monotonic() < end
             time.sleep(0.02)
