@@ -289,7 +289,7 @@ def test_a_live_stream_drops_what_it_cannot_take_and_counts_it(detector: Detecto
     def frames(connection: int) -> Iterator[bytes]:
         for number in range(total):
             if number == 40:
-                assert asked.wait(20)  # so that the first frames are seen before the last ones
+                assert asked.wait(60)  # so that the first frames are seen before the last ones
             yield numbered_jpeg(number, picture)
 
     def look(step: Step) -> Step:
@@ -318,7 +318,7 @@ def test_a_camera_that_changes_its_size_and_sends_junk(detector: Detector) -> No
 
     def frames(connection: int) -> Iterator[bytes]:
         for number in range(12):
-            go.acquire(timeout=20)
+            go.acquire(timeout=60)
             if number == 3:
                 yield b"\xff\xd8 no JPEG at all"
             yield numbered_jpeg(number, make_picture(0, *(small if number < 6 else large)))

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from retinart.engine.common import folders
 from retinart.engine.common.folders import (
     LOCK_NAME,
     make_folder,
@@ -111,13 +112,12 @@ def test_the_lock_of_a_killed_process_counts_for_nothing(tmp_path: Path) -> None
     assert files_below(tmp_path) == []
 
 
-def test_two_processes_that_start_together(tmp_path: Path) -> None:
-    """The first one has locked the folder, and has not yet said who it is."""
+def test_two_processes_that_start_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one has locked the folder, and says who it is while the other one waits."""
     handle = os.open(tmp_path / LOCK_NAME, os.O_CREAT | os.O_RDWR)
     lock(handle)
-    writing = threading.Timer(0.2, os.write, (handle, b"process 7 on host\n"))
-    writing.start()
+    wait = SimpleNamespace(sleep=lambda _: os.write(handle, b"process 7 on host\n"))
+    monkeypatch.setattr(folders, "time", wait)
     with pytest.raises(BadInput, match="process 7 on host is writing to it"):
         own_folder(tmp_path).__enter__()
-    writing.join()
     os.close(handle)

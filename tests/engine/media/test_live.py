@@ -13,7 +13,7 @@ import pytest
 from retinart.engine.media.live import LiveSource
 from retinart.engine.media.settings import FOREVER, LiveSettings, Position, Selection
 
-WAIT = 20.0
+WAIT = 60.0
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 
 

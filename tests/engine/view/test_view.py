@@ -123,12 +123,12 @@ def test_a_viewer_waits_for_the_next_frame_and_for_the_end() -> None:
     waiting = threading.Thread(target=lambda: got.append(_read(board.news(0, 30))[0]))
     waiting.start()
     board.put(_frame(4), FOUND)
-    waiting.join(10)
+    waiting.join(60)
     assert [f["frame"] for f in got[0]["frames"]] == [4]
     waiting = threading.Thread(target=lambda: got.append(_read(board.news(1, 30))[0]))
     waiting.start()
     board.end()
-    waiting.join(10)
+    waiting.join(60)
     assert got[1]["ended"] and not got[1]["frames"]
 
 
@@ -177,7 +177,7 @@ def server() -> Iterator[tuple[Board, ViewServer]]:
 def _status(link: str, **headers: str) -> int:
     request = urllib.request.Request(link, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
             return int(answer.status)
     except urllib.error.HTTPError as error:
@@ -223,11 +223,11 @@ def test_viewers_that_do_not_read(server: tuple[Board, ViewServer]) -> None:
         stuck.append(one)
     for index in range(6, 40):
         board.put(_frame(index, 1), FOUND)  # would never return
-    with urllib.request.urlopen(f"{view.link}news?after=0", timeout=10) as answer:
+    with urllib.request.urlopen(f"{view.link}news?after=0", timeout=60) as answer:
         head, _ = _read(answer.read())
     assert [f["frame"] for f in head["frames"]] == [5, 39]
     more = [socket.create_connection(("127.0.0.1", port)) for _ in range(30)]
-    more[-1].settimeout(10)
+    more[-1].settimeout(60)
     assert more[-1].recv(1) == b""  # refused at once
     for one in stuck + more:
         one.close()
@@ -261,7 +261,7 @@ def test_a_job_shows_its_frames(
 
     def look(self: ViewServer) -> None:
         for path in ("about", "news?after=0"):
-            with urllib.request.urlopen(self.link + path, timeout=10) as answer:
+            with urllib.request.urlopen(self.link + path, timeout=60) as answer:
                 seen.append(answer.read())
         close(self)
 
