@@ -47,6 +47,7 @@ from retinart.train.settings import TrainSettings
 
 # Makes a folder of files, by name and filled by a function, once for all workers; see conftest.py.
 Once = Callable[[str, Callable[[Path], object]], Path]
+Tensors = dict[str, tuple[str, list[int]]]  # types and shapes of tensors by name
 ROOT = Path(__file__).resolve().parent.parent
 SCENES_CHECKPOINT = ROOT / "train" / "assets" / "tiny.pt"  # it knows generated scenes
 _BITS = 24  # of the number in a picture
@@ -193,6 +194,17 @@ def made_graph(
     graph = make.make_graph(nodes, "made", [frames], outputs, weights)
     opset = make.make_opsetid("", OPSET)
     return make.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+
+
+def graph_tensors(path: Path) -> Tensors:
+    """Type and shape of each input and output of an ONNX file; -1 for a side that is open."""
+    graph = onnx.load(path).graph
+    found = {}
+    for value in (*graph.input, *graph.output):
+        kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+        dims = value.type.tensor_type.shape.dim
+        found[value.name] = (kind, [d.dim_value if d.HasField("dim_value") else -1 for d in dims])
+    return found
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -26,6 +26,7 @@ from retinart.engine.model.resize_rule import SIDES, ResizeRule, round_up
 from retinart.engine.model.variant import Variant
 
 METADATA_KEY = "retinart"
+NCHW_FLOAT_KEY = "retinart-nchw-float"  # of the form that `retinart.export.nchw_float` makes
 MAX_TOPK = 3840  # the most that TensorRT's TopK gives
 _MOST = 2048 * MIB  # of an ONNX file: protobuf's limit
 _MOST_TEXT = 8 * MIB  # of the metadata
@@ -306,6 +307,12 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
         raise BadInput(
             f"{path} is not a readable ONNX file", why=str(error), fix=REEXPORT
         ) from error
+    if NCHW_FLOAT_KEY in file.metadata:
+        raise BadInput(
+            f"{path} is the form of a model for DeepStream",
+            why="its input is float planes (N, 3, H, W), and retinart feeds uint8 pixels",
+            fix="Give the ONNX file that it was made of",
+        )
     if METADATA_KEY not in file.metadata:
         raise BadInput(
             f"{path} carries no metadata of retinart",

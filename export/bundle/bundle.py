@@ -12,6 +12,7 @@ from pathlib import Path
 from retinart.engine.common.files import atomic_folder, write_json
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import OUTPUTS, ModelInfo, read_info
+from retinart.export.bundle.deepstream import write_deepstream
 from retinart.export.bundle.kserve import inference_service
 from retinart.export.bundle.settings import BundleSettings
 from retinart.export.bundle.triton import VERSION, read_plans, write_triton
@@ -42,7 +43,7 @@ def make_bundle(
 
     Args:
         model: an ONNX file of retinart.
-        engines: TensorRT engines of it, for Triton.
+        engines: TensorRT engines of it, for Triton, KServe and DeepStream.
         output: the folder. It appears when it is whole.
 
     Raises:
@@ -63,11 +64,14 @@ def make_bundle(
     with atomic_folder(output) as folder:
         if settings.server == "openvino-model-server":
             name, backend = _write_model_server(folder, model, settings), "openvino"
+        elif settings.server == "deepstream":
+            name, backend = write_deepstream(folder, model, info, plans, settings), "tensorrt"
         else:
             name, backend = write_triton(folder, model, info, plans, settings)
         if settings.server == "kserve":
             (folder / "inference-service.yaml").write_text(inference_service(name), "utf-8")
-        _write_client(folder, name, info)
+        if settings.server != "deepstream":
+            _write_client(folder, name, info)
     gpus = ", ".join(sorted(plan.capability or "8.0 and later" for plan in plans))
     return BundleReport(path=output, name=name, backend=backend, gpus=gpus)
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from retinart.engine.errors import BadInput
 
-Server = Literal["triton", "openvino-model-server", "kserve"]
+Server = Literal["triton", "openvino-model-server", "deepstream", "kserve"]
 SERVERS: tuple[Server, ...] = get_args(Server)
 # Triton's program that runs the file: a server has several.
 Backend = Literal["auto", "tensorrt", "onnxruntime", "openvino", "python"]
@@ -60,8 +60,14 @@ class BundleSettings:
                 why="a file of the bundle has it",
                 fix="Choose another one",
             )
-        if self.server == "openvino-model-server" and self.backend != "auto":
+        if self.server in ("openvino-model-server", "deepstream") and self.backend != "auto":
             raise BadInput("`backend` is for Triton", fix="Leave `backend` out")
+        if self.server == "deepstream" and self.winograd:
+            raise BadInput(
+                "DeepStream does not take `winograd`",
+                why="Winograd's algorithm is written in OpenVINO's graph",
+                fix="Leave `winograd` out",
+            )
 
     def name_for(self, stem: str) -> str:
         """The model's name in the server: the one that was given, or one made of a file's."""

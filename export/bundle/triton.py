@@ -143,9 +143,13 @@ def write_triton(
             shutil.copyfile(Path(__file__).with_name("triton_model.py"), version / _FILES[backend])
     config = pbtxt(triton_config(name, info, backend, plans, batch))
     (folder / name / "config.pbtxt").write_text(config, encoding="utf-8")
-    labels = "".join(f"{' '.join(label.split())}\n" for label in info.classes)
-    (folder / name / LABELS).write_text(labels, encoding="utf-8")
+    (folder / name / LABELS).write_text(label_lines(info), encoding="utf-8")
     return name, backend
+
+
+def label_lines(info: ModelInfo) -> str:
+    """Class names, one a line."""
+    return "".join(f"{' '.join(label.split())}\n" for label in info.classes)
 
 
 def triton_config(

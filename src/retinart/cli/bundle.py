@@ -15,11 +15,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
     describe_command(
         parser,
-        "Write a folder that an inference server loads as it is: configuration, model, labels, and "
-        "an example of a client. See docs/deployment.md.",
+        "Write a folder that an inference server or DeepStream loads as it is: configuration, "
+        "model, labels, and an example of a client. See docs/deployment.md.",
         "retinart bundle model.onnx --for triton -o repository",
         "retinart bundle model.onnx a100.engine l4.engine --for triton -o repository",
         "retinart bundle model.onnx --for openvino-model-server -o models",
+        "retinart bundle model.onnx t4.engine --for deepstream -o pipeline",
     )
     parser.add_argument("model", type=Path, help="the ONNX file")
     parser.add_argument(

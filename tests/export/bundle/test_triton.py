@@ -8,7 +8,6 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-import onnx
 import pytest
 
 from fake_builder import GPU, FakeBuilder
@@ -22,13 +21,12 @@ from retinart.export.bundle.pbtxt import Symbol, pbtxt
 from retinart.export.bundle.settings import Backend, BundleSettings
 from retinart.export.bundle.triton import triton_config
 from retinart.export.settings import BuildSettings
-from support import files_below
+from support import Tensors, files_below, graph_tensors
 
 model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 text_format = pytest.importorskip("google.protobuf.text_format")
 
 TYPES = {"TYPE_UINT8": "UINT8", "TYPE_INT32": "INT32", "TYPE_FP32": "FLOAT"}
-Shapes = dict[str, tuple[str, list[int]]]
 
 
 def parsed(text: str) -> Any:
@@ -36,24 +34,13 @@ def parsed(text: str) -> Any:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def of_config(config: Any) -> Shapes:
+def of_config(config: Any) -> Tensors:
     """Type and shape of each tensor that a configuration names, with the batch first."""
     names = model_config_pb2.DataType.Name
     return {
         one.name: (TYPES[names(one.data_type)], [-1, *one.dims])
         for one in (*config.input, *config.output)
     }
-
-
-def of_graph(path: Path) -> Shapes:
-    """The same of an ONNX file."""
-    graph = onnx.load(path).graph
-    found = {}
-    for value in (*graph.input, *graph.output):
-        kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-        dims = value.type.tensor_type.shape.dim
-        found[value.name] = (kind, [d.dim_value if d.HasField("dim_value") else -1 for d in dims])
-    return found
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "python"])
@@ -70,7 +57,7 @@ def test_the_configuration_is_the_graphs(
     settings = BundleSettings(server="triton", backend=backend, name="cells", max_batch=4)
     assert make_bundle(model, [], tmp_path / "new", settings).backend == backend
     config = parsed((tmp_path / "new" / "cells" / "config.pbtxt").read_text())
-    assert of_config(config) == of_graph(model)
+    assert of_config(config) == graph_tensors(model)
     assert (config.name, config.max_batch_size, config.backend) == ("cells", 4, backend)
     assert (tmp_path / "new" / "cells" / "1" / config.default_model_filename).is_file()
     size = read_info(model).min_size
@@ -92,9 +79,9 @@ def test_the_configuration_is_the_graphs(
 def test_the_comparison_itself(right: str, wrong: str, model_path: Path) -> None:
     info = read_info(model_path)
     text = pbtxt(triton_config("model", info, "onnxruntime", [], 8))
-    assert of_config(parsed(text)) == of_graph(model_path)
+    assert of_config(parsed(text)) == graph_tensors(model_path)
     assert right in text
-    assert of_config(parsed(text.replace(right, wrong, 1))) != of_graph(model_path)
+    assert of_config(parsed(text.replace(right, wrong, 1))) != graph_tensors(model_path)
 
 
 def test_text_of_protobuf() -> None:
@@ -137,7 +124,7 @@ def test_engines_by_their_gpu(build: Build, model_path: Path, tmp_path: Path) ->
     assert named == {"8.9": "model_cc8.9.plan", "9.0": "model_cc9.0.plan"}
     plans = {cc: (report.path / "m" / "1" / file).read_bytes() for cc, file in named.items()}
     assert plans == {"8.9": b"one", "9.0": b"two"} and GPU.compute_capability == "8.9"
-    assert of_config(config) == of_graph(model_path)
+    assert of_config(config) == graph_tensors(model_path)
     assert (config.backend, config.max_batch_size) == ("tensorrt", 4)  # the engines' most
     assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
     assert (config.default_model_filename, report.gpus) == ("model_cc8.9.plan", "8.9, 9.0")
