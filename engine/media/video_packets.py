@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,10 +10,9 @@ from pathlib import Path
 import av
 from av.video.frame import PictureType
 
-from retinart.engine.common.files import AtomicFile
 from retinart.engine.media.images import Image
 from retinart.engine.media.video import file_url
-from retinart.engine.media.video_writer import OPTIONS, TICKS, ToYuv, add_h264, explained
+from retinart.engine.media.video_writer import OPTIONS, TICKS, ToYuv, VideoFile, add_h264, explained
 
 _OPTIONS = {**OPTIONS, "tune": "zerolatency"}  # each frame's packet comes at once
 _KEY_SECONDS = 1.0
@@ -89,6 +87,7 @@ class PacketWriter:
         temporary: where the file is until it is whole.
         written: frames so far.
         bytes: of them.
+        commit, discard: see `VideoFile`.
 
     Raises:
         BadInput: the file cannot be written; the reason is FFmpeg's.
@@ -97,10 +96,9 @@ class PacketWriter:
     def __init__(self, path: Path, encoder: PacketEncoder) -> None:
         self.path, self.written, self.bytes = path, 0, 0
         self._first = 0
-        self._file = AtomicFile(path)
-        self.temporary = self._file.temporary
-        options = {"movflags": "faststart"}
-        self._container = av.open(file_url(self.temporary), "w", "mp4", options=options)
+        self._file = VideoFile(path, "mp4")
+        self.temporary, self._container = self._file.temporary, self._file.container
+        self.commit, self.discard = self._file.commit, self._file.discard
         try:
             with explained(path):
                 self._stream = self._container.add_stream_from_template(encoder.stream)
@@ -127,25 +125,6 @@ class PacketWriter:
             self._container.mux(given)
         self.written += 1
         self.bytes += len(packet.data)
-
-    def commit(self) -> None:
-        """End the file and give it its name.
-
-        Raises:
-            BadInput: it cannot be written; then it is deleted.
-        """
-        try:
-            with explained(self.path):
-                self._container.close()
-                self._file.commit()
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Delete the file. After `commit` it stays."""
-        with suppress(av.FFmpegError, OSError):
-            self._container.close()
-        self._file.discard()
 
 
 def is_clip(path: Path) -> bool:

@@ -66,10 +66,8 @@ class VideoWriter:
             )
         self._first_ms, self._last = 0.0, -1  # the first frame's time, the last one's in ticks
         self._convert, self._sound = ToYuv(size), None
-        self._file = AtomicFile(path)
-        self.temporary = self._file.temporary
-        options = {} if container == "matroska" else {"movflags": "faststart"}
-        self._container = av.open(file_url(self.temporary), "w", container, options=options)
+        self._file = VideoFile(path, container)
+        self.temporary, self._container = self._file.temporary, self._file.container
         try:
             with explained(self.path):
                 self._stream = add_h264(self._container, fps=fps, size=size, options=OPTIONS)
@@ -120,18 +118,15 @@ class VideoWriter:
             with explained(self.path):
                 self._mux_sound(self._last / TICKS + 1 / self._fps)
                 self._container.mux(self._stream.encode(None))
-                self._container.close()
             self._file.commit()
         finally:
             self.discard()
 
     def discard(self) -> None:
         """Delete the file. After `commit` it stays."""
-        with suppress(av.FFmpegError, OSError):
-            self._container.close()
+        self._file.discard()
         if self._sound is not None:
             self._sound.close()
-        self._file.discard()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -146,6 +141,44 @@ class VideoWriter:
             self.commit()
         else:
             self.discard()
+
+
+class VideoFile:
+    """A container that is written to, and gets its file's name when it is whole.
+
+    Args:
+        path: where to write.
+        format: FFmpeg's name of the container's format.
+
+    Attributes:
+        container: open for writing.
+        temporary: where the file is until it is whole.
+    """
+
+    def __init__(self, path: Path, format: str) -> None:
+        self._path, self._file = path, AtomicFile(path)
+        self.temporary = self._file.temporary
+        options = {} if format == "matroska" else {"movflags": "faststart"}
+        self.container = av.open(file_url(self.temporary), "w", format, options=options)
+
+    def commit(self) -> None:
+        """End the file and give it its name.
+
+        Raises:
+            BadInput: it cannot be written; then it is deleted.
+        """
+        try:
+            with explained(self._path):
+                self.container.close()
+                self._file.commit()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Delete the file. After `commit` it stays."""
+        with suppress(av.FFmpegError, OSError):
+            self.container.close()
+        self._file.discard()
 
 
 @contextmanager
