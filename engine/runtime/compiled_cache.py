@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from retinart.engine.common.cpu import cpu_name, instruction_sets
 from retinart.engine.common.files import AtomicFile, sha256
 from retinart.engine.common.user_cache import remove_oldest
 from retinart.engine.errors import BadInput
+from retinart.engine.runtime.mapped_file import MappedFile
 from retinart.engine.runtime.openvino_api import load_openvino
 
 LARGEST_FOLDER = 2 << 30  # bytes; the least recently used models go first
@@ -42,23 +44,23 @@ class CompiledCache:
              sorted(instruction_sets()), os.environ.get("ONEDNN_MAX_CPU_ISA", "")]
         )  # fmt: skip
 
-    def get(self, shape: object, load: Callable[[Any], Any]) -> Any | None:
+    def get(self, shape: object, load: Callable[[MappedFile | bytes], Any]) -> Any | None:
         """The compiled model of an input's shape, or None.
 
         Args:
             shape: plain JSON.
-            load: makes a model of an `openvino.Tensor` with the file's bytes, which are mapped into
-                memory and not copied; or of bytes, where OpenVINO maps no files.
+            load: makes a model of a file that is mapped into memory; or of its bytes, where
+                OpenVINO takes no mapped ones.
         """
         path = self._path(shape)
         try:
             if sha256(path) == path.with_suffix(_SUM).read_text("ascii"):
                 os.utime(path)  # the most recently used
-                mapped = getattr(load_openvino(), "tensor_from_file", None)  # not in 2025.1
-                return load(path.read_bytes() if mapped is None else mapped(path))
+                takes_tensors = hasattr(load_openvino(), "tensor_from_file")  # not in 2025.1
+                return load(MappedFile(path) if takes_tensors else path.read_bytes())
         except (OSError, BadInput):
             return None
-        except (RuntimeError, UnicodeDecodeError):  # of another build, or damaged
+        except (RuntimeError, ValueError):  # of another build, or damaged
             pass
         self._forget(path)
         return None
@@ -67,12 +69,13 @@ class CompiledCache:
         """Keep an `openvino.CompiledModel`, if its device can export it and the folder has room."""
         path = self._path(shape)
         with suppress(OSError, RuntimeError, BadInput):
-            blob = compiled.export_model().getbuffer()
-            if len(blob) > self._largest // 2:
-                return
             file = AtomicFile(path, durable=False)
             try:
-                file.temporary.write_bytes(blob)
+                with file.temporary.open("wb") as opened:
+                    stream = _Export(opened, self._largest // 2)
+                    compiled.export_model(stream)
+                if stream.failed:
+                    return
                 file.commit()
             finally:
                 file.discard()
@@ -87,6 +90,41 @@ class CompiledCache:
         for name in (path, path.with_suffix(_SUM)):
             with suppress(OSError):
                 name.unlink()
+
+
+class _Export(io.BytesIO):
+    """What OpenVINO writes a model to, piece by piece: a file, so that memory never holds it whole.
+
+    OpenVINO takes a `BytesIO` only, and an error of Python in it would end the process.
+
+    Attributes:
+        failed: the disk has no room, or the model is too large; what is in the file is useless.
+    """
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        super().__init__()
+        self._file, self._most, self.failed = file, most, False
+
+    def write(self, data: Any, /) -> int:
+        try:
+            if not self.failed:
+                self._file.write(data)
+                self.failed = self._file.tell() > self._most
+        except OSError:
+            self.failed = True
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError:
+            self.failed = True
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
 from retinart.engine.runtime.compiled_cache import CompiledCache
+from retinart.engine.runtime.mapped_file import MappedFile
 from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.nms import detect_from_candidates
 from retinart.engine.runtime.openvino_api import (
@@ -79,6 +80,7 @@ class OpenVINORunner:
             self._cache = CompiledCache(options.cache_dir, path, how)
         self._lock = threading.Lock()
         self._pools: dict[int, _Pool] = {}
+        self._mapped: list[MappedFile] = []  # compiled models point into them
         self._closed = False
         try:
             best = self.compiled(1).get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -121,7 +123,7 @@ class OpenVINORunner:
             pool.give(request)  # after an error the request is not used again
             return found
 
-        abandoned = weakref.finalize(finish, _wait, request, frames)
+        abandoned = weakref.finalize(finish, _wait, request, frames, self._mapped)
         return finish
 
     def tensors(self, names: Sequence[str], frames: Image) -> dict[str, Floats]:
@@ -200,13 +202,20 @@ class OpenVINORunner:
                 del self._pools[next(iter(self._pools))]
             return pool
 
+    def _import(self, kept: MappedFile | bytes) -> Any:
+        if isinstance(kept, bytes):
+            return self._core.import_model(kept, self._device, self._config)
+        with kept.dropping():
+            tensor = kept.tensor(load_openvino())
+            found = self._core.import_model(tensor, self._device, self._config)
+        self._mapped.append(kept)
+        return found
+
     def _load(self, shape: tuple[int, ...] | None) -> Any:
         """The compiled model for an input's shape, or for all: kept before, or compiled now."""
         cache = self._cache if shape is None or shape[0] == 1 else None  # batches fill the disk
         if cache is not None:
-            found = cache.get(
-                shape, lambda blob: self._core.import_model(blob, self._device, self._config)
-            )
+            found = cache.get(shape, self._import)
             if found is not None:
                 return found
         model = self._model
@@ -219,8 +228,8 @@ class OpenVINORunner:
         return compiled
 
 
-def _wait(request: Any, frames: Image) -> None:
-    """End an abandoned batch: its frames must stay in place while the request runs."""
+def _wait(request: Any, frames: Image, mapped: list[MappedFile]) -> None:
+    """End an abandoned batch: its frames and weights must stay in place while the request runs."""
     request.wait()
 
 

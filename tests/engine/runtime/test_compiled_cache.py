@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 
 from retinart.engine.common.files import sha256
+from retinart.engine.common.timing import StageClock
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.runtime.compiled_cache import CompiledCache
+from retinart.engine.runtime.compiled_cache import CompiledCache, _Export
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
 from support import make_picture
 
@@ -121,11 +124,8 @@ def test_the_folder_stays_below_its_limit(model_path: Path, tmp_path: Path) -> N
         def __init__(self, size: int) -> None:
             self.size = size
 
-        def export_model(self) -> Compiled:
-            return self
-
-        def getbuffer(self) -> memoryview:
-            return memoryview(bytes(self.size))
+        def export_model(self, stream: BinaryIO) -> None:
+            stream.write(bytes(self.size))
 
     cache = CompiledCache(tmp_path, model_path, "how", largest=1000)
     for number in range(3):
@@ -143,6 +143,34 @@ def test_the_folder_stays_below_its_limit(model_path: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null"])
 def test_a_cache_that_cannot_be_written_stops_nothing(model_path: Path, place: str) -> None:
     assert len(detect(model_path, Path(place))) > 0
+
+
+def test_a_full_disk_stops_nothing(
+    model_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in the middle of OpenVINO's writing would end the process."""
+
+    name = "retinart.engine.runtime.compiled_cache._Export"
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(name, lambda file, most: _Export(full, most))
+        assert len(detect(model_path, cache)) > 0
+    assert not list(cache.glob("*"))
+
+
+def test_a_batch_under_way_outlives_its_detector(
+    model_path: Path, cache: Path, first: Detections
+) -> None:
+    """Its weights are mapped from the kept file, which is gone by then, too."""
+    clock = StageClock()
+    for _ in range(2):
+        detector = Detector(model_path, cache_dir=cache, check=False, conf=0.05, threads=2)
+        pending: Any = detector.runner.prepare([make_picture(3)]).submit(clock)
+        shutil.rmtree(cache)
+        detector.close()
+        del detector
+        gc.collect()
+        assert np.array_equal(pending.result()[0].xyxy, first.xyxy)
+        pending = None
 
 
 def test_larger_batches_are_not_kept(model_path: Path, cache: Path) -> None:
