@@ -330,3 +330,16 @@ def made(model_path: Path) -> Iterator[Made]:
     one = Made(model_path)
     yield one
     one.runner.close()
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A headless Chromium of this machine; skips where there is none, or no driver."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no Chromium: install it, or set CHROMIUM to its path")
+    with sync_api.sync_playwright() as driver:
+        one = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield one
+        one.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import threading
 import time
@@ -275,19 +273,6 @@ def test_a_job_shows_its_frames(
     line = json.loads((tmp_path / "out" / "detections.jsonl").read_text().splitlines()[-1])
     assert len(head["frames"][0]["detections"]) == len(line["detections"]) > 0
     assert head["stages"]["infer"] > 0 and head["rates"][0] > 0
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    """A headless Chromium of this machine; skips where there is none, or no driver."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("there is no Chromium: install it, or set CHROMIUM to its path")
-    with sync_api.sync_playwright() as driver:
-        one = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield one
-        one.close()
 
 
 def test_in_a_browser(server: tuple[Board, ViewServer], browser: Any) -> None:
