@@ -164,6 +164,13 @@ def choose_runtime(settings: BuildSettings, gpus: list[Gpu]) -> EngineRuntime:
     runtime = settings.runtime
     if runtime == "auto":
         runtime = "tensorrt" if gpus and installed("tensorrt") else "tensorrt-rtx"
+        if not installed(runtime):
+            raise MissingDependency(
+                "building an engine here needs TensorRT-RTX, or TensorRT and a GPU",
+                fix=f"Install one with `{pip_command('tensorrt-rtx')}` or "
+                f"`{pip_command('tensorrt')}` in retinart's folder. TensorRT builds on the kind of "
+                "GPU that will run the engine",
+            )
     if not installed(runtime):
         raise MissingDependency.package(
             runtime.replace("-", "_"), runtime, f"Building for {TITLES[runtime]}"

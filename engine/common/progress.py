@@ -1,6 +1,7 @@
 """Progress on stderr: a bar on a terminal, otherwise a plain line every ten seconds.
 
-The end is not shown: the caller then prints what came out.
+The end is not shown: the caller then prints what came out. A stand-in for stderr that keeps what is
+printed names the stream that shows the plain lines as `progress`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Progress:
         if total and items >= max(_FEWEST, _SHARE * total) and seconds >= _SECONDS:
             text = f"{text} {seconds / items * (total - done):.0f} s left"
         if not self._terminal:
-            self.line(f"{count} {text}")
+            shown = getattr(sys.stderr, "progress", sys.stderr)
+            shown.write(f"{count} {text}\n")
+            shown.flush()
             return
         full = _WIDTH * done // total if total else 0
         bar = "#" * full + "." * (_WIDTH - full)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -11,9 +12,11 @@ import av
 import pytest
 
 from retinart.cli import demo
+from retinart.cli.streams import guarded_streams
 from retinart.demo import shipped
 from retinart.demo.shipped import ASSETS, CHECKPOINT, MODEL
 from retinart.demo.steps import Step, run_steps
+from retinart.engine.common import progress
 from retinart.engine.common.files import sha256
 from retinart.engine.detector import Detector
 from retinart.engine.evaluation.coco import load_coco
@@ -103,3 +106,23 @@ def test_a_failed_check_does_not_end_the_demo_and_an_error_does(code: int, count
     done = run_steps(steps, run)
     assert [d.code for d in done] == [0, code, 0][:count]
     assert [d.output for d in done] == ["said 1\n", "said 2\n", "said 3\n"][:count]
+
+
+def test_the_page_holds_no_lines_of_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen above a benchmark's table: "24/30 rounds 2 s left"."""
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.0)
+
+    def run(words: Sequence[str]) -> int:
+        with guarded_streams():
+            progress.Progress().update(1, 3, f"rounds of {words[0]}")
+            print("a result", file=sys.stderr)
+        return 0
+
+    steps = [Step(title=t, why="", words=(t,), brief=t == "b") for t in "ab"]
+    assert [d.output for d in run_steps(steps, run)] == ["a result\n"] * 2
+    said = capsys.readouterr().err
+    assert "1/3 rounds of a\na result\n" in said and said.endswith(
+        "$ retinart b\n1/3 rounds of b\n"
+    )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from retinart.cli import export
 from retinart.engine.model.info import read_info
 from retinart.export import parity
-from support import files_below
+from support import files_below, made_info
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -200,3 +203,14 @@ def test_names_that_differ_in_case_only_are_noted(
     ran = retinart("export", noisy_checkpoint, "-o", path, *size, "--classes", names)
     assert ran.returncode == 0 and read_info(path).classes == ("Cat", "dog", "cat")
     assert "the classes 'Cat' and 'cat' differ in case only: they are two" in ran.stderr
+
+
+def test_an_input_that_is_larger_than_asked_for_is_explained() -> None:
+    """`--imgsz 600` gave 608x800, and no line said why."""
+    rule = made_info().resize
+    padded = dataclasses.replace(rule, short_side=600, canvas=(608, 800), pad_multiple=32)
+    text = export._padding_text(made_info(resize=padded))
+    assert text == " (600 on the shorter side, and padding up to a multiple of 32)"
+    for same in ({"short_side": 608}, {"short_side": None}, {"canvas": None}):
+        changed = dataclasses.replace(padded, **same)
+        assert export._padding_text(SimpleNamespace(resize=changed)) == ""  # type: ignore[arg-type]

@@ -170,6 +170,8 @@ def test_what_is_missing(model_path: Path, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(MissingDependency, match="kind of GPU that will run the engine"):
         run(runtime="tensorrt")
     with pytest.raises(MissingDependency, match=r"pip install .*tensorrt-rtx"):
+        run(runtime="tensorrt-rtx")
+    with pytest.raises(MissingDependency, match=r"\.\[tensorrt-rtx\].* or .*\.\[tensorrt\]"):
         run()
 
 

@@ -153,7 +153,8 @@ def say_export(report: Any) -> None:
     classes = counted(len(info.classes), "class", "classes")
     print(
         f"{info.provenance['checkpoint']} is a checkpoint of {info.variant.source}: "
-        f"{info.variant.backbone}, {classes}\nthe file's input: {input_text(info)}",
+        f"{info.variant.backbone}, {classes}\n"
+        f"the file's input: {input_text(info)}{_padding_text(info)}",
         file=sys.stderr,
     )
     if report.other_size:
@@ -183,6 +184,17 @@ def say_export(report: Any) -> None:
             file=sys.stderr,
         )
     print(report.path)
+
+
+def _padding_text(info: ModelInfo) -> str:
+    """Why the input is larger than --imgsz; "" where it is not."""
+    rule = info.resize
+    if rule.canvas is None or rule.short_side in (None, min(rule.canvas)):
+        return ""
+    return (
+        f" ({rule.short_side} on the shorter side, and padding up to a multiple of "
+        f"{rule.pad_multiple})"
+    )
 
 
 def _dropped_text(info: ModelInfo) -> str:

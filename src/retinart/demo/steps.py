@@ -110,8 +110,7 @@ def run_steps(steps: Sequence[Step], run: Callable[[Sequence[str]], int]) -> lis
         print(f"\n[{number}/{len(steps)}] {step.title}\n$ {step.command}", file=sys.stderr)
         text = io.StringIO()
         begun = time.perf_counter()
-        out = text if step.brief else _Tee(sys.stdout, text)
-        err = text if step.brief else _Tee(sys.stderr, text)
+        out, err = (_Tee(s, text, hidden=step.brief) for s in (sys.stdout, sys.stderr))
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = run(step.words)
         seconds = time.perf_counter() - begun
@@ -124,18 +123,22 @@ def run_steps(steps: Sequence[Step], run: Callable[[Sequence[str]], int]) -> lis
 
 
 class _Tee(io.TextIOBase):
-    """Writes to a stream and to a text; no terminal, so that progress comes as plain lines."""
+    """Writes to a text and, unless it is hidden, to a stream.
 
-    def __init__(self, stream: Any, text: io.StringIO) -> None:
-        self._stream, self._text = stream, text
+    It is no terminal, so progress comes as plain lines. They go to the stream alone.
+    """
+
+    def __init__(self, stream: Any, text: io.StringIO, *, hidden: bool) -> None:
+        self.progress, self._text, self._hidden = stream, text, hidden
 
     def write(self, text: str, /) -> int:
         self._text.write(text)
-        self._stream.write(text)
+        if not self._hidden:
+            self.progress.write(text)
         return len(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        self.progress.flush()
 
 
 def _check(model: Path) -> Step:
