@@ -21,7 +21,7 @@ from retinart.benchmarks.timing import machine, statistics
 from retinart.benchmarks.timing.alternate import alternate, milliseconds
 from retinart.engine.common.table import Table
 from retinart.engine.runtime.openvino_api import load_openvino
-from retinart.engine.runtime.winograd import pays, use_winograd
+from retinart.engine.runtime.winograd import expected_times, pays, use_winograd
 
 # Channels, outputs, height and width: the heads of R50 at 600 with 91 classes, by level, and layers
 # of its backbone; a layer of R101 at 400; and the 96 channels of a small model's heads.
@@ -68,7 +68,10 @@ def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> tuple[
     direct, fast = (request.get_output_tensor(0).data for request in requests.values())
     error = float(np.sqrt(np.mean((fast - direct) ** 2) / np.mean(direct**2)))
     ms = (f"{statistics.median(values).value:.2f}" for values in times)
-    ratio, taken = statistics.ratio_of_medians(*times), "yes" if pays(*layer) else "no"
+    ratio, taken = (
+        statistics.ratio_of_medians(*times),
+        "yes" if pays(expected_times(layer)) else "no",
+    )
     return channels, outputs, f"{height}x{width}", *ms, ratio, taken, f"{error:.1e}"
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from retinart.engine.errors import BadInput
 from retinart.engine.media.images import Image
 from retinart.engine.model.info import CANDIDATES, INPUT, REEXPORT, Compute, ModelInfo, Thresholds
 from retinart.engine.runtime.compiled_cache import CompiledCache
-from retinart.engine.runtime.mapped_file import MappedFile
+from retinart.engine.runtime.mapped_file import MappedFile, give_back, move_constants
 from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.nms import detect_from_candidates
 from retinart.engine.runtime.openvino_api import (
@@ -142,7 +143,10 @@ class OpenVINORunner:
     def _model(self) -> Any:
         """The graph up to the candidates. It is read only where a model must be compiled."""
         with explained("OpenVINO", self._path, "load"):
-            return self._cut(CANDIDATES)
+            model = self._cut(CANDIDATES)
+            moved = move_constants(model, load_openvino()) if self._device == "CPU" else None
+            self._mapped += [] if moved is None else [moved]
+            return model
 
     def _cut(self, names: Sequence[str]) -> Any:
         """The graph up to these tensors, with the changes that this device runs it with."""
@@ -222,9 +226,13 @@ class OpenVINORunner:
         if shape is not None:
             model = model.clone()
             model.reshape({INPUT: list(shape)})
-        compiled = self._core.compile_model(model, self._device, self._config)
-        if cache is not None:
-            cache.put(shape, compiled)
+        with ExitStack() as stack:
+            for mapped in self._mapped:
+                stack.enter_context(mapped.dropping())
+            compiled = self._core.compile_model(model, self._device, self._config)
+            if cache is not None:
+                cache.put(shape, compiled)
+        give_back()
         return compiled
 
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,14 @@ _POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))  # and infinity
 _OUT, _KERNEL = 4, 3
 _IN = _OUT + _KERNEL - 1
 
+_A_MS = 1.1e8  # multiplications, on the CPU that `expected_times` is of
+_MS_A_MIB = 0.1  # that a transformed weight must save, for each MiB that it needs more
+_MOST_OUTPUTS = 512  # in one product: of all 819 at once, R50 at 600 would take 56 MiB more
+_CHUNK = 1 << 16
+
+Sizes = tuple[int, int, int, int]  # channels, outputs, height and width
+Times = tuple[float, float]  # milliseconds of the direct sum, and by Winograd's algorithm
+TimesOf = Callable[[Sizes], Times]
 Matrix = npt.NDArray[np.floating[Any]]
 
 
@@ -50,7 +60,7 @@ def transforms() -> tuple[Matrix, Matrix, Matrix]:
     return np.kron(out, out), np.kron(weight, weight), np.kron(frame, frame)
 
 
-def use_winograd(model: Any, *, always: bool = False) -> int:
+def use_winograd(model: Any, times: TimesOf | None = None, *, always: bool = False) -> int:
     """Replace the convolutions of an `openvino.Model` that become faster; returns how many.
 
     These are 3x3, in FP32, without stride, dilation or groups, and padded by 1, on inputs whose
@@ -58,10 +68,12 @@ def use_winograd(model: Any, *, always: bool = False) -> int:
 
     Args:
         model: changed in place.
+        times: of a convolution; None takes `expected_times`.
         always: replace also the convolutions that become slower.
     """
-    weights: dict[str, Any] = {}  # by name: heads share theirs between levels
-    found = [op for op in model.get_ordered_ops() if _fits(op) and (always or _pays(op))]
+    weights: dict[str, list[Any]] = {}  # by name: heads share theirs between levels
+    found = convolutions(model)
+    found = found if always else _worth_it(found, times or expected_times)
     for op in found:
         output = op.output(0)
         targets = output.get_target_inputs()
@@ -75,18 +87,63 @@ def use_winograd(model: Any, *, always: bool = False) -> int:
     return len(found)
 
 
-def pays(channels: int, outputs: int, height: int, width: int) -> bool:
-    """Whether it is faster than the direct sum, by a tenth at least.
+def convolutions(model: Any) -> list[Any]:
+    """The convolutions of an `openvino.Model` that can be replaced."""
+    return [op for op in model.get_ordered_ops() if _fits(op)]
+
+
+def sizes_of(convolution: Any) -> Sizes:
+    """Channels, outputs, height and width of one."""
+    outputs, channels, _, _ = convolution.input_value(1).get_shape()
+    shape = convolution.input_value(0).get_partial_shape()
+    return channels, outputs, shape[2].get_length(), shape[3].get_length()
+
+
+def expected_times(sizes: Sizes) -> Times:
+    """The times of a convolution, from its sizes.
 
     Costs are counted in multiplications that take as long, on a CPU with AVX512: 230 for a value of
     an input's tiles, 85 for one of an output's, and 36 for reading a weight. See
     benchmarks/results/winograd.md.
     """
+    channels, outputs, height, width = sizes
     tiles = math.ceil(height / _OUT) * math.ceil(width / _OUT)
-    direct = _KERNEL**2 * channels * outputs * height * width
     product = channels * outputs * (tiles + 36)
     moving = tiles * (230 * channels + 85 * outputs)
-    return _IN**2 * (product + moving) < 0.9 * direct
+    direct = _KERNEL**2 * channels * outputs * height * width
+    return direct / _A_MS, _IN**2 * (product + moving) / _A_MS
+
+
+def pays(times: Times) -> bool:
+    """Whether Winograd's algorithm is faster than the direct sum, by a tenth at least."""
+    direct, fast = times
+    return fast < 0.9 * direct
+
+
+def _worth_it(found: list[Any], times: TimesOf) -> list[Any]:
+    """Those that become faster, and whose weights are worth their memory.
+
+    Convolutions that share a weight share its cost.
+    """
+    known = {id(op): times(sizes_of(op)) for op in found}
+    faster = [op for op in found if pays(known[id(op)])]
+    saved: defaultdict[str, float] = defaultdict(float)
+    for op in faster:
+        direct, fast = known[id(op)]
+        saved[_name(op)] += direct - fast
+    return [op for op in faster if saved[_name(op)] > _MS_A_MIB * _more_mib(op)]
+
+
+def _name(op: Any) -> str:
+    """The name of a convolution's weight."""
+    name: str = op.input_value(1).get_node().get_friendly_name()
+    return name
+
+
+def _more_mib(op: Any) -> float:
+    """Memory that the transformed weight needs more than the weight."""
+    channels, outputs, _, _ = sizes_of(op)
+    return 4 * (_IN**2 - _KERNEL**2) * channels * outputs / (1 << 20)
 
 
 def _fits(op: Any) -> bool:
@@ -105,35 +162,22 @@ def _fits(op: Any) -> bool:
     )
 
 
-def _pays(op: Any) -> bool:
-    outputs, channels, _, _ = op.input_value(1).get_shape()
-    return pays(channels, outputs, *_size(op))
-
-
-def _size(op: Any) -> tuple[int, int]:
-    """Height and width of a convolution's input, and output."""
-    shape = op.input_value(0).get_partial_shape()
-    return shape[2].get_length(), shape[3].get_length()
-
-
-def _winograd(op: Any, weights: dict[str, Any]) -> Any:
+def _winograd(op: Any, weights: dict[str, list[Any]]) -> Any:
     openvino = load_openvino()
     ops = openvino.opset13
 
     def shape(*sizes: int) -> Any:
         return ops.constant(np.array(sizes, np.int64))
 
-    weight = op.input_value(1).get_node()
-    o, c, _, _ = weight.get_shape()
-    h, w = _size(op)
+    c, o, h, w = sizes_of(op)
     high, wide = math.ceil(h / _OUT), math.ceil(w / _OUT)
     tiles = high * wide
-    of_output, of_weight, of_input = transforms()
-    name = weight.get_friendly_name()
+    of_output, _, of_input = transforms()
+    name = _name(op)
     if name not in weights:
-        values = weight.get_data().reshape(o * c, _KERNEL**2).astype(np.float64)
-        values = (of_weight @ values.T).astype(np.float32)
-        weights[name] = ops.constant(values.reshape(1, _IN**2, o, c), shared_memory=False)
+        values = _transformed(op.input_value(1).get_node().get_data())
+        parts = np.array_split(values, math.ceil(o / _MOST_OUTPUTS), axis=2)
+        weights[name] = [ops.constant(np.ascontiguousarray(p), shared_memory=False) for p in parts]
 
     x = ops.reshape(op.input_value(0), shape(-1, 1, h, w), False)  # (N * C, 1, H, W)
     kernels = ops.constant(of_input.astype(np.float32).reshape(_IN**2, 1, _IN, _IN))
@@ -141,11 +185,28 @@ def _winograd(op: Any, weights: dict[str, Any]) -> Any:
     x = ops.convolution(x, kernels, [_OUT, _OUT], [1, 1], pad, [1, 1])  # (N * C, 36, high, wide)
     x = ops.reshape(x, shape(-1, c, _IN**2, tiles), False)
     x = ops.transpose(x, shape(0, 2, 1, 3))  # (N, 36, C, T)
-    x = ops.matmul(weights[name], x, False, False)  # (N, 36, O, T)
-    x = ops.reshape(x, shape(-1, _IN**2, o * tiles), False)
-    x = ops.matmul(ops.constant(of_output.astype(np.float32)), x, False, False)  # (N, 16, O * T)
-    x = ops.reshape(x, shape(-1, _OUT**2 * o, high, wide), False)
-    x = ops.depth_to_space(x, "blocks_first", _OUT)  # (N, O, 4 high, 4 wide)
-    if (_OUT * high, _OUT * wide) != (h, w):
-        x = ops.slice(x, shape(0, 0), shape(h, w), shape(1, 1), shape(2, 3))
-    return x
+    back = ops.constant(of_output.astype(np.float32))
+    parts = []
+    for weight in weights[name]:
+        o = weight.get_shape()[2]
+        y = ops.matmul(weight, x, False, False)  # (N, 36, O, T)
+        y = ops.reshape(y, shape(-1, _IN**2, o * tiles), False)
+        y = ops.matmul(back, y, False, False)  # (N, 16, O * T)
+        y = ops.reshape(y, shape(-1, _OUT**2 * o, high, wide), False)
+        y = ops.depth_to_space(y, "blocks_first", _OUT)  # (N, O, 4 high, 4 wide)
+        if (_OUT * high, _OUT * wide) != (h, w):
+            y = ops.slice(y, shape(0, 0), shape(h, w), shape(1, 1), shape(2, 3))
+        parts.append(y)
+    return parts[0] if len(parts) == 1 else ops.concat(parts, 1)
+
+
+def _transformed(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(O, C, 3, 3) to (1, 36, O, C)."""
+    o, c, _, _ = weight.shape
+    _, of_weight, _ = transforms()
+    result = np.empty((_IN**2, o * c), np.float32)
+    flat = weight.reshape(o * c, _KERNEL**2)
+    for begin in range(0, o * c, _CHUNK):  # in double, which needs twice the memory
+        part = flat[begin : begin + _CHUNK].astype(np.float64)
+        result[:, begin : begin + _CHUNK] = of_weight @ part.T
+    return result.reshape(1, _IN**2, o, c)

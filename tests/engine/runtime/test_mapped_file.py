@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from retinart.engine.runtime.mapped_file import MappedFile
+from retinart.engine.runtime.mapped_file import MappedFile, move_constants
+from retinart.engine.runtime.openvino_api import load_openvino, openvino_core
 
 PAGES = 4096
 
@@ -56,3 +59,46 @@ def test_an_empty_file_cannot_be_mapped(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(ValueError, match="empty"):
         MappedFile(tmp_path / "empty")
+
+
+def model_of(weight: npt.NDArray[np.float32]) -> Any:
+    openvino = load_openvino()
+    ops = openvino.opset13
+    x = ops.parameter([4, weight.shape[1]], np.float32)
+    y = ops.matmul(x, ops.constant(weight), False, True)
+    z = ops.matmul(y, ops.constant(weight), False, False)  # of the same values
+    return openvino.Model([ops.add(z, ops.constant(np.float32(1)))], [x], "products")
+
+
+@pytest.fixture
+def weight() -> npt.NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal((130, 128)).astype(np.float32)
+
+
+def test_constants_move_to_a_file(weight: npt.NDArray[np.float32]) -> None:
+    x = np.random.default_rng(1).standard_normal((4, 128)).astype(np.float32)
+    plain, moved = model_of(weight), model_of(weight)
+    mapped = move_constants(moved, load_openvino())
+    assert mapped is not None and len(mapped.array) >= 2 * weight.nbytes
+    with mapped.dropping():
+        compiled = openvino_core().compile_model(moved, "CPU")
+    want = openvino_core().compile_model(plain, "CPU")([x])[0]
+    assert np.array_equal(compiled([x])[0], want)
+    addresses = [op.get_data().ctypes.data for op in moved.get_ops() if is_large(op)]
+    begin = mapped.array.ctypes.data
+    assert len(addresses) == 2
+    assert all(begin <= one < begin + len(mapped.array) for one in addresses)
+
+
+def is_large(op: Any) -> bool:
+    return bool(op.get_type_name() == "Constant" and op.get_data().nbytes > 1000)
+
+
+def test_constants_stay_where_there_is_no_room(
+    weight: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda: full)
+        assert move_constants(model_of(weight), load_openvino()) is None
+    small = model_of(weight[:2, :2])
+    assert move_constants(small, load_openvino()) is None

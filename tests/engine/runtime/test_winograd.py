@@ -16,7 +16,7 @@ from retinart.engine.detector import Detector
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import read_image
 from retinart.engine.runtime.openvino_api import load_openvino
-from retinart.engine.runtime.winograd import pays, transforms, use_winograd
+from retinart.engine.runtime.winograd import expected_times, pays, transforms, use_winograd
 
 Array = npt.NDArray[np.float32]
 
@@ -105,14 +105,43 @@ def test_quantized_weights_stay() -> None:
     assert use_winograd(openvino.Model([y], [x], "quantized"), always=True) == 0
 
 
-def test_levels_share_their_weights() -> None:
-    """Heads have the same on each level; its transform is four times as large, and there once."""
+@pytest.mark.parametrize(
+    ("times", "levels", "replaced"),
+    [
+        ((1.0, 0.5), 1, 1),
+        ((1.0, 0.95), 1, 0),  # hardly faster
+        ((1.0e-3, 0.5e-3), 1, 0),  # a weight of 8x8 takes 6.6 KiB more: too much for 0.5 us
+        ((1.0e-3, 0.5e-3), 2, 2),  # but not for twice that
+    ],
+)
+def test_a_layer_is_worth_its_memory(
+    times: tuple[float, float], levels: int, replaced: int
+) -> None:
+    model = levels_of(*(16,) * levels)
+    assert use_winograd(model, lambda sizes: times) == replaced
+
+
+def test_more_outputs_than_a_product_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retinart.engine.runtime.winograd._MOST_OUTPUTS", 8)
+    weight, x = normal(20, 16, 3, 3), normal(1, 16, 9, 8, seed=1)
+    model = model_of([1, 16, 9, 8], weight)
+    assert use_winograd(model, always=True) == 1 and types(model)["MatMul"] == 6
+    want = conv2d(torch.from_numpy(x), torch.from_numpy(weight), padding=1)
+    np.testing.assert_allclose(run(model, x), want.numpy(), atol=1e-4)
+
+
+def levels_of(*sizes: int) -> Any:
     openvino = load_openvino()
-    inputs = [openvino.opset13.parameter([1, 8, n, n], np.float32) for n in (16, 8)]
+    inputs = [openvino.opset13.parameter([1, 8, n, n], np.float32) for n in sizes]
     weight = openvino.opset13.constant(normal(8, 8, 3, 3))
     plain = ([1, 1], [1, 1], [1, 1], [1, 1])
     outputs = [openvino.opset13.convolution(x, weight, *plain) for x in inputs]
-    model = openvino.Model(outputs, inputs, "levels")
+    return openvino.Model(outputs, inputs, "levels")
+
+
+def test_levels_share_their_weights() -> None:
+    """Heads have the same on each level; its transform is four times as large, and there once."""
+    model = levels_of(16, 8)
     assert use_winograd(model, always=True) == 2
     sizes = [list(op.get_shape()) for op in model.get_ops() if op.get_type_name() == "Constant"]
     assert sizes.count([1, 36, 8, 8]) == 1
@@ -134,7 +163,7 @@ def test_levels_share_their_weights() -> None:
     ],
 )
 def test_where_it_pays(sizes: tuple[int, int, int, int], expected: bool) -> None:
-    assert pays(*sizes) is expected
+    assert pays(expected_times(sizes)) is expected
 
 
 def test_detections(
@@ -143,7 +172,7 @@ def test_detections(
     """Of a whole model, in batches too; and only FP32 files in FP32 are changed."""
     replaced = list[int]()
 
-    def count(model: Any) -> int:
+    def count(model: Any, *_: Any) -> int:
         replaced.append(use_winograd(model, always=True))
         return replaced[-1]
 
