@@ -35,7 +35,7 @@ from retinart.train.data.settings import SceneSettings
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import build_retinanet
-from support import Once, make_picture, write_images, write_video
+from support import Once, export_unchecked, make_picture, write_images, write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RETINART_DATA", ROOT.parent / "shared"))
@@ -182,7 +182,7 @@ def changed_path(
             settings = ExportSettings(height=96, width=128, tensorrt=False)
             if dynamic:
                 settings = ExportSettings(imgsz=96, dynamic=True, conf=0.02, tensorrt=False)
-            export_checkpoint(path, folder / "model.onnx", settings)
+            export_unchecked(path, folder / "model.onnx", settings)
 
         return (
             once("-".join([like.stem, *changes, *map(str, changes.values())]), make) / "model.onnx"

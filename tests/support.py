@@ -38,8 +38,10 @@ from retinart.engine.model.info import (
 from retinart.engine.model.onnx_file import write_onnx
 from retinart.engine.model.resize_rule import ResizeRule
 from retinart.engine.model.variant import Variant
+from retinart.export import export
 from retinart.export.checkpoint_projects import PROJECTS, Project
 from retinart.export.graph import IR_VERSION, OPSET
+from retinart.export.settings import ExportSettings
 from retinart.train import trainer
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.model.retinanet import build_retinanet
@@ -159,6 +161,13 @@ def made_info(**changes: Any) -> ModelInfo:
         "provenance": {"checkpoint": "a.pt", "versions": {"torch": "2"}},
     }
     return ModelInfo(**{**values, **changes})
+
+
+def export_unchecked(checkpoint: Path, output: Path, settings: ExportSettings) -> Path:
+    """Export without the comparison with PyTorch, which takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "check_parity", lambda *given: None)
+        return export.export_checkpoint(checkpoint, output, settings).path
 
 
 def save_changed(model: onnx.ModelProto, path: Path) -> None:

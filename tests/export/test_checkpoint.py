@@ -8,7 +8,6 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -138,17 +137,6 @@ def test_hostile_pickles_do_nothing(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="mkdir"):
         load_any(path)
     assert not target.exists()
-
-
-def test_pickles_of_arrays_load(golden: ModuleType, tmp_path: Path) -> None:
-    """detectron2's zoo files: a pickle of NumPy arrays."""
-    arrays = golden.arrays("detectron2_retinanet_R_50_FPN_3x")
-    path = tmp_path / "model.pkl"
-    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "unknown"}))
-    loaded = load_any(path)
-    assert loaded.variant.source == "detectron2"
-    weight = loaded.model.backbone.conv1.weight.detach().numpy()  # type: ignore[union-attr, operator]
-    assert np.array_equal(weight, arrays["backbone.bottom_up.stem.conv1.weight"])
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99])

@@ -102,9 +102,11 @@ def test_plugins_give_the_ids_too(
         graph = change(onnx.load(path), read_info(path)).graph
         maker = {name: node for node in graph.node for name in node.output}
         node = maker[maker[OUTPUTS[3]].input[0]]
-        tables = {i.name: onnx.numpy_helper.to_array(i).tolist() for i in graph.initializer}
+        tables = {i.name: i for i in graph.initializer}
         assert (node.op_type == "Gather") == (table is not None)
-        assert table is None or tables[node.input[0]] == table
+        if table is not None:
+            found = onnx.numpy_helper.to_array(tables[node.input[0]])
+            assert found.tolist() == table
 
 
 def test_int8_files_keep_them(pruned: Path, tmp_path: Path) -> None:

@@ -21,12 +21,11 @@ from efficient_nms import efficient_nms
 from plugin_parser import check_attributes
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.matching import match
-from retinart.engine.media.images import Image, list_images, read_image
+from retinart.engine.media.images import Image, read_image
 from retinart.engine.model.info import INPUT, NORMALIZED, OUTPUTS, ModelInfo, Thresholds, read_info
 from retinart.export.efficient_nms import PLUGIN, above, plugin_attributes, with_plugin
-from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
-from support import make_picture
+from support import export_unchecked, make_picture
 
 Array = npt.NDArray[Any]
 Run = Callable[[Image], list[Array]]
@@ -124,7 +123,7 @@ def test_a_low_threshold(noisy_checkpoint: Path, tmp_path: Path) -> None:
     settings = ExportSettings(
         height=96, width=128, conf=0.006, iou=0.001, max_det=1000, tensorrt=False
     )
-    path = export_checkpoint(noisy_checkpoint, tmp_path / "model.onnx", settings).path
+    path = export_unchecked(noisy_checkpoint, tmp_path / "model.onnx", settings)
     frames = np.stack([make_picture(seed) for seed in range(3)])
     count, _, scores, _ = plugin_form(path)(frames)
     rows = np.arange(scores.shape[1]) < count
@@ -134,10 +133,8 @@ def test_a_low_threshold(noisy_checkpoint: Path, tmp_path: Path) -> None:
 
 def test_a_public_model(public_model: Callable[[str], Path], shared: Callable[..., Path]) -> None:
     path = public_model("torchvision")
-    paths = list_images(str(shared("data", "coco_val206", "images")))[:1]
-    images = [read_image(shared("golden", "input.png")), *map(read_image, paths)]
-    frames, _ = read_info(path).resize.apply(images)
-    assert compare(path, frames) > 20 * len(images)
+    frames, _ = read_info(path).resize.apply([read_image(shared("golden", "input.png"))])
+    assert compare(path, frames) > 20
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 1.0])

@@ -25,29 +25,36 @@ from retinart.train.model.backbones import BACKBONES
 from retinart.train.model.checkpoint import load_checkpoint, save_checkpoint
 from retinart.train.model.presets import preset
 from retinart.train.model.retinanet import RetinaNet, build_retinanet
+from support import export_unchecked
 
 BASE = preset("tiny", 3)
 SETTINGS: dict[str, dict[str, Any]] = {
-    "P6 of C5, no ReLU": {"p6_from": "c5", "p7_relu": False},
-    "group norm": {"head_norm_groups": 8},
+    "P6 of C5, no ReLU, group norm, BGR, no std": {
+        "p6_from": "c5",
+        "p7_relu": False,
+        "head_norm_groups": 8,
+        "channel_order": "bgr",
+        "mean": (103.53, 116.28, 123.675),
+        "std": (1.0,) * 3,
+    },
     "rounded anchors, strides of the grid": {
         "anchor_rounding": True,
         "anchor_strides": "image//grid",
         "anchor_order": "ratio_outer",
     },
-    "size outer, centred, other ratios": {
+    "size outer, centred, other ratios, inclusive corners, no clamp": {
         "anchor_order": "size_outer",
         "anchor_center": 0.5,
         "anchor_ratios": (1.0, 2.0, 0.5),
+        "box_plus_one": True,
+        "box_clamp": None,
     },
-    "inclusive corners, no clamp": {"box_plus_one": True, "box_clamp": None},
     "clamped below, clipped after NMS": {
         "box_clamp": 0.2,
         "box_clamp_below": True,
         "clip_before_nms": False,
     },
     "inclusive corners, clipped after NMS": {"box_plus_one": True, "clip_before_nms": False},
-    "BGR, no std": {"channel_order": "bgr", "mean": (103.53, 116.28, 123.675), "std": (1.0,) * 3},
 }
 
 
@@ -210,19 +217,19 @@ def test_nms_is_compared_on_even_pictures(tmp_path: Path) -> None:
 
 
 def test_more_candidates(noisy_checkpoint: Path, tmp_path: Path) -> None:
-    def thresholds(**more: Any) -> Thresholds:
-        settings = ExportSettings(height=96, width=128, tensorrt=False, **more)
-        path = tmp_path / "out.onnx"
-        info = export_checkpoint(noisy_checkpoint, path, settings).info
-        assert read_info(path) == info
-        return info.thresholds
+    def settings(**more: int) -> ExportSettings:
+        return ExportSettings(height=96, width=128, tensorrt=False, **more)  # type: ignore[arg-type]
 
-    few = thresholds(topk_candidates=50, max_det=250)
+    path = tmp_path / "out.onnx"
+    info = export_checkpoint(noisy_checkpoint, path, settings(topk_candidates=50, max_det=250)).info
+    assert read_info(path) == info
+    few = info.thresholds
     assert (few.topk_candidates, few.nms_candidates, few.detections_per_img) == (50, 250, 250)
-    assert thresholds(topk_candidates=2).detections_per_img == 10
+    fewer = export_unchecked(noisy_checkpoint, path, settings(topk_candidates=2))
+    assert read_info(fewer).thresholds.detections_per_img == 10
     for bad, limit in (({"topk_candidates": 3841}, 3840), ({"max_det": 5001}, 5000)):
         with pytest.raises(BadInput, match=f"whole number from 1 to {limit}"):
-            thresholds(**bad)
+            export_checkpoint(noisy_checkpoint, path, settings(**bad))
 
 
 def test_the_file_is_plain_onnx(model_path: Path) -> None:
@@ -242,7 +249,7 @@ def test_the_file_is_plain_onnx(model_path: Path) -> None:
 def test_the_same_checkpoint_gives_the_same_bytes(noisy_checkpoint: Path, tmp_path: Path) -> None:
     settings = ExportSettings(height=64, width=64, tensorrt=False)
     first, again = (
-        export_checkpoint(noisy_checkpoint, tmp_path / "model.onnx", settings).path.read_bytes()
+        export_unchecked(noisy_checkpoint, tmp_path / "model.onnx", settings).read_bytes()
         for _ in range(2)
     )
     assert first == again
@@ -303,7 +310,7 @@ def test_dynamic_files_are_compared_at_several_sizes(write: Any, tmp_path: Path)
 
 def test_class_names(noisy_checkpoint: Path, tmp_path: Path) -> None:
     settings = ExportSettings(imgsz=96, tensorrt=False, classes=("a", "b", "c"))
-    path = export_checkpoint(noisy_checkpoint, tmp_path / "a.onnx", settings).path
+    path = export_unchecked(noisy_checkpoint, tmp_path / "a.onnx", settings)
     assert read_info(path).classes == ("a", "b", "c")
     with pytest.raises(BadInput, match="2 class names were given for 3 classes"):
         export_checkpoint(

@@ -93,11 +93,10 @@ def test_random_weights(
 def test_the_shipped_model(
     tiny_path: Path, scenes: Path, shared: Callable[..., Path], kernel: NmsKernel
 ) -> None:
-    """Sixteen scenes like those it was trained on, and twenty pictures of blood cells."""
-    cells = list_images(str(shared("data", "bccd", "images")))[:20]
-    paths = [*list_images(str(scenes / "images")), *cells]
+    """Six scenes like those it was trained on, and six pictures of blood cells."""
+    cells = list_images(str(shared("data", "bccd", "images")))[:6]
+    paths = [*list_images(str(scenes / "images"))[:6], *cells]
     frames, _ = read_info(tiny_path).resize.apply(list(map(read_image, paths)))
-    assert len(frames) == 36
     assert compare(kernel, tiny_path, frames) > 100
 
 
@@ -113,7 +112,7 @@ def test_public_models(
     kernel: NmsKernel,
 ) -> None:  # fmt: skip
     path = public_model(name)
-    paths = list_images(str(shared("data", "coco_val206", "images")))[:3]
+    paths = list_images(str(shared("data", "coco_val206", "images")))[:1]
     images = [read_image(shared("golden", "input.png")), *map(read_image, paths)]
     frames, _ = read_info(path).resize.apply(images)
     assert compare(kernel, path, frames) > 20

@@ -24,7 +24,7 @@ from retinart.export.openvino_ir import write_ir
 from support import files_below, made_info, make_picture
 
 Command = Callable[..., CompletedProcess[str]]
-PICTURES = 20
+PICTURES = 8
 Arrays = list[npt.NDArray[Any]]
 
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import pytest
 import torch
 
+from retinart.cli import main
 from retinart.engine.errors import BadInput
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
@@ -88,10 +88,8 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses(
     assert run_python("-c", KILLED, *command).returncode == -signal.SIGKILL
     folder = settings.runs / "killed"
     assert len(_losses(folder)) == 1
-    resumed = run_python("-m", "retinart", "train", "--resume", str(folder))
-    assert resumed.returncode == 0, resumed.stderr
+    assert main(["train", "--resume", str(folder)]) == 0
     assert _losses(folder) == _losses(settings.runs / "whole")
-    assert cv2.imread(str(folder / "curves.png")) is not None
     states = [
         load_checkpoint(settings.runs / n / "last.pt")[0].state_dict() for n in ("whole", "killed")
     ]
@@ -261,7 +259,8 @@ def test_backbone_weights_under_torchvisions_names(tmp_path: Path) -> None:
 def test_a_backbone_with_group_norm_is_exported(settings: TrainSettings) -> None:
     path = train(replace(settings, norm="group", epochs=1))
     assert load_checkpoint(path)[1].backbone_norm_groups == 16
-    report = export_checkpoint(path, path.with_suffix(".onnx"), ExportSettings(height=64, width=96))
+    size = ExportSettings(height=64, width=96, tensorrt=False)
+    report = export_checkpoint(path, path.with_suffix(".onnx"), size)
     assert report.path.is_file()
 
 
