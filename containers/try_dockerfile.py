@@ -1,0 +1,163 @@
+"""Follow a Dockerfile in bare Debian roots, without a container engine; it needs root on Debian.
+
+    mmdebstrap --variant=minbase bookworm /tmp/bare http://deb.debian.org/debian
+    python containers/try_dockerfile.py --bare /tmp/bare --work /tmp/try -- detect --help
+
+Each FROM becomes a copy of the bare root, whatever image it names, and each RUN line runs there by
+chroot. Then the entry point runs with the words after `--`, as the file's user, on a read-only root
+with a writable /tmp and the given folder at /work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def instructions(text: str) -> list[tuple[str, str]]:
+    """The instructions of a Dockerfile: name and rest, with lines that go on joined."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    pairs = (line.partition(" ") for line in joined.splitlines() if line.strip())
+    return [(name.upper(), rest.strip()) for name, _, rest in pairs]
+
+
+def unquoted(rest: str) -> list[str]:
+    """The words of the form that is a list in JSON."""
+    return [str(word) for word in json.loads(rest)]
+
+
+class Stage:
+    """A stage as it is built.
+
+    Attributes:
+        root: its root.
+        env, user, folder: what ENV, USER and WORKDIR have set.
+        entry: of ENTRYPOINT.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.user, self.folder = root, "0:0", "/"
+        self.env: dict[str, str] = {}
+        self.entry: list[str] = []
+
+    def command(self, words: list[str], *, user: str = "0:0") -> list[str]:
+        """What runs words in the root."""
+        base = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        env = [f"{name}={value}" for name, value in {**base, **self.env}.items()]
+        inside = f"cd {shlex.quote(self.folder)} && exec {shlex.join(words)}"
+        chroot = ["chroot", f"--userspec={user}", str(self.root)]
+        return [*chroot, "/usr/bin/env", "-i", *env, "/bin/sh", "-c", inside]
+
+
+def main() -> int:
+    """Follow the file, and run the entry point; returns its exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--file", type=Path, default=ROOT / "containers" / "Dockerfile")
+    parser.add_argument("--bare", type=Path, required=True, help="what debootstrap made")
+    parser.add_argument("--work", type=Path, required=True, help="a new folder for the roots")
+    parser.add_argument("--mount", type=Path, help="a folder that is /work for the entry point")
+    parser.add_argument(
+        "--add", type=Path, action="append", default=[], help="copy this into each root: a mirror"
+    )
+    parser.add_argument("--env", action="append", default=[], help="NAME=VALUE for RUN lines")
+    parser.add_argument("words", nargs="*", help="for the entry point")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True)
+    more = dict(one.split("=", 1) for one in args.env)
+    stages: list[Stage] = []
+    names: dict[str, Stage] = {}
+    for name, rest in instructions(args.file.read_text("utf-8")):
+        if name == "FROM":
+            stage = Stage(args.work / f"stage{len(stages)}")
+            stages.append(stage)
+            subprocess.run(["cp", "-a", "--reflink=auto", args.bare, stage.root], check=True)
+            for path in (Path("/etc/resolv.conf"), *args.add):
+                subprocess.run(["cp", "-aL", "--parents", path, stage.root], check=True)
+            if " AS " in rest:
+                names[rest.split(" AS ")[1].strip()] = stage
+        elif name == "RUN":
+            run(stage, rest, more)
+        elif name == "COPY":
+            copy(stage, names, rest)
+        elif name == "ENV":
+            stage.env |= dict(one.split("=", 1) for one in shlex.split(rest))
+        elif name == "USER":
+            stage.user = rest
+        elif name == "WORKDIR":
+            stage.folder = rest
+            (stage.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        elif name == "ENTRYPOINT":
+            stage.entry = unquoted(rest)
+        else:
+            print(f"left out: {name}", flush=True)
+    return enter(stage, args.mount, args.words)
+
+
+def run(stage: Stage, line: str, more: dict[str, str]) -> None:
+    """Run a RUN line as root."""
+    print(f"RUN {line}", flush=True)
+    begun = time.monotonic()
+    before, stage.env = stage.env, {**stage.env, **more}
+    done = subprocess.run(stage.command(["/bin/sh", "-c", line]), check=False)
+    stage.env = before
+    print(f"    exit {done.returncode} after {time.monotonic() - begun:.0f} s", flush=True)
+    if done.returncode:
+        sys.exit(1)
+
+
+def copy(stage: Stage, names: dict[str, Stage], rest: str) -> None:
+    """Follow COPY of the context, or of another stage."""
+    words = shlex.split(rest)
+    source = ROOT
+    if words[0].startswith("--from="):
+        source = names[words.pop(0).partition("=")[2]].root
+    *paths, target = words
+    into = stage.root / str(Path(stage.folder, target)).lstrip("/")
+    for path in paths:
+        if source == ROOT:
+            listed = ["git", "-C", str(ROOT), "ls-files", "-z", path]
+            files = subprocess.run(listed, check=True, capture_output=True).stdout.decode()
+            for file in filter(sent, files.split("\0")):
+                (into / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / file, into / file)
+        else:
+            subprocess.run(["cp", "-a", source / path.lstrip("/"), into], check=True)
+    print(f"COPY {rest}", flush=True)
+
+
+def sent(file: str) -> bool:
+    """Whether a file of the context is copied: `.dockerignore` leaves folders and files out."""
+    patterns = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    first = file.partition("/")[0]
+    return bool(file) and not any(fnmatch(first, one) for one in patterns if "#" not in one)
+
+
+def enter(stage: Stage, mount: Path | None, words: list[str]) -> int:
+    """Run the entry point as the file's user, on a read-only root, in mounts of its own."""
+    root, bind = shlex.quote(str(stage.root)), ""
+    if mount is not None:
+        bind = f"mount --bind {shlex.quote(str(mount))} {root}/work && "
+    inside = shlex.join(stage.command([*stage.entry, *words], user=stage.user))
+    script = (
+        f"mount --bind {root} {root} && mount -o remount,bind,ro {root} && "
+        f"mount -t tmpfs tmpfs {root}/tmp && mount -t proc proc {root}/proc && "
+        f"mount --bind /dev {root}/dev && {bind}"
+        f"! touch {root}/written 2>/dev/null && {inside}"
+    )
+    print(f"ENTRYPOINT {shlex.join([*stage.entry, *words])}", flush=True)
+    return subprocess.run(["unshare", "--mount", "/bin/sh", "-c", script], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
