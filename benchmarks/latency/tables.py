@@ -66,9 +66,9 @@ def tables(result: Benchmark) -> Iterator[Table]:
             for m in result.models
         ],
         notes=[
-            "Times are an image's; the first is the first model in the same setting. Boxes: "
-            "detections an image. First: the first inference after loading. Peak MiB: of a process "
-            "with that runtime alone."
+            "Times are for one image. The ratio is to the first model in the same setting. Boxes: "
+            "detections of an image. First: the first inference after loading. Peak MiB: memory of "
+            "a process with that runtime alone."
         ],
     )
     if result.peers:
@@ -91,9 +91,9 @@ def tables(result: Benchmark) -> Iterator[Table]:
         head=[_MS, *STAGES[1:]],
         rows=[[row.name, *(row.ms[stage] for stage in STAGES[1:])] for row in result.rows],
         notes=[
-            "Decoding the file is not in the totals. Copy: into memory that a GPU reads, as a CPU "
-            "gets frames in place; the way over the bus and back is within infer. Infer holds NMS "
-            "where that is in the graph."
+            "The totals do not include decoding. Copy: a frame goes into memory that a GPU reads; "
+            "a CPU reads frames in place. Infer includes the way over the bus and back, and NMS "
+            "where the graph holds it."
         ],
     )
 
@@ -152,16 +152,16 @@ def _within(ratio: Estimate, noise: float) -> bool:
 def _limits(result: Benchmark) -> Table:
     gpu = result.gpu_peak_gops
     notes = [
-        "Share of peak: the convolutions' arithmetic in the time of infer, over what the machine "
-        f"did in a large matrix product, before or after: {result.peak_gops}. It can exceed 100% "
-        "in FP32, as Winograd's algorithm multiplies less than is counted."
+        "Share of peak: the convolutions' arithmetic a second during infer, over what the machine "
+        f"reaches in a large matrix product: {result.peak_gops}. In FP32 it can exceed 100%, "
+        "because Winograd's algorithm multiplies less than is counted."
     ]
     head = ["model", "GMAC", "infer ms", "ms at the peak", "share of peak"]
     if gpu:
         head.append("share of bandwidth")
         notes.append(
-            f"On the GPU {gpu}, {gpu.bandwidth:.0f} GB/s: what the convolutions read and write, "
-            "each by itself."
+            f"Share of bandwidth: what each convolution reads and writes by itself, over "
+            f"{gpu.bandwidth:.0f} GB/s of the GPU {gpu}."
         )
     rows = []
     for m in result.models:

@@ -30,8 +30,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
     describe_command(
         parser,
         "Observe the ranges of a model's activations on images, and write the model with Q/DQ "
-        "pairs. The ranges, the method and hashes of all that went in stand beside the file in "
-        "FILE.json. With --max-drop, the fewest layers stay in float that keep the accuracy.",
+        "pairs, which are nodes that round a tensor to 8 bits. FILE.json beside the file holds the "
+        "ranges, the method and hashes of all that went in. With --max-drop, as few layers stay in "
+        "float as the limit allows.",
         "retinart calibrate model.onnx --images images -o model.int8.onnx",
         "retinart calibrate model.onnx --images images --annotations instances.json --max-drop 0.5",
     )
@@ -61,14 +62,14 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "rounding",
-        "how weights become integers: the nearest one; or after that with the step of each channel "
-        "that changes its outputs least (scaled); or each weight up or down so that the outputs "
-        "change least (learned)",
+        "how weights become integers. nearest takes the nearest integer; scaled also chooses the "
+        "step of each channel that changes its outputs least; learned also rounds each weight up "
+        "or down so that the outputs change least",
     )
     add(
         "correct_bias",
-        "move each bias so that the outputs of its convolution keep their mean, as 32 of --images "
-        "have it",
+        "move each bias so that the outputs of its convolution keep their mean, measured on 32 of "
+        "--images",
     )
     add = options_of(parser, CalibrationSettings, "accuracy")
     add(

@@ -144,7 +144,7 @@ def _add_clips(group: argparse._ActionsContainer) -> None:
         default=None,
         otherwise="no clips",
     )
-    add("pre", "seconds of the video before an event that its clip shows", metavar="SECONDS")
+    add("pre", "seconds before an event that its clip shows", metavar="SECONDS")
     add(
         "post",
         "seconds after it; an event whose clip would overlap the one before extends that one",
@@ -226,8 +226,8 @@ def _add_frames(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "max_retries",
-        "attempts to connect again without a frame in between, before a live source is lost; the "
-        "waits grow from 0.5 to 30 s; -1 never gives up",
+        "attempts in a row to connect to a live source again before it is given up; the waits "
+        "between them grow from 0.5 to 30 s; -1 never gives up",
     )
 
 

@@ -35,7 +35,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add(
         "imgsz",
         "length of the image's shorter side in pixels; the input is 4:3 unless it is --dynamic, "
-        "and images of other shapes are fitted into it; for 16:9 give --height and --width",
+        "with sides rounded up to multiples of 32, and images of other shapes are fitted into it; "
+        "for 16:9 give --height and --width",
         otherwise=f"the size of the training for retinart's checkpoints, else {DEFAULT_IMGSZ}, or "
         "what fits --height and --width",
     )
