@@ -12,7 +12,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -20,8 +19,8 @@ from retinart.benchmarks.program import new_parser, run
 from retinart.benchmarks.timing import machine, statistics
 from retinart.benchmarks.timing.alternate import alternate, milliseconds
 from retinart.engine.common.table import Table
-from retinart.engine.runtime.openvino_api import load_openvino
-from retinart.engine.runtime.winograd import expected_times, pays, use_winograd
+from retinart.engine.runtime.tuning import layer as one
+from retinart.engine.runtime.winograd import expected_saving
 
 # Channels, outputs, height and width: the heads of R50 at 600 with 91 classes, by level, and layers
 # of its backbone; a layer of R101 at 400; and the 96 channels of a small model's heads.
@@ -61,7 +60,7 @@ def _work(args: argparse.Namespace) -> None:
 def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> tuple[object, ...]:
     channels, outputs, height, width = layer
     x = np.random.default_rng(1).standard_normal((1, channels, height, width)).astype(np.float32)
-    requests = {name: _request(layer, threads, name == "fast") for name in ("direct", "fast")}
+    requests = {name: one(layer, threads, winograd=name == "fast") for name in ("direct", "fast")}
     works = {name: partial(r.infer, {0: x}, share_inputs=True) for name, r in requests.items()}
     arms = {name: partial(milliseconds, work) for name, work in works.items()}
     times = alternate(arms, repeats, warm_up=3).values()
@@ -70,26 +69,9 @@ def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> tuple[
     ms = (f"{statistics.median(values).value:.2f}" for values in times)
     ratio, taken = (
         statistics.ratio_of_medians(*times),
-        "yes" if pays(expected_times(layer)) else "no",
+        "yes" if expected_saving(layer) > 0 else "no",
     )
     return channels, outputs, f"{height}x{width}", *ms, ratio, taken, f"{error:.1e}"
-
-
-def _request(layer: tuple[int, int, int, int], threads: int, fast: bool) -> Any:
-    openvino = load_openvino()
-    ops = openvino.opset13
-    channels, outputs, height, width = layer
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal((outputs, channels, 3, 3)) * (2 / (9 * channels)) ** 0.5
-    x = ops.parameter([1, channels, height, width], np.float32)
-    kernel = ops.constant(weight.astype(np.float32))
-    y = ops.convolution(x, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
-    y = ops.relu(ops.add(y, ops.constant(np.full((1, outputs, 1, 1), 0.1, np.float32))))
-    model = openvino.Model([y], [x], "a layer")
-    if fast:
-        use_winograd(model, always=True)
-    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    return openvino.Core().compile_model(model, "CPU", config).create_infer_request()
 
 
 if __name__ == "__main__":

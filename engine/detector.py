@@ -27,6 +27,7 @@ from retinart.engine.runtime.options import (
     OpenVINOOptions,
     Options,
     RuntimeChoice,
+    Tune,
 )
 from retinart.engine.runtime.runner import Runner, check_stricter
 from retinart.engine.self_test.check import check_once
@@ -92,6 +93,10 @@ class Detector:
             not, and needs less memory. "bf16" takes about two thirds of the time of "fp32" on CPUs
             that have instructions for it, at the cost of a little accuracy. INT8 layers stay as
             they are, and so do decoding and NMS.
+        tune: which convolutions take Winograd's algorithm. "on" times each size of convolution both
+            ways, once on a machine; this takes a few seconds, and the times are kept for the CPU,
+            OpenVINO's version and `threads`. "cached" takes the times that are kept, and a model of
+            costs where there are none. "off" takes the model of costs.
         threads: inference threads. None gives as many as the affinity mask and the control
             group's quota allow, and leaves the choice to the runtime where nothing limits them.
         cache: keep what OpenVINO compiled for later starts, at most 2 GiB in all. A kept model is
@@ -133,6 +138,7 @@ class Detector:
         imgsz: int | None = None,
         device: str | None = None,
         compute: Compute = "fp32",
+        tune: Tune = "cached",
         threads: int | None = None,
         cache: bool = True,
         cache_dir: str | Path | None = None,
@@ -188,6 +194,7 @@ class Detector:
             options = OpenVINOOptions(
                 device=device or "CPU",
                 compute=compute,
+                tune=tune,
                 threads=threads,
                 throughput=throughput,
                 cache_dir=folder or (user_cache("compiled") if cache else None),

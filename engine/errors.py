@@ -62,6 +62,10 @@ class MissingDependency(RetinartError):
         )
 
 
+class KeptFileWarning(UserWarning):
+    """A file that an earlier run kept cannot be used; what it held is found out anew."""
+
+
 def pip_command(extra: str) -> str:
     """What installs an extra, or retinart alone for "", in the versions that the tests ran with."""
     return "pip install -c constraints.txt " + (f'".[{extra}]"' if extra else ".")

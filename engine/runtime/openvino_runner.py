@@ -32,6 +32,7 @@ from retinart.engine.runtime.openvino_api import (
 from retinart.engine.runtime.options import OpenVINOOptions
 from retinart.engine.runtime.runner import Finish, Floats, Prepared, last_line
 from retinart.engine.runtime.saturation import avoid_saturation
+from retinart.engine.runtime.tuning import ConvolutionTimes
 from retinart.engine.runtime.winograd import use_winograd
 
 _BATCH_SIZES = 4  # compiled models that are kept, one for each batch size
@@ -75,6 +76,8 @@ class OpenVINORunner:
         }
         if options.threads is not None:
             self._config["INFERENCE_NUM_THREADS"] = options.threads
+        winograd = options.compute == "fp32" and device == "CPU" and info.precision == "fp32"
+        self._times = ConvolutionTimes(options.tune, options.threads) if winograd else None
         self._cache = None
         if options.cache_dir is not None:
             how = [device, options.compute, self._config]
@@ -91,6 +94,8 @@ class OpenVINORunner:
                 why=last_line(error),
                 fix=f"Devices here: {', '.join(self._core.available_devices)}",
             ) from error
+        if self._times is not None and self._times.state:
+            self.identity += (f"tuned {self._times.state}",)
         # Twice the optimum, so a request is always queued while NMS runs.
         self.max_in_flight = 2 * int(best) if options.throughput else 1
 
@@ -143,19 +148,25 @@ class OpenVINORunner:
     def _model(self) -> Any:
         """The graph up to the candidates. It is read only where a model must be compiled."""
         with explained("OpenVINO", self._path, "load"):
-            model = self._cut(CANDIDATES)
+            model = self._cut(CANDIDATES, measure=True)
             moved = move_constants(model, load_openvino()) if self._device == "CPU" else None
             self._mapped += [] if moved is None else [moved]
             return model
 
-    def _cut(self, names: Sequence[str]) -> Any:
-        """The graph up to these tensors, with the changes that this device runs it with."""
+    def _cut(self, names: Sequence[str], *, measure: bool = False) -> Any:
+        """The graph up to these tensors, with the changes that this device runs it with.
+
+        Args:
+            names: of the tensors.
+            measure: time convolutions first, if that is wanted.
+        """
         whole = self._core.read_model(self._path)
         ports = find_tensors(whole, names)
         model = load_openvino().Model(ports, whole.get_parameters(), self.info.name)
-        on_cpu = self._device == "CPU"
-        if self._compute == "fp32" and on_cpu and self.info.precision == "fp32":
-            use_winograd(model)
+        if self._times is not None:
+            if measure:
+                self._times.measure(model)
+            use_winograd(model, self._times.saves)
         if self.info.precision.startswith("int8"):
             avoid_saturation(model, self._device)
         return model
@@ -206,6 +217,10 @@ class OpenVINORunner:
                 del self._pools[next(iter(self._pools))]
             return pool
 
+    def _key(self, shape: object) -> object:
+        """What a kept model depends on, beside what stays: the times that decide about layers."""
+        return [shape, "" if self._times is None else self._times.state]
+
     def _import(self, kept: MappedFile | bytes) -> Any:
         if isinstance(kept, bytes):
             return self._core.import_model(kept, self._device, self._config)
@@ -219,7 +234,7 @@ class OpenVINORunner:
         """The compiled model for an input's shape, or for all: kept before, or compiled now."""
         cache = self._cache if shape is None or shape[0] == 1 else None  # batches fill the disk
         if cache is not None:
-            found = cache.get(shape, self._import)
+            found = cache.get(self._key(shape), self._import)
             if found is not None:
                 return found
         model = self._model
@@ -230,8 +245,8 @@ class OpenVINORunner:
             for mapped in self._mapped:
                 stack.enter_context(mapped.dropping())
             compiled = self._core.compile_model(model, self._device, self._config)
-            if cache is not None:
-                cache.put(shape, compiled)
+            if cache is not None and (self._times is None or self._times.complete):
+                cache.put(self._key(shape), compiled)
         give_back()
         return compiled
 

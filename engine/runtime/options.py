@@ -10,6 +10,8 @@ from retinart.engine.errors import BadInput
 from retinart.engine.model.info import COMPUTE, Compute
 
 RuntimeChoice = Literal["auto", "openvino", "onnxruntime"]  # of an ONNX file
+Tune = Literal["on", "cached", "off"]
+TUNE: tuple[Tune, ...] = ("on", "cached", "off")
 MAX_THREADS = 1024  # ONNX Runtime hangs when it is asked for many thousands
 MAX_CONTEXTS = 64
 
@@ -25,9 +27,11 @@ class OpenVINOOptions:
         throughput: aim for the highest rate of several batches at once rather than the shortest
             time of one. On a CPU, a few threads then work on each batch.
         cache_dir: where OpenVINO keeps compiled models between starts, or None.
+        tune: where the times of convolutions come from: "on" measures those that are not known,
+            "cached" takes what was measured before, "off" models them.
 
     Raises:
-        BadInput: an unknown `compute`, or too few or too many threads.
+        BadInput: an unknown `compute` or `tune`, or too few or too many threads.
     """
 
     device: str = "CPU"
@@ -35,9 +39,12 @@ class OpenVINOOptions:
     threads: int | None = None
     throughput: bool = False
     cache_dir: Path | None = None
+    tune: Tune = "cached"
 
     def __post_init__(self) -> None:
         _check_threads(self.threads)
+        if self.tune not in TUNE:
+            raise BadInput(f"unknown tune {self.tune!r}", fix=f"Choose {', '.join(TUNE)}")
         if self.compute not in COMPUTE:
             raise BadInput(f"unknown compute {self.compute!r}", fix=f"Choose {', '.join(COMPUTE)}")
 

@@ -38,7 +38,6 @@ _CHUNK = 1 << 16
 
 Sizes = tuple[int, int, int, int]  # channels, outputs, height and width
 Times = tuple[float, float]  # milliseconds of the direct sum, and by Winograd's algorithm
-TimesOf = Callable[[Sizes], Times]
 Matrix = npt.NDArray[np.floating[Any]]
 
 
@@ -60,7 +59,9 @@ def transforms() -> tuple[Matrix, Matrix, Matrix]:
     return np.kron(out, out), np.kron(weight, weight), np.kron(frame, frame)
 
 
-def use_winograd(model: Any, times: TimesOf | None = None, *, always: bool = False) -> int:
+def use_winograd(
+    model: Any, saves: Callable[[Sizes], float] | None = None, *, always: bool = False
+) -> int:
     """Replace the convolutions of an `openvino.Model` that become faster; returns how many.
 
     These are 3x3, in FP32, without stride, dilation or groups, and padded by 1, on inputs whose
@@ -68,12 +69,12 @@ def use_winograd(model: Any, times: TimesOf | None = None, *, always: bool = Fal
 
     Args:
         model: changed in place.
-        times: of a convolution; None takes `expected_times`.
+        saves: milliseconds that it saves in a convolution; None takes `expected_saving`.
         always: replace also the convolutions that become slower.
     """
     weights: dict[str, list[Any]] = {}  # by name: heads share theirs between levels
     found = convolutions(model)
-    found = found if always else _worth_it(found, times or expected_times)
+    found = found if always else _worth_it(found, saves or expected_saving)
     for op in found:
         output = op.output(0)
         targets = output.get_target_inputs()
@@ -114,24 +115,27 @@ def expected_times(sizes: Sizes) -> Times:
     return direct / _A_MS, _IN**2 * (product + moving) / _A_MS
 
 
-def pays(times: Times) -> bool:
-    """Whether Winograd's algorithm is faster than the direct sum, by a tenth at least."""
+def saving(times: Times, margin: float) -> float:
+    """Milliseconds that are saved; 0 where Winograd's algorithm is not faster by a margin."""
     direct, fast = times
-    return fast < 0.9 * direct
+    return direct - fast if fast < (1 - margin) * direct else 0.0
 
 
-def _worth_it(found: list[Any], times: TimesOf) -> list[Any]:
+def expected_saving(sizes: Sizes) -> float:
+    """What is saved by `expected_times`, which are off by a tenth."""
+    return saving(expected_times(sizes), 0.1)
+
+
+def _worth_it(found: list[Any], saves: Callable[[Sizes], float]) -> list[Any]:
     """Those that become faster, and whose weights are worth their memory.
 
     Convolutions that share a weight share its cost.
     """
-    known = {id(op): times(sizes_of(op)) for op in found}
-    faster = [op for op in found if pays(known[id(op)])]
-    saved: defaultdict[str, float] = defaultdict(float)
-    for op in faster:
-        direct, fast = known[id(op)]
-        saved[_name(op)] += direct - fast
-    return [op for op in faster if saved[_name(op)] > _MS_A_MIB * _more_mib(op)]
+    faster = [(op, saved) for op in found if (saved := saves(sizes_of(op))) > 0]
+    together: defaultdict[str, float] = defaultdict(float)
+    for op, saved in faster:
+        together[_name(op)] += saved
+    return [op for op, _ in faster if together[_name(op)] > _MS_A_MIB * _more_mib(op)]
 
 
 def _name(op: Any) -> str:

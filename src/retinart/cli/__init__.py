@@ -15,13 +15,14 @@ import argparse
 import contextlib
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
 from retinart.cli.streams import discard_stdout, guarded_streams
 from retinart.engine.common.option_names import with_flags
-from retinart.engine.errors import BadInput, MissingDependency, RetinartError
+from retinart.engine.errors import BadInput, KeptFileWarning, MissingDependency, RetinartError
 
 COMMANDS = {
     "export": "write a checkpoint as an ONNX file",
@@ -52,8 +53,31 @@ _EXTRAS = {"torch": "export", "onnx": "export", "pycocotools": "eval", "matplotl
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    with guarded_streams(given):
+    with guarded_streams(given), _plain_warnings():
         return _main(given)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show our own warnings as one line, without the place in the code."""
+    before = warnings.formatwarning
+
+    def plain(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if issubclass(category, KeptFileWarning):
+            return f"retinart: {message}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _main(given: Sequence[str]) -> int:

@@ -99,6 +99,11 @@ def add_how(group: argparse._ArgumentGroup) -> None:
         "what OpenVINO computes float layers in: bf16 is fastest on CPUs that have it; "
         "fp32-direct is FP32 without Winograd's algorithm, in less memory",
     )
+    add(
+        "tune",
+        "which convolutions take Winograd's algorithm: on times them on this machine, once, which "
+        "takes seconds; cached takes the times that were kept; off decides by their sizes",
+    )
 
 
 def open_detector(args: argparse.Namespace, model: Path | None = None, **more: Any) -> Any:
@@ -124,5 +129,5 @@ def open_detector(args: argparse.Namespace, model: Path | None = None, **more: A
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     """Settings that not every command has."""
-    names = ("iou", "max_det", "compute", "check", "cache")
+    names = ("iou", "max_det", "compute", "tune", "check", "cache")
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
