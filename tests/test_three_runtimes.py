@@ -14,7 +14,7 @@ from retinart.engine.media.images import list_images, read_image
 from retinart.export.checkpoint import load_any
 from retinart.train.model.predict import normalize, postprocess
 
-COCO_IMAGES = 2
+COCO_IMAGES = 1
 
 
 @pytest.mark.parametrize("name", ["torchvision", "torchvision v2"])
