@@ -60,7 +60,7 @@ def _work(args: argparse.Namespace) -> None:
 def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> tuple[object, ...]:
     channels, outputs, height, width = layer
     x = np.random.default_rng(1).standard_normal((1, channels, height, width)).astype(np.float32)
-    requests = {name: one(layer, threads, winograd=name == "fast") for name in ("direct", "fast")}
+    requests = {name: one(layer, threads, name) for name in ("direct", "winograd")}
     works = {name: partial(r.infer, {0: x}, share_inputs=True) for name, r in requests.items()}
     arms = {name: partial(milliseconds, work) for name, work in works.items()}
     times = alternate(arms, repeats, warm_up=3).values()

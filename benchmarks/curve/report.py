@@ -10,7 +10,7 @@ from typing import Any
 from retinart.benchmarks.curve.references import RECALLED, SCALES, TABLE_1E
 from retinart.benchmarks.curve.run import Curve, Point, fastest, is_pareto
 from retinart.benchmarks.latency.report import ap_points, environment, folded
-from retinart.benchmarks.latency.tables import about_peers, noise_text, shown
+from retinart.benchmarks.latency.tables import about_peers, int8_is_slower, noise_text, shown
 from retinart.benchmarks.timing.results import STAGES
 from retinart.engine.common.files import atomic_path
 from retinart.engine.common.html_page import (
@@ -119,6 +119,7 @@ def _remarks(curve: Curve) -> list[str]:
     benchmarks = [scale.benchmark for scale in curve.timings]
     commits = dict.fromkeys(str(b.machine.commit)[:12] for b in benchmarks)
     said = [f"Timed at several commits: {', '.join(commits)}."] if len(commits) > 1 else []
+    said += [line for b in benchmarks for line in int8_is_slower(b.models)]
     if any(b.peers for b in benchmarks):  # then the table against them says what was left out
         return said
     return said + about_peers(benchmarks)

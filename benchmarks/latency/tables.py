@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from retinart.benchmarks.latency.regression import ratio_table
 from retinart.benchmarks.timing import statistics
-from retinart.benchmarks.timing.results import STAGES, Benchmark, Times
+from retinart.benchmarks.timing.results import STAGES, Benchmark, ModelTimes, Times
 from retinart.benchmarks.timing.statistics import Estimate
 from retinart.engine.common.table import Table
 
+_SAME_WORK = 0.01  # difference of the multiply-accumulates of one model in two precisions
 _MS = "ms p50 / p90 / p99"
 
 
@@ -100,7 +102,7 @@ def tables(result: Benchmark) -> Iterator[Table]:
 
 def warnings(result: Benchmark) -> list[str]:
     """How quiet the machine was, and which differences are too small to tell, a sentence each."""
-    sentences = [noise_text(result.noise)]
+    sentences = [noise_text(result.noise), *int8_is_slower(result.models)]
     if result.drawn:
         sentences.append(
             "WARNING: no real images were given: on drawn scenes NMS has other work than in use. "
@@ -124,6 +126,23 @@ def warnings(result: Benchmark) -> list[str]:
                     f"than the noise of {result.noise:.0%}."
                 )
     return sentences
+
+
+def int8_is_slower(rows: Sequence[ModelTimes]) -> Iterator[str]:
+    """Where an FP32 file takes less time than an INT8 file of as much work, a sentence each."""
+    for slow, fast in itertools.product(rows, rows):
+        same = (slow.input, slow.batch, slow.streams) == (fast.input, fast.batch, fast.streams)
+        kinds = slow.precision.partition("+")[0], fast.precision.partition("-")[0]
+        if kinds != ("int8", "fp32") or not same or None in (slow.gmac, fast.gmac):
+            continue
+        ratio = statistics.ratio_of_medians(
+            slow.runs_ms["total"], fast.runs_ms["total"], paired=False
+        )
+        if ratio.low > 1 and abs((slow.gmac or 0) / (fast.gmac or 1) - 1) < _SAME_WORK:
+            yield (
+                f"On this machine FP32 is faster than INT8: {fast.model} is {ratio} times as fast "
+                f"as {slow.model}. Take the FP32 file here."
+            )
 
 
 def noise_text(spread: float) -> str:

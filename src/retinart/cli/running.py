@@ -77,6 +77,7 @@ def tiles_of(args: argparse.Namespace) -> Tiles | None:
 
 def add_how(group: argparse._ArgumentGroup) -> None:
     """Add the options that say what computes a model."""
+    from retinart.engine.model.info import Compute
     from retinart.engine.runtime.options import OpenVINOOptions, RuntimeChoice
 
     group.add_argument(
@@ -97,7 +98,9 @@ def add_how(group: argparse._ArgumentGroup) -> None:
     add(
         "compute",
         "what OpenVINO computes float layers in: bf16 is fastest on CPUs that have it; "
-        "fp32-direct is FP32 without Winograd's algorithm, in less memory",
+        "fp32-direct is FP32 without Winograd's algorithm, in less memory; auto times an INT8 file "
+        "once, and takes for others fp32",
+        choices=("auto", *get_args(Compute)),
     )
     add(
         "tune",

@@ -311,6 +311,24 @@ def test_differences_that_are_too_small_to_tell() -> None:
     assert few.startswith("WARNING: 4 runs are too few for a 95% interval")
 
 
+@pytest.mark.parametrize(
+    ("int8", "fp32", "more", "said"),
+    [
+        (1.0, 2.0, {}, ["On this machine FP32 is faster than INT8: b.onnx is 2.00"]),
+        (2.0, 1.0, {}, []),
+        (1.0, 2.0, {"gmac": 3.0}, []),  # another model
+        (1.0, 2.0, {"batch": 2}, []),
+        (1.0, 2.0, {"precision": "bf16"}, []),
+    ],
+)
+def test_where_fp32_is_faster_than_int8(
+    int8: float, fp32: float, more: dict[str, Any], said: list[str]
+) -> None:
+    slow = model_times("a.onnx", int8, precision="int8")
+    found = list(latency_tables.int8_is_slower((slow, model_times("b.onnx", fp32, **more))))
+    assert [line[: len(said[0])] for line in found] == said if said else not found
+
+
 def test_a_row_that_cannot_run_here_is_left_out(
     retinart: Command, model_path: Path, small_scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,11 +12,12 @@ from retinart.engine.detector import Detector
 from retinart.engine.errors import KeptFileWarning
 from retinart.engine.runtime import tuning
 from retinart.engine.runtime.options import Tune
-from retinart.engine.runtime.tuning import ConvolutionTimes, layer
+from retinart.engine.runtime.tuning import ConvolutionTimes, Way, layer
 from retinart.engine.runtime.winograd import Sizes, Times, expected_saving
 from support import make_picture, run_python
 
 WIDE: Sizes = (256, 256, 76, 100)  # which takes Winograd's algorithm by its sizes
+WAYS: tuple[Way, Way] = ("direct", "winograd")
 SMALL: Sizes = (8, 8, 16, 12)  # which does not
 
 
@@ -92,7 +93,7 @@ def test_a_real_measurement() -> None:
     direct, fast = tuning._measured(SMALL, 1)
     assert 0 < direct < 1000 and 0 < fast < 1000
     x = np.random.default_rng(2).standard_normal((1, 8, 16, 12), np.float32)
-    one, other = (layer(SMALL, 1, winograd=way).infer({0: x}) for way in (False, True))
+    one, other = (layer(SMALL, 1, way).infer({0: x}) for way in WAYS)
     assert np.abs(one[0] - other[0]).max() < 1e-4
 
 
