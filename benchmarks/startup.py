@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.media.images import read_image
 
-HEAD = ("command", "model", "first s", "later s", "fastest to slowest", "inference s", "goal s")
+HEAD = ("command", "model", "first s", "later s", "fastest to slowest", "CPU s", "inference s",
+        "goal s")  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,17 +59,24 @@ def _work(args: argparse.Namespace) -> None:
     )
 
 
-def _starts(words: Sequence[str], repeats: int) -> tuple[str, str, str]:
-    """Seconds of the first start, of the median of the later ones, and of the extremes."""
+def _starts(words: Sequence[str], repeats: int) -> tuple[str, str, str, str]:
+    """Seconds of the first start, of the later ones (median and extremes), and of their CPU."""
     with tempfile.TemporaryDirectory() as folder:
         out = ["--out", f"{folder}/out", "--overwrite"] if words[0] == "detect" else []
-        first, *later = (_seconds([*words, *out], folder) for _ in range(repeats + 1))
-    middle = statistics.median(later).value
-    return f"{first:.2f}", f"{middle:.2f}", f"{min(later):.2f} to {max(later):.2f}"
+        first, *rest = (_seconds([*words, *out], folder) for _ in range(repeats + 1))
+    later, cpu = zip(*rest, strict=True)
+    middle, busy = statistics.median(later).value, statistics.median(cpu).value
+    return (
+        f"{first[0]:.2f}",
+        f"{middle:.2f}",
+        f"{min(later):.2f} to {max(later):.2f}",
+        f"{busy:.2f}",
+    )
 
 
-def _seconds(words: Sequence[str], cache: str) -> float:
-    """How long a command takes as a process."""
+def _seconds(words: Sequence[str], cache: str) -> tuple[float, float]:
+    """How long a command takes as a process, and how much CPU time on all CPUs together."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "retinart", *words]
     start = time.perf_counter()
     done = subprocess.run(
@@ -80,7 +89,8 @@ def _seconds(words: Sequence[str], cache: str) -> float:
             why=(done.stderr.strip().splitlines() or ["without a message"])[-1],
             fix="Run it by itself",
         )
-    return seconds
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def _inference(model: Path, image: Path) -> float:

@@ -43,7 +43,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "benchmarks": (
         "program", "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline",
-        "int8", "startup", "train_step", "resize", "skip_still", "tiles", "winograd",
+        "int8", "operators", "startup", "train_step", "resize", "skip_still", "tiles", "winograd",
     ),
 }  # fmt: skip
 

@@ -248,6 +248,17 @@ def is_live(name: str) -> bool:
     return path.is_char_device() or (name.isdecimal() and not path.exists())
 
 
+def is_one_picture(names: Sequence[str]) -> bool:
+    """Whether sources are one file that holds one picture."""
+    path = Path(names[0])
+    if len(names) > 1 or path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+        return False
+    try:
+        return not read_header(path).several
+    except BadInput:
+        return True
+
+
 def _split(address: str) -> SplitResult:
     try:
         return urlsplit(address)

@@ -16,7 +16,7 @@ from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import BadInput
 from retinart.engine.media.video import VideoReader
 from retinart.engine.runtime.runner import Pending, Prepared
-from support import files_below
+from support import files_below, write_images
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -374,9 +374,10 @@ def test_results_do_not_replace_those_of_another_run(
 
 
 @pytest.mark.parametrize(
-    ("source", "throughput"), [("clip.mp4", True), ("rtsp://127.0.0.1:9/x", False)]
+    ("source", "throughput"),
+    [("clip.mp4", True), ("rtsp://127.0.0.1:9/x", False), ("one.png", False), (".", True)],
 )
-def test_files_are_run_for_rate_and_cameras_for_age(
+def test_files_are_run_for_rate_and_cameras_and_one_picture_for_age(
     source: str,
     throughput: bool,
     retinart: Command,
@@ -391,7 +392,7 @@ def test_files_are_run_for_rate_and_cameras_for_age(
         raise BadInput("not here")
 
     monkeypatch.setattr("retinart.engine.detector.Detector", detector)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(write_images(tmp_path, "one.png"))
     Path("clip.mp4").touch()
     assert retinart("detect", model_path, source).returncode == 2
     assert (told[0]["throughput"], told[0]["gpu_resize"]) == (throughput, False)

@@ -239,12 +239,13 @@ def run(args: argparse.Namespace) -> int:
     from retinart.engine.job.stop import StopRequest, stop_on_signals
     from retinart.engine.keep.areas import read_areas
     from retinart.engine.media.settings import Position, StreamSettings
-    from retinart.engine.media.sources import is_live
+    from retinart.engine.media.sources import is_live, is_one_picture
 
     start, end = (None if text is None else Position.parse(text) for text in (args.start, args.end))
     stream = record_of(StreamSettings, args, start=start, end=end)
-    files = not any(is_live(name) for name in args.source)
-    more = {"throughput": files, "gpu_resize": args.gpu_resize}
+    # the highest rate, unless frames must not get older, or there is one alone
+    many = not any(is_live(name) for name in args.source) and not is_one_picture(args.source)
+    more = {"throughput": many, "gpu_resize": args.gpu_resize}
     stop = StopRequest()
     try:
         with results_folder(args.out, DEFAULT_OUT, RESULTS, overwrite=args.overwrite) as out:
