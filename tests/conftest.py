@@ -282,6 +282,18 @@ def int8_path(model_path: Path, small_scenes: Path, once: Once) -> Path:
 
 
 @pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No export is compared with PyTorch, no calibration measures noise or writes a self-test.
+
+    That takes half of their time on a small model. The models of this file have all of it.
+    """
+    bare = lambda model, info: dataclasses.replace(info, probe=None)  # noqa: E731
+    monkeypatch.setattr("retinart.export.export.check_parity", lambda *given: None)
+    monkeypatch.setattr("retinart.calib.calibrate.with_self_test", bare)
+    monkeypatch.setattr("retinart.calib.calibration.signal_to_noise", lambda *given: {})
+
+
+@pytest.fixture
 def picture() -> Image:
     """(120, 180, 3) uint8 BGR with some structure."""
     return make_picture(5, 120, 180)

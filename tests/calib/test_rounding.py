@@ -126,6 +126,7 @@ def test_biases_keep_the_mean_of_outputs(how: str) -> None:
         np.testing.assert_allclose(change.ravel() + found.shifts[node], 0, atol=1e-4)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_rounding_that_was_stopped_goes_on(
     model_path: Path, small_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

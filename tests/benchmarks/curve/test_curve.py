@@ -32,6 +32,7 @@ from support import SCENES_CHECKPOINT, narrow
 Command = Callable[..., CompletedProcess[str]]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_curve(
     retinart: Command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_the_committed_page_is_what_its_json_gives(
     assert written[0].read_text() in (results / "paper_grid.md").read_text()
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_prepare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
