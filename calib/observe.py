@@ -96,7 +96,7 @@ def choose_images(
     found += counted(len(paths), "image")
     if num is None:
         if len(paths) < usual:
-            Progress().line(f"{found}: all are used, fewer than the usual {usual}")
+            Progress().line(f"{found}: all are used, where {usual} are the default")
         num = min(usual, len(paths))
     if len(paths) < num:
         raise BadInput(

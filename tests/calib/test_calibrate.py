@@ -173,7 +173,7 @@ def test_a_small_folder_is_taken_whole(
     """`calibrate --images` with 60 pictures failed, because the default was 200."""
     every = sorted(small_scenes.iterdir())
     assert choose_images(str(small_scenes), None, 0) == every
-    said = f"{small_scenes} holds 12 images: all are used, fewer than the usual 200\n"
+    said = f"{small_scenes} holds 12 images: all are used, where 200 are the default\n"
     assert capsys.readouterr().err == said
     assert len(choose_images(str(small_scenes), None, 0, usual=12)) == 12
     assert len(choose_images(str(small_scenes), None, 0, usual=5)) == 5
