@@ -248,7 +248,7 @@ def test_stopping_drops_what_has_not_reached_the_detector(
 
 def test_a_long_file_leaves_nothing_behind(detector: Detector, tmp_path: Path) -> None:
     """A short form of `benchmarks.pipeline --long`: what is held does not grow with frames."""
-    path, held = write_video(tmp_path / "v.avi", frames=300), []
+    path, held = write_video(tmp_path / "v.avi", frames=150), []
 
     def look(step: Step) -> Step:
         if step.frames[0].index % 25 == 0:  # looking takes a while
@@ -260,13 +260,13 @@ def test_a_long_file_leaves_nothing_behind(detector: Detector, tmp_path: Path) -
 
     threads, handles = threading.active_count(), files()
     with Stream(detector.runner, [str(path)], StreamSettings(), stages=[("write", look)]) as stream:
-        assert sum(1 for _ in stream) == 300
+        assert sum(1 for _ in stream) == 150
         running = threading.active_count()
     assert running <= threads + 5 and (threading.active_count(), files()) == (threads, handles)
     # two wait before each of three stages and after the last, one may be under way, and each of
     # five threads has one
     assert max(held) <= 2 * 4 + 1 + 5 + 1
-    assert len(stream.times.stages()) == 7 and stream.times.stages()["infer"].count == 300
+    assert len(stream.times.stages()) == 7 and stream.times.stages()["infer"].count == 150
 
 
 def test_batches() -> None:

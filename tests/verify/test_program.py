@@ -25,7 +25,6 @@ from retinart.engine.cuda.open_gpu import installed_bindings
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import CANDIDATES, INPUT, Thresholds, read_info
 from retinart.engine.tensorrt.api import installed
-from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
 from retinart.verify import __main__ as program
 from retinart.verify import checks, prepare, run_checks
@@ -33,7 +32,7 @@ from retinart.verify.attempts import NO_TIME, Attempts
 from retinart.verify.bundle import Bundle, Item, read_bundle, split
 from retinart.verify.cuda_checks import CHECKS
 from retinart.verify.prepare import PRECISIONS
-from support import make_picture
+from support import export_unchecked, make_picture
 
 # The first one, and the one that goes through each conversion.
 MADE = (PRECISIONS[0], "int8+fp16")
@@ -60,6 +59,7 @@ def prepared(
     return [str(a) for a in arguments], folder
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_the_cpus_part_is_made_once(
     prepared: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +99,7 @@ def test_without_a_gpu_it_ends_at_once(
     )
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_the_gpus_part_needs_neither_onnx_nor_openvino(
     prepared: tuple[list[str], Path], tmp_path: Path
 ) -> None:
@@ -264,7 +265,7 @@ def test_random_weights_give_nms_work(tmp_path: Path) -> None:
     path = tmp_path / "random.pth"
     random_checkpoint(path, "resnet18", 4, make_picture(1))
     settings = ExportSettings(imgsz=160, tensorrt=False)
-    model = onnx.load(export_checkpoint(path, tmp_path / "random.onnx", settings).path)
+    model = onnx.load(export_unchecked(path, tmp_path / "random.onnx", settings, self_test=False))
     model.graph.output.append(helper.make_empty_tensor_value_info(CANDIDATES[1]))
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]

@@ -16,6 +16,7 @@ import pytest
 from retinart.calib.convert import convert
 from retinart.calib.settings import ConvertSettings
 from retinart.engine.common.cpu import instruction_sets
+from retinart.engine.common.user_cache import user_cache
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, CheckFailed
 from retinart.engine.media.images import Image
@@ -32,6 +33,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 SATURATING = """
 import sys
 from pathlib import Path
+from retinart.engine.common.user_cache import user_cache
 from retinart.engine.detector import Detector
 from retinart.engine.runtime import openvino_runner
 openvino_runner.avoid_saturation = lambda model, device: 0
@@ -41,8 +43,12 @@ Detector(Path(sys.argv[1]))
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of each test's own, so that every check is made."""
-    folder = tmp_path / "cache"
+    """A cache folder of each test's own, so that every check is made; compiled models are shared."""
+    folder, shared = tmp_path / "cache", user_cache("compiled")
+    assert shared is not None
+    shared.mkdir(exist_ok=True)
+    (folder / "retinart").mkdir(parents=True)
+    (folder / "retinart" / "compiled").symlink_to(shared)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
 
