@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="an FP32 file of `retinart export`")
     parser.add_argument("--calibration-images", required=True, metavar="SOURCE")
     parser.add_argument("--num", type=int, default=100, help="calibration images")
-    parser.add_argument("--method", default="percentile", help="how thresholds are chosen")
+    parser.add_argument("--method", default="minmax", help="how thresholds are chosen")
     parser.add_argument(
         "--bits", nargs="*", type=int, choices=WEIGHT_BITS, default=WEIGHT_BITS, help="of weights"
     )

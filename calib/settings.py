@@ -55,7 +55,7 @@ class CalibrationSettings:
     num: int | None = None
     seed: int = 0
     precision: Quantized = "int8"
-    method: Method = "percentile"
+    method: Method = "minmax"
     weight_bits: WeightBits = 8
     rounding: Rounding = "nearest"
     correct_bias: bool = False

@@ -44,7 +44,7 @@ def test_it_says_where_the_ranges_come_from(record: Path, model_path: Path) -> N
     assert content.network_sha256 == network_sha256(onnx.load(model_path))
     assert content.preprocessing_sha256 == info.preprocessing_sha256
     assert (content.input, content.images, content.num, content.seed) == ("96x128", 4, 4, 0)
-    assert content.method == "percentile" and content.kept_float == ()
+    assert content.method == "minmax" and content.kept_float == ()
     assert content.histograms.keys() == content.thresholds.keys() <= content.peaks.keys()
     for name, histogram in content.histograms.items():
         assert content.peaks[name] >= histogram.peak >= content.thresholds[name] > 0
