@@ -43,7 +43,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "benchmarks": (
         "program", "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline",
-        "int8", "operators", "startup", "train_step", "resize", "skip_still", "tiles", "winograd",
+        "growth", "int8", "operators", "roofline", "startup", "train_step", "resize", "skip_still",
+        "tiles", "winograd",
     ),
 }  # fmt: skip
 

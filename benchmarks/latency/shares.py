@@ -83,10 +83,10 @@ def with_shares(row: ModelTimes, peaks: Peaks | None) -> ModelTimes:
     share = 2 * row.gmac / seconds / peaks.of(row.precision)
     if peaks.bandwidth is None:
         return replace(row, share_of_peak=share)
-    moved = row.gvalues * _bytes(row.precision) / seconds
+    moved = row.gvalues * number_bytes(row.precision) / seconds
     return replace(row, share_of_peak=share, share_of_bandwidth=moved / peaks.bandwidth)
 
 
-def _bytes(precision: str) -> int:
+def number_bytes(precision: str) -> int:
     """The bytes of a number in a network of this precision."""
     return _BYTES[precision.partition("+")[0].removesuffix("-direct")]
