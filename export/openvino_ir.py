@@ -37,9 +37,14 @@ from retinart.engine.model.info import (
 from retinart.engine.runtime.native_errors import explained
 from retinart.engine.runtime.openvino_api import find_tensors, load_openvino, openvino_core
 from retinart.engine.runtime.runner import last_line
+from retinart.engine.runtime.saturation import can_saturate
 from retinart.engine.runtime.winograd import use_winograd
 
 SUFFIX = ".xml"  # of the graph; the weights lie beside it in .bin
+_NOTE = (
+    "its INT8 weights have 8 bits, and without retinart OpenVINO computes them wrongly on CPUs "
+    "without VNNI; for such a CPU, calibrate with --weight-bits 7"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +55,13 @@ class IRReport:
         path: the graph's file.
         weights: the weights' file.
         winograd: how many convolutions use Winograd's algorithm.
+        note: what must be known where it runs; "" for nothing.
     """
 
     path: Path
     weights: Path
     winograd: int
+    note: str = ""
 
 
 def write_ir(model: Path, output: Path, *, winograd: bool = False) -> IRReport:
@@ -89,9 +96,10 @@ def write_ir(model: Path, output: Path, *, winograd: bool = False) -> IRReport:
     with explained("OpenVINO", model, "load"):
         graph = build_ir(model, info)
         replaced = use_winograd(graph) if winograd else 0
+        note = _NOTE if can_saturate(graph) else ""
     with atomic_pair(weights, output) as (new_weights, new_graph):
         _serialize(graph, new_graph, new_weights, output)
-    return IRReport(path=output, weights=weights, winograd=replaced)
+    return IRReport(path=output, weights=weights, winograd=replaced, note=note)
 
 
 def _serialize(graph: Any, new_graph: Path, new_weights: Path, output: Path) -> None:

@@ -45,6 +45,11 @@ def avoid_saturation(model: Any, device: str) -> int:
     return len(found)
 
 
+def can_saturate(model: Any) -> bool:
+    """Whether an `openvino.Model` has INT8 weights that are too large for a CPU without VNNI."""
+    return any(_overflows(op) for op in model.get_ops())
+
+
 @functools.cache
 def saturates(device: str = "CPU") -> bool:
     """Whether a device adds products of 8-bit integers in too few bits.

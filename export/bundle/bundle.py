@@ -27,6 +27,7 @@ class BundleReport:
         path: the folder.
         name: of the model in the server.
         backend: what runs it there.
+        note: what must be known where it runs; "" for nothing.
         gpus: compute capabilities that its engines run on; "" without engines.
     """
 
@@ -34,6 +35,7 @@ class BundleReport:
     name: str
     backend: str
     gpus: str = ""
+    note: str = ""
 
 
 def make_bundle(
@@ -61,25 +63,26 @@ def make_bundle(
             "OpenVINO Model Server runs no engines", fix="Leave the engines out, or take Triton"
         )
     plans = read_plans(model, engines)
+    note = ""
     with atomic_folder(output) as folder:
         if settings.server == "openvino-model-server":
-            name, backend = _write_model_server(folder, model, settings), "openvino"
+            (name, note), backend = _write_model_server(folder, model, settings), "openvino"
         elif settings.server == "deepstream":
             name, backend = write_deepstream(folder, model, info, plans, settings), "tensorrt"
         else:
-            name, backend = write_triton(folder, model, info, plans, settings)
+            name, backend, note = write_triton(folder, model, info, plans, settings)
         if settings.server == "kserve":
             (folder / "inference-service.yaml").write_text(inference_service(name), "utf-8")
         if settings.server != "deepstream":
             _write_client(folder, name, info)
     gpus = ", ".join(sorted(plan.capability or "8.0 and later" for plan in plans))
-    return BundleReport(path=output, name=name, backend=backend, gpus=gpus)
+    return BundleReport(path=output, name=name, backend=backend, gpus=gpus, note=note)
 
 
-def _write_model_server(folder: Path, model: Path, settings: BundleSettings) -> str:
-    """Write the configuration and the IR for OpenVINO Model Server; returns the model's name."""
+def _write_model_server(folder: Path, model: Path, settings: BundleSettings) -> tuple[str, str]:
+    """Write for OpenVINO Model Server; returns the model's name and the IR's note."""
     name = settings.name_for(model.stem)
-    write_ir(model, folder / name / VERSION / "model.xml", winograd=settings.winograd)
+    ir = write_ir(model, folder / name / VERSION / "model.xml", winograd=settings.winograd)
     config = {
         "name": name,
         "base_path": name,  # from the configuration's folder
@@ -87,7 +90,7 @@ def _write_model_server(folder: Path, model: Path, settings: BundleSettings) -> 
         "plugin_config": {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"},
     }
     write_json(folder / "config.json", {"model_config_list": [{"config": config}]}, indent=1)
-    return name
+    return name, ir.note
 
 
 def _write_client(folder: Path, name: str, info: ModelInfo) -> None:

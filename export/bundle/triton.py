@@ -98,14 +98,14 @@ def read_plans(model: Path, engines: Sequence[Path]) -> list[Plan]:
 
 def write_triton(
     folder: Path, model: Path, info: ModelInfo, plans: Sequence[Plan], settings: BundleSettings
-) -> tuple[str, Backend]:
+) -> tuple[str, Backend, str]:
     """Write a model repository.
 
     Args:
         folder: an empty folder.
 
     Returns:
-        The model's name, and the backend that runs it.
+        The model's name, the backend that runs it, and what must be known where it runs.
     """
     backend: Backend = settings.backend
     if backend == "auto":
@@ -132,19 +132,20 @@ def write_triton(
     batch = min([settings.max_batch, *(plan.info.profile[2][0] for plan in plans)])
     version = folder / name / VERSION
     version.mkdir(parents=True)
+    note = ""
     if backend == "tensorrt":
         for plan in plans:
             (version / plan.filename).write_bytes(plan.data)
     elif backend == "onnxruntime":
         shutil.copyfile(model, version / _FILES[backend])
     else:
-        write_ir(model, version / _FILES["openvino"], winograd=settings.winograd)
+        note = write_ir(model, version / _FILES["openvino"], winograd=settings.winograd).note
         if backend == "python":
             shutil.copyfile(Path(__file__).with_name("triton_model.py"), version / _FILES[backend])
     config = pbtxt(triton_config(name, info, backend, plans, batch))
     (folder / name / "config.pbtxt").write_text(config, encoding="utf-8")
     (folder / name / LABELS).write_text(label_lines(info), encoding="utf-8")
-    return name, backend
+    return name, backend, note
 
 
 def label_lines(info: ModelInfo) -> str:

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
     report = make_bundle(args.model, args.engines, args.out, record_of(BundleSettings, args))
     print(f"model {report.name}, run by {report.backend}", file=sys.stderr)
+    if report.note:
+        print(f"note: {report.note}", file=sys.stderr)
     if report.gpus:
         print(f"its engines run on compute capability {report.gpus}", file=sys.stderr)
     print(report.path)

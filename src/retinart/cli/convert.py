@@ -78,6 +78,8 @@ def _to_openvino(args: argparse.Namespace, output: Path) -> int:
     if args.winograd:
         why = "" if report.winograd else "; it would make no layer of this file faster"
         print(f"convolutions by Winograd's algorithm: {report.winograd}{why}", file=sys.stderr)
+    if report.note:
+        print(f"note: {report.note}", file=sys.stderr)
     print(f"weights: {report.weights}", file=sys.stderr)
     print(report.path)
     return 0

@@ -85,8 +85,10 @@ def bundle(
 
 
 @pytest.fixture
-def server(triton: Path, bundle: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """The addresses of a Triton that serves the bundle: of inference, and of metrics."""
+def server(
+    triton: Path, bundle: tuple[Path, Path], tmp_path: Path
+) -> Iterator[tuple[str, str, str]]:
+    """The addresses of a Triton that serves the bundle: of REST, of metrics, and of gRPC."""
     http, grpc, metrics = free_ports(3)
     log = tmp_path / "triton.log"
     command = [
@@ -116,15 +118,16 @@ def server(triton: Path, bundle: tuple[Path, Path], tmp_path: Path) -> Iterator[
                 time.sleep(0.5)
         else:
             raise AssertionError(_problems(log))
-        yield f"http://127.0.0.1:{http}", f"http://127.0.0.1:{metrics}/metrics"
+        addresses = (f"http://127.0.0.1:{http}", f"http://127.0.0.1:{metrics}/metrics")
+        yield (*addresses, f"127.0.0.1:{grpc}")
     finally:
         process.terminate()
         process.wait(60)
     assert "Traceback" not in log.read_text(errors="replace")
 
 
-def test_the_same_detections(server: tuple[str, str], bundle: tuple[Path, Path]) -> None:
-    address, metrics = server
+def test_the_same_detections(server: tuple[str, str, str], bundle: tuple[Path, Path]) -> None:
+    address, metrics, grpc = server
     model, folder = bundle
     client = load_file(folder / "client.py")
     images = [make_picture(seed) for seed in range(PICTURES)]
@@ -147,6 +150,18 @@ def test_the_same_detections(server: tuple[str, str], bundle: tuple[Path, Path])
     assert stats["inference_count"] >= 4 * PICTURES > 0
     assert stats["execution_count"] < stats["inference_count"]  # some requests shared a batch
     assert 'nv_inference_request_success{model="m"' in answer(metrics)
+    check_grpc(grpc, np.stack(images[:2]), client.infer(address, np.stack(images[:2])))
+
+
+def check_grpc(address: str, frames: Any, expected: dict[str, Any]) -> None:
+    """KServe's protocol by gRPC gives what it gives by REST."""
+    library = pytest.importorskip("tritonclient.grpc")
+    given = library.InferInput("frames", list(frames.shape), "UINT8")
+    given.set_data_from_numpy(frames)
+    with library.InferenceServerClient(address) as grpc:
+        found = grpc.infer("m", [given])
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found.as_numpy(name), values)
 
 
 def as_detections(answered: list[tuple[str, float, list[float]]], detector: Detector) -> Detections:
