@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from fake_tensorrt import Made
@@ -55,6 +56,15 @@ def shared() -> Callable[..., Path]:
     return find
 
 
+class OneThread(onnxruntime.InferenceSession):  # type: ignore[misc]
+    """A session of ONNX Runtime, by default with one thread: several wait for each other."""
+
+    def __init__(self, model: Any, sess_options: Any = None, **more: Any) -> None:
+        options = sess_options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.intra_op_num_threads or 1
+        super().__init__(model, options, **more)
+
+
 def pytest_configure() -> None:
     """Processes that a test starts have one thread of PyTorch, as this one: see `_one_thread`.
 
@@ -62,6 +72,7 @@ def pytest_configure() -> None:
     workers share that folder: to load a compiled model takes a quarter of the time to compile it.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
+    onnxruntime.InferenceSession = OneThread
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
 

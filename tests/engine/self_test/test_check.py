@@ -43,7 +43,7 @@ Detector(Path(sys.argv[1]))
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of each test's own, so that every check is made; compiled models are shared."""
+    """A cache of each test's own, so that every check is made. Compiled models are shared."""
     folder, shared = tmp_path / "cache", user_cache("compiled")
     assert shared is not None
     shared.mkdir(exist_ok=True)
