@@ -185,7 +185,10 @@ def _draw(found: Sequence[Series], path: Path) -> None:
     for series in found:
         groups.setdefault(series.name.partition(",")[0], []).append(series)
     figure = load_matplotlib().Figure(figsize=(12, 6.4))
-    for axes, (name, group) in zip(figure.subplots(2, 3).flat, groups.items(), strict=False):
+    places = figure.subplots(2, 3).flat
+    for axes in places[len(groups) :]:
+        axes.set_axis_off()
+    for axes, (name, group) in zip(places, groups.items(), strict=False):
         for series in group:
             slope, start = series.line
             ends = np.array([0, max(series.work)])
