@@ -14,6 +14,7 @@ import pytest
 
 from retinart.engine.tensorrt.kernels import source_path
 from retinart.export.nms_plugin import scalars
+from support import Once
 
 SHIM = Path(__file__).parent / "engine" / "tensorrt" / "nms_on_cpu.cpp"
 Floats = npt.NDArray[np.float32]
@@ -35,12 +36,14 @@ class NmsKernel:
     """The kernel as a function on NumPy arrays.
 
     Args:
-        folder: where to compile it.
+        once: so that it is compiled once.
     """
 
-    def __init__(self, folder: Path) -> None:
-        library = compile_kernel(folder / "nms.so", "-O2", "-shared", "-fPIC")
-        self._run = ctypes.CDLL(str(library)).nms_on_cpu
+    def __init__(self, once: Once) -> None:
+        def make(folder: Path) -> None:
+            compile_kernel(folder / "nms.so", "-O2", "-shared", "-fPIC")
+
+        self._run = ctypes.CDLL(str(once("nms kernel", make) / "nms.so")).nms_on_cpu
 
     def __call__(
         self,

@@ -28,14 +28,14 @@ from plugin_parser import check_attributes
 from retinart.engine.media.images import Image, list_images, read_image
 from retinart.engine.model.info import INPUT, OUTPUTS, read_info
 from retinart.export.nms_plugin import ATTRIBUTES, PLUGIN, plugin_attributes, with_nms_plugin
-from support import ROOT, make_picture
+from support import ROOT, Once, make_picture
 
 Array = npt.NDArray[Any]
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> NmsKernel:
-    return NmsKernel(tmp_path_factory.mktemp("nms"))
+def kernel(once: Once) -> NmsKernel:
+    return NmsKernel(once)
 
 
 def plugin_node(model: onnx.ModelProto) -> tuple[onnx.NodeProto, dict[str, Any]]:

@@ -15,6 +15,7 @@ from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.cuda.open_gpu import installed_bindings
 from retinart.verify.cuda_checks import CHECKS
 from stand_in_cuda import compile_driver, run_on
+from support import Once
 
 # One check on its own, so that one process is enough
 ONE = """
@@ -29,10 +30,10 @@ except Incomplete as error:
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def driver(once: Once) -> Path:
     if find_gpus() or installed_bindings() != ["cuda-bindings"]:
         pytest.skip("this is about a machine without a GPU, with cuda-bindings and without pycuda")
-    return compile_driver(tmp_path_factory.mktemp("driver"))
+    return once("driver", compile_driver)
 
 
 def test_every_check_passes_on_a_driver_that_works(driver: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +19,7 @@ from retinart.engine.cuda.devices import find_gpus
 from retinart.engine.cuda.open_gpu import installed_bindings, open_gpu
 from retinart.engine.errors import MissingDependency
 from stand_in_cuda import compile_driver, run_on
+from support import Once
 
 NEEDS = pytest.mark.skipif(
     "cuda-bindings" not in installed_bindings(), reason="cuda-bindings is not installed"
@@ -57,8 +57,8 @@ with gpu.current():
 
 
 @NEEDS
-def test_errors_of_the_driver_are_ours(tmp_path: Path) -> None:
-    done = run_on(compile_driver(tmp_path), "-c", ERRORS)
+def test_errors_of_the_driver_are_ours(once: Once) -> None:
+    done = run_on(once("driver", compile_driver), "-c", ERRORS)
     assert (done.returncode, done.stderr) == (0, "")
     outside, memory, ptx, pageable, twice, gone, missing = done.stdout.splitlines()
     assert outside == "CUDA failed: cuMemAlloc: CUDA_ERROR_INVALID_CONTEXT (201)."

@@ -19,7 +19,7 @@ from retinart.engine.model.info import Thresholds
 from retinart.engine.runtime.nms import clip_boxes, detect_from_candidates
 from retinart.engine.tensorrt.kernels import Kernel, ptx_path, source_path
 from retinart.export.nms_plugin import KERNEL, scalars
-from support import ROOT
+from support import ROOT, Once
 
 Floats = npt.NDArray[np.float32]
 NO_CLIP = np.zeros(4, np.float32)
@@ -49,8 +49,8 @@ def attributes(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> NmsKernel:
-    return NmsKernel(tmp_path_factory.mktemp("nms"))
+def kernel(once: Once) -> NmsKernel:
+    return NmsKernel(once)
 
 
 def compare(
