@@ -72,6 +72,7 @@ def pytest_configure() -> None:
     workers share that folder: to load a compiled model takes a quarter of the time to compile it.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process compiles the sources again
     onnxruntime.InferenceSession = OneThread
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
