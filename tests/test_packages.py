@@ -34,6 +34,7 @@ FOLDERS = {
     "src/retinart/demo/assets/": "retinart/demo/assets/",
     "engine/tensorrt/": "retinart/engine/tensorrt/",
     "engine/view/": "retinart/engine/view/",
+    "export/bundle/": "retinart/export/bundle/",
 }
 USER = """
 import numpy as np
