@@ -59,7 +59,6 @@ def prepared(
     return [str(a) for a in arguments], folder
 
 
-@pytest.mark.usefixtures("unmeasured")
 def test_the_cpus_part_is_made_once(
     prepared: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,7 +98,6 @@ def test_without_a_gpu_it_ends_at_once(
     )
 
 
-@pytest.mark.usefixtures("unmeasured")
 def test_the_gpus_part_needs_neither_onnx_nor_openvino(
     prepared: tuple[list[str], Path], tmp_path: Path
 ) -> None:
