@@ -65,7 +65,7 @@ class OneThread(onnxruntime.InferenceSession):  # type: ignore[misc]
         super().__init__(model, options, **more)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Processes that a test starts have one thread of PyTorch, as this one: see `_one_thread`.
 
     Detectors remember their self-tests and compiled models outside of the user's cache. All
@@ -75,7 +75,9 @@ def pytest_configure() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process compiles the sources again
     onnxruntime.InferenceSession = OneThread
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="retinart-cache-")
+        folder = tempfile.mkdtemp(prefix="retinart-cache-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))  # up to 2 GB
+        os.environ["XDG_CACHE_HOME"] = folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
