@@ -198,6 +198,8 @@ class Sink:
 
     def _note(self, error: SinkFailed) -> None:
         with self._changed:
+            if not self._sending:  # `close` has counted them as dropped
+                return
             self._sent += len(self._sending) - len(error.left) - error.refused
             self._dropped += error.refused
             self._sending, self._why = list(error.left), str(error)

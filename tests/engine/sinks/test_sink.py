@@ -95,6 +95,26 @@ def test_what_was_not_confirmed_is_sent_again() -> None:
     ]
 
 
+def test_a_send_that_fails_after_the_end_counts_once() -> None:
+    """`sent` became less than zero."""
+    other = _Other()
+    other.open.clear()
+
+    def fail(lines: Sequence[Line]) -> None:
+        raise SinkFailed("late", left=lines[1:], refused=1)
+
+    other.answers = [fail]
+    sink = Sink("x", other, print)
+    for number in range(3):
+        sink.put(Line(str(number)))
+    _eventually(lambda: bool(sink._sending))
+    sink.close(0)
+    before = sink.counts
+    other.open.set()
+    sink._thread.join(WAIT)
+    assert sink.counts == before and (before.sent, before.dropped, before.waiting) == (0, 3, 0)
+
+
 def test_refused_lines_are_given_up() -> None:
     other = _Other()
 
