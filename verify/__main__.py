@@ -41,6 +41,8 @@ from retinart.verify.bundle import Bundle, read_bundle
 from retinart.verify.prepare import PRECISIONS
 from retinart.verify.run_checks import run_checks, run_cuda
 
+# The command that needs no GPU.
+_CPU_PART = "python -m retinart.verify --checkpoint CKPT.pth --images DIR --prepare FOLDER"
 # The values of flags that are not given: without and with --full.
 DEFAULTS: dict[str, tuple[Any, Any]] = {
     "imgsz": ([800], [400, 500, 600, 700, 800]),
@@ -68,7 +70,7 @@ def _work(args: argparse.Namespace) -> int:
         raise MissingDependency(
             "there is no NVIDIA GPU here",
             why="no driver lists one",
-            fix="Run this where one is. Only the CPU's part can run here, with `prepare`",
+            fix=f"Run this where one is. Only the CPU's part can run here: {_CPU_PART}",
         )
     with Worker(nothing, seconds=300) as worker:
         steps = Attempts(

@@ -94,7 +94,8 @@ def test_without_a_gpu_it_ends_at_once(
     assert capsys.readouterr() == (
         "",
         "error: there is no NVIDIA GPU here: no driver lists one. Run this where one is. Only the "
-        "CPU's part can run here, with --prepare.\n",
+        "CPU's part can run here: python -m retinart.verify --checkpoint CKPT.pth --images DIR "
+        "--prepare FOLDER.\n",
     )
 
 
