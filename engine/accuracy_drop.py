@@ -162,7 +162,7 @@ def drop_table(comparison: Comparison) -> str:
     changes = comparison.changes
 
     def row(name: str, x: float | None, y: float | None, sure: Change | None) -> tuple[str, ...]:
-        change = "" if x is None or y is None else f"{100 * (y - x):+.1f}"
+        change = "" if x is None or y is None else f"{100 * (y - x):+.1f}".replace("-0.0", "+0.0")
         return name, points(x), points(y), change, "" if sure is None else sure.interval
 
     rows = [row(n, x, b.figures[n], changes.figures.get(n)) for n, x in a.figures.items()]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.latency.tables import noise_text
+from retinart.benchmarks.timing import statistics
 from retinart.demo.steps import MAX_DROP, Done
 from retinart.engine.common.cpu import cpu_name, instruction_sets
 from retinart.engine.common.html_page import details, paragraphs, write_page
@@ -17,6 +17,12 @@ from retinart.engine.evaluation.evaluate import points
 
 TITLE = "From a checkpoint to a fast detector"
 _BCCD = "https://github.com/Shenggan/BCCD_Dataset"
+_WORDS = (
+    "The model finds three kinds of blood cells: red ones (RBC), white ones (WBC), and Platelets, "
+    "which make blood clot.",
+    "INT8 is a file that computes with 8-bit integers in place of 32-bit floats (FP32). AP is the "
+    "accuracy, from 0 to 100.",
+)
 _TWELVE = (
     "The model, `tiny`, has 1.6 million parameters. It was trained from scratch on 205 pictures of "
     "blood cells (BCCD). The demo measures it on 12 of the 72 test pictures.",
@@ -52,7 +58,7 @@ def results_table(out: Path) -> Table:
         notes=[
             f"INT8 is {ratio['value']:.2f} times as fast as FP32 here (95% interval "
             f"{ratio['low']:.2f} to {ratio['high']:.2f}), on {timed['threads']} threads.",
-            noise_text(timed["noise"]),
+            _noise(timed["noise"]),
         ],
     )
 
@@ -67,19 +73,18 @@ def write_demo_page(path: Path, done: Sequence[Done], *, table: Table | None, mo
         more: what the extras would add, or "".
     """
     out, failed = path.parent, [d.step.title for d in done if d.code]
-    parts: list[str] = [*paragraphs([f"WARNING: this step failed: {title}." for title in failed])]
-    parts.append(
-        element(
-            "p",
-            "Made by ",
-            element("code", "retinart demo"),
-            f" on {cpu_name()} "
-            f"({' '.join(sorted(instruction_sets()))}), in {sum(d.seconds for d in done):.0f} s.",
-        )
-    )
+    warnings = [f"WARNING: this step failed: {title}." for title in failed]
+    parts: list[str] = [*paragraphs([*(_WORDS if table else _WORDS[:1]), *warnings])]
     if table is not None:
         parts += [table.html(), *paragraphs(table.notes)]
     parts += [
+        element(
+            "p",
+            element("code", "retinart demo"),
+            f" took {sum(d.seconds for d in done):.0f} s on this machine: {cpu_name()}. The "
+            "instructions of this CPU that matter for speed: "
+            f"{', '.join(sorted(instruction_sets()))}.",
+        ),
         element("h2", "What it finds"),
         video(out / "video" / "blood.mp4", "Blood cells with boxes, names and scores"),
         element("p", image(out / "detections.jpg", "Six test pictures with the cells found")),
@@ -95,6 +100,17 @@ def write_demo_page(path: Path, done: Sequence[Done], *, table: Table | None, mo
         element("p", f"From the BCCD_Dataset, MIT licence, copyright 2017 shenggan: {_BCCD}"),
     ]
     write_page(path, TITLE, parts)
+
+
+def _noise(spread: float) -> str:
+    """How quiet the machine was, in words for a newcomer."""
+    varied = f"one fixed task, timed again and again, varied by {spread:.0%}"
+    if spread <= statistics.NOISY:
+        return f"This machine was quiet: {varied}."
+    return (
+        f"WARNING: this machine was not quiet: {varied}. The ratio holds better than the "
+        f"milliseconds, and a difference of less than {spread:.0%} means nothing."
+    )
 
 
 def _step(done: Done) -> Html:
