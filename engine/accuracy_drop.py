@@ -155,6 +155,11 @@ def change_text(change: Change, noun: str = "AP") -> str:
     return f"{words} (95% interval of the change {change.interval})"
 
 
+def points_gained(before: float, after: float) -> str:
+    """A change of a share, in points; one that rounds to zero has no minus."""
+    return f"{100 * (after - before):+.1f}".replace("-0.0", "+0.0")
+
+
 def drop_table(comparison: Comparison) -> str:
     """Side by side in AP points, the classes with the largest loss first."""
     a, b = comparison.first, comparison.second
@@ -162,7 +167,7 @@ def drop_table(comparison: Comparison) -> str:
     changes = comparison.changes
 
     def row(name: str, x: float | None, y: float | None, sure: Change | None) -> tuple[str, ...]:
-        change = "" if x is None or y is None else f"{100 * (y - x):+.1f}".replace("-0.0", "+0.0")
+        change = "" if x is None or y is None else points_gained(x, y)
         return name, points(x), points(y), change, "" if sure is None else sure.interval
 
     rows = [row(n, x, b.figures[n], changes.figures.get(n)) for n, x in a.figures.items()]

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from retinart.engine.accuracy_drop import change_text, count
+from retinart.engine.accuracy_drop import change_text, count, points_gained
 from retinart.engine.detections import Detections
 from retinart.engine.evaluation.coco import CocoImage, load_coco
 from retinart.engine.evaluation.gate import Change
@@ -134,6 +134,12 @@ def test_a_gain_is_not_called_a_loss(change: tuple[float, float, float], text: s
     """Seen: "loses -0.12 AP, and 0.5 are allowed"."""
     value, low, high = change
     assert change_text(Change(value=value, low=low, high=high)) == text
+
+
+def test_a_change_that_rounds_to_zero_has_no_minus() -> None:
+    """Seen in the demo: 62.9, 62.9 and "-0.0"."""
+    assert points_gained(0.6292, 0.6288) == "+0.0"
+    assert (points_gained(0.5, 0.4), points_gained(0.5, 0.501)) == ("-10.0", "+0.1")
 
 
 def test_a_gate_that_cannot_know_says_so(
