@@ -311,6 +311,13 @@ def test_usage_errors(retinart: Command, arguments: list[str]) -> None:
     assert ran.stderr.startswith("usage: retinart") and "error: " in ran.stderr
 
 
+def test_an_option_with_a_slip(retinart: Command) -> None:
+    """The usage was that of `retinart`, and no option was named."""
+    ran = retinart("detect", "model.onnx", "a.jpg", "--strickt", "--bogus")
+    assert ran.returncode == 2 and ran.stderr.startswith("usage: retinart detect")
+    assert "unrecognized arguments: --strickt --bogus. Is --strict meant?" in ran.stderr
+
+
 def test_python_m_retinart(model_path: Path, images: Path, tmp_path: Path) -> None:
     ran = _process("detect", model_path, "images", "--out", "out", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr

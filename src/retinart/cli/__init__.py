@@ -129,10 +129,25 @@ def _main(given: Sequence[str]) -> int:
 
 def _parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.Namespace:
     try:
-        return parser.parse_args(given)
+        args, unknown = parser.parse_known_args(given)
+        if unknown:
+            of_command: argparse.ArgumentParser = getattr(args, "options", parser)
+            near = _near(of_command, unknown)
+            of_command.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+        return args
     except SystemExit:
         sys.stdout.flush()  # what --help or --version printed
         raise
+
+
+def _near(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
+    """Options that a wrong one may have been meant for."""
+    from difflib import get_close_matches
+
+    known = [name for action in parser._actions for name in action.option_strings]
+    flags = (word.partition("=")[0] for word in unknown if word.startswith("--"))
+    near = [name for flag in flags for name in get_close_matches(flag, known, 2, 0.75)]
+    return f". Is {' or '.join(near)} meant?" if near else ""
 
 
 def build_parser(fill: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:

@@ -147,4 +147,8 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps(to_json(result), indent=1) if args.json else report(result))
     for line in slower:
         print(line, file=sys.stderr)
+    if result.comparison is not None:
+        stages = len(result.comparison.ratios)
+        verdict = f"{len(slower)} of {stages} stages are slower: fail" if slower else "pass"
+        print(f"limit {max_ratio:g} times the old median: {verdict}", file=sys.stderr)
     return 1 if slower else 0

@@ -132,6 +132,9 @@ def test_command(
         assert ran.returncode == code, ran.stderr
         assert "| model.onnx | infer |" in narrow(ran.stdout)
         assert ("model.onnx: infer takes" in ran.stderr) is bool(code)
+        last = ran.stderr.splitlines()[-1]
+        assert last.startswith("limit 2 times the old median: ")
+        assert last.endswith("are slower: fail" if code else ": pass")
 
 
 def test_bad_baseline(
