@@ -315,7 +315,7 @@ def test_an_option_with_a_slip(retinart: Command) -> None:
     """The usage was that of `retinart`, and no option was named."""
     ran = retinart("detect", "model.onnx", "a.jpg", "--strickt", "--bogus")
     assert ran.returncode == 2 and ran.stderr.startswith("usage: retinart detect")
-    assert "unrecognized arguments: --strickt --bogus. Is --strict meant?" in ran.stderr
+    assert "unrecognized arguments: --strickt --bogus. Is --strict or --track meant?" in ran.stderr
 
 
 def test_python_m_retinart(model_path: Path, images: Path, tmp_path: Path) -> None:
