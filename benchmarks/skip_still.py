@@ -55,7 +55,7 @@ def _work(args: argparse.Namespace) -> None:
                         f"{threshold:g}",
                         f"{still / len(found):.1%}",
                         f"{faster:.1f}",
-                        f"{faster / rate:.2f}",
+                        f"{faster / rate:.2f}" if still else "-",
                         f"{total.missing + total.extra} of {total.counted}",
                     )
                 )

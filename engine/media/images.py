@@ -218,10 +218,17 @@ def list_images(source: str) -> list[Path]:
             )
         raise BadInput(
             f"no images at {source}",
-            why="the folder holds none" if path.is_dir() else "nothing matches",
+            why=_why_none(path, source),
             fix=f"Suffixes that count as images: {', '.join(sorted(IMAGE_SUFFIXES))}",
         )
     return sorted(found)
+
+
+def _why_none(path: Path, source: str) -> str:
+    if path.is_dir():
+        return "the folder holds none"
+    pattern = _is_glob(source) or "%" in source
+    return "nothing matches" if pattern else "there is no such file or folder"
 
 
 def _first_below(folder: Path) -> Path | None:

@@ -305,7 +305,9 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
                 fix="Give the ONNX file that it was made of",
             ) from error
         raise BadInput(
-            f"{path} is not a readable ONNX file", why=str(error), fix=REEXPORT
+            f"{path} is not a readable ONNX file",
+            why="it is a record in JSON" if path.suffix == ".json" else str(error),
+            fix="Give the model that it is of" if path.suffix == ".json" else REEXPORT,
         ) from error
     if NCHW_FLOAT_KEY in file.metadata:
         raise BadInput(

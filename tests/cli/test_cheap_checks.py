@@ -28,7 +28,7 @@ def first_error(retinart: Command, *arguments: str | Path) -> str:
     ("source", "message"),
     [
         ("none.mp4", "there is no video at none.mp4. Check the path."),
-        ("none.png", "no images at none.png: nothing matches."),
+        ("none.png", "no images at none.png: there is no such file or folder."),
         ("none/*.png", "no images at none/*.png: nothing matches."),
         ("none/f_%03d.png", "no images at none/f_%03d.png: nothing matches."),
     ],

@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     from retinart.export.bundle.settings import BundleSettings
 
     report = make_bundle(args.model, args.engines, args.out, record_of(BundleSettings, args))
-    print(f"model {report.name}, run by {report.backend}", file=sys.stderr)
+    built = report.backend == "tensorrt" and not args.engines
+    how = "DeepStream builds its engine at the first start" if built else f"run by {report.backend}"
+    print(f"model {report.name}, {how}", file=sys.stderr)
     if report.note:
         print(f"note: {report.note}", file=sys.stderr)
     if report.gpus:

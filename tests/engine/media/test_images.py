@@ -208,8 +208,8 @@ def test_a_name_with_brackets_is_a_name_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ("sub/none.png", "nothing matches"),
-        ("none", "nothing matches"),
+        ("sub/none.png", "there is no such file or folder"),
+        ("none", "there is no such file or folder"),
         ("*.webp", "nothing matches"),
         ("sub/deep/empty", "the folder holds none"),
     ],

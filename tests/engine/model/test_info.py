@@ -80,6 +80,12 @@ def test_missing_and_a_folder(tmp_path: Path) -> None:
         assert str(raised.value) == f"there is no model at {path}. Check the path."
 
 
+def test_a_record_is_not_a_model(tmp_path: Path) -> None:
+    (tmp_path / "m.int8.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"it is a record in JSON\. Give the model that it is of"):
+        read_info(tmp_path / "m.int8.json")
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -145,6 +145,7 @@ def test_nvinfer(precision: str, model_path: Path, int8_path: Path, tmp_path: Pa
 def test_retinart_refuses_the_planes(retinart: Command, model_path: Path, tmp_path: Path) -> None:
     ran = retinart("bundle", model_path, "--for", "deepstream", "-o", tmp_path / "new")
     assert ran.returncode == 0, ran.stderr
+    assert "DeepStream builds its engine at the first start" in ran.stderr
     for command in ("inspect", "check"):
         ran = retinart(command, tmp_path / "new" / "model.onnx")
         assert ran.returncode == 2 and "its input is float planes" in ran.stderr
