@@ -2,8 +2,8 @@
 
     python -m retinart.benchmarks.operators MODEL --threads 2
 
-OpenVINO's own counters give the times. They are of the graph up to the candidates, so NMS is not
-among them. The peak is that of a large matrix product.
+OpenVINO's own counters give the times. The graph ends at the candidates, so the times leave out
+NMS. A large matrix product gives the peak.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def _work(args: argparse.Namespace) -> None:
         f"peak {peaks}\n"
     )
     peak = peaks.of(info.precision)
-    print(_table(groups, peak).markdown())
     whole = sum(statistics.median(g.ms).value for g in groups.values())
+    print(_table(groups, peak, whole).markdown())
     share = 2 * macs / 1e6 / whole / peak
     print(
         f"\nAll of it: {whole:.1f} ms for {macs / 1e9:.2f} GMAC, {share:.0%} of the peak of "
@@ -69,9 +69,8 @@ def _work(args: argparse.Namespace) -> None:
     )
 
 
-def _table(groups: dict[str, Group], peak: float) -> Table:
+def _table(groups: dict[str, Group], peak: float, whole: float) -> Table:
     rows = []
-    whole = sum(statistics.median(g.ms).value for g in groups.values())
     for name, group in sorted(groups.items(), key=lambda item: -sum(item[1].ms)):
         ms = statistics.median(group.ms).value
         share = f"{2 * group.macs / 1e6 / ms / peak:.0%}" if group.macs and ms else ""

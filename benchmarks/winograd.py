@@ -67,10 +67,8 @@ def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> tuple[
     direct, fast = (request.get_output_tensor(0).data for request in requests.values())
     error = float(np.sqrt(np.mean((fast - direct) ** 2) / np.mean(direct**2)))
     ms = (f"{statistics.median(values).value:.2f}" for values in times)
-    ratio, taken = (
-        statistics.ratio_of_medians(*times),
-        "yes" if expected_saving(layer) > 0 else "no",
-    )
+    ratio = statistics.ratio_of_medians(*times)
+    taken = "yes" if expected_saving(layer) > 0 else "no"
     return channels, outputs, f"{height}x{width}", *ms, ratio, taken, f"{error:.1e}"
 
 

@@ -3,9 +3,9 @@
     mmdebstrap --variant=minbase bookworm /tmp/bare http://deb.debian.org/debian
     python containers/try_dockerfile.py --bare /tmp/bare --work /tmp/try -- detect --help
 
-Each FROM becomes a copy of the bare root, whatever image it names, and each RUN line runs there by
-chroot. Then the entry point runs with the words after `--`, as the file's user, on a read-only root
-with a writable /tmp and the given folder at /work.
+Each FROM becomes a copy of the bare root; the image's name does not matter. Each RUN line runs in
+this copy by chroot. Then the entry point runs with the words after `--`, as the file's user. Its
+root is read-only, /tmp is writable, and the given folder is at /work.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -140,29 +141,16 @@ def input_size(
         BadInput: the model cannot take the fixed size that the settings name.
     """
     multiple = math.lcm(32, variant.pad_multiple)
-
-    def rule(
-        short: int | None, *, longest: int | None = None, canvas: tuple[int, int] | None = None
-    ) -> ResizeRule:
-        return ResizeRule(
-            short_side=short,
-            max_size=longest,
-            canvas=canvas,
-            pad_multiple=multiple,
-            pad_value=variant.pad_value,
-            interpolation=variant.interpolation,
-            size_rounding=variant.size_rounding,
-        )
-
+    rule = partial(ResizeRule.of_variant, variant, pad_multiple=multiple)
     short = settings.imgsz or DEFAULT_IMGSZ
     if settings.dynamic:
         longest = int(short * PAPER_RATIO)
         largest = round_up(longest, multiple)
-        return rule(short, longest=longest), (multiple, multiple), (largest, largest)
+        return rule(short_side=short, max_size=longest), (multiple, multiple), (largest, largest)
     if settings.height is None or settings.width is None:
         wide = math.ceil(short * DEFAULT_ASPECT)
         canvas = (round_up(short, multiple), round_up(wide, multiple))
-        return rule(short, canvas=canvas), canvas, canvas
+        return rule(short_side=short, canvas=canvas), canvas, canvas
     size = (settings.height, settings.width)
     canvas = (round_up(size[0], multiple), round_up(size[1], multiple))
     if canvas != size:
@@ -171,7 +159,7 @@ def input_size(
             why=f"this model's sides are multiples of {multiple}",
             fix=f"Set `height` to {canvas[0]} and `width` to {canvas[1]}",
         )
-    return rule(settings.imgsz, canvas=canvas), canvas, canvas
+    return rule(short_side=settings.imgsz, canvas=canvas), canvas, canvas
 
 
 def _batches(source: str | None, rule: ResizeRule, smallest: tuple[int, int]) -> list[Image]:

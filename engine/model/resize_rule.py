@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from retinart.engine.model.variant import Interpolation, SizeRounding
+from retinart.engine.model.variant import Interpolation, SizeRounding, Variant
 
 if TYPE_CHECKING:
     from retinart.engine.media.images import Image
@@ -46,6 +46,27 @@ class ResizeRule:
     pad_value: tuple[int, int, int]
     interpolation: Interpolation = "opencv"
     size_rounding: SizeRounding = "floor"
+
+    @classmethod
+    def of_variant(
+        cls,
+        variant: Variant,
+        *,
+        pad_multiple: int,
+        short_side: int | None = None,
+        max_size: int | None = None,
+        canvas: tuple[int, int] | None = None,
+    ) -> ResizeRule:
+        """A rule with the padding's colour, the interpolation and the rounding of a variant."""
+        return cls(
+            short_side=short_side,
+            max_size=max_size,
+            canvas=canvas,
+            pad_multiple=pad_multiple,
+            pad_value=variant.pad_value,
+            interpolation=variant.interpolation,
+            size_rounding=variant.size_rounding,
+        )
 
     def __post_init__(self) -> None:
         for value, known in (

@@ -8,12 +8,4 @@ from retinart.engine.model.variant import Variant
 
 def training_rule(variant: Variant, size: tuple[int, int]) -> ResizeRule:
     """The rule that fits images into one canvas, padded with a colour that normalises to zero."""
-    return ResizeRule(
-        short_side=None,
-        max_size=None,
-        canvas=size,
-        pad_multiple=variant.pad_multiple,
-        pad_value=variant.pad_value,
-        interpolation=variant.interpolation,
-        size_rounding=variant.size_rounding,
-    )
+    return ResizeRule.of_variant(variant, pad_multiple=variant.pad_multiple, canvas=size)
