@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class OpenVINORunner:
             self._cache = CompiledCache(options.cache_dir, path, how)
         self._lock = threading.Lock()
         self._pools: dict[int, _Pool] = {}
-        self._mapped: list[MappedFile] = []  # compiled models point into them
+        self._constants: MappedFile | None = None  # of the graph
         self._closed = False
         try:
             best = self.compiled(1).get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -129,7 +129,7 @@ class OpenVINORunner:
             pool.give(request)  # after an error the request is not used again
             return found
 
-        abandoned = weakref.finalize(finish, _wait, request, frames, self._mapped)
+        abandoned = weakref.finalize(finish, _wait, pool, request, frames)
         return finish
 
     def tensors(self, names: Sequence[str], frames: Image) -> dict[str, Floats]:
@@ -141,7 +141,7 @@ class OpenVINORunner:
         return {name: np.asarray(found[i], np.float32) for i, name in enumerate(names)}
 
     def compiled(self, batch: int) -> Any:
-        """The `openvino.CompiledModel` that runs batches of this size."""
+        """The `openvino.CompiledModel` for batches of this size, while the runner keeps it."""
         return self._pool(batch).compiled
 
     @functools.cached_property
@@ -149,8 +149,8 @@ class OpenVINORunner:
         """The graph up to the candidates. It is read only where a model must be compiled."""
         with explained("OpenVINO", self._path, "load"):
             model = self._cut(CANDIDATES, measure=True)
-            moved = move_constants(model, load_openvino()) if self._device == "CPU" else None
-            self._mapped += [] if moved is None else [moved]
+            if self._device == "CPU":
+                self._constants = move_constants(model, load_openvino())
             return model
 
     def _cut(self, names: Sequence[str], *, measure: bool = False) -> Any:
@@ -211,7 +211,7 @@ class OpenVINORunner:
                 raise BadInput("the detector is closed", fix="Make a new one")
             pool = self._pools.pop(key, None)
             if pool is None:
-                pool = _Pool(self._load(None if canvas is None else (batch, *canvas, 3)))
+                pool = self._load(None if canvas is None else (batch, *canvas, 3))
             self._pools[key] = pool  # the most recent last
             if len(self._pools) > _BATCH_SIZES:
                 del self._pools[next(iter(self._pools))]
@@ -221,47 +221,50 @@ class OpenVINORunner:
         """What a kept model depends on, beside what stays: the times that decide about layers."""
         return [shape, "" if self._times is None else self._times.state]
 
-    def _import(self, kept: MappedFile | bytes) -> Any:
+    def _import(self, kept: MappedFile | bytes) -> _Pool:
         if isinstance(kept, bytes):
-            return self._core.import_model(kept, self._device, self._config)
+            return _Pool(self._core.import_model(kept, self._device, self._config), None)
         with kept.dropping():
             tensor = kept.tensor(load_openvino())
             found = self._core.import_model(tensor, self._device, self._config)
-        self._mapped.append(kept)
-        return found
+        return _Pool(found, kept)
 
-    def _load(self, shape: tuple[int, ...] | None) -> Any:
+    def _load(self, shape: tuple[int, ...] | None) -> _Pool:
         """The compiled model for an input's shape, or for all: kept before, or compiled now."""
         cache = self._cache if shape is None or shape[0] == 1 else None  # batches fill the disk
         if cache is not None:
-            found = cache.get(self._key(shape), self._import)
+            found: _Pool | None = cache.get(self._key(shape), self._import)
             if found is not None:
                 return found
         model = self._model
         if shape is not None:
             model = model.clone()
             model.reshape({INPUT: list(shape)})
-        with ExitStack() as stack:
-            for mapped in self._mapped:
-                stack.enter_context(mapped.dropping())
+        with nullcontext() if self._constants is None else self._constants.dropping():
             compiled = self._core.compile_model(model, self._device, self._config)
             if cache is not None and (self._times is None or self._times.complete):
                 cache.put(self._key(shape), compiled)
         give_back()
-        return compiled
+        return _Pool(compiled, self._constants)
 
 
-def _wait(request: Any, frames: Image, mapped: list[MappedFile]) -> None:
-    """End an abandoned batch: its frames and weights must stay in place while the request runs."""
+def _wait(pool: _Pool, request: Any, frames: Image) -> None:
+    """End an abandoned batch: its weights and frames must stay in place while the request runs."""
     request.wait()
 
 
 class _Pool:
-    """A compiled model and its idle inference requests; each serves one batch at a time."""
+    """A compiled model and its idle inference requests; each serves one batch at a time.
 
-    def __init__(self, compiled: Any) -> None:
+    Args:
+        compiled: the `openvino.CompiledModel`.
+        mapped: what it points into. It goes last.
+    """
+
+    def __init__(self, compiled: Any, mapped: MappedFile | None) -> None:
         self.compiled = compiled
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._mapped = mapped
 
     def take(self) -> Any:
         """An idle request, or a new one when all are in use."""

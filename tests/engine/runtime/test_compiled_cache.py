@@ -173,6 +173,28 @@ def test_a_batch_under_way_outlives_its_detector(
         pending = None
 
 
+def test_a_mapping_goes_with_its_model(
+    model_path: Path, cache: Path, first: Detections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every load of a model that had made way for other batch sizes left a mapping behind."""
+    monkeypatch.setattr("retinart.engine.runtime.openvino_runner._BATCH_SIZES", 0)
+    with Detector(model_path, cache_dir=cache, check=False, conf=0.05, threads=2) as detector:
+        for _ in range(3):
+            assert np.array_equal(detector(make_picture(3)).xyxy, first.xyxy)
+        pending: Any = detector.runner.prepare([make_picture(3)]).submit(StageClock())
+        gc.collect()
+        assert mappings(cache) == 1  # of the batch under way
+        assert np.array_equal(pending.result()[0].xyxy, first.xyxy)
+        pending = None
+        gc.collect()
+        assert mappings(cache) == 0
+
+
+def mappings(cache: Path) -> int:
+    """How often this process maps files of a cache."""
+    return Path("/proc/self/maps").read_text("utf-8").count(str(cache))
+
+
 def test_larger_batches_are_not_kept(model_path: Path, cache: Path) -> None:
     with Detector(model_path, cache_dir=cache, check=False) as detector:
         detector([make_picture(3)] * 2)
