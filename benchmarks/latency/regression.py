@@ -2,12 +2,13 @@
 
 The two ran at different times, so their runs do not form pairs. The interval of the medians' ratio
 comes from resampling each side by itself. A stage fails only if its whole interval is above the
-limit.
+limit. The ratio of a stage of a fraction of a millisecond is mostly noise, so only the total and
+the stages that hold a share of it are judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ from retinart.engine.common.files import sha256
 from retinart.engine.common.table import Table
 from retinart.engine.common.typed_json import read_typed
 from retinart.engine.errors import BadInput
+
+# Of the total, that a stage holds in one of the two runs at least, or it is not judged.
+SMALLEST_SHARE = 0.05
 
 
 class Row(NamedTuple):
@@ -115,14 +119,18 @@ def compare_runs(new: Benchmark, old: Benchmark, max_ratio: float) -> Comparison
             if not any(now) or not any(then):  # one of the two has no such stage
                 continue
             ratio = statistics.ratio_of_medians(now, then, paired=False)
+            judged = any(
+                _median(runs, stage) >= SMALLEST_SHARE * _median(runs, "total") for runs in both
+            )
             ratios.append(
                 StageRatio(
                     model=model.model,
                     stage=stage,
-                    old_ms=statistics.median(then).value,
-                    new_ms=statistics.median(now).value,
+                    old_ms=_median(both[1], stage),
+                    new_ms=_median(both[0], stage),
                     ratio=ratio,
-                    slower=ratio.low > max_ratio,
+                    slower=judged and ratio.low > max_ratio,
+                    judged=judged,
                 )
             )
     return Comparison(
@@ -140,11 +148,24 @@ def failures(comparison: Comparison) -> list[str]:
     ]
 
 
+def verdict(comparison: Comparison) -> str:
+    """The limit, what is judged by it, and whether it holds."""
+    judged = sum(row.judged for row in comparison.ratios)
+    slower = sum(row.slower for row in comparison.ratios)
+    found = f"{slower} of these {judged} are slower: fail" if slower else "pass"
+    return (
+        f"limit {comparison.max_ratio:g} times the old median, for the total and each stage with "
+        f"at least {SMALLEST_SHARE:.0%} of it ({judged} of {len(comparison.ratios)} rows): {found}"
+    )
+
+
 def ratio_table(comparison: Comparison) -> Table:
     """The ratios; what else has changed is in the notes."""
     notes = []
     if any(row.slower for row in comparison.ratios):
         notes.append(f"SLOWER: the whole interval is above {comparison.max_ratio:g}.")
+    if any(not row.judged for row in comparison.ratios):
+        notes.append(f"not judged: the stage holds less than {SMALLEST_SHARE:.0%} of the total.")
     notes += [f"Not as it was: {line}" for line in comparison.differences]
     return Table(
         title="Against an older benchmark",
@@ -156,12 +177,16 @@ def ratio_table(comparison: Comparison) -> Table:
                 f"{row.old_ms:.2f}",
                 f"{row.new_ms:.2f}",
                 row.ratio,
-                "SLOWER" if row.slower else "",
+                "SLOWER" if row.slower else "" if row.judged else "not judged",
             )
             for row in comparison.ratios
         ],
         notes=notes,
     )
+
+
+def _median(runs: Mapping[str, Sequence[float]], stage: str) -> float:
+    return statistics.median(runs[stage]).value
 
 
 def _differences(new: Benchmark, old: Benchmark) -> Iterator[str]:

@@ -119,7 +119,12 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class StageRatio:
-    """A row's stage over the older one. It is slower if its whole interval is too high."""
+    """A row's stage over the older one.
+
+    Attributes:
+        judged: it is the total, or holds enough of it: `regression.SMALLEST_SHARE`.
+        slower: it is judged, and its whole interval is too high.
+    """
 
     model: str
     stage: str
@@ -127,6 +132,7 @@ class StageRatio:
     new_ms: float
     ratio: Estimate
     slower: bool
+    judged: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from retinart.benchmarks.latency.regression import (
     failures,
     pair_rows,
     ratio_table,
+    verdict,
 )
 from retinart.benchmarks.timing.results import Benchmark
 from retinart.benchmarks.timing.statistics import ratio_of_medians
@@ -52,6 +53,25 @@ def test_only_what_is_surely_slower_fails() -> None:
     fine = compare_runs(result(10, nms=1.3), result(0), 1.4)
     assert not failures(fine) and not ratio_table(fine).notes  # no legend for no mark
     assert failures(compare_runs(result(0), result(0), 0.9))  # all must be faster than before
+
+
+def test_a_small_stage_is_not_judged() -> None:
+    """A stage of 0.1 ms failed the gate by its noise alone."""
+    found = compare_runs(result(10, nms=0.049 * 2), result(0, nms=0.049), 1.1)
+    rows = {row.stage: row for row in found.ratios}
+    # it holds 9.8% of the total now, so that it is judged though it was small
+    assert rows["nms"].judged and rows["nms"].slower
+    found = compare_runs(result(10, nms=0.04), result(0, nms=0.02), 1.1)
+    rows = {row.stage: row for row in found.ratios}
+    assert rows["nms"].ratio.low > 1.1 and not rows["nms"].judged
+    assert not failures(found)
+    assert verdict(found) == (
+        "limit 1.1 times the old median, for the total and each stage with at least 5% of it "
+        "(3 of 4 rows): pass"
+    )
+    table = ratio_table(found)
+    assert narrow(table.markdown()).count("| not judged |") == 1
+    assert table.notes == ["not judged: the stage holds less than 5% of the total."]
 
 
 def test_few_runs_prove_nothing() -> None:
@@ -133,8 +153,8 @@ def test_command(
         assert "| model.onnx | infer |" in narrow(ran.stdout)
         assert ("model.onnx: infer takes" in ran.stderr) is bool(code)
         last = ran.stderr.splitlines()[-1]
-        assert last.startswith("limit 2 times the old median: ")
-        assert last.endswith("are slower: fail" if code else ": pass")
+        assert last.startswith("limit 2 times the old median, for the total and ")
+        assert last.endswith("are slower: fail" if code else "rows): pass")
 
 
 def test_bad_baseline(
