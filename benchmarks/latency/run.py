@@ -36,7 +36,7 @@ from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
 from retinart.engine.evaluation.evaluate import check_evaluation, evaluate
 from retinart.engine.keep.keeper import Keeper
-from retinart.engine.media.images import list_images
+from retinart.engine.media.images import list_images, read_image
 from retinart.engine.model.info import Compute, ModelInfo, computed_in, read_info
 from retinart.engine.runtime.openvino_api import has_bf16
 from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
@@ -86,6 +86,8 @@ class _Bench:
         self._models, self._peers = list[ModelTimes](), list[PeerTimes]()
         self._left_out, self._reference_ms = list[LeftOut](), list[float]()
         # what would otherwise come up in the middle, or at the end
+        for path in self._images[: settings.num_images]:
+            read_image(path)
         for info, imgsz in itertools.product(infos, settings.imgsz):
             info.at_imgsz(imgsz)
         for info in infos:

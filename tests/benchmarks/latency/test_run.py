@@ -353,6 +353,7 @@ def test_what_would_fail_later_fails_before_the_work(
     for more, message in (
         (("--annotations", tmp_path / "none.json"), "none.json"),
         (("--images", tmp_path / "none"), "none"),
+        (("--max-pixels", "9"), "exceeds limit of 9 pixels"),
         (("--peers", "tensorflow"), "there is no peer 'tensorflow'"),
         (("--peers", "onnxruntime", "--checkpoint", tmp_path / "no.pt"), "there is no checkpoint"),
     ):
@@ -366,9 +367,8 @@ def test_drawn_scenes_where_no_images_are_given(
     """They leave no files, need no PyTorch, and the output names them."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setitem(sys.modules, "torch", None)
-    ran = retinart(
-        "benchmark", model_path, "--num-images", "2", "--repeats", "1", "--threads", "1", "--json"
-    )
+    few = ("--num-images", "2", "--repeats", "1", "--threads", "1", "--json")
+    ran = retinart("benchmark", model_path, *few)
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert result["images"] == ["000000.jpg", "000001.jpg"] and not list(tmp_path.iterdir())
