@@ -21,7 +21,7 @@ setup: $(STAMP)  ## make .venv and install retinart and its tools in it
 
 # The tools of development include all that the demo needs.
 demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))  ## checkpoint to ONNX to INT8, on real pictures; installs little
-	$(BIN)/python -m retinart demo --out runs/demo
+	$(BIN)/python -m retinart demo
 
 test: $(STAMP)  ## run the tests
 	$(PYTEST) $(PYTEST_ARGS)

@@ -34,6 +34,7 @@ from retinart.engine.common.table import Table
 from retinart.engine.common.typed_json import write_typed
 
 Row = ModelTimes | PeerTimes
+RESULT = "benchmark.json"
 _FIGURES = (
     "images_per_second", "detections", "load_ms", "first_ms", "peak_mib", "gmac", "share_of_peak",
     "share_of_bandwidth",
@@ -50,7 +51,7 @@ def write_results(folder: Path, result: Benchmark) -> list[Path]:
     Returns:
         The files written.
     """
-    paths = [folder / "benchmark.json", folder / "benchmark.csv"]
+    paths = [folder / RESULT, folder / "benchmark.csv"]
     write_typed(paths[0], result)
     Table.of([_csv_row(row) for row in result.rows]).write_csv(paths[1])
     if not why_no_page():

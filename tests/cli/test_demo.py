@@ -64,7 +64,7 @@ def test_the_whole_way(retinart: Command, tmp_path: Path) -> None:
     compared = json.loads((out / "compare" / "comparison.json").read_text())
     assert compared["first"]["figures"]["AP"] > 0.6 and compared["drop_points"] < 2
     _same_detections(MODEL, out / "bccd.onnx")
-    again = retinart("demo", "--out", out)
+    again = retinart("demo", "--out", out, "--overwrite")
     assert again.returncode == 0, again.stderr
 
 
@@ -91,6 +91,9 @@ def test_without_the_extras(
     assert count_frames(tmp_path / "video" / "blood.mp4") == 21
     lines = (tmp_path / "pictures" / "detections.jsonl").read_text().splitlines()
     assert len(lines) == 12 and sum(len(json.loads(line)["detections"]) for line in lines) > 100
+    again = retinart("demo", "--out", tmp_path)
+    assert again.returncode == 2 and "holds the results of another run" in again.stderr
+    assert page == (tmp_path / "demo.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(("code", "count"), [(0, 3), (1, 3), (2, 2), (130, 2)])

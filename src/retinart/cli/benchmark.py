@@ -14,6 +14,7 @@ from retinart.cli.fields import (
     ANNOTATION_FORMS,
     add_json,
     add_max_pixels,
+    add_overwrite,
     describe_command,
     options_of,
     record_of,
@@ -77,8 +78,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder for benchmark.json, benchmark.csv and report.html (default: print only)",
+        help="folder for benchmark.json, benchmark.csv and report.html; it must not hold the "
+        "results of another run (default: print only)",
     )
+    add_overwrite(group)
     group.add_argument(
         "--compare",
         type=Path,
@@ -107,12 +110,12 @@ def run(args: argparse.Namespace) -> int:
         rows_to_come,
         verdict,
     )
-    from retinart.benchmarks.latency.report import write_results
+    from retinart.benchmarks.latency.report import RESULT, write_results
     from retinart.benchmarks.latency.run import benchmark
     from retinart.benchmarks.latency.tables import report
     from retinart.benchmarks.timing.settings import BenchmarkSettings
     from retinart.benchmarks.timing.statistics import FEWEST
-    from retinart.engine.common.folders import own_folder
+    from retinart.engine.common.folders import results_folder
     from retinart.engine.common.html_page import why_no_page
     from retinart.engine.common.typed_json import to_json
 
@@ -134,7 +137,8 @@ def run(args: argparse.Namespace) -> int:
         old = read_baseline(args.compare, rows_to_come(args.models, settings))
     with contextlib.ExitStack() as stack:
         if args.out is not None:  # before the work: can it be written?
-            stack.enter_context(own_folder(args.out))
+            kept = results_folder(args.out, args.out, (RESULT,), overwrite=args.overwrite)
+            stack.enter_context(kept)
             say_no_report(why_no_page())
         result = benchmark(args.models, settings)
     result = replace(

@@ -7,11 +7,13 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from retinart.cli.fields import add_out, describe_command
+from retinart.cli.fields import add_results_out, describe_command
 from retinart.engine.errors import pip_command
 
 # The packages of the extra `demo`; without one of them the demo is shorter.
 EXTRA = ("torch", "onnx", "onnxruntime", "pycocotools")
+_DEFAULT_OUT = Path("runs/demo")
+_PAGE = "demo.html"
 _PICTURES = ("test", "test.json", "LICENSE")
 MORE = (
     "This was the short form, as these packages are not installed: {}. In retinart's "
@@ -30,9 +32,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "behind a gate, annotate pictures and a video, time FP32 against INT8, and write a page "
         "that shows it all. Without the packages of the extra demo, only annotate pictures and the "
         "video, with an ONNX file that is shipped.",
-        "retinart demo --out runs/demo",
+        "retinart demo",
     )
-    add_out(parser, Path("runs/demo"), "folder for the models, pictures, video and page")
+    add_results_out(parser, _DEFAULT_OUT, "folder for the models, pictures, video and page")
     parser.set_defaults(extra="demo")
 
 
@@ -42,11 +44,11 @@ def run(args: argparse.Namespace) -> int:
     from retinart.demo.page import results_table, write_demo_page
     from retinart.demo.shipped import copy_assets, side_by_side, slide_video
     from retinart.demo.steps import full_steps, run_steps, short_steps
-    from retinart.engine.common.folders import own_folder
+    from retinart.engine.common.folders import results_folder
     from retinart.engine.media.images import list_images
 
     missing = [name for name in EXTRA if find_spec(name) is None]
-    with own_folder(args.out) as out:
+    with results_folder(args.out, _DEFAULT_OUT, (_PAGE,), overwrite=args.overwrite) as out:
         given = ("bccd.onnx",) if missing else ("bccd.pt", "calibration")
         copy_assets(out, (*_PICTURES, *given))
         slide_video(out / "blood.mp4", out / "test")
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         if not missing:
             table = results_table(out)
             print("\n".join(["", table.text(), "", *table.notes]), file=sys.stderr)
-        page = out / "demo.html"
+        page = out / _PAGE
         write_demo_page(page, done, table=table, more=more)
     if more:
         print(f"\n{more}", file=sys.stderr)

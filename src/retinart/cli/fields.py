@@ -166,6 +166,11 @@ def add_results_out(parser: argparse._ActionsContainer, default: Path, text: str
         help=f"{text}; it must not hold the results of another run (default: {default}; if that "
         f"exists, {default}2 and so on)",
     )
+    add_overwrite(parser)
+
+
+def add_overwrite(parser: argparse._ActionsContainer) -> None:
+    """Add `--overwrite`, for a folder of results."""
     parser.add_argument(
         "--overwrite",
         action="store_true",

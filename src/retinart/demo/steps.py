@@ -86,7 +86,7 @@ def full_steps(out: Path) -> list[Step]:
             "Time the two side by side",
             "Each runs in a process of its own, and they take turns picture by picture.",
             *("benchmark", fp32, int8, "--images", test, "--num-images", 6, "--repeats", 5),
-            *("--out", out / "benchmark"),
+            *("--out", out / "benchmark", "--overwrite"),
             brief=True,
         ),
     ]
