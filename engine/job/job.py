@@ -64,7 +64,11 @@ class _Run:
     def __init__(self, detector: Detector, job: DetectJob, stop: StopRequest) -> None:
         self._detector, self._job, self._stop = detector, job, stop
         least = max(job.draw_conf, detector.thresholds.score_thresh)
-        self._summary = DetectSummary(draw_conf=least, limits=ReachedLimits(least))
+        self._summary = DetectSummary(
+            draw_conf=least,
+            skip_still=job.stream.skip_still is not None,
+            limits=ReachedLimits(least),
+        )
         self._progress = Progress()
         self._changed = Problems()
         self._counters: list[AreaCounter] = []

@@ -90,6 +90,7 @@ class DetectSummary:
         detections: found in all of them, as the files hold them.
         confident: how many of these score `draw_conf` or more, by class name.
         draw_conf: see `DetectJob`.
+        skip_still: whether still frames take over results.
         limits: frames that reached a limit.
         images: whether all sources are images.
         ended: how.
@@ -114,6 +115,7 @@ class DetectSummary:
     detections: int = 0
     confident: Counter[str] = field(default_factory=Counter)
     draw_conf: float = 0.0
+    skip_still: bool = False
     limits: ReachedLimits = field(default_factory=ReachedLimits)
     images: bool = False
     ended: How = "complete"
@@ -172,8 +174,8 @@ class DetectSummary:
         text = counted(self.frames, kind)
         if self.skipped:
             text += f", {len(self.skipped)} skipped"
-        if still := self.total("still"):
-            text += f" ({still} still)"
+        if self.skip_still:
+            text += f" ({self.total('still')} still)"
         text += f", {counted(sure, 'detection')} with a score from {self.draw_conf:g} on"
         if most := self.confident.most_common(_CLASSES):
             names = ", ".join(f"{n:,} {name}" for name, n in most)
@@ -185,8 +187,7 @@ class DetectSummary:
 
     def counts(self) -> str:
         """What became of the frames, for people."""
-        still = self.total("still")
-        over = f", {still} of them still" if still else ""
+        over = f", {self.total('still')} of them still" if self.skip_still else ""
         return (
             f"read {self.total('read')}, dropped {self.total('dropped')}, left out "
             f"{self.total('skipped')}; detected {self.total('detected')}{over}, {self.fps:.1f} "

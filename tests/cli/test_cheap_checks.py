@@ -55,6 +55,14 @@ def test_an_output_folder_that_cannot_be_written(
     )
 
 
+def test_the_results_of_an_earlier_benchmark(retinart: Command, tmp_path: Path) -> None:
+    (tmp_path / "benchmark.json").touch()
+    ran = retinart("benchmark", "none.onnx", "--out", tmp_path)
+    assert ran.returncode == 2 and "holds the results of another run" in ran.stderr
+    ran = retinart("benchmark", "none.onnx", "--out", tmp_path, "--overwrite")
+    assert "none.onnx" in ran.stderr and "another run" not in ran.stderr
+
+
 def test_packages_for_tracking_and_a_window(
     retinart: Command, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

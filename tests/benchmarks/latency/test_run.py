@@ -349,14 +349,11 @@ def test_what_would_fail_later_fails_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Not even the machine's peaks are measured."""
-    (old := tmp_path / "old").mkdir()
-    (old / "benchmark.json").touch()
     monkeypatch.setattr(latency, "measure_peaks", lambda threads: pytest.fail("work was begun"))
     for more, message in (
         (("--annotations", tmp_path / "none.json"), "none.json"),
         (("--images", tmp_path / "none"), "none"),
         (("--max-pixels", "9"), "exceeds limit of 9 pixels"),
-        (("--out", old), "old holds the results of another run. Choose another --out, or replace "),
         (("--peers", "tensorflow"), "there is no peer 'tensorflow'"),
         (("--peers", "onnxruntime", "--checkpoint", tmp_path / "no.pt"), "there is no checkpoint"),
     ):

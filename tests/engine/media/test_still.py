@@ -78,6 +78,7 @@ def _write(path: Path) -> None:
     [
         ((), []),
         (("--skip-still", "3"), [0, 4, 8]),
+        (("--skip-still", "3", "--max-skip", "0.05"), list(range(12))),
         (("--skip-still", "3", "--max-skip", "0.15"), [0, 2, 4, 6, 8, 10]),
     ],
 )
