@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from retinart.engine.cluster.batches import DetectBatch
     from retinart.engine.detections import Detections
     from retinart.engine.detector import Detector
     from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadInput",
     "CheckFailed",
+    "DetectBatch",
     "Detections",
     "Detector",
     "Keep",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "DetectBatch": "retinart.engine.cluster.batches",
     "Detections": "retinart.engine.detections",
     "Detector": "retinart.engine.detector",
     "Keep": "retinart.engine.keep.rules",

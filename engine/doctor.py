@@ -34,6 +34,7 @@ _PARTS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("prometheus-client",), "metrics", "figures for Prometheus: retinart detect --metrics"),
     (("paho-mqtt",), "mqtt", "results to MQTT: retinart detect --sink mqtt://..."),
     (("confluent-kafka",), "kafka", "results to Kafka: retinart detect --sink kafka://..."),
+    (("ray",), "ray", "detection on many machines: retinart detect --ray"),
     (("matplotlib",), "report", "plots of reports and trainings"),
     (("tensorboard",), "train", "training curves in TensorBoard"),
     (("tensorrt-rtx-cu13", "tensorrt-rtx"), "tensorrt-rtx", "building engines on a CPU"),

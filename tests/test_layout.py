@@ -35,7 +35,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "engine": (
         "errors", "common", "reached_limits", "detections", "cuda", "media", "model", "evaluation",
         "runtime", "self_test", "tensorrt", "tiles", "keep", "pipeline", "stream", "detector",
-        "describe", "doctor", "view", "sinks", "metrics", "job", "accuracy_drop",
+        "describe", "doctor", "view", "sinks", "metrics", "job", "cluster", "accuracy_drop",
     ),
     "train": (
         "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",
@@ -54,8 +54,8 @@ NOT_IN_ENGINE = frozenset({"onnx", "torch", "torchvision"})
 # What an install without extras has not got.
 EXTRAS_ONLY = (
     "confluent_kafka", "cuda", "matplotlib", "onnx", "onnxruntime", "paho", "pycocotools",
-    "prometheus_client", "pycuda", "supervision", "tensorrt", "tensorrt_rtx", "torch",
-    "torchvision", "trackers",
+    "prometheus_client", "pyarrow", "pycuda", "ray", "supervision", "tensorrt", "tensorrt_rtx",
+    "torch", "torchvision", "trackers",
 )  # fmt: skip
 
 MAX_LINES = 400

@@ -191,8 +191,8 @@ class Outputs:
             self.discard()
             raise
 
-    def write(self, frame: Frame, record: Record, picture: Image | None) -> None:
-        """Write a frame's results.
+    def write(self, frame: Frame | None, record: Record, picture: Image | None) -> None:
+        """Write a frame's results; without a picture its frame is not needed.
 
         Raises:
             OutOfRoom: what is left on the disk is needed to end the files.
@@ -207,13 +207,13 @@ class Outputs:
                 self._lines.check_there()
             raise
 
-    def _write(self, frame: Frame, record: Record, picture: Image | None) -> None:
+    def _write(self, frame: Frame | None, record: Record, picture: Image | None) -> None:
         open_files = {v.temporary: v.written for v in self._videos.values()}
         open_files |= dict.fromkeys((file.temporary for file in self._files), 0)
         if self.paths:
             open_files[self._lines.path] = 0
         check_room(self._folders, open_files)
-        if picture is not None:
+        if frame is not None and picture is not None:
             self._annotate(frame, picture)
         self._line(self._lines, record.source, json.dumps(record.to_json(self._classes)))
         if not self.paths:

@@ -183,7 +183,9 @@ class DetectSummary:
             text += f": {names}" + (f", {rest:,} of other classes" if rest else "")
         if weaker := self.detections - sure:
             text += f"; the files also hold {counted(weaker, 'weaker one')}"
-        return text + (f"; {self.fps:.1f} {kind}s a second" if self.frames > 1 else "")
+        return text + (
+            f"; {self.fps:.1f} {kind}s a second" if self.frames > 1 and self.seconds else ""
+        )
 
     def counts(self) -> str:
         """What became of the frames, for people."""

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -53,14 +53,35 @@ def read_image(path: Path, *, note: Note | None = None) -> Image:
     """
     try:
         with open_file(path) as file:
-            header = parse_header(file, path)
-            check_pixels(header, path)
-            file.seek(0)
-            data = file.read()
+            return _read(file, path, note)
     except OSError as error:
         raise BadInput(
             f"cannot read the image {path}", why=error.strerror or str(error), fix="Check the path"
         ) from error
+
+
+def decode_image(data: bytes, *, name: str = "in memory", note: Note | None = None) -> Image:
+    """The bytes of an image file as viewers show it; see `read_image`.
+
+    Args:
+        data: all of the file.
+        name: how to call it in an error.
+        note: told what was changed.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+
+    Raises:
+        BadInput: as `read_image`.
+    """
+    return _read(BytesIO(data), Path(name), note)
+
+
+def _read(file: BinaryIO, path: Path, note: Note | None) -> Image:
+    header = parse_header(file, path)
+    check_pixels(header, path)
+    file.seek(0)
+    data = file.read()
     values = _decoded(data, header, path)
     white = header.white or _white(values)
     # Pillow scales to the largest value that is stated itself, to 8 or 16 bits

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from retinart.engine import (
         BadInput,
         CheckFailed,
+        DetectBatch,
         Detections,
         Detector,
         Keep,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadInput",
     "CheckFailed",
+    "DetectBatch",
     "Detections",
     "Detector",
     "Keep",

@@ -279,7 +279,7 @@ def test_doctor_knows_every_package_and_an_extra_that_brings_it(
     for extra in ("demo", "dev", "docs", "examples"):
         extras.pop(extra)
     brings = {
-        extra: {re.split("[<>=]", package)[0] for package in packages}
+        extra: {re.split(r"[<>=\[]", package)[0] for package in packages}
         for extra, packages in extras.items()
     }
     for package in set().union(*brings.values()):

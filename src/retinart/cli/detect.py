@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retinart.cli.fields import (
     add_max_pixels,
@@ -15,16 +16,24 @@ from retinart.cli.fields import (
     options_of,
     record_of,
 )
+from retinart.cli.on_ray import add_ray, check_ray, on_ray
 from retinart.cli.running import add_running, open_detector
 from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
 
 if TYPE_CHECKING:
     from retinart.engine.job.settings import ClipSettings, DetectJob
+    from retinart.engine.job.stop import StopRequest
     from retinart.engine.job.summary import DetectSummary
 
 DEFAULT_OUT = Path("runs/detect")
 RESULTS = ("detections.jsonl", "events.jsonl", "summary.json")
+# Options that need the frames themselves, or a stream of them, and their defaults.
+_NOT_ON_RAY: tuple[tuple[str, Any], ...] = (
+    ("audio", False), ("show", False), ("view", None), ("track", False), ("clip_on", None),
+    ("metrics", None), ("sinks", []), ("stats", 0.0), ("skip_still", None), ("max_fps", None),
+    ("buffer", None),
+)  # fmt: skip
 _INTERRUPTED, _TERMINATED = 130, 143  # 128 and the signal's number, as a shell has it
 _POSITION = "in seconds (12.5) or frames (300f); for a live source, after its first frame"
 
@@ -56,6 +65,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "sources are batched together",
     )
     add_max_pixels(parser)
+    add_ray(parser)
     _add_output(parser)
     _add_frames(parser)
 
@@ -241,6 +251,7 @@ def run(args: argparse.Namespace) -> int:
     from retinart.engine.media.settings import Position, StreamSettings
     from retinart.engine.media.sources import is_live, is_one_picture
 
+    ray = check_ray(args, _NOT_ON_RAY)
     start, end = (None if text is None else Position.parse(text) for text in (args.start, args.end))
     stream = record_of(StreamSettings, args, start=start, end=end)
     # the highest rate, unless frames must not get older, or there is one alone
@@ -254,8 +265,11 @@ def run(args: argparse.Namespace) -> int:
                 DetectJob, args, stream=stream, out=out, areas=areas, clips=_clips(args)
             )
             _check_before_loading(job)
-            with open_detector(args, **more) as detector, stop_on_signals(stop):
-                summary = run_job(detector, job, stop=stop)
+            if ray:
+                summary = _run_on_ray(args, job, stop)
+            else:
+                with open_detector(args, **more) as detector, stop_on_signals(stop):
+                    summary = run_job(detector, job, stop=stop)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _TERMINATED if stop.reason == "SIGTERM" else _INTERRUPTED
@@ -279,6 +293,14 @@ def run(args: argparse.Namespace) -> int:
             "every source was lost", fix="Check the sources, or raise --timeout or --max-retries"
         )
     return 1 if args.strict and summary.incomplete else 0
+
+
+def _run_on_ray(args: argparse.Namespace, job: DetectJob, stop: StopRequest) -> DetectSummary:
+    from retinart.engine.cluster.job import RayJob, run_ray_job
+
+    actor, pool = on_ray(args, throughput=True, gpu_resize=args.gpu_resize)
+    on = RayJob(actor=actor, address=args.ray, pool=pool, overwrite=args.overwrite)
+    return run_ray_job(dataclasses.replace(job, copies=False), on, stop=stop)
 
 
 def _check_before_loading(job: DetectJob) -> None:

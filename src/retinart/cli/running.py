@@ -117,17 +117,23 @@ def open_detector(args: argparse.Namespace, model: Path | None = None, **more: A
     from retinart.engine.detector import Detector
     from retinart.engine.self_test.check import PASSED_BEFORE
 
-    detector = Detector(
-        model or args.model,
-        runtime=args.runtime,
-        device=args.device,
-        threads=args.threads,
-        tiles=tiles_of(args),
-        **{**_given(args), **keeping(args), **more},
-    )
+    detector = Detector(model or args.model, **detector_settings(args, **more))
     if detector.checked and not detector.checked.startswith(PASSED_BEFORE):
         print(f"{model or args.model}: {detector.checked}", file=sys.stderr)
     return detector
+
+
+def detector_settings(args: argparse.Namespace, **more: Any) -> dict[str, Any]:
+    """The arguments of `Detector` that a command's options say, without the model."""
+    return {
+        "runtime": args.runtime,
+        "device": args.device,
+        "threads": args.threads,
+        "tiles": tiles_of(args),
+        **_given(args),
+        **keeping(args),
+        **more,
+    }
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+"""Pictures through the actors of a Ray on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from retinart.engine.cluster.actor import ActorSettings
+from retinart.engine.cluster.batches import DetectBatch
+from retinart.engine.cluster.job import RayJob, run_ray_job
+from retinart.engine.cluster.pool import Pool, PoolSettings
+from retinart.engine.job.settings import DetectJob
+from retinart.engine.job.stop import StopRequest
+from support import files_below, read_lines, write_images
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven pictures and a damaged one."""
+    folder = tmp_path_factory.mktemp("pictures")
+    write_images(folder, *(f"{i}.png" for i in range(7)))
+    (folder / "4-damaged.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    return folder
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_command_writes_what_it_writes_without_ray(
+    retinart: Command, model_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Of two sources too, whose lines take turns; and COCO results and CSV."""
+    sources = [pictures, pictures / "6.png"]
+    written = {}
+    for name, how in (("here", ["--no-copies"]), ("ray", ["--ray", "--ray-cpus", "1"])):
+        out = tmp_path / name
+        files = ["--csv", out / "all.csv", "--coco", out / "coco.json"]
+        done = retinart("detect", model_path, *sources, "--out", out, *files, *how)
+        assert done.returncode == 0, done.stderr
+        assert f"skipped {pictures / '4-damaged.jpg'}: " in done.stderr
+        names = ("detections.jsonl", "all.csv", "coco.json")
+        assert sorted(files_below(out)) == sorted([*names, "summary.json"])
+        summary = json.loads((out / "summary.json").read_text())
+        counts = {k: v for k, v in summary["frames"].items() if k != "covers"}
+        written[name] = [(out / name).read_bytes() for name in names], counts
+    assert written["here"] == written["ray"]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_killed_actors_and_a_stopped_job_lose_and_repeat_nothing(
+    model_path: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The actor is killed after the first shard, and the job is stopped after the second."""
+    detector = {"threads": 1, "check": False, "throughput": True}
+    on = RayJob(
+        actor=ActorSettings(model=model_path, detector=detector),
+        pool=PoolSettings(cpus=2),
+        shard=2,
+    )
+    stop, given, lost = StopRequest(), list[list[int]](), list[int]()
+    run = Pool.run
+
+    def troubled(
+        pool: Pool, shards: Mapping[int, Sequence[str]], asked: Callable[[], bool]
+    ) -> Iterator[Any]:
+        given.append(sorted(shards))
+        for count, result in enumerate(run(pool, shards, asked)):
+            if len(given) == 1 and count == 0:
+                [pid] = pool.pids
+                os.kill(pid, signal.SIGKILL)
+            if len(given) == 1 and count == 1:
+                stop.request("the test")
+            lost[len(given) - 1 :] = [pool.lost]
+            yield result
+
+    monkeypatch.setattr(Pool, "run", troubled)
+    job = DetectJob(source=str(pictures), out=tmp_path / "ray", copies=False)
+    job.out.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run_ray_job(job, on, stop=stop)
+    kept = files_below(job.out / "shards")
+    assert len(kept) == 3 and "job.json" in kept
+    assert not (job.out / "detections.jsonl").exists()
+
+    summary = run_ray_job(job, on, stop=StopRequest())
+    assert given[0] == [0, 1, 2, 3] and len(given[1]) == 2
+    assert lost[0] == 1 and lost[1] == 0
+    assert (summary.frames, len(summary.skipped), summary.seconds) == (7, 1, 0.0)
+    assert files_below(job.out) == ["detections.jsonl", "summary.json"]
+    names = [Path(line["source"]).name for line in read_lines(job.out / "detections.jsonl")]
+    assert names == [f"{i}.png" for i in range(7)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray Data's own settings
+def test_batches_of_a_dataset_are_written_as_parquet_and_json(
+    local_ray: Any, model_path: Path, pictures: Path, tmp_path: Path
+) -> None:
+    from ray import data
+    from ray.data import DataContext
+
+    DataContext.get_current().enable_progress_bars = False
+    rows = [{"path": str(path)} for path in sorted(pictures.iterdir())]
+    found = data.from_items(rows).map_batches(
+        DetectBatch,
+        fn_constructor_kwargs={"model": model_path, "check": False},
+        num_cpus=1,
+        concurrency=1,
+        batch_size=3,
+    )
+    found.write_parquet(str(tmp_path / "parquet"))
+    back = data.read_parquet(str(tmp_path / "parquet"))
+    back.write_json(str(tmp_path / "json"))
+    lines = [line for file in (tmp_path / "json").iterdir() for line in read_lines(file)]
+    by_path = {line["path"]: line for line in lines}
+    assert sorted(by_path) == [row["path"] for row in rows] and len(lines) == len(rows)
+    expected = DetectBatch(model_path, threads=1)({"path": [row["path"] for row in rows]})
+    for row in expected.to_pylist():
+        got = by_path[row["path"]]
+        assert (got["labels"], got["width"]) == (row["labels"], row["width"])
+        assert len(got["boxes"]) == len(row["boxes"])
+        assert got["error"] == row["error"]
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--ray", "--track"], "--track and --ray exclude each other. Leave out --track or --ray"),
+        (["--ray", "--threads", "1"], "--threads and --ray exclude each other. Give --ray-cpus"),
+        (["--ray-cpus", "2"], "--ray-cpus is for --ray"),
+        (["--ray", "--ray-cpus", "64"], "no node of the cluster has 64 CPUs"),
+        (["--ray", "somewhere"], "put the source before this option"),
+    ],
+)
+def test_options_that_cannot_be(
+    retinart: Command,
+    model_path: Path,
+    pictures: Path,
+    tmp_path: Path,
+    options: list[str],
+    text: str,
+) -> None:
+    out = tmp_path / "out"
+    done = retinart("detect", model_path, pictures, "--out", out, *options)
+    assert done.returncode == 2 and text in done.stderr
+    assert not out.exists()
+
+
+def test_an_address_that_is_not_there_leaves_nothing(
+    retinart: Command,
+    model_path: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests may have begun one
+    out = tmp_path / "out"
+    done = retinart("detect", model_path, pictures, "--out", out, "--ray", "127.0.0.1:1")
+    assert done.returncode == 2, done.stderr
+    assert "no Ray answers at 127.0.0.1:1: Connection refused. Give the address" in done.stderr
+    assert not out.exists()
