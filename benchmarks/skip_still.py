@@ -2,7 +2,8 @@
 
     python -m retinart.benchmarks.skip_still model.onnx VIDEO... --thresholds 4 8 16
 
-Every video runs once on every frame and once with each threshold, in one detector for throughput.
+Every video runs on every frame and with each threshold, in turn, in one detector for throughput.
+The order turns around from round to round. The ratio of rates is the median over the rounds.
 Detections from 0.3 on are compared, frame by frame: two belong together if their classes are the
 same and their boxes overlap by half. One that passes 0.3 in one run alone differs.
 """
@@ -11,13 +12,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from retinart.benchmarks.program import new_parser, run
+from retinart.benchmarks.timing.statistics import FEWEST, median, median_of_ratios
 from retinart.engine.common.table import Table
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
+from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.matching import Match, Tolerance, match
 from retinart.engine.media.settings import StreamSettings
 from retinart.engine.stream import Stream
@@ -33,51 +38,78 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[4.0, 8.0, 16.0])
     parser.add_argument("--max-skip", type=float, default=StreamSettings.max_skip)
+    parser.add_argument(
+        "--repeats", type=int, default=FEWEST, metavar="N", help="rounds of a video"
+    )
     return run(_work, parser, argv)
 
 
 def _work(args: argparse.Namespace) -> None:
-    rows = []
+    if args.repeats < FEWEST:
+        raise BadInput(
+            f"{args.repeats} rounds are too few",
+            why=f"the median of less than {FEWEST} has no 95% interval",
+            fix="Raise --repeats",
+        )
+    rows = list[Sequence[object]]()
     with Detector(args.model, throughput=True) as detector:
         for video in args.videos:
-            _go(detector, video, StreamSettings(end=None, max_fps=1))  # warm up
-            everything, _, rate = _go(detector, video, StreamSettings())
-            rows.append((video.name, "every frame", "", f"{rate:.1f}", "", ""))
-            for threshold in args.thresholds:
-                settings = StreamSettings(skip_still=threshold, max_skip=args.max_skip)
-                found, still, faster = _go(detector, video, settings)
-                total = Match()
-                for one, other in zip(everything, found, strict=True):
-                    total += match(_sure(one), _sure(other), _ALIKE)
-                rows.append(
-                    (
-                        video.name,
-                        f"{threshold:g}",
-                        f"{still / len(found):.1%}",
-                        f"{faster:.1f}",
-                        f"{faster / rate:.2f}" if still else "-",
-                        f"{total.missing + total.extra} of {total.counted}",
-                    )
-                )
-    head = ("video", "T", "skipped", "frames/s", "times as fast", "detections that differ")
+            _go(detector, video, StreamSettings(max_fps=1))  # warm up
+            rows += _rows(detector, video, args)
+    head = ("video", "T", "skipped", "frames/s", "times as fast (95%)", "detections that differ")
     print(Table(head=head, rows=rows).markdown())
+
+
+def _rows(detector: Detector, video: Path, args: argparse.Namespace) -> Iterator[Sequence[object]]:
+    """Every frame, and then each threshold."""
+    every = StreamSettings()
+    settings = [every] + [
+        replace(every, skip_still=t, max_skip=args.max_skip) for t in args.thresholds
+    ]
+    runs: list[list[_Run]] = [[] for _ in settings]
+    for number in range(args.repeats):
+        for index in range(len(settings))[:: 1 if number % 2 == 0 else -1]:
+            runs[index].append(_go(detector, video, settings[index]))
+    seconds = [[run.seconds for run in some] for some in runs]
+    everything = runs[0][0].found
+    for setting, (first, *_), own in zip(settings, runs, seconds, strict=True):
+        rate = f"{len(everything) / median(own).value:.0f}"
+        if setting is every:
+            yield video.name, "every frame", "", rate, "", ""
+            continue
+        total = Match()
+        for one, other in zip(everything, first.found, strict=True):
+            total += match(_sure(one), _sure(other), _ALIKE)
+        yield (
+            video.name,
+            f"{setting.skip_still:g}",
+            f"{first.still / len(everything):.1%}",
+            rate,
+            median_of_ratios(seconds[0], own) if first.still else "-",
+            f"{total.missing + total.extra} of {total.counted}",
+        )
 
 
 def _sure(found: Detections) -> Detections:
     return found[found.confidence >= _LEAST]
 
 
-def _go(
-    detector: Detector, video: Path, settings: StreamSettings
-) -> tuple[list[Detections], int, float]:
-    """The detections of each frame, how many frames were still, and frames a second."""
+class _Run(NamedTuple):
+    """The detections of each frame, how many frames were still, and the time."""
+
+    found: list[Detections]
+    still: int
+    seconds: float
+
+
+def _go(detector: Detector, video: Path, settings: StreamSettings) -> _Run:
     found, still = list[Detections](), 0
     begin = time.perf_counter()
     with Stream(detector.runner, [str(video)], settings) as stream:
         for step in stream:
             found += step.found
             still += sum(step.still)
-    return found, still, len(found) / (time.perf_counter() - begin)
+    return _Run(found, still, time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
