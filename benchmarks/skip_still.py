@@ -49,7 +49,7 @@ def _work(args: argparse.Namespace) -> None:
         raise BadInput(
             f"{args.repeats} rounds are too few",
             why=f"the median of less than {FEWEST} has no 95% interval",
-            fix="Raise --repeats",
+            fix="Raise `repeats`",
         )
     rows = list[Sequence[object]]()
     with Detector(args.model, throughput=True) as detector:

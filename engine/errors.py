@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import ClassVar
 
 _END = (".", "!", "?", ":")
@@ -67,8 +69,26 @@ class KeptFileWarning(UserWarning):
 
 
 def pip_command(extra: str) -> str:
-    """What installs an extra, or retinart alone for "", in the versions that the tests ran with."""
-    return "pip install -c constraints.txt " + (f'".[{extra}]"' if extra else ".")
+    """What installs an extra, or retinart alone for "", in the versions that the tests ran with.
+
+    Where retinart is an editable install, the command keeps it one: without `-e`, pip would replace
+    it by a copy.
+    """
+    sources = f'".[{extra}]"' if extra else "."
+    return f"pip install -c constraints.txt {'-e ' if _is_editable() else ''}{sources}"
+
+
+@functools.cache
+def _is_editable() -> bool:
+    """Whether pip installed retinart with `-e`, as it notes in direct_url.json."""
+    from importlib import metadata  # slow, and seldom needed
+
+    try:
+        noted = json.loads(metadata.distribution("retinart").read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, OSError, ValueError):
+        return False
+    place = noted.get("dir_info") if isinstance(noted, dict) else None
+    return isinstance(place, dict) and place.get("editable") is True
 
 
 def _sentence(text: str) -> str:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import retinart
-from retinart.engine.errors import BadInput, CheckFailed, MissingDependency, RetinartError
+from retinart.engine import errors
+from retinart.engine.errors import (
+    BadInput,
+    CheckFailed,
+    MissingDependency,
+    RetinartError,
+    pip_command,
+)
 from retinart.engine.model.info import REEXPORT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,12 +177,42 @@ def test_exit_codes_and_family() -> None:
         assert getattr(retinart, kind.__name__) is kind
 
 
+class Installed:
+    def __init__(self, noted: str | None) -> None:
+        self._noted = noted
+
+    def read_text(self, name: str) -> str | None:
+        return self._noted if name == "direct_url.json" else None
+
+
+@pytest.mark.parametrize(
+    ("noted", "editable"),
+    [
+        ('{"url": "file:///a", "dir_info": {"editable": true}}', True),
+        ('{"url": "file:///a", "dir_info": {}}', False),  # pip install .
+        ('{"url": "file:///a.whl", "archive_info": {}}', False),
+        (None, False),
+        ("{", False),
+        ("[]", False),
+    ],
+)
+def test_the_command_keeps_an_editable_install(
+    monkeypatch: pytest.MonkeyPatch, noted: str | None, editable: bool
+) -> None:
+    """Seen: the printed command replaced an editable install of a clone by a copy."""
+    monkeypatch.setattr(metadata, "distribution", lambda name: Installed(noted))
+    monkeypatch.setattr(errors, "_is_editable", errors._is_editable.__wrapped__)
+    e = "-e " if editable else ""
+    assert pip_command("eval") == f'pip install -c constraints.txt {e}".[eval]"'
+    assert pip_command("") == f"pip install -c constraints.txt {e}."
+
+
 def test_a_missing_package_names_its_command() -> None:
     error = MissingDependency.package("pycocotools", "eval", "COCO evaluation")
     assert str(error) == (
         "COCO evaluation needs the package pycocotools, which is not installed. "
-        'Install it with `pip install -c constraints.txt ".[eval]"` in retinart\'s folder.'
+        f"Install it with `{pip_command('eval')}` in retinart's folder."
     )
     assert MissingDependency.package("openvino", "", "x").fix == (
-        "Install it with `pip install -c constraints.txt .` in retinart's folder"
+        f"Install it with `{pip_command('')}` in retinart's folder"
     )

@@ -29,14 +29,18 @@ _MOST = 16_384 * MIB  # of an engine
 AMPERE = (8, 0)  # the first compute capability that engines for many GPUs run on
 
 REBUILD = "Build it again with `retinart build model.onnx -o model.engine`"
-TAKE_TENSORRT = (
-    "Build it on this machine with `retinart build --runtime tensorrt`, which takes TensorRT: "
-    f"`{pip_command('tensorrt')}` in retinart's folder"
-)
 FrameShape = tuple[int, int, int, int]
 # retinart's plugin, the plugin EfficientNMS_TRT, or the nodes of the file
 NmsForm = Literal["plugin", "efficient", "graph"]
 _OLD_FORMS = {"native": "graph", "plugin": "efficient"}  # the names of schema 1
+
+
+def take_tensorrt() -> str:
+    """What to do where an engine of TensorRT-RTX cannot run."""
+    return (
+        "Build it on this machine with `retinart build --runtime tensorrt`, which takes TensorRT: "
+        f"`{pip_command('tensorrt')}` in retinart's folder"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +218,7 @@ def check_gpu(
             f"{path} cannot run on {gpu.name}",
             why=f"{TITLES[info.runtime]} runs on compute capability {', '.join(known)}, and it has "
             f"{gpu.compute_capability}",
-            fix=TAKE_TENSORRT,
+            fix=take_tensorrt(),
         )
     here = numbers(gpu.compute_capability)
     any_ampere = info.hardware_compatible or info.compute_capability is None
@@ -224,7 +228,7 @@ def check_gpu(
             f"{gpu.compute_capability}",
             fix=f"Build it again here, for this GPU alone: {info.rebuild}"
             if info.hardware_compatible
-            else TAKE_TENSORRT,
+            else take_tensorrt(),
         )
     if not any_ampere and info.compute_capability != gpu.compute_capability:
         raise BadInput(

@@ -29,7 +29,7 @@ from retinart.engine.tensorrt.api import (
     started,
     validity,
 )
-from retinart.engine.tensorrt.engine_file import TAKE_TENSORRT, EngineInfo
+from retinart.engine.tensorrt.engine_file import EngineInfo, take_tensorrt
 
 # num_detections (N, 1), detection_boxes (N, M, 4), detection_scores and detection_classes (N, M)
 Outputs = tuple[
@@ -38,7 +38,6 @@ Outputs = tuple[
 
 # What helps where building the engine again here does not
 _FIXES = {
-    "UNSUPPORTED_CC": TAKE_TENSORRT,
     "OLD_CUDA_DRIVER": "Install a newer driver of NVIDIA's",
     "OLD_CUDA_RUNTIME": "Install a newer CUDA",
     "INSUFFICIENT_GPU_MEMORY": "Free memory of the GPU, or build for a smaller batch",
@@ -126,7 +125,8 @@ class Plan:
     def _deserialized(self, data: bytes) -> ICudaEngine:
         verdict, why = validity(self._trt, self._runtime, data)
         if verdict == "INVALID":
-            fixes = [fix for name, fix in _FIXES.items() if name in why]
+            known = {"UNSUPPORTED_CC": take_tensorrt(), **_FIXES}
+            fixes = [fix for name, fix in known.items() if name in why]
             raise RetinartError(
                 f"{TITLES[self._info.runtime]} refuses the engine on this machine",
                 why=", ".join(why).lower().replace("_", " "),

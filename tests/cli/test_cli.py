@@ -19,7 +19,7 @@ import pytest
 
 from retinart.cli import main
 from retinart.engine import doctor
-from retinart.engine.errors import BadInput
+from retinart.engine.errors import BadInput, pip_command
 from retinart.engine.job import outputs
 from retinart.engine.model.info import METADATA_KEY
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
@@ -236,12 +236,12 @@ def test_doctor(retinart: Command) -> None:
         (
             ("openvino",),
             "Works here: detect. TensorRT engines need a machine with an NVIDIA GPU. For export, "
-            'calibrate, eval, train: pip install -c constraints.txt ".[export,eval,train]"',
+            f"calibrate, eval, train: {pip_command('export,eval,train')}",
         ),
         (
             ("onnxruntime-gpu", "onnx", "torch", "pycocotools", "NVIDIA GPU", "tensorrt"),
-            "Works here: detect, export, eval, train. For calibrate, TensorRT engines: pip install "
-            '-c constraints.txt ".[export,tensorrt]"',
+            "Works here: detect, export, eval, train. For calibrate, TensorRT engines: "
+            f"{pip_command('export,tensorrt')}",
         ),
         (
             ("openvino", "onnxruntime", "onnx", "torch", "pycocotools"),
@@ -250,8 +250,8 @@ def test_doctor(retinart: Command) -> None:
         ),
         (
             ("NVIDIA GPU", "tensorrt-rtx-cu13", "cuda-bindings"),
-            "Works here: TensorRT engines. For detect, export, calibrate, eval, train: pip install "
-            '-c constraints.txt ".[export,eval,train]"',
+            "Works here: TensorRT engines. For detect, export, calibrate, eval, train: "
+            f"{pip_command('export,eval,train')}",
         ),
     ],
 )

@@ -34,7 +34,7 @@ from retinart.benchmarks.timing.results import Benchmark, Percentiles
 from retinart.engine.common.html_page import why_no_page
 from retinart.engine.common.typed_json import read_typed
 from retinart.engine.cuda.devices import Gpu
-from retinart.engine.errors import BadInput
+from retinart.engine.errors import BadInput, pip_command
 from retinart.engine.model.info import read_info
 from retinart.export.export import export_checkpoint
 from retinart.export.settings import ExportSettings
@@ -103,7 +103,7 @@ def _check_files(out: Path, result: dict[str, Any]) -> None:
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The numbers are written all the same, and the reason says what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert 'pip install -c constraints.txt ".[report]"' in why_no_page()
+    assert pip_command("report") in why_no_page()
     result = made_benchmark(model_times())
     written = latency_report.write_results(tmp_path, result)
     assert [path.name for path in written] == ["benchmark.json", "benchmark.csv"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retinart.engine.common.packages import import_package
-from retinart.engine.errors import MissingDependency
+from retinart.engine.errors import MissingDependency, pip_command
 
 FIX = "Install it again"
 
@@ -26,7 +26,7 @@ def test_it_is_missing() -> None:
         _imported("retinart_none")
     assert str(caught.value) == (
         "This needs the package the-package, which is not installed. "
-        'Install it with `pip install -c constraints.txt ".[some]"` in retinart\'s folder.'
+        f"Install it with `{pip_command('some')}` in retinart's folder."
     )
 
 

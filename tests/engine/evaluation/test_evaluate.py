@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from retinart.engine.detections import Detections
-from retinart.engine.errors import BadInput
+from retinart.engine.errors import BadInput, pip_command
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.engine.evaluation.coco_figures import FIGURES, coco_figures
 from retinart.engine.evaluation.coco_json import Id
@@ -351,5 +351,5 @@ def test_without_pycocotools_nothing_is_begun(model_path: Path, tmp_path: Path) 
     ]  # libraries may write before that, without /sys
     assert said == (
         "retinart: COCO evaluation needs the package pycocotools, which is not installed. "
-        'Install it with `pip install -c constraints.txt ".[eval]"` in retinart\'s folder.\n'
+        f"Install it with `{pip_command('eval')}` in retinart's folder.\n"
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from retinart.engine.detections import Detections
+from retinart.engine.errors import pip_command
 from retinart.engine.job.draw import draw
 from retinart.engine.job.records import Record
 from retinart.engine.job.tracking import Trackers
@@ -75,7 +76,7 @@ def test_a_missing_package_is_named(
     assert (ran.returncode, ran.stdout) == (3, "")
     assert ran.stderr.endswith(
         "retinart: Tracking needs the package trackers, which is not installed. Install it with "
-        '`pip install -c constraints.txt ".[track]"` in retinart\'s folder.\n'
+        f"`{pip_command('track')}` in retinart's folder.\n"
     )
     assert not (tmp_path / "out").exists()
 
