@@ -134,7 +134,8 @@ def _work(args: argparse.Namespace) -> None:
 
 
 def _accuracy(ap: float, change: Change) -> tuple[str, str]:
-    return points(ap), f"{change.value:+.2f} ({change.interval})"
+    value = f"{change.value:+.1f}".replace("-0.0", "+0.0")  # the interval bears no more
+    return points(ap), f"{value} ({change.interval})"
 
 
 def _measure_peer(
