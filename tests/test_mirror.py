@@ -24,7 +24,7 @@ SUBJECTS = {
     "engine/runtime": {"bf16", "onnxruntime_devices"},
     "engine/tensorrt": {"contract", "nms_kernel"},
     "export": {"build_choices", "dense", "input_readers"},
-    "export/bundle": {"real_triton"},
+    "export/bundle": {"real_kserve", "real_triton"},
     "train": {"resume", "same_figures", "training_runs"},
     "train/data": {"unusable_data"},
     "verify": {"program"},

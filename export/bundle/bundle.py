@@ -13,7 +13,7 @@ from retinart.engine.common.files import atomic_folder, write_json
 from retinart.engine.errors import BadInput
 from retinart.engine.model.info import OUTPUTS, ModelInfo, read_info
 from retinart.export.bundle.deepstream import write_deepstream
-from retinart.export.bundle.kserve import inference_service
+from retinart.export.bundle.kserve import write_kserve
 from retinart.export.bundle.settings import BundleSettings
 from retinart.export.bundle.triton import VERSION, read_plans, write_triton
 from retinart.export.openvino_ir import write_ir
@@ -69,10 +69,10 @@ def make_bundle(
             (name, note), backend = _write_model_server(folder, model, settings), "openvino"
         elif settings.server == "deepstream":
             name, backend = write_deepstream(folder, model, info, plans, settings), "tensorrt"
+        elif settings.server == "kserve":
+            name, backend, note = write_kserve(folder, model, info, plans, settings)
         else:
             name, backend, note = write_triton(folder, model, info, plans, settings)
-        if settings.server == "kserve":
-            (folder / "inference-service.yaml").write_text(inference_service(name), "utf-8")
         if settings.server != "deepstream":
             _write_client(folder, name, info)
     gpus = ", ".join(sorted(plan.capability or "8.0 and later" for plan in plans))

@@ -17,10 +17,9 @@ from retinart.engine.errors import BadInput
 from retinart.engine.model.info import INPUT, OUTPUTS, ModelInfo, read_model
 from retinart.export.bundle.pbtxt import Symbol, pbtxt
 from retinart.export.bundle.settings import BundleSettings
-from retinart.export.bundle.triton import LABELS, Plan, label_lines, write_triton
+from retinart.export.bundle.triton import LABELS, REPOSITORY, Plan, label_lines, write_triton
 from retinart.export.nchw_float import nchw_float
 
-REPOSITORY = "repository"
 _PARSER = "deepstream_parser.cpp"
 _LIBRARY, _FUNCTION = "libretinart_parser.so", "NvDsInferParseRetinart"
 _MODES = {"fp32": 0, "int8": 1}  # of nvinfer; 2 is FP16

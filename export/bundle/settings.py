@@ -14,7 +14,7 @@ SERVERS: tuple[Server, ...] = get_args(Server)
 Backend = Literal["auto", "tensorrt", "onnxruntime", "openvino", "python"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 MAX_BATCH = 128
-_FILES = ("client.py", "config.json", "inference-service.yaml", "model.json")  # of a bundle
+_FILES = ("client.py", "config.json", "model.json")  # of a bundle
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 

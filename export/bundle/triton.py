@@ -22,6 +22,8 @@ from retinart.export.openvino_ir import write_ir
 
 VERSION = "1"
 LABELS = "labels.txt"
+REPOSITORY = "repository"  # beside what is not for Triton
+NETWORK = "retinart_network.py"  # runs the IR, in Triton's Python and in KServe's predictor
 _QUEUE_DELAY = 2000  # microseconds that a request may wait for others to share its batch
 _FILES: dict[Backend, str] = {
     "tensorrt": "model.plan",
@@ -116,7 +118,8 @@ def write_triton(
             why=f"there are {len(plans)} engines, and the backend is {backend}",
             fix="Leave `backend` out",
         )
-    if settings.winograd and backend not in ("openvino", "python"):
+    takes_winograd = backend in ("openvino", "python") or settings.server == "kserve"
+    if settings.winograd and not takes_winograd:
         raise BadInput(
             f"the backend {backend} does not take `winograd`",
             why="Winograd's algorithm is written in OpenVINO's graph",
@@ -139,9 +142,11 @@ def write_triton(
     elif backend == "onnxruntime":
         shutil.copyfile(model, version / _FILES[backend])
     else:
-        note = write_ir(model, version / _FILES["openvino"], winograd=settings.winograd).note
+        note = write_ir(model, version / "model.xml", winograd=settings.winograd).note
         if backend == "python":
-            shutil.copyfile(Path(__file__).with_name("triton_model.py"), version / _FILES[backend])
+            here = Path(__file__).parent
+            shutil.copyfile(here / "triton_model.py", version / _FILES[backend])
+            shutil.copyfile(here / NETWORK, version / NETWORK)
     config = pbtxt(triton_config(name, info, backend, plans, batch))
     (folder / name / "config.pbtxt").write_text(config, encoding="utf-8")
     (folder / name / LABELS).write_text(label_lines(info), encoding="utf-8")

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import triton_python_backend_utils as pb_utils
-
-OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+from retinart_network import OUTPUTS, Network
 
 
 class TritonPythonModel:
@@ -29,16 +27,14 @@ class TritonPythonModel:
         folder = Path(args["model_repository"]) / args["model_version"]
         given = json.loads(args["model_config"]).get("parameters", {})
         config = {key: value["string_value"] for key, value in given.items()}
-        core = openvino.Core()
-        self._network = core.compile_model(core.read_model(folder / "model.xml"), "CPU", config)
+        self._network = Network(folder, config)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run the requests that Triton gathered as one batch."""
         tensors = [pb_utils.get_input_tensor_by_name(one, "frames") for one in requests]
         frames = [np.from_dlpack(tensor) for tensor in tensors]
-        found = self._network(np.concatenate(frames))
         ends = np.cumsum([len(one) for one in frames])[:-1]
-        parts = [np.split(found[name], ends) for name in OUTPUTS]
+        parts = [np.split(one, ends) for one in self._network(np.concatenate(frames))]
         return [
             pb_utils.InferenceResponse(
                 [_tensor(name, part[i]) for name, part in zip(OUTPUTS, parts, strict=True)]

@@ -25,7 +25,7 @@ from retinart.engine.runtime.options import RuntimeChoice
 from retinart.engine.runtime.saturation import saturates
 from retinart.export.bundle.bundle import make_bundle
 from retinart.export.bundle.settings import BundleSettings
-from support import files_below, load_file, make_picture, run_python, write_images
+from support import ROOT, files_below, load_file, make_picture, run_python, write_images
 
 Command = Callable[..., CompletedProcess[str]]
 PICTURES = 20
@@ -60,7 +60,15 @@ def triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def served(folder: Path, name: str) -> Any:
-    """The bundle's Python model, loaded as Triton loads it."""
+    """The bundle's Python model, loaded as Triton loads it, with its folder on the path."""
+    sys.path.insert(0, str(folder / name / "1"))
+    try:
+        return _initialized(folder, name)
+    finally:
+        del sys.path[0]
+
+
+def _initialized(folder: Path, name: str) -> Any:
     model = load_file(folder / name / "1" / "model.py").TritonPythonModel()
     config = {"parameters": {"INFERENCE_PRECISION_HINT": {"string_value": "f32"}}}
     paths = {"model_repository": str(folder / name), "model_version": "1"}
@@ -142,10 +150,20 @@ def test_kserve(precision: str, model_path: Path, int8_path: Path, tmp_path: Pat
     model = model_path if precision == "fp32" else int8_path
     settings = BundleSettings(server="kserve", name="Blood_Cells.v2")
     folder = make_bundle(model, [], tmp_path / "new", settings).path
-    manifest = yaml.safe_load((folder / "inference-service.yaml").read_text())
-    assert manifest["metadata"]["name"] == "blood-cells-v2"  # what Kubernetes takes
-    assert manifest["spec"]["predictor"]["model"]["modelFormat"]["name"] == "triton"
-    path = folder / "Blood_Cells.v2" / "1" / "model.onnx"
+    assert files_below(folder) == [
+        "client.py", "model.json", "predictor.yaml", "predictor/Dockerfile", "predictor/model.bin",
+        "predictor/model.xml", "predictor/predictor.json", "predictor/predictor.py",
+        "predictor/requirements.txt", "predictor/retinart_network.py",
+        "repository/Blood_Cells.v2/1/model.onnx", "repository/Blood_Cells.v2/config.pbtxt",
+        "repository/Blood_Cells.v2/labels.txt", "triton.yaml",
+    ]  # fmt: skip
+    pin = (folder / "predictor" / "requirements.txt").read_text().split()[-1]
+    assert pin.startswith("openvino==") and pin in (ROOT / "constraints.txt").read_text().split()
+    for file, part in (("triton.yaml", "model"), ("predictor.yaml", "containers")):
+        manifest = yaml.safe_load((folder / file).read_text())
+        assert manifest["metadata"]["name"] == "blood-cells-v2"  # what Kubernetes takes
+        assert list(manifest["spec"]["predictor"]) == [part]
+    path = folder / "repository" / "Blood_Cells.v2" / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     images = [make_picture(seed) for seed in range(PICTURES)]
     found = dict(zip(OUTPUTS, session.run(OUTPUTS, {INPUT: np.stack(images)}), strict=True))
@@ -196,12 +214,13 @@ def test_the_client_tells_what_is_wrong(model_path: Path, tmp_path: Path) -> Non
             assert "Traceback" not in ran.stderr
 
 
-@pytest.mark.parametrize("name", ["client.py", "m/1/model.py"])
+@pytest.mark.parametrize("name", ["client.py", "m/1/model.py", "m/1/retinart_network.py"])
 def test_a_bundle_runs_without_retinart(name: str, model_path: Path, tmp_path: Path) -> None:
     settings = BundleSettings(server="triton", backend="python", name="m")
     folder = make_bundle(model_path, [], tmp_path / "new", settings).path
     code = (
-        "import runpy, sys\n"
+        "import os, runpy, sys\n"
+        "sys.path.insert(0, os.path.dirname(sys.argv[1]))\n"
         "sys.modules['retinart'] = None\n"
         "sys.modules['triton_python_backend_utils'] = sys\n"
         "runpy.run_path(sys.argv[1])\n"
