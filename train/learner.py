@@ -20,6 +20,7 @@ from retinart.train.loss.criterion import Normalizer, assign, detection_loss, me
 from retinart.train.model.fake_quantize import FakeQuantized, read_rounding
 from retinart.train.model.predict import normalize
 from retinart.train.model.retinanet import RetinaNet, variant_anchors
+from retinart.train.model.winograd import FastConvolutions
 from retinart.train.ranks import Ranks
 from retinart.train.settings import TrainSettings
 
@@ -65,6 +66,7 @@ class Learner:
         self._optimizer = make_optimizer(self.net, settings)
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self._anchors = _anchors(self._variant, device)
+        self._fast = device.type == "cpu" and settings.precision == "fp32" and rounding is None
 
     def state(self) -> dict[str, Any]:
         """The state that a stopped run needs besides the averaged weights."""
@@ -121,8 +123,13 @@ class Learner:
             images = normalize(batch.frames[part::parts].to(device), self._variant)
             alone = part + 1 < parts and isinstance(self._model, DistributedDataParallel)
             with self._model.no_sync() if alone else nullcontext():  # type: ignore[operator]
-                with torch.autocast(
-                    device.type, _TYPES[settings.precision], enabled=settings.precision != "fp32"
+                with (
+                    torch.autocast(
+                        device.type,
+                        _TYPES[settings.precision],
+                        enabled=settings.precision != "fp32",
+                    ),
+                    FastConvolutions() if self._fast else nullcontext(),
                 ):
                     outputs = self._model(images)
                 losses = detection_loss(

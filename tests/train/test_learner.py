@@ -6,14 +6,16 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import retinart.train.learner as learner
 import retinart.train.loss.criterion as criterion
+import retinart.train.model.winograd as winograd
 from retinart.train.data.batches import Batch, Objects
 from retinart.train.initial import freeze_batch_norms, start
 from retinart.train.learner import Diverged, Learner, make_optimizer
@@ -119,3 +121,31 @@ def test_a_lasting_nan_in_the_gradient_is_no_success(
     with pytest.raises(Diverged, match="gradient"):
         learning.step(_batch(), 0.01)
     assert torch.equal(before, learning.net.fpn.p6.weight)
+
+
+def test_winograd_changes_a_step_by_rounding_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 3x3 convolution without stride takes it here, whether it pays or not."""
+
+    def flat(net: nn.Module) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+    def stepped() -> tuple[list[float], Tensor]:
+        learning = _learner(replace(SETTINGS, momentum=0.0, weight_decay=0.0, max_grad_norm=0.0))
+        before = flat(learning.net)
+        losses = learning.step(_batch(), 1.0)
+        return losses, before - flat(learning.net)
+
+    losses, gradient = stepped()
+    called = Mock(side_effect=winograd.winograd)
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    monkeypatch.setattr(winograd, "winograd", called)
+    fast_losses, fast_gradient = stepped()
+    assert called.call_count > 20
+    assert fast_losses == pytest.approx(losses, rel=1e-5)
+    assert (fast_gradient - gradient).norm() < 1e-5 * gradient.norm()
+
+
+def test_half_precision_has_no_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "pays", lambda *sizes: True)
+    monkeypatch.setattr(winograd, "winograd", lambda *args: pytest.fail("it was called"))
+    _learner(replace(SETTINGS, precision="fp16")).step(_batch(), 0.001)
