@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from retinart.engine.cluster.batches import actor_cpus
-from retinart.engine.cluster.pictures import PictureResult, detect_pictures
+from retinart.engine.cluster.pictures import detect_pictures
 from retinart.engine.detector import Detector
 from retinart.engine.errors import RetinartError
+from retinart.engine.evaluation.picture_result import PictureResult
 from retinart.engine.media.images import read_image
 from retinart.engine.media.pixel_limit import limited_pixels
+from retinart.engine.model.info import ModelInfo, read_info
 from retinart.engine.self_test.check import PASSED_BEFORE
+from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,11 @@ class ActorSettings:
 def version() -> str:
     """The version of retinart that is installed here."""
     return metadata.version("retinart")
+
+
+def info_of(model: Path) -> ModelInfo:
+    """The metadata of a model file."""
+    return read_engine_info(model).model if is_engine(model) else read_info(model)
 
 
 class DetectorActor:

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.cluster.pictures import PictureResult, Read, detect_pictures
+from retinart.engine.cluster.pictures import Read, detect_pictures
 from retinart.engine.common.packages import import_package
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.picture_result import PictureResult
 from retinart.engine.media.images import decode_image, read_image
 
 
@@ -19,7 +20,11 @@ class DetectBatch:
 
         pictures = ray.data.read_binary_files("images", include_paths=True)
         found = pictures.map_batches(
-            DetectBatch, fn_constructor_args=["model.onnx"], num_cpus=2, batch_size=32
+            DetectBatch,
+            fn_constructor_args=["model.onnx"],
+            compute=ray.data.ActorPoolStrategy(size=4),
+            num_cpus=2,
+            batch_size=32,
         )
         found.write_parquet("found")
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.cluster.actor import ActorSettings
-from retinart.engine.cluster.pictures import PictureResult
+from retinart.engine.cluster.actor import ActorSettings, info_of
 from retinart.engine.cluster.plan import Shard, in_turn, picture_sources, plan
 from retinart.engine.cluster.pool import Pool, PoolSettings
 from retinart.engine.cluster.session import HERE, ray_session
@@ -18,6 +17,7 @@ from retinart.engine.common.files import sha256
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.wording import counted
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.picture_result import PictureResult
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.job.opening import open_outputs, result_ids
 from retinart.engine.job.records import Record
@@ -26,9 +26,7 @@ from retinart.engine.job.stop import StopRequest, stop_on_signals
 from retinart.engine.job.summary import DetectSummary, SourceSummary
 from retinart.engine.media.image_source import ImageSource
 from retinart.engine.media.images import Note
-from retinart.engine.model.info import ModelInfo, read_info
 from retinart.engine.reached_limits import ReachedLimits
-from retinart.engine.tensorrt.engine_file import is_engine, read_engine_info
 
 FOLDER = "shards"  # in the folder of results, until they are written
 
@@ -50,11 +48,6 @@ class RayJob:
     pool: PoolSettings = field(default_factory=PoolSettings)
     shard: int = PICTURES
     overwrite: bool = False
-
-
-def info_of(model: Path) -> ModelInfo:
-    """The metadata of a model file."""
-    return read_engine_info(model).model if is_engine(model) else read_info(model)
 
 
 def run_ray_job(job: DetectJob, on: RayJob, *, stop: StopRequest) -> DetectSummary:

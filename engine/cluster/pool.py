@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from retinart.engine.cluster.actor import ActorSettings, DetectorActor, version
-from retinart.engine.cluster.pictures import PictureResult
 from retinart.engine.errors import BadInput, MissingDependency, RetinartError
+from retinart.engine.evaluation.picture_result import PictureResult
 
 _POLL_SECONDS = 0.2
-_BEGIN_SECONDS = 60.0  # until an actor has begun; it waits for free CPUs, and starts a process
+_BEGIN_SECONDS = 300.0  # until an actor has begun; it waits for free CPUs, and starts a process
+_SAY_SECONDS = 20.0  # until a line says that none has begun
 _TRIES = 3  # of a shard whose actors ended
 _MOST_CPUS = 8  # of an actor by default: one thread of it decodes
 
@@ -78,6 +79,7 @@ class Pool:
         self._free: list[Any] = []  # actors that wait for a shard
         self._began: dict[Any, int] = {}
         self._seen = time.monotonic()  # when there was an actor that had begun
+        self._said = False
 
     def run(
         self, shards: Mapping[int, Sequence[str]], stop: Callable[[], bool] = lambda: False
@@ -180,10 +182,15 @@ class Pool:
         now = time.monotonic()
         if self._began:
             self._seen = now
-        elif now - self._seen > _BEGIN_SECONDS:
+            return
+        why = f"each needs {self.cpus} free CPUs on one node"
+        if now - self._seen > _SAY_SECONDS and not self._said:
+            self._said = True
+            self._say(f"no actor of Ray has begun yet: {why}")
+        if now - self._seen > _BEGIN_SECONDS:
             raise BadInput(
                 f"no actor of Ray could begin within {_BEGIN_SECONDS:g} s",
-                why=f"each needs {self.cpus} free CPUs on one node",
+                why=why,
                 fix="See `ray status` for what other jobs hold, wait for them, or give less CPUs",
             )
 

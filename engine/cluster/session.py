@@ -16,7 +16,7 @@ from retinart.engine.errors import BadInput
 
 HERE = "local"  # in place of an address: start a Ray on this machine
 _ANSWER_SECONDS = 10.0  # until a head node answers
-_JOIN_SECONDS = 120.0  # until it has let this process in
+_JOIN_SECONDS = 300.0  # until it has let this process in
 _STORE_BYTES = 80_000_000  # nearly the least that Ray takes; a shard's results have kilobytes
 
 

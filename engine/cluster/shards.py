@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.cluster.pictures import PictureResult
 from retinart.engine.common.files import atomic_path, write_json
 from retinart.engine.common.folders import make_folder
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.picture_result import PictureResult
 
 PICTURES = 64  # of a shard
 _JOB = "job.json"

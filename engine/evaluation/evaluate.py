@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from retinart.engine.evaluation.class_names import Matched, match_classes, some
 from retinart.engine.evaluation.coco import CocoDataset, load_coco
 from retinart.engine.evaluation.coco_figures import coco_figures, load_pycocotools
 from retinart.engine.evaluation.coco_json import Id
+from retinart.engine.evaluation.picture_result import PictureResult
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.evaluation.resample import Matches
 from retinart.engine.evaluation.results import coco_results
@@ -117,21 +119,60 @@ def evaluate(
             model.
         MissingDependency: pycocotools is not installed.
     """
-    matched, problems = _prepare(detector.classes, annotations, images)
-    dataset = matched.dataset
-    clock, progress = StageClock(), Progress()
-    skipped, changed = [], Problems()
-    by_image: dict[Id, Detections] = {}
-    for count, item in enumerate(dataset.images, 1):
+    clock = StageClock()
+    detect = partial(_one_by_one, detector, clock)
+    return evaluate_results(detector.classes, annotations, images, detect, clock, quiet=quiet)
+
+
+def _one_by_one(
+    detector: ImageDetector, clock: StageClock, paths: Sequence[Path]
+) -> Iterator[PictureResult]:
+    for path in paths:
+        changes = list[tuple[str, str]]()
         try:
             with clock("decode"):
-                image = read_image(item.path, note=changed.add)
+                image = read_image(path, note=lambda *change: changes.append(change[:2]))  # noqa: B023
         except BadInput as error:
-            skipped.append((item.path, why_skipped(error)))
+            yield PictureResult.unread(why_skipped(error))
             continue
-        found = detector(image, clock=clock)
-        if image.shape[:2] != (item.height, item.width):
-            ratio = np.array([item.width / image.shape[1], item.height / image.shape[0]] * 2)
+        found, (height, width) = detector(image, clock=clock), image.shape[:2]
+        yield PictureResult(height=height, width=width, detections=found, changes=tuple(changes))
+
+
+def evaluate_results(
+    classes: Sequence[str],
+    annotations: Path,
+    images: Path,
+    detect: Callable[[Sequence[Path]], Iterable[PictureResult]],
+    clock: StageClock | None = None,
+    *,
+    quiet: bool = False,
+) -> Evaluation:
+    """As `evaluate`, of pictures that are detected on elsewhere.
+
+    Args:
+        classes: of the model.
+        annotations, images, quiet: see `evaluate`.
+        detect: gives a result for each picture, in order.
+        clock: what the evaluation says of times; None says nothing.
+
+    Raises:
+        BadInput, MissingDependency: see `evaluate`.
+    """
+    matched, problems = _prepare(classes, annotations, images)
+    dataset = matched.dataset
+    progress, skipped, changed = Progress(), list[tuple[Path, str]](), Problems()
+    by_image: dict[Id, Detections] = {}
+    results = detect([item.path for item in dataset.images])
+    for count, (item, result) in enumerate(zip(dataset.images, results, strict=True), 1):
+        if result.why:
+            skipped.append((item.path, result.why))
+            continue
+        for kind, effect in result.changes:
+            changed.add(kind, effect, item.path.name)
+        found = result.detections
+        if (result.height, result.width) != (item.height, item.width):
+            ratio = np.array([item.width / result.width, item.height / result.height] * 2)
             found = replace(found, xyxy=(found.xyxy * ratio).astype(np.float32))
         by_image[item.image_id] = found
         if not quiet:
@@ -143,13 +184,13 @@ def evaluate(
             fix="Give the folder of the annotated images, or copy them again",
         )
     problems += map(str, changed.records())
-    problems += _of_other_classes(detector.classes, by_image, matched.category)
-    results = (
+    problems += _of_other_classes(classes, by_image, matched.category)
+    coco_list = (
         result
         for image_id, found in by_image.items()
         for result in coco_results(image_id, found, matched.category)
     )
-    coco = coco_figures(dataset, results, list(by_image))
+    coco = coco_figures(dataset, coco_list, list(by_image))
     if coco.figures["AP"] is None:
         raise BadInput(
             f"there is nothing to measure AP on in {annotations}",
@@ -167,7 +208,7 @@ def evaluate(
         skipped=tuple(skipped),
         found=by_image,
         category=matched.category,
-        clock=clock,
+        clock=clock or StageClock(),
     )
 
 

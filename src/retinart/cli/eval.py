@@ -16,6 +16,7 @@ from retinart.cli.fields import (
     describe_command,
 )
 from retinart.cli.keeping import keeping
+from retinart.cli.on_ray import add_ray, check_ray, on_ray
 from retinart.cli.running import add_running, open_detector
 from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
@@ -99,6 +100,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add_results_out(group, _DEFAULT_OUT, "folder for the images of --against")
     add_max_pixels(parser)
+    add_ray(parser)
     add_json(parser)
     parser.set_defaults(extra="eval")
 
@@ -112,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     from retinart.engine.evaluation.evaluate import evaluate, figures_table
     from retinart.engine.evaluation.report import Report
 
+    ray = check_ray(args, [("against", None)])
     load_pycocotools()  # with the files, looked for before a model is loaded, which takes seconds
     if not args.images.is_dir():
         raise BadInput(
@@ -139,8 +142,11 @@ def run(args: argparse.Namespace) -> int:
         load_matplotlib()
     if keeping(args)["keep"] is not None:
         print("annotated objects that the rules leave out count as missed", file=sys.stderr)
-    with open_detector(args) as detector:
-        result = evaluate(detector, args.annotations, args.images)
+    if ray:
+        result = _on_ray(args)
+    else:
+        with open_detector(args) as detector:
+            result = evaluate(detector, args.annotations, args.images)
     _say_problems(result, args)
     _say_limits(result, args)
     if args.save_results is not None:
@@ -155,6 +161,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{figures_table(result)}\n\n{report.text()}")
     return 0
+
+
+def _on_ray(args: argparse.Namespace) -> Any:
+    from retinart.engine.cluster.evaluate import evaluate_on_ray
+
+    actor, pool = on_ray(args)
+    return evaluate_on_ray(actor, args.annotations, args.images, address=args.ray, pool=pool)
 
 
 def _compare(args: argparse.Namespace, out: Path) -> int:

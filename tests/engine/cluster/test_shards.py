@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retinart.engine.cluster.pictures import PictureResult
 from retinart.engine.cluster.shards import FinishedShards, digest_of
 from retinart.engine.detections import Detections
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.picture_result import PictureResult
 from support import files_below
 
 
