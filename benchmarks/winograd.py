@@ -20,7 +20,7 @@ from retinart.benchmarks.timing import machine, statistics
 from retinart.benchmarks.timing.alternate import alternate, milliseconds
 from retinart.engine.common.table import Table
 from retinart.engine.runtime.tuning import layer as one
-from retinart.engine.runtime.winograd import expected_saving
+from retinart.engine.runtime.winograd import expected_times, pays
 
 # Channels, outputs, height and width: the heads of R50 at 600 with 91 classes, by level, and layers
 # of its backbone; a layer of R101 at 400; and the 96 channels of a small model's heads.
@@ -68,7 +68,7 @@ def _row(layer: tuple[int, int, int, int], threads: int, repeats: int) -> tuple[
     error = float(np.sqrt(np.mean((fast - direct) ** 2) / np.mean(direct**2)))
     ms = (f"{statistics.median(values).value:.2f}" for values in times)
     ratio = statistics.ratio_of_medians(*times)
-    taken = "yes" if expected_saving(layer) > 0 else "no"
+    taken = "yes" if pays([expected_times(layer)]) else "no"
     return channels, outputs, f"{height}x{width}", *ms, ratio, taken, f"{error:.1e}"
 
 

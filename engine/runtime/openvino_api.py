@@ -103,3 +103,11 @@ def find_tensors(model: Any, names: Iterable[str]) -> list[Any]:
 def find_tensor(model: Any, name: str) -> Any:
     """The output port of a graph that carries a tensor's name."""
     return find_tensors(model, [name])[0]
+
+
+def fold_constants(model: Any) -> None:
+    """Compute what depends on constants alone, in an `openvino.Model` that is changed in place."""
+    passes: Any = importlib.import_module("openvino.passes")
+    manager = passes.Manager()
+    manager.register_pass(passes.ConstantFolding())
+    manager.run_passes(model)

@@ -166,7 +166,7 @@ class OpenVINORunner:
         if self._times is not None:
             if measure:
                 self._times.measure(model)
-            use_winograd(model, self._times.saves)
+            use_winograd(model, self._times.of)
         if self.info.precision.startswith("int8"):
             avoid_saturation(model, self._device)
         return model

@@ -28,27 +28,23 @@ from retinart.engine.errors import BadInput, KeptFileWarning
 from retinart.engine.runtime.openvino_api import load_openvino, openvino_core
 from retinart.engine.runtime.options import Tune
 from retinart.engine.runtime.winograd import (
-    Sizes,
     Times,
     convolutions,
-    expected_saving,
     expected_times,
-    saving,
-    sizes_of,
     use_winograd,
 )
+from retinart.engine.runtime.winograd_graph import Sizes, sizes_of
 
 SECONDS = 4.0  # of a model's measurements; what is not measured by then is modelled
 _RUNS = 5  # of each way at most, in turns; the fastest counts
 _ENOUGH = 0.3  # seconds of one convolution, after two turns
 _HOPELESS = 1.6  # expected times of the direct sum, above which Winograd is not tried
-_MARGIN = 0.05  # by which it has to be faster
 _OF_HEADS: Sizes = (256, 256, 38, 50)  # R50 at 600, the second level
 _MOST = 10_000  # convolutions in a file
 
 
 class ConvolutionTimes:
-    """How much time Winograd's algorithm saves in a convolution on this machine.
+    """How long a convolution takes on this machine, directly and by Winograd's algorithm.
 
     Args:
         tune: see `Detector`.
@@ -73,10 +69,9 @@ class ConvolutionTimes:
         text = json.dumps([self._tune == "on", sorted(self._known.items())])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def saves(self, sizes: Sizes) -> float:
-        """Milliseconds that Winograd's algorithm saves; 0 where the direct sum is to be taken."""
-        times = self._known.get(sizes)
-        return expected_saving(sizes) if times is None else saving(times, _MARGIN)
+    def of(self, sizes: Sizes) -> Times:
+        """A convolution's times: measured here, or expected."""
+        return self._known.get(sizes) or expected_times(sizes)
 
     def measure(self, model: Any) -> None:
         """Time the convolutions of an `openvino.Model` that are not known.
@@ -162,7 +157,7 @@ def _path(threads: int | None) -> Path | None:
     folder = user_cache("convolutions")
     if folder is None:
         return None
-    form = Path(__file__).with_name("winograd.py").read_bytes()
+    form = Path(__file__).with_name("winograd_graph.py").read_bytes()
     key = json.dumps([
         cpu_name(), sorted(instruction_sets()), os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
         load_openvino().__version__, threads, hashlib.sha256(form).hexdigest(),

@@ -107,10 +107,9 @@ def test_inclusive_corners_late_clipping_and_dropped_classes(
 
 def test_winograd(model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert write_ir(model_path, tmp_path / "a.xml").winograd == 0
-    monkeypatch.setattr(winograd, "expected_saving", lambda sizes: 1e9)  # none of `tiny` is faster
+    monkeypatch.setattr(winograd, "expected_times", lambda sizes: (2.0, 1.0))
     report = write_ir(model_path, tmp_path / "b.xml", winograd=True)
-    assert report.winograd > 0
-    assert (tmp_path / "b.bin").stat().st_size > (tmp_path / "a.bin").stat().st_size
+    assert report.winograd > 20
     assert compare(model_path, report.path, pictures()) > PICTURES
 
 

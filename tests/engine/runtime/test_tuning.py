@@ -13,7 +13,8 @@ from retinart.engine.errors import KeptFileWarning
 from retinart.engine.runtime import tuning
 from retinart.engine.runtime.options import Tune
 from retinart.engine.runtime.tuning import ConvolutionTimes, Way, layer
-from retinart.engine.runtime.winograd import Sizes, Times, expected_saving
+from retinart.engine.runtime.winograd import Times, expected_times
+from retinart.engine.runtime.winograd_graph import Sizes
 from support import make_picture, run_python
 
 WIDE: Sizes = (256, 256, 76, 100)  # which takes Winograd's algorithm by its sizes
@@ -66,12 +67,12 @@ def test_each_size_is_measured_once(model_path: Path, measured: list[Sizes], fol
 def test_measured_times_decide(folder: Path) -> None:
     folder.mkdir(parents=True)
     times = ConvolutionTimes("cached", 1)
-    assert times.saves(WIDE) == expected_saving(WIDE) > 0 and times.saves(SMALL) == 0
+    assert times.of(WIDE) == expected_times(WIDE) and times.of(SMALL) == expected_times(SMALL)
     assert times._path is not None
     times._path.write_text('{"256x256x76x100": [10.0, 9.6], "8x8x16x12": [1.0, 0.25]}')
     times = ConvolutionTimes("cached", 1)
-    assert times.saves(WIDE) == 0 and times.saves(SMALL) == 0.75
-    assert ConvolutionTimes("off", 1).saves(WIDE) == expected_saving(WIDE)
+    assert times.of(WIDE) == (10.0, 9.6) and times.of(SMALL) == (1.0, 0.25)
+    assert ConvolutionTimes("off", 1).of(WIDE) == expected_times(WIDE)
     assert times.state and ConvolutionTimes("off", 1).state == ""
 
 
@@ -114,7 +115,7 @@ def test_a_damaged_file_is_a_warning(text: str, why: str, folder: Path) -> None:
     assert path is not None
     path.write_text(text)
     with pytest.warns(KeptFileWarning, match="cannot be read") as seen:
-        assert ConvolutionTimes("on", 1).saves(WIDE) == expected_saving(WIDE)
+        assert ConvolutionTimes("on", 1).of(WIDE) == expected_times(WIDE)
     assert why in str(seen[0].message) and not path.exists()
 
 

@@ -16,7 +16,8 @@ from retinart.engine.detector import Detector
 from retinart.engine.evaluation.matching import match
 from retinart.engine.media.images import read_image
 from retinart.engine.runtime.openvino_api import load_openvino
-from retinart.engine.runtime.winograd import expected_saving, saving, transforms, use_winograd
+from retinart.engine.runtime.winograd import Times, expected_times, pays, use_winograd
+from retinart.engine.runtime.winograd_graph import transforms
 
 Array = npt.NDArray[np.float32]
 
@@ -65,7 +66,7 @@ def test_the_transforms_are_exact() -> None:
 def test_the_same_outputs(size: tuple[int, int], batch: int) -> None:
     weight, x = normal(20, 16, 3, 3), normal(batch, 16, *size, seed=1)
     model = model_of([-1, 16, *size], weight)
-    assert use_winograd(model, always=True) == 1 and types(model)["MatMul"] == 2
+    assert use_winograd(model, always=True) == 1 and types(model)["MatMul"] == 4
     want = conv2d(torch.from_numpy(x), torch.from_numpy(weight), padding=1)
     np.testing.assert_allclose(run(model, x), want.numpy(), atol=1e-4)
 
@@ -105,29 +106,73 @@ def test_quantized_weights_stay() -> None:
     assert use_winograd(openvino.Model([y], [x], "quantized"), always=True) == 0
 
 
-@pytest.mark.parametrize(
-    ("times", "levels", "replaced"),
-    [
-        ((1.0, 0.5), 1, 1),
-        ((1.0, 0.95), 1, 0),  # hardly faster
-        ((1.0e-3, 0.5e-3), 1, 0),  # a weight of 8x8 takes 6.6 KiB more: too much for 0.5 us
-        ((1.0e-3, 0.5e-3), 2, 2),  # but not for twice that
-    ],
-)
-def test_a_layer_is_worth_its_memory(
-    times: tuple[float, float], levels: int, replaced: int
-) -> None:
-    model = levels_of(*(16,) * levels)
-    assert use_winograd(model, lambda sizes: saving(times, 0.1)) == replaced
-
-
-def test_more_outputs_than_a_product_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retinart.engine.runtime.winograd._MOST_OUTPUTS", 8)
-    weight, x = normal(20, 16, 3, 3), normal(1, 16, 9, 8, seed=1)
-    model = model_of([1, 16, 9, 8], weight)
-    assert use_winograd(model, always=True) == 1 and types(model)["MatMul"] == 6
+def test_bands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows of tiles at a time give the same as all of them."""
+    monkeypatch.setattr("retinart.engine.runtime.winograd_graph._VALUES", 36 * 16 * 2)
+    weight, x = normal(20, 16, 3, 3), normal(1, 16, 23, 8, seed=1)
+    model = model_of([1, 16, 23, 8], weight)
+    assert use_winograd(model, always=True) == 1 and types(model)["MatMul"] > 3 * 4
     want = conv2d(torch.from_numpy(x), torch.from_numpy(weight), padding=1)
     np.testing.assert_allclose(run(model, x), want.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("biases", "bands"), [((0.5, 0.5), 1), ((0.5, -1.0), 1), ((0.5, 0.5), 9)])
+def test_a_head(
+    batch: int, biases: tuple[float, float], bands: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two layers with bias and ReLU on two levels: the levels share products, and stay apart."""
+    monkeypatch.setattr("retinart.engine.runtime.winograd_graph._VALUES", (1 << 16) // bands)
+    openvino = load_openvino()
+    ops, sizes = openvino.opset13, ((9, 14), (5, 3))
+    weights = [normal(16, 16, 3, 3, seed=i) / 8 for i in range(2)]
+    kernels = [ops.constant(weight) for weight in weights]
+    inputs = [ops.parameter([-1, 16, *size], np.float32) for size in sizes]
+    outputs = []
+    for x, bias in zip(inputs, biases, strict=True):
+        for kernel in kernels:
+            x = ops.convolution(x, kernel, [1, 1], [1, 1], [1, 1], [1, 1])
+            x = ops.relu(ops.add(x, ops.constant(np.full((1, 16, 1, 1), bias, np.float32))))
+        outputs.append(x)
+    model = openvino.Model(outputs, inputs, "head")
+    assert use_winograd(model, always=True) == 4 and types(model)["Convolution"] == 0
+    given = [normal(batch, 16, *size, seed=3) for size in sizes]
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    found = openvino.Core().compile_model(model, "CPU", config)(given)
+    for i, (x, bias) in enumerate(zip(given, biases, strict=True)):
+        want = torch.from_numpy(x)
+        for weight in weights:
+            want = torch.relu(conv2d(want, torch.from_numpy(weight), padding=1) + bias)
+        np.testing.assert_allclose(found[i], want.numpy(), atol=1e-4)
+
+
+def test_a_weight_used_twice_in_a_row() -> None:
+    """Then one convolution needs the other, and they cannot share a product."""
+    openvino = load_openvino()
+    x = first = openvino.opset13.parameter([1, 16, 9, 8], np.float32)
+    weight = normal(16, 16, 3, 3) / 8
+    kernel, plain = openvino.opset13.constant(weight), ([1, 1],) * 4
+    for _ in range(2):
+        x = openvino.opset13.convolution(x, kernel, *plain)
+    model = openvino.Model([x], [first], "in a row")
+    assert use_winograd(model, always=True) == 2
+    given = normal(1, 16, 9, 8, seed=1)
+    want = torch.from_numpy(given)
+    for _ in range(2):
+        want = conv2d(want, torch.from_numpy(weight), padding=1)
+    np.testing.assert_allclose(run(model, given), want.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("times", "replaced"),
+    [
+        ({16: (1.0, 0.5), 8: (0.2, 0.3)}, 2),  # the small one loses less
+        ({16: (1.0, 0.95), 8: (0.2, 0.2)}, 0),  # hardly faster
+        ({16: (1.0, 0.8), 8: (0.2, 0.5)}, 0),  # the small one loses more
+    ],
+)
+def test_levels_are_replaced_together(times: dict[int, Times], replaced: int) -> None:
+    assert use_winograd(levels_of(16, 8), lambda sizes: times[sizes[2]]) == replaced
 
 
 def levels_of(*sizes: int) -> Any:
@@ -140,11 +185,11 @@ def levels_of(*sizes: int) -> Any:
 
 
 def test_levels_share_their_weights() -> None:
-    """Heads have the same on each level; its transform is four times as large, and there once."""
+    """Heads have the same on each level. It is transformed once, and in one product with all."""
     model = levels_of(16, 8)
     assert use_winograd(model, always=True) == 2
     sizes = [list(op.get_shape()) for op in model.get_ops() if op.get_type_name() == "Constant"]
-    assert sizes.count([1, 36, 8, 8]) == 1
+    assert sizes.count([9, 8 * 8]) == 1 and types(model)["MatMul"] == 4
 
 
 @pytest.mark.parametrize(
@@ -152,18 +197,19 @@ def test_levels_share_their_weights() -> None:
     [  # channels, outputs, height, width: as measured on 2 cores
         ((256, 256, 76, 100), True),
         ((256, 819, 76, 100), True),
-        ((256, 256, 38, 50), True),
+        ((256, 256, 19, 25), True),
         ((512, 512, 19, 25), True),
         ((128, 128, 76, 100), True),
-        ((256, 256, 19, 25), False),
+        ((64, 64, 152, 200), True),
+        ((96, 96, 32, 40), True),
         ((256, 256, 10, 13), False),
-        ((256, 36, 76, 100), False),
-        ((96, 96, 32, 40), False),
-        ((64, 64, 152, 200), False),
+        ((256, 36, 10, 13), False),
+        ((64, 64, 10, 13), False),
+        ((3, 64, 152, 200), False),
     ],
 )
 def test_where_it_pays(sizes: tuple[int, int, int, int], expected: bool) -> None:
-    assert (expected_saving(sizes) > 0) is expected
+    assert pays([expected_times(sizes)]) is expected
 
 
 def test_detections(
