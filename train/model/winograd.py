@@ -5,7 +5,7 @@ of 144: F(4x4, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural
 With X, Y and W for the values of tiles and weights after their transforms, a forward pass is
 Y = X W. Its gradients have the same form: that of X is dY W^T, and that of W is X^T dY. So both
 passes need a quarter of the multiplications. The points of the transforms are in
-`engine.runtime.winograd`; with them the error is about twice the direct sum's.
+`engine.runtime.winograd_graph`; with them the error is about twice the direct sum's.
 
 N  images       C, O  channels in and out       T  tiles of all images, N * high * wide
 """
@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from retinart.engine.runtime.winograd import transforms
+from retinart.engine.runtime.winograd_graph import transforms
 
 _OUT, _KERNEL = 4, 3
 _IN = _OUT + _KERNEL - 1
