@@ -144,16 +144,14 @@ class Writer:
         ops = self._ops
         channels, _, _, _ = sizes_of(convolutions[0])
         known = [self._written.get(c.input_value(0).get_node().get_name()) for c in convolutions]
-        if known[0] is not None and _all_of_one(known):
-            parts = [known[0].node]
-        else:
-            parts = []
-            for convolution, pixels in zip(convolutions, known, strict=True):
-                if pixels is None:  # OpenVINO leaves out a transposition between these two layouts
-                    rows = ops.transpose(convolution.input_value(0), self._ints(0, 2, 3, 1))
-                    parts.append(self._shaped(rows, -1, _pixels_of(convolution), channels))
-                else:
-                    parts.append(self._rows(pixels))
+        whole = _node_of(known)
+        parts = [] if whole is None else [whole]
+        for convolution, pixels in zip(convolutions, known, strict=True) if whole is None else ():
+            if pixels is None:  # OpenVINO leaves out a transposition between these two layouts
+                rows = ops.transpose(convolution.input_value(0), self._ints(0, 2, 3, 1))
+                parts.append(self._shaped(rows, -1, _pixels_of(convolution), channels))
+            else:
+                parts.append(self._rows(pixels))
         batch = ops.gather(ops.shape_of(parts[0]), self._ints(0), ops.constant(np.int64(0)))
         shape = ops.concat([batch, self._ints(1, channels)], 0)
         return ops.concat([*parts, ops.broadcast(ops.constant(np.float32(0)), shape)], 1)
@@ -206,14 +204,14 @@ class _Pixels:
     total: int
 
 
-def _all_of_one(pixels: Sequence[_Pixels | None]) -> bool:
-    """Whether they are all pixels of one node, in order."""
-    first = 0
+def _node_of(pixels: Sequence[_Pixels | None]) -> Any | None:
+    """The node that has just these pixels, in order."""
+    first, node, total = 0, None, 0
     for found in pixels:
-        if found is None or found.node is not pixels[0].node or found.first != first:
-            return False
-        first += found.count
-    return first == pixels[0].total
+        if found is None or found.first != first or (node is not None and node is not found.node):
+            return None
+        first, node, total = first + found.count, found.node, found.total
+    return node if first == total else None
 
 
 def bands(sizes: Sequence[Sizes]) -> list[tuple[Indices, Indices]]:
@@ -240,14 +238,18 @@ def bands(sizes: Sequence[Sizes]) -> list[tuple[Indices, Indices]]:
             of_pixels = np.stack([y * OUT + x % OUT, x // OUT])  # in the tile, and the tile
             rows.append((of_tiles.reshape(IN**2, wide), of_pixels))
         base += height * width
-    found, most = [], 2 * _VALUES // (IN**2 * (channels + outputs))
-    for band in _split(rows, most):
-        counts = [of_tiles.shape[1] for of_tiles, _ in band]
-        starts = np.cumsum([0, *counts[:-1]])
-        of_tiles = np.concatenate([tiles for tiles, _ in band], 1).ravel()
-        of_pixels = [p[0] * sum(counts) + p[1] + s for (_, p), s in zip(band, starts, strict=True)]
-        found.append((of_tiles.astype(np.int32), np.concatenate(of_pixels).astype(np.int32)))
-    return found
+    most = max(1, 2 * _VALUES // (IN**2 * (channels + outputs)))
+    return [_joined(band) for band in _split(rows, most)]
+
+
+def _joined(rows: list[tuple[Indices, Indices]]) -> tuple[Indices, Indices]:
+    """Rows of tiles as one band: (36 * T,) and (pixels,)."""
+    total, before, of_pixels = sum(tiles.shape[1] for tiles, _ in rows), 0, []
+    for tiles, (place, tile) in rows:
+        of_pixels.append(place * total + before + tile)
+        before += tiles.shape[1]
+    of_tiles = np.concatenate([tiles for tiles, _ in rows], 1).ravel()
+    return of_tiles.astype(np.int32), np.concatenate(of_pixels).astype(np.int32)
 
 
 def _split(rows: list[tuple[Indices, Indices]], most: int) -> list[list[tuple[Indices, Indices]]]:
@@ -272,14 +274,16 @@ def _stages(convolutions: Sequence[Any]) -> list[Sequence[Any]]:
     stages = [convolutions]
     for wanted in ("Add", "Relu"):
         nodes = [_only_reader(node, wanted) for node in stages[-1]]
-        if None in nodes:
+        if any(node is None for node in nodes):
             continue
-        if wanted == "Add":
-            biases = [_bias(node) for node in nodes]
-            if any(b is None or not np.array_equal(b, biases[0]) for b in biases):
-                continue
-        stages.append(nodes)
+        if wanted == "Relu" or _same([_bias(node) for node in nodes]):
+            stages.append(nodes)
     return stages
+
+
+def _same(biases: Sequence[npt.NDArray[np.float32] | None]) -> bool:
+    first = biases[0]
+    return first is not None and all(b is not None and np.array_equal(b, first) for b in biases)
 
 
 def _only_reader(node: Any, wanted: str) -> Any | None:
