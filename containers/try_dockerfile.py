@@ -6,12 +6,16 @@
 Each FROM becomes a copy of the bare root; the image's name does not matter. Each RUN line runs in
 this copy by chroot. Then the entry point runs with the words after `--`, as the file's user. Its
 root is read-only, /tmp is writable, and the given folder is at /work.
+
+RUN lines see this machine's proxy, certificates and settings of pip. Files and folders that these
+name are bound below /run/host, read-only, so they do not stay in the root.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import shutil
@@ -22,6 +26,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+HOST = "/run/host"  # of what RUN lines see of this machine
+_PASSED = (
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -74,7 +83,10 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="for the entry point")
     args = parser.parse_args()
     args.work.mkdir(parents=True)
-    more = dict(one.split("=", 1) for one in args.env)
+    given, bound = seen_in_the_root(host_settings())
+    more = {**given, **dict(one.split("=", 1) for one in args.env)}
+    for path in bound:
+        print(f"RUN lines see {path} as {HOST}{path}", flush=True)
     stages: list[Stage] = []
     names: dict[str, Stage] = {}
     for name, rest in instructions(args.file.read_text("utf-8")):
@@ -87,7 +99,7 @@ def main() -> int:
             if " AS " in rest:
                 names[rest.split(" AS ")[1].strip()] = stage
         elif name == "RUN":
-            run(stage, rest, more)
+            run(stage, rest, more, bound)
         elif name == "COPY":
             copy(stage, names, rest)
         elif name == "ENV":
@@ -104,12 +116,57 @@ def main() -> int:
     return enter(stage, args.mount, args.words)
 
 
-def run(stage: Stage, line: str, more: dict[str, str]) -> None:
-    """Run a RUN line as root."""
+def host_settings() -> dict[str, str]:
+    """This machine's settings of pip, its proxy and its certificates, as variables."""
+    found = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    # global.cert='/etc/ssl/own.pem'; what the environment sets comes as :env:.cert
+    pairs = re.findall(r"^(:env:|global|install)\.([a-z-]+)='(.*)'$", listed, re.MULTILINE)
+    for section, key, value in sorted(pairs, key=lambda pair: pair[0] == ":env:"):
+        if section != ":env:" or key != "config-file":
+            found[f"PIP_{key.upper().replace('-', '_')}"] = value.replace("\\n", " ").strip()
+    return found
+
+
+def seen_in_the_root(settings: dict[str, str]) -> tuple[dict[str, str], list[Path]]:
+    """Settings with local paths as RUN lines see them, and the paths that must be bound for that.
+
+    Of an index of packages the folder around it is bound, because its links lead there.
+    """
+    bound = set[Path]()
+
+    def moved(word: re.Match[str]) -> str:
+        scheme, path = word[1] or "", Path(word[2])
+        if not path.exists():
+            return word[0]
+        bound.add(path.parent if scheme else path)
+        return f"{scheme}{HOST}{path}"
+
+    changed = {
+        name: re.sub(r"(?<!\S)(file://)?(/\S+)", moved, value) for name, value in settings.items()
+    }
+    return changed, sorted(bound)
+
+
+def run(stage: Stage, line: str, more: dict[str, str], bound: list[Path]) -> None:
+    """Run a RUN line as root, with paths of this machine bound below `HOST`."""
     print(f"RUN {line}", flush=True)
     begun = time.monotonic()
     before, stage.env = stage.env, {**stage.env, **more}
-    done = subprocess.run(stage.command(["/bin/sh", "-c", line]), check=False)
+    script = [f"mount -t tmpfs tmpfs {shlex.quote(str(stage.root / 'run'))}"]
+    for path in bound:
+        at = Path(f"{stage.root}{HOST}{path}")
+        source, made = shlex.quote(str(path)), shlex.quote(str(at))
+        script += [
+            f"mkdir -p {shlex.quote(str(at if path.is_dir() else at.parent))}",
+            f"{{ test -e {made} || touch {made}; }}",
+            f"mount --bind {source} {made}",
+            f"mount -o remount,bind,ro {made}",
+        ]
+    script.append(f"exec {shlex.join(stage.command(['/bin/sh', '-c', line]))}")
+    inside = ["unshare", "--mount", "/bin/sh", "-c", " && ".join(script)]
+    done = subprocess.run(inside, check=False)
     stage.env = before
     print(f"    exit {done.returncode} after {time.monotonic() - begun:.0f} s", flush=True)
     if done.returncode:

@@ -56,6 +56,28 @@ def test_what_an_installation_reads_is_sent() -> None:
     assert not TRY.sent(".git/config") and not TRY.sent("tests/conftest.py")
 
 
+def test_run_lines_see_what_settings_name(tmp_path: Path) -> None:
+    """Files, folders, and an index with the folder that its links lead to; the rest stays."""
+    pem, wheels, index = tmp_path / "own.pem", tmp_path / "wheels", tmp_path / "pypi" / "simple"
+    pem.touch()
+    wheels.mkdir()
+    index.mkdir(parents=True)
+    given = {
+        "PIP_CERT": str(pem),
+        "PIP_FIND_LINKS": f"{wheels} https://example.com/wheels /none",
+        "PIP_EXTRA_INDEX_URL": f"file://{index}",
+        "PIP_DEFAULT_TIMEOUT": "180",
+    }
+    changed, bound = TRY.seen_in_the_root(given)
+    assert changed == {
+        "PIP_CERT": f"/run/host{pem}",
+        "PIP_FIND_LINKS": f"/run/host{wheels} https://example.com/wheels /none",
+        "PIP_EXTRA_INDEX_URL": f"file:///run/host{index}",
+        "PIP_DEFAULT_TIMEOUT": "180",
+    }
+    assert bound == sorted([pem, wheels, index.parent])
+
+
 def test_the_services_know_each_other() -> None:
     yaml = pytest.importorskip("yaml")
     services = yaml.safe_load((FOLDER / "compose.yaml").read_text("utf-8"))["services"]
