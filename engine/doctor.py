@@ -160,7 +160,7 @@ def parts_table(parts: list[Part]) -> str:
 
 
 def verdict(parts: list[Part]) -> str:
-    """One line: which commands work here, and what installs the others."""
+    """One line: which commands and precisions work here, and what installs the others."""
     there = {part.name for part in parts if part.version}
 
     def works(needs: tuple[tuple[str, ...], ...]) -> bool:
@@ -170,7 +170,10 @@ def verdict(parts: list[Part]) -> str:
     wanted = {**_NEEDS, _ENGINES: _OF_ENGINES} if gpu else _NEEDS
     good = [name for name, (needs, _) in wanted.items() if works(needs)]
     missing = [name for name in wanted if name not in good]
-    said = [f"Works here: {', '.join(good) or 'nothing'}."]
+    # OpenVINO alone computes in bf16
+    precisions = "FP32, INT8 and bf16" if {"bf16", "openvino"} <= there else "FP32 and INT8"
+    named = [f"detect (on the CPU in {precisions})" if n == "detect" else n for n in good]
+    said = [f"Works here: {', '.join(named) or 'nothing'}."]
     if not gpu:
         said.append(f"{_ENGINES} need a machine with an NVIDIA GPU.")
     if missing:

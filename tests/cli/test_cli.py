@@ -221,7 +221,7 @@ def test_inspect(retinart: Command, model_path: Path, dynamic_model_path: Path) 
 def test_doctor(retinart: Command) -> None:
     ran = retinart("doctor")
     assert (ran.returncode, ran.stderr) == (0, "") and ran.stdout.startswith("Python 3.")
-    assert ran.stdout.splitlines()[-1].startswith("Works here: detect, export, calibrate, eval")
+    assert ran.stdout.splitlines()[-1].startswith("Works here: detect (on the CPU in FP32")
     ran = retinart("doctor", "--json")
     parts = {p["name"]: p for p in json.loads(ran.stdout)}
     assert parts["openvino"]["version"] and not parts["openvino"]["command"]
@@ -235,17 +235,20 @@ def test_doctor(retinart: Command) -> None:
     [
         (
             ("openvino",),
-            "Works here: detect. TensorRT engines need a machine with an NVIDIA GPU. For export, "
+            "Works here: detect (on the CPU in FP32 and INT8). TensorRT engines "
+            "need a machine with an NVIDIA GPU. For export, "
             f"calibrate, eval, train: {pip_command('export,eval,train')}",
         ),
         (
             ("onnxruntime-gpu", "onnx", "torch", "pycocotools", "NVIDIA GPU", "tensorrt"),
-            "Works here: detect, export, eval, train. For calibrate, TensorRT engines: "
+            "Works here: detect (on the CPU in FP32 and INT8), export, eval, train. For "
+            "calibrate, TensorRT engines: "
             f"{pip_command('export,tensorrt')}",
         ),
         (
-            ("openvino", "onnxruntime", "onnx", "torch", "pycocotools"),
-            "Works here: detect, export, calibrate, eval, train. TensorRT engines need a machine "
+            ("openvino", "onnxruntime", "onnx", "torch", "pycocotools", "bf16"),
+            "Works here: detect (on the CPU in FP32, INT8 and bf16), export, calibrate, "
+            "eval, train. TensorRT engines need a machine "
             "with an NVIDIA GPU.",
         ),
         (
