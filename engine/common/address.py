@@ -42,6 +42,7 @@ class Address:
         if not (colon and host and port.isdecimal() and int(port) < 65536):
             raise BadInput(
                 f"{text!r} is not an address with a port",
+                why="ports go up to 65535" if host and port.isdecimal() else "",
                 fix=f"Give one such as {DEFAULT}, or 0.0.0.0:8765 for all networks",
             )
         return cls(

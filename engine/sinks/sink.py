@@ -155,6 +155,8 @@ class Sink:
             self._changed.notify_all()
         self._thread.join(seconds + 0.5)
         with self._changed:
+            if self._sending:
+                self._why = self._why or "it did not answer before the job ended"
             self._dropped += len(self._lines) + len(self._sending)
             self._lines.clear()
             self._sending = ()

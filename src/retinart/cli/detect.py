@@ -191,8 +191,8 @@ def _address(text: str) -> str:
     try:
         Address.parse(text)
     except BadInput as error:
-        fix = "put the source before this option" if ":" not in text else error
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address with a port: {fix}") from None
+        fix = f"{error.what}: put the source before this option"
+        raise argparse.ArgumentTypeError(str(error) if ":" in text else fix) from None
     return text
 
 

@@ -167,3 +167,6 @@ def test_a_job_is_scraped_while_it_runs(
 def test_a_bad_address(retinart: Command, model_path: Path, images: Path) -> None:
     ran = retinart("detect", model_path, images, "--metrics", "9100")
     assert ran.returncode == 2 and "'9100' is not an address with a port" in ran.stderr
+    ran = retinart("detect", model_path, images, "--metrics", "127.0.0.1:80000")  # said it twice
+    what = "argument --metrics: '127.0.0.1:80000' is not an address with a port: ports go up to"
+    assert ran.returncode == 2 and what in ran.stderr

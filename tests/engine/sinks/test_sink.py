@@ -148,6 +148,8 @@ def test_a_dead_side_does_not_hold_up_the_end(stalls: bool) -> None:
         sink.put(Line(line))
     sink.close(0.2)
     assert (sink.counts.sent, sink.counts.dropped, sink.counts.waiting) == (0, 3, 0)
+    why = "it did not answer before the job ended" if stalls else "connection refused"
+    assert str(sink.counts) == f"x: 0 results sent, 3 dropped: {why}"
     other.open.set()
 
 
