@@ -116,7 +116,7 @@ def write_triton(
         raise BadInput(
             "engines and the backend tensorrt go together",
             why=f"there are {len(plans)} engines, and the backend is {backend}",
-            fix="Leave `backend` out",
+            fix="Leave `backend` out" if plans else "Give engines, or leave `backend` out",
         )
     takes_winograd = backend in ("openvino", "python") or settings.server == "kserve"
     if settings.winograd and not takes_winograd:
