@@ -73,6 +73,7 @@ def main() -> int:
     """Follow the file, and run the entry point; returns its exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--file", type=Path, default=ROOT / "containers" / "Dockerfile")
+    parser.add_argument("--context", type=Path, default=ROOT, help="what COPY copies from")
     parser.add_argument("--bare", type=Path, required=True, help="what debootstrap made")
     parser.add_argument("--work", type=Path, required=True, help="a new folder for the roots")
     parser.add_argument("--mount", type=Path, help="a folder that is /work for the entry point")
@@ -101,7 +102,7 @@ def main() -> int:
         elif name == "RUN":
             run(stage, rest, more, bound)
         elif name == "COPY":
-            copy(stage, names, rest)
+            copy(stage, names, rest, args.context.resolve())
         elif name == "ENV":
             stage.env |= dict(one.split("=", 1) for one in shlex.split(rest))
         elif name == "USER":
@@ -173,24 +174,32 @@ def run(stage: Stage, line: str, more: dict[str, str], bound: list[Path]) -> Non
         sys.exit(1)
 
 
-def copy(stage: Stage, names: dict[str, Stage], rest: str) -> None:
+def copy(stage: Stage, names: dict[str, Stage], rest: str, context: Path) -> None:
     """Follow COPY of the context, or of another stage."""
     words = shlex.split(rest)
-    source = ROOT
+    source = context
     if words[0].startswith("--from="):
         source = names[words.pop(0).partition("=")[2]].root
     *paths, target = words
     into = stage.root / str(Path(stage.folder, target)).lstrip("/")
     for path in paths:
-        if source == ROOT:
-            listed = ["git", "-C", str(ROOT), "ls-files", "-z", path]
-            files = subprocess.run(listed, check=True, capture_output=True).stdout.decode()
-            for file in filter(sent, files.split("\0")):
+        if source == context:
+            for file in files_of(context, path):
                 (into / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / file, into / file)
+                shutil.copy2(context / file, into / file)
         else:
             subprocess.run(["cp", "-a", source / path.lstrip("/"), into], check=True)
     print(f"COPY {rest}", flush=True)
+
+
+def files_of(context: Path, path: str) -> list[str]:
+    """The files of a path of the context: of the repository those that git knows, else all."""
+    if context != ROOT:
+        found = [context / path, *(context / path).rglob("*")]
+        return [file.relative_to(context).as_posix() for file in found if file.is_file()]
+    listed = ["git", "-C", str(ROOT), "ls-files", "-z", path]
+    files = subprocess.run(listed, check=True, capture_output=True).stdout.decode()
+    return list(filter(sent, files.split("\0")))
 
 
 def sent(file: str) -> bool:

@@ -22,14 +22,21 @@ _PROPERTIES = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 _LEAST_BYTES = 8 << 20  # KServe's own limit of a message by gRPC
 _DYNAMIC_BYTES = 64 << 20
 _DOCKERFILE = """\
-# No container engine has built this file yet.
-FROM python:3.11-slim-bookworm
+# No container engine has built this file yet. Its RUN lines ran in a bare Debian 12 root, and the
+# predictor ran there as user 10001 on a read-only root.
+FROM debian:bookworm-slim
+# hadolint ignore=DL3008
+RUN apt-get update \\
+    && apt-get install --yes --no-install-recommends python3-venv \\
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /model
 COPY requirements.txt .
-RUN pip install --no-cache-dir -r requirements.txt
+RUN python3 -m venv /opt/kserve && /opt/kserve/bin/pip install --no-cache-dir -r requirements.txt
 COPY . .
+# OpenVINO looks for a home; the user has none.
+ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
-ENTRYPOINT ["python", "predictor.py"]
+ENTRYPOINT ["/opt/kserve/bin/python", "predictor.py"]
 """
 
 
