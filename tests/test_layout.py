@@ -38,8 +38,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "describe", "doctor", "view", "sinks", "metrics", "job", "cluster", "accuracy_drop",
     ),
     "train": (
-        "model", "data", "loss", "schedule", "ranks", "settings", "average", "initial", "validate",
-        "learner", "run_folder", "stopped_run", "trainer",
+        "model", "data", "loss", "schedule", "memory", "ranks", "settings", "average", "initial",
+        "validate", "learner", "run_folder", "stopped_run", "trainer",
     ),
     "benchmarks": (
         "program", "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline",

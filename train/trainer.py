@@ -24,6 +24,7 @@ from retinart.train.data.check import load_checked
 from retinart.train.data.rule import training_rule
 from retinart.train.initial import empty_start, start
 from retinart.train.learner import Diverged, Learner
+from retinart.train.memory import kept_memory
 from retinart.train.model.checkpoint import save_checkpoint
 from retinart.train.ranks import Ranks, is_first_process, open_ranks, process_count
 from retinart.train.run_folder import Row, RunFolder
@@ -75,7 +76,8 @@ def _train(settings: TrainSettings, command: str, resume: bool) -> Path:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    with open_ranks(settings.device) as ranks:  # by now every process has looked at the files
+    # by now every process has looked at the files
+    with open_ranks(settings.device) as ranks, kept_memory():
         if stopped.note and ranks.first:
             Progress().line(stopped.note)
             set_damaged_aside(settings)
