@@ -33,8 +33,7 @@ WORKDIR /model
 COPY requirements.txt .
 RUN python3 -m venv /opt/kserve && /opt/kserve/bin/pip install --no-cache-dir -r requirements.txt
 COPY . .
-# OpenVINO looks for a home; the user has none.
-ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1
+ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 ENTRYPOINT ["/opt/kserve/bin/python", "predictor.py"]
 """
