@@ -43,8 +43,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "benchmarks": (
         "program", "timing", "peers", "latency", "curve", "grid", "ablations", "pipeline",
-        "growth", "int8", "operators", "roofline", "startup", "train_step", "resize", "skip_still",
-        "tiles", "winograd",
+        "growth", "int8", "operators", "ray_job", "roofline", "startup", "train_step", "resize",
+        "skip_still", "tiles", "winograd",
     ),
 }  # fmt: skip
 

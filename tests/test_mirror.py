@@ -19,6 +19,7 @@ SUBJECTS = {
         "cheap_checks", "full_disk", "gates", "help", "pages_run", "pictures", "quick_start",
     },
     "engine": {"detector_on_engine"},
+    "engine/cluster": {"two_nodes"},
     "engine/evaluation": {"annotation_rules", "hostile_annotations"},
     "engine/job": {"job_bad", "job_faults"},
     "engine/runtime": {"bf16", "onnxruntime_devices"},

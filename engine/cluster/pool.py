@@ -175,7 +175,7 @@ class Pool:
     def _replace(self, actor: Any) -> None:
         self.lost += 1
         self._began.pop(actor, None)
-        self._say("an actor of Ray ended, and another one takes its place")
+        self._say("an actor of Ray ended, and another one takes its place; Ray's logs say why")
         self._begin()
 
     def _check_begun(self) -> None:

@@ -6,7 +6,8 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from retinart.engine.common.address import Address
@@ -15,6 +16,7 @@ from retinart.engine.common.packages import import_package
 from retinart.engine.errors import BadInput
 
 HERE = "local"  # in place of an address: start a Ray on this machine
+NICENESS = "RAY_worker_niceness"  # the variable that Ray reads when it starts on a machine
 _ANSWER_SECONDS = 10.0  # until a head node answers
 _JOIN_SECONDS = 300.0  # until it has let this process in
 _STORE_BYTES = 80_000_000  # nearly the least that Ray takes; a shard's results have kilobytes
@@ -41,11 +43,13 @@ def ray_session(address: str = HERE) -> Iterator[Any]:
         address = os.environ.get("RAY_ADDRESS", HERE)
     if address not in (HERE, "auto"):
         check_answers(address)
-    try:
-        _connect(ray, address)
-        yield ray
-    finally:
-        ray.shutdown()
+    # Ray prints hundreds of lines on a worker's end; they are in its logs, and stdout is for data
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        try:
+            _connect(ray, address)
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def check_answers(address: str, seconds: float = _ANSWER_SECONDS) -> None:
@@ -91,6 +95,7 @@ def _connect(ray: Any, address: str) -> None:
     """Connect, or start a Ray here; gives up after a while."""
     given: dict[str, Any] = {"address": address}
     if address == HERE:
+        os.environ.setdefault(NICENESS, "0")  # as without Ray, which gives its workers 15
         given |= {
             "num_cpus": cpu_budget().threads or os.cpu_count() or 1,
             "include_dashboard": False,

@@ -62,6 +62,7 @@ CANNOT = {
     "t4.engine": "needs an engine",
     "--device cuda": "needs a GPU",
     "inspect model.engine --layers": "needs a GPU",
+    "HEAD:6379": "needs a cluster; tests/engine/cluster has one of two nodes",
     "--peers": "needs torchvision; tests/benchmarks/peers runs the peers",
 }
 
@@ -168,6 +169,7 @@ PAGES = {
     "docs/checkpoints.md": 5,
     "docs/command-line.md": 5,
     "docs/deployment.md": 6,
+    "docs/ray.md": 2,
     "docs/quantization.md": 1,
     "docs/quantization-calibrate.md": 6,
     "docs/quantization-float.md": 6,
@@ -196,6 +198,23 @@ def test_page(retinart: Command, data: Path, page: str) -> None:
     made = "retinart calibrate model.onnx --images train -o model.int8.onnx --num 4"
     run_all(retinart, [made])
     run_all(retinart, lines)
+
+
+@pytest.mark.filterwarnings("ignore:::ray", "ignore::ResourceWarning")
+def test_program_of_ray(retinart: Command, data: Path) -> None:
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    run_all(retinart, ["retinart export retinanet.pth -o model.onnx --height 96 --width 128"])
+    text = (ROOT / "docs" / "ray.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (data / "val").rename(data / "pictures")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, ignore_reinit_error=True)
+    try:
+        exec(compile(code, "docs/ray.md", "exec"), {})
+    finally:
+        ray.shutdown()
+    rows = [line for file in (data / "found.json").iterdir() for line in file.open()]
+    assert len(rows) == PICTURES
+    assert list((data / "found").glob("*.parquet"))
 
 
 def test_each_page_with_commands_is_here() -> None:

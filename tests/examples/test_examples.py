@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -26,6 +29,7 @@ from retinart.engine.media.images import read_image
 from support import ROOT, make_picture, write_images, write_video
 
 EXAMPLES = ROOT / "examples"
+BUT_RAY = sorted(set(EXAMPLES.glob("*.py")) - {EXAMPLES / "ray_serve.py"})  # Ray loads for seconds
 LEAST = 0.3  # the score from which on the examples show a detection
 
 
@@ -69,7 +73,7 @@ def test_detect_frame(run: Any, model_path: Path, picture: Path) -> None:
     assert lines[0].startswith(f"{name} {sure.confidence[0]:.2f} from (")
 
 
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", BUT_RAY, ids=lambda file: file.stem)
 @pytest.mark.parametrize("words", [[], ["a", "b", "c", "d"]], ids=["none", "many"])
 def test_wrong_arguments_give_a_usage_line(
     run: Any, file: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
@@ -140,6 +144,44 @@ def test_service(model_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatc
     assert (status, wrong) == (200, 415)
     assert [one["score"] for one in objects] == pytest.approx(sure.confidence.tolist())
     assert len(fewer) == (sure.confidence >= 0.9).sum() < len(sure)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:::ray", "ignore::ResourceWarning")
+def test_ray_serve(model_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several requests at once, which share batches."""
+    monkeypatch.setenv("RETINART_MODEL", str(model_path))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    begun = ray.is_initialized()
+    ray.init(
+        address=None if begun else "local",
+        num_cpus=None if begun else 2,
+        include_dashboard=False,
+        ignore_reinit_error=True,
+        log_to_driver=False,
+    )
+    serve = importlib.import_module("ray.serve")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    try:
+        serve.start(http_options={"host": "127.0.0.1", "port": port})
+        monkeypatch.syspath_prepend(str(EXAMPLES))
+        serve.run(importlib.import_module("ray_serve").app)
+        address = f"http://127.0.0.1:{port}/"
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda body: post(address, body), [picture.read_bytes()] * 24))
+        wrong, _ = post(address, b"no picture")
+    finally:
+        serve.shutdown()
+        if not begun:
+            ray.shutdown()
+    sure = sure_of(model_path, picture)
+    assert wrong == 415
+    for status, objects in answers:
+        assert status == 200
+        assert [one["score"] for one in objects] == pytest.approx(sure.confidence.tolist())
 
 
 def test_with_supervision(run: Any, model_path: Path, picture: Path, tmp_path: Path) -> None:

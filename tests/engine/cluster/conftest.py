@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from retinart.engine.cluster.session import NICENESS
+
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[Any]:
     """Ray's module, connected to a Ray with 2 CPUs that ends with the tests."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ[NICENESS] = "0"  # or the tests wait for all others on the machine
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path has 107 bytes at most
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
