@@ -21,7 +21,13 @@ import retinart
 
 LEAST = 0.3  # the score from which on a detection is sent
 
+if not os.environ.get("RETINART_MODEL"):
+    sys.exit("usage: RETINART_MODEL=model.onnx serve run --app-dir examples ray_serve:app")
+CPUS = int(os.environ.get("RETINART_CPUS", "1"))  # of a replica
+MODEL = str(Path(os.environ["RETINART_MODEL"]).absolute())
 
+
+@serve.deployment(max_ongoing_requests=16, ray_actor_options={"num_cpus": CPUS})
 class Detect:
     """A replica holds one detector; `num_replicas` says how many there are."""
 
@@ -48,9 +54,4 @@ class Detect:
         )
 
 
-if not os.environ.get("RETINART_MODEL"):
-    sys.exit("usage: RETINART_MODEL=model.onnx serve run --app-dir examples ray_serve:app")
-CPUS = int(os.environ.get("RETINART_CPUS", "1"))  # of a replica
-MODEL = str(Path(os.environ["RETINART_MODEL"]).absolute())
-deployment = serve.deployment(max_ongoing_requests=16, ray_actor_options={"num_cpus": CPUS})
-app = deployment(Detect).bind(MODEL, CPUS)
+app = Detect.bind(MODEL, CPUS)  # type: ignore[attr-defined]
