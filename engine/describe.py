@@ -75,8 +75,13 @@ def class_text(classes: Sequence[str]) -> str:
 
 
 def variant_rows(variant: Variant) -> list[tuple[str, str]]:
-    """The fields of a model's variant and their values. `retinart export --set` takes these."""
-    return [(f"  {k}", str(v)) for k, v in variant.to_dict().items() if k != "source"]
+    """The fields of a model's variant and their values. `retinart export --set` takes these.
+
+    A file has more class names than its class head has classes where some classes are left out.
+    """
+    rows = {k: str(v) for k, v in variant.to_dict().items() if k != "source"}
+    names = {"num_classes": "classes of the class head"}
+    return [(f"  {names.get(k, k)}", v) for k, v in rows.items()]
 
 
 def _engine_rows(engine: EngineInfo) -> list[tuple[str, str]]:

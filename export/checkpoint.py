@@ -224,7 +224,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         }
         state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
         if state:
-            return {k.removeprefix("module."): v for k, v in state.items()}
+            return _without_prefix({k.removeprefix("module."): v for k, v in state.items()})
     has_keys = isinstance(whole, Mapping) and whole
     raise BadInput(
         f"{path} holds no state dict",
@@ -232,6 +232,17 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         + (f"; it holds {', '.join(map(str, list(whole)[:8]))}" if has_keys else ""),
         fix="Save model.state_dict() with torch.save",
     )
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same without words that begin every key, such as "model.", if a project is left then."""
+    prefix = ""
+    while not any(project.matches(key[len(prefix) :] for key in state) for project in PROJECTS):
+        word, dot, _ = next(iter(state))[len(prefix) :].partition(".")
+        prefix += word + dot
+        if not dot or not all(key.startswith(prefix) for key in state):
+            return state
+    return {key[len(prefix) :]: tensor for key, tensor in state.items()}
 
 
 def _variant(

@@ -73,9 +73,14 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
     loaded = load_any(checkpoint, settings=settings.variant)
     classes = loaded.classes if settings.classes is None else settings.classes
     if len(classes) != loaded.variant.num_classes:
+        background = (
+            ". torchvision counts the background as class 0: for its models write "
+            "`__background__` on the first line"
+        )
         raise BadInput(
             f"{len(classes)} class names were given for {loaded.variant.num_classes} classes",
-            fix="Give one name a line, in the order of the model's outputs",
+            fix="Give one name a line, in the order of the model's outputs"
+            + background * (len(classes) + 1 == loaded.variant.num_classes),
         )
     file_hash = sha256(checkpoint)
     dropped = dropped_classes(classes, settings, file_hash)

@@ -42,7 +42,7 @@ def int8_text(flags: frozenset[str], *, saturates: bool | None = None) -> str:
     else:
         speed = "INT8 was not measured on a CPU like this one"
     likely = not flags & VNNI and "avx2" in flags if saturates is None else saturates
-    return f"{speed}; OpenVINO runs its weights with {7 if likely else 8} bits here"
+    return f"{speed}; retinart gives INT8 weights {7 if likely else 8} bits here"
 
 
 def _cpuinfo(key: str) -> str:

@@ -30,6 +30,7 @@ NCHW_FLOAT_KEY = "retinart-nchw-float"  # of the form that `retinart.export.nchw
 MAX_TOPK = 3840  # the most that TensorRT's TopK gives
 _MOST = 2048 * MIB  # of an ONNX file: protobuf's limit
 _MOST_TEXT = 8 * MIB  # of the metadata
+_ZIP_HEAD = 512  # bytes that hold the name of an archive's first part
 _MOST_PIXELS = 1 << 25  # of a probe's picture
 
 # Precision of the network's layers. An INT8 or FP8 file has a float part: FP32, or FP16 after "+".
@@ -244,12 +245,14 @@ class ModelInfo:
 
 
 def looks_like_checkpoint(path: Path) -> bool:
-    """Whether a file begins as PyTorch's files and other pickles do, and is called so."""
-    if path.suffix.lower() not in (".pt", ".pth", ".pkl") or not path.is_file():
+    """Whether a file begins as PyTorch's files and other pickles do, whatever it is called."""
+    if not path.is_file():
         return False
     with path.open("rb") as file:
-        head = file.read(4)
-    return head == b"PK\x03\x04" or head[:1] == b"\x80"
+        head = file.read(_ZIP_HEAD)
+    if head[:4] == b"PK\x03\x04":  # PyTorch writes its pickle first
+        return b"/data.pkl" in head or path.suffix.lower() in (".pt", ".pth", ".pkl", ".ckpt")
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 def read_info(path: str | Path) -> ModelInfo:
@@ -296,7 +299,7 @@ def _read(path: Path) -> tuple[ModelInfo, bytes]:
         if kind := _media_kind(path):
             raise BadInput(
                 f"{path} is {kind}, not a model file",
-                fix="Give the model first, and then what to detect on",
+                fix="Give a model first: an ONNX file of retinart, or an engine",
             ) from error
         if path.suffix == ".xml":
             raise BadInput(

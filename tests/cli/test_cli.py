@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from retinart.cli import main
 from retinart.engine import doctor
 from retinart.engine.errors import BadInput, pip_command
 from retinart.engine.job import outputs
-from retinart.engine.model.info import METADATA_KEY
+from retinart.engine.model.info import METADATA_KEY, looks_like_checkpoint
 from retinart.engine.runtime.openvino_runner import OpenVINORunner
 from support import files_below
 
@@ -143,8 +144,8 @@ def test_a_picture_or_a_video_in_place_of_a_model(
         ran = retinart("detect", path, images, "--out", tmp_path / "out")
         assert (ran.returncode, ran.stderr) == (
             2,
-            f"retinart: {path} is {kind}, not a model file. Give the model first, and then what to "
-            "detect on.\n",
+            f"retinart: {path} is {kind}, not a model file. Give a model first: an ONNX file of "
+            "retinart, or an engine.\n",
         )
 
 
@@ -199,6 +200,28 @@ def test_a_checkpoint_in_place_of_a_model(
     assert ["bn_eps", "1e-05"] in rows  # what `export --set` takes
     ran = retinart("inspect", noisy_checkpoint, "--json")
     assert json.loads(ran.stdout)["variant"]["source"] == "retinart"
+
+
+def test_a_checkpoint_is_known_whatever_its_name(
+    retinart: Command, noisy_checkpoint: Path, tmp_path: Path
+) -> None:
+    """A `.ckpt` of Lightning was "not a readable ONNX file"."""
+    for name in ("last.ckpt", "weights"):
+        shutil.copy(noisy_checkpoint, path := tmp_path / name)
+        ran = retinart("inspect", path)
+        assert ran.stdout.splitlines()[0].split() == ["checkpoint", "of", "retinart"], ran.stderr
+        ran = retinart("check", path)
+        assert f"{path} is a checkpoint, not a model file. Make one of it" in ran.stderr
+    (pickled := tmp_path / "arrays").write_bytes(pickle.dumps({}))
+    assert looks_like_checkpoint(pickled) and not looks_like_checkpoint(tmp_path)
+    (other := tmp_path / "words.docx").write_bytes(b"PK\x03\x04" + bytes(600))
+    assert not looks_like_checkpoint(other)
+
+
+def test_an_address_of_ray_that_is_none_is_named_once(retinart: Command, images: Path) -> None:
+    ran = retinart("detect", "model.onnx", images, "--ray", "::1:1")
+    assert ran.returncode == 2 and ran.stderr.count("::1:1") == 1
+    assert "is not a head node's address: give one such as 10.0.0.1:6379" in ran.stderr
 
 
 def test_inspect(retinart: Command, model_path: Path, dynamic_model_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,31 @@ def test_sizes_are_read_from_the_file(save: Callable[[Any], Path]) -> None:
 def test_ddp_prefix_is_removed(save: Callable[[Any], Path]) -> None:
     state = {f"module.{k}": v for k, v in torchvision_state().items()}
     assert load_any(save(state)).variant.num_classes == 5
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "model.module.", "module.model."])
+def test_words_before_every_key_are_removed(save: Callable[[Any], Path], prefix: str) -> None:
+    """As Lightning's checkpoints have them, with what else stands in these files."""
+    state = {f"{prefix}{k}": v for k, v in torchvision_state().items()}
+    content = {
+        "epoch": 3,
+        "global_step": 12,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": OrderedDict(state),
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.ones(())}},
+        "optimizer_states": [{"state": {}, "param_groups": [{"lr": 0.1, "params": [0]}]}],
+        "lr_schedulers": [],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"lr": 0.1, "classes": 5},
+    }
+    assert load_any(save(content)).variant.num_classes == 5
+
+
+def test_a_prefix_that_hides_no_known_project(save: Callable[[Any], Path]) -> None:
+    path = save({"model.a.weight": torch.zeros(1), "model.b.weight": torch.zeros(1)})
+    with pytest.raises(BadInput, match=r"its 2 tensors are called model\.a, model\.b, as in no"):
+        load_any(path)
 
 
 def test_names_of_coco() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from retinart.calib.calibrate import calibrate
 from retinart.calib.settings import CalibrationSettings
+from retinart.engine.describe import variant_rows
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
@@ -71,6 +72,7 @@ def test_the_file(pruned: Path, model_path: Path) -> None:
     whole, info = read_info(model_path), read_info(pruned)
     assert info.dropped_classes == (1,) and info.class_ids == (0, 2)
     assert info.classes == whole.classes and info.variant.num_classes == 2
+    assert ("  classes of the class head", "2") in variant_rows(info.variant)  # 3 have names
     weights = {i.name: i.dims for i in onnx.load(pruned).graph.initializer}
     assert weights["cls_head.output.weight"][0] == info.variant.num_anchors * 2
     assert info.probe is not None

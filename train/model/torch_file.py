@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import pathlib
 import pickle
 import re
 import zipfile
@@ -23,10 +25,19 @@ _ITEM_BYTES = {
     "FloatStorage": 4, "IntStorage": 4, "QInt32Storage": 4,
     "HalfStorage": 2, "BFloat16Storage": 2, "ShortStorage": 2,
 }  # fmt: skip
+_WHOLE_MODEL = (
+    "holds a whole model and you trust it, save its weights alone: "
+    "`model = torch.load(FILE, weights_only=False)`, then "
+    "`torch.save(model.state_dict(), 'model.pth')`"
+)
+# What training scripts put beside weights: options and paths. Building one of these runs no code.
+_HARMLESS: tuple[type, ...] = (argparse.Namespace, pathlib.PosixPath)
 
 
 def read_torch_file(path: Path) -> Any:
     """The content of a torch file, read with `weights_only` so that no code in it runs.
+
+    Besides weights it may hold an `argparse.Namespace`, as torchvision's training scripts save it.
 
     Raises:
         BadInput: the file is missing, truncated, not a torch file, wants to run code, or asks for
@@ -42,7 +53,8 @@ def read_torch_file(path: Path) -> Any:
             _check_zip(path)
         else:
             _check_old_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(_HARMLESS)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _Oversized as error:
         raise BadInput(
             f"refused to read the checkpoint {path}",
@@ -53,8 +65,8 @@ def read_torch_file(path: Path) -> Any:
         raise BadInput(
             f"refused to read the checkpoint {path}",
             why=f"it is damaged, or wants to call {_unsafe_name(error)}",
-            fix="A checkpoint may hold tensors, numbers, strings, lists and dicts only; if you "
-            "trust it, load it yourself and save its state_dict alone",
+            fix="A checkpoint may hold tensors, numbers, strings, lists and dicts only. If it "
+            f"{_WHOLE_MODEL}",
         ) from error
     except Exception as error:  # bytes that are not a pickle may raise any exception
         raise BadInput(
@@ -143,6 +155,8 @@ def _check_tensors(content: object, path: Path) -> None:
         seen.add(id(found))
         if isinstance(found, Mapping):
             waiting += [(str(key)[:80], value) for key, value in found.items()]
+        elif isinstance(found, argparse.Namespace):
+            waiting.append((name, vars(found)))
         elif isinstance(found, list | tuple):
             waiting += [(name, value) for value in found]
         elif isinstance(found, Tensor) and (why := _why_odd(found)):

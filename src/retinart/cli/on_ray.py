@@ -45,7 +45,9 @@ def _address(text: str) -> str:
     try:
         _ = text == HERE or "://" in text or Address.parse(text)
     except BadInput as error:
-        fix = "put the source before this option" if ":" not in text else error
+        fix = "put the source before this option"
+        if ":" in text:
+            fix = f"{error.why}{'; ' if error.why else ''}give one such as 10.0.0.1:6379"
         raise argparse.ArgumentTypeError(f"{text!r} is not a head node's address: {fix}") from None
     return text
 

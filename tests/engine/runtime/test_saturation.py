@@ -168,6 +168,7 @@ def test_what_int8_is_worth() -> None:
     assert "2.5 times" in int8_text(with_vnni) and "8 bits" in int8_text(with_vnni)
     assert "1.2 to 1.3 times" in int8_text(without) and "7 bits" in int8_text(without)
     assert "7 bits" in int8_text(with_vnni, saturates=True)
+    assert "; retinart gives INT8 weights 8 bits here" in int8_text(with_vnni)
     assert "not measured" in int8_text(frozenset({"asimd"}))
 
 

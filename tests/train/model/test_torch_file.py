@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import io
 import pickle
@@ -199,6 +200,39 @@ def test_a_resume_state_of_another_type(own: Content, tmp_path: Path) -> None:
     torch.save({**own, "resume": [1, 2]}, path)
     with pytest.raises(BadInput, match="'resume' is not of type dict"):
         load_resume_state(path)
+
+
+def test_a_file_of_torchvision_s_training_script(tmp_path: Path) -> None:
+    """It holds the script's options, an `argparse.Namespace`, and what resuming needs."""
+    model = torch.nn.Conv2d(3, 4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.zeros(1, 3, 4, 4)).sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [16, 22])
+    options = argparse.Namespace(lr=0.1, lr_steps=[16, 22], output_dir=tmp_path, resume=None)
+    content = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "lr_scheduler": scheduler.state_dict(),
+        "args": options,
+        "epoch": 3,
+    }
+    torch.save(content, path := tmp_path / "model_3.pth")
+    found = read_torch_file(path)
+    assert found["args"] == options and found["model"].keys() == {"weight", "bias"}
+    options.mean = torch.zeros(1).expand(1 << 31)
+    torch.save(content, path)
+    with pytest.raises(BadInput, match="2,147,483,648 values"):
+        read_torch_file(path)
+
+
+def test_a_whole_model_is_refused_with_the_lines_that_help(tmp_path: Path) -> None:
+    torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), path := tmp_path / "whole.pth")
+    with pytest.raises(BadInput) as caught:
+        read_torch_file(path)
+    text = str(caught.value)
+    assert "wants to call torch.nn.modules.container.Sequential" in text
+    assert "`model = torch.load(FILE, weights_only=False)`, then `torch.save(model." in text
 
 
 def test_code_is_still_named(tmp_path: Path) -> None:
