@@ -80,15 +80,21 @@ def pip_command(extra: str) -> str:
 
 @functools.cache
 def _is_editable() -> bool:
-    """Whether pip installed retinart with `-e`, as it notes in direct_url.json."""
+    """Whether pip installed retinart with `-e`, as it notes in direct_url.json.
+
+    A program that runs in the clone also finds retinart.egg-info there, which has no such note.
+    """
     from importlib import metadata  # slow, and seldom needed
 
-    try:
-        noted = json.loads(metadata.distribution("retinart").read_text("direct_url.json") or "{}")
-    except (metadata.PackageNotFoundError, OSError, ValueError):
-        return False
-    place = noted.get("dir_info") if isinstance(noted, dict) else None
-    return isinstance(place, dict) and place.get("editable") is True
+    for found in metadata.distributions(name="retinart"):
+        try:
+            noted = json.loads(found.read_text("direct_url.json") or "{}")
+        except (OSError, ValueError):
+            continue
+        place = noted.get("dir_info") if isinstance(noted, dict) else None
+        if isinstance(place, dict) and place.get("editable") is True:
+            return True
+    return False
 
 
 def _sentence(text: str) -> str:

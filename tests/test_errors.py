@@ -200,7 +200,8 @@ def test_the_command_keeps_an_editable_install(
     monkeypatch: pytest.MonkeyPatch, noted: str | None, editable: bool
 ) -> None:
     """Seen: the printed command replaced an editable install of a clone by a copy."""
-    monkeypatch.setattr(metadata, "distribution", lambda name: Installed(noted))
+    in_the_clone = Installed(None)
+    monkeypatch.setattr(metadata, "distributions", lambda name: [in_the_clone, Installed(noted)])
     monkeypatch.setattr(errors, "_is_editable", errors._is_editable.__wrapped__)
     e = "-e " if editable else ""
     assert pip_command("eval") == f'pip install -c constraints.txt {e}".[eval]"'
