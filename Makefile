@@ -70,7 +70,9 @@ clean:  ## remove .venv, build, caches, runs
 # Touched last: a failed install is repeated, a good one is not.
 $(STAMP): EXTRA := dev
 $(DEMO): EXTRA := demo
+$(DEMO): SAY := @echo "installs about 1.5 GB, which takes a minute or more"
 $(STAMP) $(DEMO): pyproject.toml constraints.txt
+	$(SAY)
 	@.ci/venv "$(PYTHON)" $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA)]"
 	@touch $@

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import retinart
@@ -21,7 +22,7 @@ def main(model: str, folder: str) -> None:
                 {"class": detect.classes[class_id], "score": score, "xyxy": box.tolist()}
                 for box, score, class_id in found[found.confidence >= LEAST]
             ]
-            print(json.dumps({"picture": frame.source, "objects": objects}))
+            print(json.dumps({"picture": frame.source, "objects": objects}), flush=True)
 
 
 if __name__ == "__main__":
@@ -29,5 +30,8 @@ if __name__ == "__main__":
         sys.exit("usage: python examples/folder.py MODEL FOLDER")
     try:
         main(*sys.argv[1:])
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except retinart.RetinartError as error:
         sys.exit(str(error))

@@ -41,6 +41,13 @@ def test_in_a_fresh_clone(clone: Path) -> None:
     assert _extras(clone, "-j", "demo", "test") == ["demo", "dev"]
 
 
+def test_what_comes_is_said_before_pip(clone: Path) -> None:
+    said = subprocess.run(
+        ["make", "-n", "demo"], cwd=clone, capture_output=True, text=True, check=True
+    ).stdout
+    assert 0 <= said.find("installs about 1.5 GB") < said.find("pip install")
+
+
 def test_the_demo_first_and_then_the_tests(clone: Path) -> None:
     _done(clone, ".installed-demo")
     assert _extras(clone, "demo") == []

@@ -152,7 +152,8 @@ def noise_text(spread: float) -> str:
         return f"T{said}."
     return (
         f"WARNING: t{said}: the machine was not quiet. Ratios hold better than times, and "
-        "differences below that mean nothing."
+        "differences below that mean nothing. A gate (--max-ratio) judges all the same: repeat it "
+        "on a quiet machine."
     )
 
 

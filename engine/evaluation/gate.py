@@ -51,11 +51,13 @@ class Judgement:
         more: about how many more pictures would decide; None where it is decided, or where more
             than a hundred times as many would be needed.
         few: whether there are fewer pictures than FEWEST, so that no interval decides.
+        possible: where it is undecided, the end of the interval on the limit's other side.
     """
 
     verdict: Verdict
     more: int | None = None
     few: bool = False
+    possible: str = ""
 
     def passes(self, undecided: Undecided) -> bool:
         """Whether it passes, where `undecided` says what an undecided gate does."""
@@ -69,7 +71,7 @@ class Judgement:
         more = f"{_FAR} times as many pictures would not decide it"
         if self.more is not None:
             more = f"about {self.more} more pictures would decide it"
-        return f"undecided, as the interval contains the limit; {more}"
+        return f"undecided, as {self.possible} is possible; {more}"
 
 
 def judge(change: Change, max_drop: float, pictures: int) -> Judgement:
@@ -90,11 +92,13 @@ def judge(change: Change, max_drop: float, pictures: int) -> Judgement:
     # The interval shrinks with the root of the number of pictures.
     margin = abs(max_drop - loss)
     half = high - loss if loss <= max_drop else loss - low
-    if margin * math.sqrt(_FAR) <= half:
-        return Judgement(verdict="undecided")
-    return Judgement(
-        verdict="undecided", more=max(1, math.ceil(pictures * ((half / margin) ** 2 - 1)))
-    )
+    possible = f"a loss of up to {high:.2f}"
+    if loss > max_drop:
+        possible = f"a gain of up to {-low:.2f}" if low < 0 else f"a loss of only {low:.2f}"
+    more = None
+    if margin * math.sqrt(_FAR) > half:
+        more = max(1, math.ceil(pictures * ((half / margin) ** 2 - 1)))
+    return Judgement(verdict="undecided", more=more, possible=possible)
 
 
 def worst_of(

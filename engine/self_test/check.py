@@ -277,6 +277,8 @@ def _compare(name: str, rows: Sequence[Sequence[float]], found: Detections, bar:
     counts = int(alike.any(axis=1).sum()), int(alike[:, : len(expected)].any(axis=0).sum())
     missing = len(expected) - len(found)
     text = f"{min(counts)} of {len(expected)} alike (needed: {bar.share:.0%})"
+    if not len(expected) and not len(found):
+        text = "not tested: no detections"
     if missing > 0:
         text += f"; {len(found)} found"
     return Stage(name, min(counts) >= bar.share * len(expected), text)

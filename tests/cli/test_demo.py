@@ -15,7 +15,7 @@ from retinart.cli import demo
 from retinart.cli.streams import guarded_streams
 from retinart.demo import shipped
 from retinart.demo.shipped import ASSETS, CHECKPOINT, MODEL
-from retinart.demo.steps import Step, run_steps
+from retinart.demo.steps import Step, full_steps, run_steps
 from retinart.engine.common import progress
 from retinart.engine.common.files import sha256
 from retinart.engine.detector import Detector
@@ -95,6 +95,14 @@ def test_without_the_extras(
     again = retinart("demo", "--out", tmp_path)
     assert again.returncode == 2 and "holds the results of another run" in again.stderr
     assert page == (tmp_path / "demo.html").read_text("utf-8")
+
+
+def test_why_a_limit_is_wide_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The demo's gate allows 2 AP, which no CI should copy."""
+    run_steps(full_steps(tmp_path), lambda words: 0)
+    assert "The limit is 2 because 12 pictures are few: with a few hundred, use 0.5." in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("code", "count"), [(0, 3), (1, 3), (2, 2), (130, 2)])

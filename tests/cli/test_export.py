@@ -205,6 +205,13 @@ def test_names_that_differ_in_case_only_are_noted(
     assert "the classes 'Cat' and 'cat' differ in case only: they are two" in ran.stderr
 
 
+def test_a_self_test_without_detections_is_told(model_path: Path) -> None:
+    info = read_info(model_path)
+    assert info.probe is not None and export._probe_text(info) == ""
+    none = dataclasses.replace(info, probe=dataclasses.replace(info.probe, detections=()))
+    assert "no detection in the picture of the file's self-test" in export._probe_text(none)
+
+
 def test_an_input_that_is_larger_than_asked_for_is_explained() -> None:
     """`--imgsz 600` gave 608x800, and no line said why."""
     rule = made_info().resize

@@ -45,7 +45,7 @@ def test_the_gate(
     data = ("--images", scenes / "images", "--annotations", scenes / "instances.json")
     ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "1", "--out", out)
     assert ran.returncode == 1
-    assert "worse.onnx loses " in ran.stderr and "limit 1: fail\n" in ran.stderr
+    assert "worse.onnx loses " in ran.stderr and "limit is a loss of 1: fail\n" in ran.stderr
     lines = ran.stdout.splitlines()
     assert lines[0].split() == ["tiny.onnx", "worse.onnx", "change", "95%", "interval"]
     assert lines[1].split()[0] == "AP" and float(lines[1].split()[3]) < -5
@@ -66,13 +66,13 @@ def test_the_gate(
 
     ran = retinart("eval", tiny_path, "--against", worse, *data, "--max-drop", "90", "--out", out,
                    "--overwrite")  # fmt: skip
-    assert ran.returncode == 0 and "limit 90: pass\n" in ran.stderr
+    assert ran.returncode == 0 and "limit is a loss of 90: pass\n" in ran.stderr
     gate = ("eval", worse, "--against", tiny_path, *data, "--max-drop", "0", "--out")
     ran = retinart(*gate, out)
     assert ran.returncode == 2 and f"{out} holds the results of another run" in ran.stderr
     ran = retinart(*gate, tmp_path / "gain")
     assert ran.returncode == 0, "a gain is not a drop"
-    assert "tiny.onnx gains " in ran.stderr and "limit 0: pass\n" in ran.stderr
+    assert "tiny.onnx gains " in ran.stderr and "; the limit is a loss of 0: pass\n" in ran.stderr
 
 
 def test_json_and_no_budget(
@@ -153,11 +153,12 @@ def test_a_gate_that_cannot_know_says_so(
     for undecided, code in (("fail", 1), ("pass", 0)):
         ran = retinart(*compare, "--max-drop", middle, "--undecided", undecided)
         assert ran.returncode == code
-        assert f"limit {float(middle):g}: undecided, as the interval contains" in ran.stderr
+        said = f"the limit is a loss of {float(middle):g}: undecided, as a loss of up to "
+        assert said in ran.stderr
     recall = ("--max-recall-drop", "5", "--at-precision", "50")
     ran = retinart(*compare, *recall)
     assert ran.returncode == 1
-    assert "of disc at a precision of 50, limit 5: fail" in ran.stderr
+    assert "of disc at a precision of 50; the limit is a loss of 5: fail" in ran.stderr
     for options, said in (
         (("--max-recall-drop", "5"), "need each other"),
         (("--at-precision", "90"), "need each other"),

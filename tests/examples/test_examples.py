@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import runpy
 import shutil
@@ -104,6 +105,19 @@ def test_a_camera_that_is_not_there(run: Any, model_path: Path) -> None:
     """OpenCV printed warnings of its own for half a minute."""
     with pytest.raises(SystemExit, match="there is no webcam 97: /dev/video97 does not exist"):
         run("camera.py", model_path, "97")
+
+
+def test_a_reader_that_has_enough_of_a_folder(
+    run: Any, model_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: a traceback after `| head`. Here the reader is gone from the start."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as caught:
+            run("folder.py", model_path, images)
+    assert caught.value.code == 1
 
 
 def test_folder(run: Any, model_path: Path, images: Path) -> None:

@@ -203,7 +203,8 @@ def _judged(result: Any, args: argparse.Namespace) -> int:
         check_reference(str(args.model), result.first.ap)
         judgement = judge(changes.figures["AP"], args.max_drop, changes.pictures)
         print(
-            f"{args.against} {change_text(changes.figures['AP'])}, limit {args.max_drop:g}: "
+            f"{args.against} {change_text(changes.figures['AP'])}; the limit is a loss of "
+            f"{args.max_drop:g}: "
             f"{judgement}",
             file=sys.stderr,
         )
@@ -212,7 +213,8 @@ def _judged(result: Any, args: argparse.Namespace) -> int:
         name, judgement = worst_of(changes.recall, args.max_recall_drop, changes.pictures)
         print(
             f"{args.against} {change_text(changes.recall[name], 'recall')} of {name} at a "
-            f"precision of {args.at_precision:g}, limit {args.max_recall_drop:g}: "
+            f"precision of {args.at_precision:g}; the limit is a loss of "
+            f"{args.max_recall_drop:g}: "
             f"{judgement}",
             file=sys.stderr,
         )

@@ -174,10 +174,10 @@ def say_export(report: Any) -> None:
         f"{parity.detections.corner_diff:.1e} px)",
         file=sys.stderr,
     )
+    if text := _probe_text(info):
+        print(text, file=sys.stderr)
     if report.tensorrt is None:
-        print(
-            "not built with TensorRT-RTX as a trial, which matters for GPUs only", file=sys.stderr
-        )
+        print("skipped: trial build with TensorRT-RTX (for GPUs only)", file=sys.stderr)
     else:
         built = report.tensorrt
         print(
@@ -195,6 +195,16 @@ def _padding_text(info: ModelInfo) -> str:
     return (
         f" ({rule.short_side} on the shorter side, and padding up to a multiple of "
         f"{rule.pad_multiple})"
+    )
+
+
+def _probe_text(info: ModelInfo) -> str:
+    """What to say of a self-test whose picture gives no detection."""
+    if info.probe is None or info.probe.detections:
+        return ""
+    return (
+        "no detection in the picture of the file's self-test, so `retinart check` cannot test NMS "
+        "with it; this is usual for random weights"
     )
 
 

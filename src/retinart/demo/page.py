@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retinart.benchmarks.timing import statistics
+from retinart.benchmarks.latency.tables import noise_text
 from retinart.demo.steps import MAX_DROP, Done
 from retinart.engine.common.cpu import cpu_name, instruction_sets
 from retinart.engine.common.html_page import details, paragraphs, write_page
@@ -58,7 +58,7 @@ def results_table(out: Path) -> Table:
         notes=[
             f"INT8 is {ratio['value']:.2f} times as fast as FP32 here (95% interval "
             f"{ratio['low']:.2f} to {ratio['high']:.2f}), on {timed['threads']} threads.",
-            _noise(timed["noise"]),
+            noise_text(timed["noise"]),
         ],
     )
 
@@ -100,17 +100,6 @@ def write_demo_page(path: Path, done: Sequence[Done], *, table: Table | None, mo
         element("p", f"From the BCCD_Dataset, MIT licence, copyright 2017 shenggan: {_BCCD}"),
     ]
     write_page(path, TITLE, parts)
-
-
-def _noise(spread: float) -> str:
-    """How quiet the machine was, in words for a newcomer."""
-    varied = f"one fixed task, timed again and again, varied by {spread:.0%}"
-    if spread <= statistics.NOISY:
-        return f"This machine was quiet: {varied}."
-    return (
-        f"WARNING: this machine was not quiet: {varied}. The ratio holds better than the "
-        f"milliseconds, and a difference of less than {spread:.0%} means nothing."
-    )
 
 
 def _step(done: Done) -> Html:

@@ -135,6 +135,20 @@ def test_what_the_gate_says(
         assert found.passes(undecided) == (change.loss(undecided) <= limit)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ((0.07, -0.36, 0.63), "undecided, as a loss of up to 0.36 is possible; about "),
+        ((-0.5, -0.7, -0.1), "undecided, as a loss of only 0.10 is possible; about "),
+        ((-0.5, -0.7, 0.1), "undecided, as a gain of up to 0.10 is possible; about "),
+    ],
+)
+def test_why_it_is_undecided(change: tuple[float, float, float], words: str) -> None:
+    """Seen: a gain, and "the interval contains the limit", which is a loss."""
+    value, low, high = change
+    assert str(judge(Change(value=value, low=low, high=high), 0.3, 100)).startswith(words)
+
+
 @pytest.mark.parametrize("value", [0.0, -50.0])
 def test_few_pictures_decide_nothing(value: float) -> None:
     """Seen: one picture, whose resamples are all the same, passed."""

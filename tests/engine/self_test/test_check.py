@@ -305,3 +305,13 @@ def test_every_precision_has_a_bar() -> None:
 
 PICTURE_SUM = 2196376
 POSITIONS_OF_3 = [112, 137, 767, 716]
+
+
+def test_nms_without_detections_is_not_tested(model_path: Path) -> None:
+    """Seen: "0 of 0 alike (needed: 95%)"."""
+    with Detector(model_path, check=False, conf=0.999) as detector:
+        probe = detector.info.probe
+        assert probe is not None
+        report = check_model(detector.runner, detector.info, "fp32", probe, model_path)
+    assert report.good and report.stages[-1].name == "NMS"
+    assert report.stages[-1].text == "not tested: no detections"
