@@ -57,12 +57,14 @@ class Loaded:
         variant: the project's conventions, and the sizes of the file's tensors.
         classes: K names.
         trained_at: (height, width) of the training's images, where the file tells it.
+        assumed: fields of the variant that neither the file nor the user tells.
     """
 
     model: RetinaNet
     variant: Variant
     classes: tuple[str, ...]
     trained_at: tuple[int, int] | None = None
+    assumed: tuple[str, ...] = ()
 
 
 def load_any(path: Path, *, settings: Sequence[str] = ()) -> Loaded:
@@ -189,7 +191,10 @@ def load_state_dict(
     model = fill_model(model, renamed)
     names = found.classes or ()
     classes = names if len(names) == variant.num_classes else default_names(variant.num_classes)
-    return Loaded(model=model.eval(), variant=variant, classes=classes)
+    frozen = not any(key.endswith("num_batches_tracked") for key in state)
+    told = {setting.partition("=")[0].strip() for setting in settings}
+    assumed = tuple(name for name in project.left_open if frozen and name not in told)
+    return Loaded(model=model.eval(), variant=variant, classes=classes, assumed=assumed)
 
 
 def _read(path: Path) -> Any:

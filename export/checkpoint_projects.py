@@ -29,6 +29,8 @@ class Project:
         ignore: tensors that mean nothing here.
         settings: fields of `Variant` in which the project differs from the defaults.
         read_settings: reads what a file says besides its weights.
+        left_open: fields of `Variant` that a file with frozen norms does not tell, and that differ
+            among the project's models.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Project:
     ignore: tuple[str, ...] = (_BATCH_COUNTS,)
     settings: Mapping[str, Any] = field(default_factory=dict)
     read_settings: Callable[[Mapping[str, Any]], file_settings.FileSettings] = file_settings.none
+    left_open: tuple[str, ...] = ()
 
     def matches(self, keys: Iterable[str]) -> bool:
         """Whether a state dict with these keys is this project's."""
@@ -131,6 +134,7 @@ PROJECTS: tuple[Project, ...] = (
         forbids=f"{_HEAD_CONV}.0.1.weight",
         rename=_TORCHVISION_COMMON + _TORCHVISION_FPN_BEFORE_0_13 + _TORCHVISION_HEADS,
         settings={**_TORCHVISION, "p6_from": "p5"},
+        left_open=("bn_eps",),  # 0 in models that began from the released weights
     ),
     Project(
         name="torchvision retinanet_resnet50_fpn_v2",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -39,7 +40,7 @@ class ExportReport:
         info: its metadata.
         parity: the comparison with PyTorch.
         tensorrt: the build with TensorRT-RTX, or None where it is not installed or not wanted.
-        trained_at: see `Loaded`.
+        trained_at, assumed: see `Loaded`.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class ExportReport:
     parity: ParityReport
     tensorrt: tensorrt_rtx.TrialBuild | None
     trained_at: tuple[int, int] | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def other_size(self) -> bool:
@@ -56,7 +58,13 @@ class ExportReport:
         return trained is not None and not 0.8 <= min(canvas) / min(trained) <= 1.25
 
 
-def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) -> ExportReport:
+def export_checkpoint(
+    checkpoint: Path,
+    output: Path,
+    settings: ExportSettings,
+    *,
+    say: Callable[[str], None] = lambda step: None,
+) -> ExportReport:
     """Write the ONNX file of a checkpoint, after comparing it with PyTorch.
 
     Args:
@@ -64,12 +72,14 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
         output: where to write. The checks run on the file under a temporary name; it gets its own
             when all have passed.
         settings: what to export.
+        say: called with each step's name when it begins.
 
     Raises:
         BadInput: the checkpoint, a size or the class names are not usable.
         CheckFailed: the file differs from PyTorch, or TensorRT-RTX refuses it.
     """
     check_onnx_output(output, "model.onnx")
+    say("reading the checkpoint")
     loaded = load_any(checkpoint, settings=settings.variant)
     classes = loaded.classes if settings.classes is None else settings.classes
     if len(classes) != loaded.variant.num_classes:
@@ -112,16 +122,25 @@ def export_checkpoint(checkpoint: Path, output: Path, settings: ExportSettings) 
         },
     )
     info.provenance["preprocessing_sha256"] = info.preprocessing_sha256
+    say("making the ONNX graph")
     onnx_model = build_onnx(model, info)
+    say("computing the answers of the file's self-test")
     info = with_probe(info, onnx_model.SerializeToString(deterministic=True))
     with atomic_path(output) as temporary:
         write_onnx(onnx_model, info, temporary)
+        say("comparing the file with PyTorch")
         parity = check_parity(loaded.model, info, temporary, batches, even_pictures(batches[0]))
         built = None
         if settings.tensorrt and tensorrt_rtx.available():
+            say("building it with TensorRT-RTX as a trial")
             built = tensorrt_rtx.check_build(temporary, info, max_batch=4)
     return ExportReport(
-        path=output, info=info, parity=parity, tensorrt=built, trained_at=loaded.trained_at
+        path=output,
+        info=info,
+        parity=parity,
+        tensorrt=built,
+        trained_at=loaded.trained_at,
+        assumed=loaded.assumed,
     )
 
 

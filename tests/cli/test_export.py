@@ -15,11 +15,14 @@ import pytest
 import torch
 
 from retinart.cli import export
+from retinart.engine.evaluation.matching import Match
 from retinart.engine.model.info import read_info
 from retinart.export import parity
+from retinart.export.export import ExportReport
 from support import files_below, made_info
 
 Command = Callable[..., CompletedProcess[str]]
+READING = "reading the checkpoint\n"  # the first step
 
 
 def _torch_file(path: Path, content: Any) -> None:
@@ -88,7 +91,8 @@ def test_a_checkpoint_that_is_none(
     before = files_below(tmp_path)
     ran = retinart("export", path, "-o", tmp_path / "out" / "model.onnx")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("retinart: ") and message in ran.stderr and str(path) in ran.stderr
+    assert ran.stderr.removeprefix(READING).startswith("retinart: ")
+    assert message in ran.stderr and str(path) in ran.stderr
     assert files_below(tmp_path) == before
     assert not (tmp_path / "owned").exists() and not (tmp_path / "out").exists()
 
@@ -103,6 +107,12 @@ def test_export_writes_a_file_that_says_what_it_is(
     names = ["--classes", tmp_path / "names.txt"]
     ran = retinart("export", noisy_checkpoint, "-o", path, *size, *names, "--skip-tensorrt")
     assert ran.returncode == 0 and ran.stdout == f"{path}\n"
+    assert ran.stderr.splitlines()[:4] == [
+        "reading the checkpoint",
+        "making the ONNX graph",
+        "computing the answers of the file's self-test",
+        "comparing the file with PyTorch",
+    ]
     assert "PyTorch and the file agree on 2 images" in ran.stderr
     assert " is a checkpoint of retinart: tiny, 3 classes\n" in ran.stderr
     assert "the file's input: height 64, width 96\n" in ran.stderr
@@ -158,7 +168,7 @@ def test_settings_that_an_export_refuses(
     monkeypatch.chdir(tmp_path)
     ran = retinart("export", noisy_checkpoint, "--skip-tensorrt", *arguments)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("retinart: ") and message in ran.stderr
+    assert ran.stderr.removeprefix(READING).startswith("retinart: ") and message in ran.stderr
     assert files_below(tmp_path) == []
 
 
@@ -203,6 +213,24 @@ def test_names_that_differ_in_case_only_are_noted(
     ran = retinart("export", noisy_checkpoint, "-o", path, *size, "--classes", names)
     assert ran.returncode == 0 and read_info(path).classes == ("Cat", "dog", "cat")
     assert "the classes 'Cat' and 'cat' differ in case only: they are two" in ran.stderr
+
+
+def test_what_was_assumed_is_told(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights fine-tuned from torchvision's need another epsilon, and no line said so."""
+    report = ExportReport(
+        path=model_path,
+        info=read_info(model_path),
+        parity=parity.ParityReport(
+            images=1, head_diff=0.0, detections=Match(), native=Match(), even=Match()
+        ),
+        tensorrt=None,
+    )
+    export.say_export(report)
+    assert "does not tell" not in capsys.readouterr().err
+    export.say_export(dataclasses.replace(report, assumed=("bn_eps",)))
+    said = capsys.readouterr().err
+    assert "the checkpoint does not tell bn_eps: 1e-05 is assumed; if" in said
+    assert "--set bn_eps=0" in said
 
 
 def test_a_self_test_without_detections_is_told(model_path: Path) -> None:

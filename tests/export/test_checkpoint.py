@@ -67,6 +67,16 @@ def test_ddp_prefix_is_removed(save: Callable[[Any], Path]) -> None:
     assert load_any(save(state)).variant.num_classes == 5
 
 
+def test_an_epsilon_that_nothing_tells_is_named(save: Callable[[Any], Path]) -> None:
+    """Norms that learn count their batches. torchvision gives these 1e-5, frozen ones 1e-5 or 0."""
+    state = torchvision_state()
+    counted = {"backbone.body.bn1.num_batches_tracked": torch.tensor(7)}
+    frozen = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    assert load_any(path := save(frozen)).assumed == ("bn_eps",)
+    assert load_any(path, settings=("bn_eps=0",)).assumed == ()
+    assert load_any(save(frozen | counted)).assumed == ()
+
+
 @pytest.mark.parametrize("prefix", ["model.", "net.", "model.module.", "module.model."])
 def test_words_before_every_key_are_removed(save: Callable[[Any], Path], prefix: str) -> None:
     """As Lightning's checkpoints have them, with what else stands in these files."""

@@ -105,6 +105,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
+    from retinart.engine.common.progress import Progress
     from retinart.export.settings import ExportSettings
 
     names = None if args.classes is None else read_names(args.classes)
@@ -113,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
     from retinart.export.export import export_checkpoint  # it imports PyTorch
 
-    report = export_checkpoint(args.checkpoint, args.out, settings)
+    report = export_checkpoint(args.checkpoint, args.out, settings, say=Progress().line)
     _say_alike(report.info.classes)
     say_export(report)
     return 0
@@ -174,6 +175,12 @@ def say_export(report: Any) -> None:
         f"{parity.detections.corner_diff:.1e} px)",
         file=sys.stderr,
     )
+    for name in report.assumed:
+        print(
+            f"the checkpoint does not tell {name}: {getattr(info.variant, name):g} is assumed; if "
+            "its training began from torchvision's COCO weights, give `--set bn_eps=0`",
+            file=sys.stderr,
+        )
     if text := _probe_text(info):
         print(text, file=sys.stderr)
     if report.tensorrt is None:
