@@ -211,7 +211,7 @@ def _probe_text(info: ModelInfo) -> str:
         return ""
     return (
         "no detection in the picture of the file's self-test, so `retinart check` cannot test NMS "
-        "with it; this is usual for random weights"
+        "with it; this is usual for random weights and for a high --conf"
     )
 
 
