@@ -319,7 +319,7 @@ def test_class_names(noisy_checkpoint: Path, tmp_path: Path) -> None:
     for names, told in ((("a", "b"), True), (("a",), False), (tuple("abcd"), False)):
         with pytest.raises(BadInput, match="class names were given for 3") as caught:
             export_checkpoint(
-                noisy_checkpoint, tmp_path / "b", dataclasses.replace(settings, classes=names)
+                noisy_checkpoint, tmp_path / "b.onnx", dataclasses.replace(settings, classes=names)
             )
         assert ("write `__background__` on the first line" in str(caught.value)) == told
 
