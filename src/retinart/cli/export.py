@@ -27,7 +27,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "Write a checkpoint of retinart, torchvision, detectron2, mmdetection or odtk as one ONNX "
         "file that takes uint8 BGR frames and gives detections. The command first compares PyTorch "
         "and the file on images. If they differ, it writes no file and exits with 1.",
-        "retinart export retinanet.pth -o model.onnx --imgsz 600",
+        "retinart export retinanet.pth -o model.onnx --imgsz 800",
     )
     parser.add_argument("checkpoint", type=Path, help="the checkpoint to read")
     add_file(parser, "model.onnx", "the ONNX file to write")
