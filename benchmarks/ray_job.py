@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinart.benchmarks.program import new_parser, run
-from retinart.benchmarks.timing.statistics import FEWEST, median, median_of_ratios
+from retinart.benchmarks.timing.statistics import FEWEST, check_rounds, median, median_of_ratios
 from retinart.engine.common.table import Table
 from retinart.engine.errors import BadInput, CheckFailed
 
@@ -41,12 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(args: argparse.Namespace) -> None:
-    if args.repeats < FEWEST:
-        raise BadInput(
-            f"{args.repeats} rounds are too few",
-            why=f"the median of less than {FEWEST} has no 95% interval",
-            fix="Raise `repeats`",
-        )
+    check_rounds(args.repeats)
     more = [] if args.ray_cpus is None else ["--ray-cpus", str(args.ray_cpus)]
     ways = {"detect": ["--no-copies"], "detect --ray": ["--ray", *more]}
     runs: dict[str, list[_Run]] = {name: [] for name in ways}

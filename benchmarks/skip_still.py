@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retinart.benchmarks.program import new_parser, run
-from retinart.benchmarks.timing.statistics import FEWEST, median, median_of_ratios
+from retinart.benchmarks.timing.statistics import FEWEST, check_rounds, median, median_of_ratios
 from retinart.engine.common.table import Table
 from retinart.engine.detections import Detections
 from retinart.engine.detector import Detector
-from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.matching import Match, Tolerance, match
 from retinart.engine.media.settings import StreamSettings
 from retinart.engine.stream import Stream
@@ -45,12 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(args: argparse.Namespace) -> None:
-    if args.repeats < FEWEST:
-        raise BadInput(
-            f"{args.repeats} rounds are too few",
-            why=f"the median of less than {FEWEST} has no 95% interval",
-            fix="Raise `repeats`",
-        )
+    check_rounds(args.repeats)
     rows = list[Sequence[object]]()
     with Detector(args.model, throughput=True) as detector:
         for video in args.videos:

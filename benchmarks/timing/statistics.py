@@ -12,10 +12,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from retinart.engine.errors import BadInput
+
 Values = Sequence[float] | npt.NDArray[np.float64]
 RESAMPLES = 2000
 FEWEST = 6  # fewer values give no 95% interval of the median: 2 * 0.5^6 < 0.05
 NOISY = 0.10  # spread of the reference workload from which on figures are not to be trusted
+
+
+def check_rounds(repeats: int) -> None:
+    """Refuse fewer rounds than give an interval.
+
+    Raises:
+        BadInput: they are too few.
+    """
+    if repeats < FEWEST:
+        raise BadInput(
+            f"{repeats} rounds are too few",
+            why=f"the median of less than {FEWEST} has no 95% interval",
+            fix="Raise `repeats`",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

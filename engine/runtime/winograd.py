@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from retinart.engine.runtime.openvino_api import fold_constants
@@ -79,29 +80,27 @@ def pays(times: Iterable[Times]) -> bool:
 
 
 def _groups(model: Any) -> list[list[Any]]:
-    """The convolutions that can be replaced together, in the order of the graph, largest first.
+    """The convolutions that can be replaced together, each group after those that it needs.
 
     They have one weight, and none of them needs the output of another.
     """
     found: defaultdict[str, list[Any]] = defaultdict(list)
+    needs: defaultdict[str, set[str]] = defaultdict(set)
     above = dict[str, set[str]]()  # weights of the convolutions that a node needs
-    alone = set[str]()
-    last = dict[str, int]()
-    for i, op in enumerate(model.get_ordered_ops()):
+    for op in model.get_ordered_ops():
         inputs = {value.get_node().get_name() for value in op.input_values()}
         seen = set[str]().union(*(above[name] for name in inputs))
         if _fits(op):
             weight = weight_name(op)
-            alone |= {weight} & seen
             found[weight].append(op)
-            last[weight] = i
+            needs[weight] |= seen
             seen.add(weight)
         above[op.get_name()] = seen
-    groups = []
-    for weight in sorted(found, key=last.__getitem__):
-        group = sorted(found[weight], key=lambda op: -math.prod(sizes_of(op)))
-        groups += [[op] for op in group] if weight in alone else [group]
-    return groups
+    try:
+        order = [*TopologicalSorter({w: sorted(needs[w]) for w in found}).static_order()]
+    except CycleError:  # a weight's products would need each other
+        return [[op] for op in model.get_ordered_ops() if _fits(op)]
+    return [sorted(found[weight], key=lambda op: -math.prod(sizes_of(op))) for weight in order]
 
 
 def _fits(op: Any) -> bool:

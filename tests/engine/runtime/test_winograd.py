@@ -165,6 +165,31 @@ def test_a_weight_used_twice_in_a_row() -> None:
     np.testing.assert_allclose(run(model, given), want.numpy(), atol=1e-4)
 
 
+def test_weights_in_another_order() -> None:
+    """One level has a before b, and the other one b before a: products of both would need both."""
+    openvino = load_openvino()
+    ops, plain = openvino.opset13, ([1, 1],) * 4
+    weights = [normal(16, 16, 3, 3, seed=i) / 8 for i in range(2)]
+    kernels = [ops.constant(weight) for weight in weights]
+    inputs = [ops.parameter([1, 16, 9, 8], np.float32) for _ in range(2)]
+    orders = ((0, 1), (1, 0))
+    outputs = []
+    for x, order in zip(inputs, orders, strict=True):
+        for i in order:
+            x = ops.convolution(x, kernels[i], *plain)
+        outputs.append(x)
+    model = openvino.Model(outputs, inputs, "crossed")
+    assert use_winograd(model, always=True) == 4 and types(model)["Convolution"] == 0
+    given = normal(1, 16, 9, 8, seed=1)
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    found = openvino.Core().compile_model(model, "CPU", config)([given, given])
+    for i, order in enumerate(orders):
+        want = torch.from_numpy(given)
+        for j in order:
+            want = conv2d(want, torch.from_numpy(weights[j]), padding=1)
+        np.testing.assert_allclose(found[i], want.numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("times", "replaced"),
     [
