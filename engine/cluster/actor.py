@@ -6,17 +6,15 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from retinart.engine.cluster.batches import actor_cpus
-from retinart.engine.cluster.pictures import detect_pictures
+from retinart.engine.cluster.pictures import detect_pictures, file_reader
 from retinart.engine.detector import Detector
 from retinart.engine.errors import RetinartError
 from retinart.engine.evaluation.picture_result import PictureResult
-from retinart.engine.media.images import read_image
 from retinart.engine.media.pixel_limit import limited_pixels
 from retinart.engine.model.info import ModelInfo, read_info
 from retinart.engine.self_test.check import PASSED_BEFORE
@@ -77,13 +75,9 @@ class DetectorActor:
         """A result for each picture of a shard, in order."""
         assert self._loaded is not None
         most = self._settings.max_pixels
-        reads = [partial(_read, Path(path)) for path in paths]
+        reads = [file_reader(Path(path)) for path in paths]
         try:
             with nullcontext() if most is None else limited_pixels(most):
                 return list(detect_pictures(self._loaded.runner, reads))
         except RetinartError as error:
             return error
-
-
-def _read(path: Path, note: Any) -> Any:
-    return read_image(path, note=note)

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retinart.engine.cluster.pictures import Read, detect_pictures
+from retinart.engine.cluster.pictures import Read, detect_pictures, file_reader
 from retinart.engine.common.packages import import_package
 from retinart.engine.detector import Detector
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.picture_result import PictureResult
-from retinart.engine.media.images import decode_image, read_image
+from retinart.engine.media.images import decode_image
 
 
 class DetectBatch:
@@ -113,7 +113,7 @@ def _reads(columns: Mapping[str, Any]) -> list[Read]:
         pairs = zip(data, names, strict=True)
         return [partial(_decode, bytes(content), name) for content, name in pairs]
     if paths is not None:
-        return [partial(_read, Path(str(path))) for path in paths]
+        return [file_reader(Path(str(path))) for path in paths]
     raise BadInput(
         "the rows hold no pictures",
         why=f"their columns are {', '.join(columns) or 'none'}",
@@ -123,7 +123,3 @@ def _reads(columns: Mapping[str, Any]) -> list[Read]:
 
 def _decode(data: bytes, name: str, note: Any) -> Any:
     return decode_image(data, name=name, note=note)
-
-
-def _read(path: Path, note: Any) -> Any:
-    return read_image(path, note=note)

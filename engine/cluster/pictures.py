@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from retinart.engine.common.timing import StageClock
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.picture_result import PictureResult
-from retinart.engine.media.images import Image, Note, why_skipped
+from retinart.engine.media.images import Image, Note, read_image, why_skipped
 from retinart.engine.pipeline import Pipeline
 from retinart.engine.runtime.runner import Pending, Prepared, Runner
 
 Read = Callable[[Note], Image]  # reads one picture, and tells what was changed of it
+
+
+def file_reader(path: Path) -> Read:
+    """What reads the picture in a file."""
+    return lambda note: read_image(path, note=note)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,8 +72,8 @@ def _write_predictor(folder: Path, model: Path, name: str, settings: BundleSetti
     return note
 
 
-def _triton_service(name: str) -> str:
-    """An `InferenceService` for KServe's Triton; users fill in the storage's address."""
+def _head(name: str) -> str:
+    """The lines of an `InferenceService` that come before what its predictor is."""
     return f"""\
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
@@ -81,6 +81,12 @@ metadata:
   name: {_label(name)}
 spec:
   predictor:
+"""
+
+
+def _triton_service(name: str) -> str:
+    """An `InferenceService` for KServe's Triton; users fill in the storage's address."""
+    return f"""{_head(name)}\
     model:
       modelFormat:
         name: triton
@@ -94,13 +100,7 @@ def _predictor_service(name: str, info: ModelInfo, max_batch: int) -> str:
     """An `InferenceService` for the predictor; users fill in the image's name."""
     canvas = info.resize.canvas
     frames = max_batch * canvas[0] * canvas[1] * 3 if canvas else _DYNAMIC_BYTES
-    return f"""\
-apiVersion: serving.kserve.io/v1beta1
-kind: InferenceService
-metadata:
-  name: {_label(name)}
-spec:
-  predictor:
+    return f"""{_head(name)}\
     containers:
       - name: kserve-container
         # what `docker build` makes of the folder `predictor`
