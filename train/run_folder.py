@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,10 @@ class RunFolder:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return "TensorBoard is not installed: no event file (pip install tensorboard)"
+        # TensorBoard reads the files in the order of their names. A name begins with the second
+        # in which it was made; in the same second the number of the process decides.
+        while list(self.path.glob(f"events.out.tfevents.{int(time.time())}.*")):
+            time.sleep(1 - time.time() % 1)
         self._board = SummaryWriter(str(self.path), purge_step=step)
         return None
 

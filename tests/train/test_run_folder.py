@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,14 @@ def test_ap_is_in_points_as_on_the_console(tmp_path: Path, monkeypatch: pytest.M
     assert written == [("", ""), ("58.14", "90.06")]
     assert drawn["AP"] == pytest.approx([58.14]) and drawn["AP50"] == pytest.approx([90.06])
     assert rows[1]["AP"] == 0.5814
+
+
+def test_a_later_events_file_is_read_later(tmp_path: Path) -> None:
+    """Seen: two files of one second, and the later process had the smaller number."""
+    folder = RunFolder(tmp_path / "run")
+    before = folder.path / f"events.out.tfevents.{int(time.time())}.~.1.0"
+    before.touch()
+    assert folder.open_board(1) is None
+    folder.close()
+    assert sorted(folder.path.iterdir())[0] == before
+    assert len(list(folder.path.iterdir())) == 2
