@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,7 +95,7 @@ class Pool:
             The number of a shard and its results, as it is finished.
 
         Raises:
-            BadInput: no actor begins in time, or actors end again and again.
+            BadInput: no actor begins in time, actors end again and again, or Ray ends.
             RetinartError: the model cannot be loaded, or a detector refuses.
         """
         todo, tries, left = deque(shards), Counter[Step](), len(shards)
@@ -107,8 +108,7 @@ class Pool:
                     number = todo.popleft()
                     self._give(self._free.pop(), number, list(shards[number]))
                 self._check_begun()
-                done, _ = self._ray.wait(list(self._under_way), timeout=_POLL_SECONDS)
-                for work in done:
+                for work in self._wait():
                     actor, step = self._under_way.pop(work)
                     try:
                         result = self._ray.get(work)
@@ -133,8 +133,9 @@ class Pool:
     def close(self) -> None:
         """End all actors."""
         actors = [actor for actor, _ in self._under_way.values()] + self._free
-        for actor in actors:
-            self._ray.kill(actor)
+        with suppress(OSError, self._ray.exceptions.RaySystemError):  # Ray may have ended
+            for actor in actors:
+                self._ray.kill(actor)
         self._under_way.clear()
         self._free.clear()
         self._began.clear()
@@ -148,6 +149,18 @@ class Pool:
     def _ended(self) -> tuple[type[Exception], ...]:
         errors = self._ray.exceptions
         return (errors.RayActorError, errors.OutOfMemoryError, errors.NodeDiedError)
+
+    def _wait(self) -> list[Any]:
+        """The steps that have ended since."""
+        try:
+            done: list[Any] = self._ray.wait(list(self._under_way), timeout=_POLL_SECONDS)[0]
+        except (OSError, self._ray.exceptions.RaySystemError) as error:
+            raise BadInput(
+                "Ray ended before the work was done",
+                why=str(error),
+                fix="See its logs, start it again, and run the same command",
+            ) from error
+        return done
 
     def _begin(self) -> None:
         actor = self._make.remote(self._actor)

@@ -17,6 +17,7 @@ from retinart.engine.cluster.actor import ActorSettings
 from retinart.engine.cluster.batches import DetectBatch
 from retinart.engine.cluster.job import RayJob, run_ray_job
 from retinart.engine.cluster.pool import Pool, PoolSettings
+from retinart.engine.errors import BadInput
 from retinart.engine.job.settings import DetectJob
 from retinart.engine.job.stop import StopRequest
 from support import files_below, read_lines, write_images
@@ -168,6 +169,20 @@ def test_options_that_cannot_be(
     done = retinart("detect", model_path, pictures, "--out", out, *options)
     assert done.returncode == 2 and text in done.stderr
     assert not out.exists()
+
+
+def test_the_end_of_ray_is_named(
+    local_ray: Any, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: "cannot read or write: Broken pipe. Check the path" when the head node was gone."""
+
+    def wait(*args: object, **more: object) -> None:
+        raise OSError("Broken pipe")
+
+    pool = Pool(local_ray, ActorSettings(model=model_path), PoolSettings(cpus=1))
+    monkeypatch.setattr(local_ray, "wait", wait)
+    with pytest.raises(BadInput, match=r"Ray ended before .*: Broken pipe\. See its logs"):
+        list(pool.run({0: ["picture.png"]}))
 
 
 def test_an_address_that_is_not_there_leaves_nothing(

@@ -130,7 +130,7 @@ def test_a_killed_command_and_a_lost_cluster_are_taken_up_again(
         _, told = run.communicate(timeout=LONG)
     print(f"head node lost: exit code {run.returncode} after {time.monotonic() - begin:.0f} s")
     print(told[-1000:])
-    assert run.returncode != 0
+    assert run.returncode == 1 or "Ray ended before the work was done" in told  # 1: Ray's own end
     assert not (out / "detections.jsonl").exists()
     kept = {path: path.stat().st_mtime_ns for path in shards(out)}
 
