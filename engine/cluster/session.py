@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from retinart.engine.common.address import Address
 from retinart.engine.common.cpu_budget import cpu_budget
@@ -16,6 +17,7 @@ from retinart.engine.common.packages import import_package
 from retinart.engine.errors import BadInput
 
 HERE = "local"  # in place of an address: start a Ray on this machine
+AUTH_MODE = "RAY_AUTH_MODE"  # the variable with which Ray's processes send a token, and want one
 NICENESS = "RAY_worker_niceness"  # the variable that Ray reads when it starts on a machine
 _ANSWER_SECONDS = 10.0  # until a head node answers
 _JOIN_SECONDS = 300.0  # until it has let this process in
@@ -31,16 +33,19 @@ def ray_session(address: str = HERE) -> Iterator[Any]:
             variable RAY_ADDRESS names is taken, or a Ray is started with the CPUs of this process.
 
     Raises:
-        BadInput: nothing answers at the address in time, it is no Ray, or Ray refuses.
+        BadInput: nothing answers at the address in time, it is no Ray, it wants a token that this
+            process does not send, or Ray refuses.
         MissingDependency: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
+    if address == HERE:
+        address = os.environ.get("RAY_ADDRESS", HERE)
+    if address == HERE:  # or Ray would write a token into the user's home
+        os.environ.setdefault("RAY_AUTH_TOKEN", uuid4().hex)
     ray = import_package("ray", package="ray", extra="ray", purpose="--ray", fix="Install it again")
     if ray.is_initialized():
         yield ray
         return
-    if address == HERE:
-        address = os.environ.get("RAY_ADDRESS", HERE)
     if address not in (HERE, "auto"):
         check_answers(address)
     # Ray prints hundreds of lines on a worker's end; they are in its logs, and stdout is for data
@@ -60,8 +65,8 @@ def check_answers(address: str, seconds: float = _ANSWER_SECONDS) -> None:
         seconds: to wait.
 
     Raises:
-        BadInput: it is not an address, nothing listens there, or what does so does not speak gRPC,
-            as Ray's head node does.
+        BadInput: it is not an address, nothing listens there, what does so does not speak gRPC, as
+            Ray's head node does, or it wants a token.
     """
     if "://" in address:
         raise BadInput(
@@ -81,6 +86,7 @@ def check_answers(address: str, seconds: float = _ANSWER_SECONDS) -> None:
         ready = grpc.channel_ready_future(channel)
         try:
             ready.result(timeout=seconds)
+            _check_token(grpc, channel, address, seconds)
         except grpc.FutureTimeoutError:
             raise BadInput(
                 f"no Ray answers at {address}",
@@ -89,6 +95,21 @@ def check_answers(address: str, seconds: float = _ANSWER_SECONDS) -> None:
             ) from None
         finally:
             ready.cancel()
+
+
+def _check_token(grpc: Any, channel: Any, address: str, seconds: float) -> None:
+    """See that a head node wants no token, or that Ray will send one: it tries for a minute."""
+    if os.environ.get(AUTH_MODE, "").lower() == "token":
+        return
+    try:
+        channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=seconds)
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            raise BadInput(
+                f"the Ray at {address} wants a token",
+                fix=f"Set {AUTH_MODE}=token, and copy the head's ~/.ray/auth_token to the same "
+                "path here",
+            ) from error
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -109,7 +130,10 @@ def _connect(ray: Any, address: str) -> None:
     except (Exception, SystemExit) as error:
         what = "cannot start Ray here" if address == HERE else f"cannot use the Ray at {address}"
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        fix = "All nodes need the same versions of Python and Ray; `ray status` shows a cluster"
+        fix = (
+            "All nodes need the same versions of Python and Ray, and the same token; `ray status` "
+            "shows a cluster"
+        )
         raise BadInput(what, why=why, fix=fix) from error
     finally:
         timer.cancel()

@@ -18,6 +18,7 @@ from retinart.engine.cluster.session import NICENESS
 def local_ray() -> Iterator[Any]:
     """Ray's module, connected to a Ray with 2 CPUs that ends with the tests."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_AUTH_TOKEN", "of-the-tests")  # or Ray writes one to the home
     os.environ[NICENESS] = "0"  # or the tests wait for all others on the machine
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a socket's path has 107 bytes at most
     with warnings.catch_warnings():
