@@ -17,6 +17,7 @@ SUBJECTS = {
     },
     "cli": {
         "cheap_checks", "full_disk", "gates", "help", "pages_run", "pictures", "quick_start",
+        "unattended",
     },
     "engine": {"detector_on_engine"},
     "engine/cluster": {"two_nodes"},

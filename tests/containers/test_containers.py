@@ -118,7 +118,7 @@ def test_the_job_reads_the_camera(
     services: Any = yaml.safe_load((FOLDER / "compose.yaml").read_text("utf-8"))["services"]
     here = {
         "/data/model.onnx": str(model_path),
-        "/data/results": str(tmp_path / "results"),
+        "/data/results/{start}": str(tmp_path / "results" / "{start}"),
         "http://camera:8081/": camera,
         "0.0.0.0:9100": "127.0.0.1:0",
     }
@@ -126,7 +126,8 @@ def test_the_job_reads_the_camera(
     assert not here
     ran = retinart(*words, "--end", "6f")
     assert ran.returncode == 0, ran.stderr
-    assert read_lines(tmp_path / "results" / "detections.jsonl")[-1]["frame"] >= 4
+    (out,) = (tmp_path / "results").iterdir()  # named after the start
+    assert read_lines(out / "detections.jsonl")[-1]["frame"] >= 4
 
 
 def test_the_camera_tells_what_is_wrong(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from retinart.cli.fields import (
 )
 from retinart.cli.on_ray import add_ray, check_ray, on_ray
 from retinart.cli.running import add_running, open_detector
+from retinart.engine.common import utc
 from retinart.engine.common.option_names import with_flags
 from retinart.engine.errors import BadInput
 
@@ -75,7 +77,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     from retinart.engine.job.settings import DetectJob
 
     group = parser.add_argument_group("output")
-    add_results_out(group, DEFAULT_OUT, "folder for all results")
+    add_results_out(
+        group,
+        DEFAULT_OUT,
+        "folder for all results; {start} in it, in --csv or in --coco becomes the time of the start "
+        "in UTC, such as 20261129T164200Z, so that a service manager can repeat the command",
+    )
     add = options_of(group, DetectJob)
     add("copies", "write no annotated images or videos")
     add("audio", "keep the sound of a video in its annotated copy")
@@ -251,7 +258,8 @@ def run(args: argparse.Namespace) -> int:
     from retinart.engine.media.settings import Position, StreamSettings
     from retinart.engine.media.sources import is_live, is_one_picture
 
-    ray = check_ray(args, _NOT_ON_RAY)
+    ray, started = check_ray(args, _NOT_ON_RAY), utc.now()
+    _put_start(args, started)
     start, end = (None if text is None else Position.parse(text) for text in (args.start, args.end))
     stream = record_of(StreamSettings, args, start=start, end=end)
     # the highest rate, unless frames must not get older, or there is one alone
@@ -293,6 +301,19 @@ def run(args: argparse.Namespace) -> int:
             "every source was lost", fix="Check the sources, or raise --timeout or --max-retries"
         )
     return 1 if args.strict and summary.incomplete else 0
+
+
+def _put_start(args: argparse.Namespace, started: datetime) -> None:
+    """Put the time of the start in place of `{start}` in the paths of outputs."""
+    if args.ray is not None and utc.START in str(args.out):
+        raise BadInput(
+            f"`out` has {utc.START}, and Ray does the work",
+            why="with --ray, the same command goes on in the folder of the job that ended",
+            fix=f"Give a folder without {utc.START}",
+        )
+    for name in ("out", "csv", "coco"):
+        if (path := getattr(args, name)) is not None:
+            setattr(args, name, utc.with_start(path, started))
 
 
 def _run_on_ray(args: argparse.Namespace, job: DetectJob, stop: StopRequest) -> DetectSummary:
