@@ -80,8 +80,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     add_results_out(
         group,
         DEFAULT_OUT,
-        "folder for all results; {start} in it, in --csv or in --coco becomes the time of the start "
-        "in UTC, such as 20261129T164200Z, so that a service manager can repeat the command",
+        "folder for all results; {start} in it, in --csv or in --coco becomes the start's time in "
+        "UTC, such as 20261129T164200Z, so that a service manager can repeat the command",
     )
     add = options_of(group, DetectJob)
     add("copies", "write no annotated images or videos")

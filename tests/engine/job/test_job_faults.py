@@ -23,10 +23,10 @@ from retinart.benchmarks.pipeline.mjpeg_server import MJPEGServer
 from retinart.engine.detector import Detector
 from retinart.engine.job.disk import OutOfRoom, check_room
 from retinart.engine.job.job import run_job
-from retinart.engine.job.outputs import LineFile
 from retinart.engine.job.settings import DetectJob
 from retinart.engine.job.stop import StopRequest, stop_on_signals
 from retinart.engine.job.summary import DetectSummary
+from retinart.engine.job.text_files import LineFile
 from retinart.engine.media.settings import StreamSettings
 from support import count_frames, files_below, make_picture, numbered_jpeg, read_lines, write_video
 
