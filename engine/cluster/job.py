@@ -75,7 +75,9 @@ def run_ray_job(job: DetectJob, on: RayJob, *, stop: StopRequest) -> DetectSumma
     info = info_of(on.actor.model)
     limits = {name: on.actor.detector.get(name) for name in ("conf", "iou", "max_det")}
     least = max(job.draw_conf, info.thresholds.with_changes(**limits).score_thresh)
-    summary = DetectSummary(draw_conf=least, limits=ReachedLimits(least), images=True)
+    summary = DetectSummary(
+        started=job.started, draw_conf=least, limits=ReachedLimits(least), images=True
+    )
     changed, progress = Problems(), Progress()
     ids = result_ids(job, sources, info.classes)
     summary.notes += [] if ids is None else ids.lines

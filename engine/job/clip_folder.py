@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 
+from retinart.engine.common import utc
 from retinart.engine.media.video_packets import is_clip
 
 
@@ -31,17 +32,17 @@ class ClipFolder:
             for one in sorted(old, key=lambda p: (p.stat().st_mtime, p.name)):
                 self._sizes[one] = one.stat().st_size
 
-    def free_name(self, stem: str, seconds: float | None) -> Path:
+    def free_name(self, stem: str, begin: float | datetime) -> Path:
         """A new file's path. Its name has the time of the first event, and the source.
 
         Args:
             stem: of the source.
-            seconds: in a video; None for a live source, whose clips have the time of day (UTC).
+            begin: seconds in a video, or the UTC time of a live source.
         """
-        if seconds is None:
-            time = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%SZ}"
+        if isinstance(begin, datetime):
+            time = utc.in_names(begin)
         else:
-            minutes, rest = divmod(max(0.0, seconds), 60)
+            minutes, rest = divmod(max(0.0, begin), 60)
             time = f"{minutes // 60:02.0f}h{minutes % 60:02.0f}m{int(rest):02d}s"
         number = 1
         while True:

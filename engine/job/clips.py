@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from retinart.engine.common import utc
 from retinart.engine.errors import BadInput, RetinartError
 from retinart.engine.job.clip_folder import ClipFolder
 from retinart.engine.job.disk import RESERVE, OutOfRoom, check_room
@@ -36,13 +38,11 @@ class ClipSource:
         name: without passwords.
         stem: what its clips' names end with.
         fps: nominal frame rate.
-        live: whether its clips have the time of day in their names.
     """
 
     name: str
     stem: str
     fps: float
-    live: bool
 
 
 @dataclass(kw_only=True)
@@ -139,10 +139,13 @@ class _SourceClips:
         self._encoder: PacketEncoder | None = None
         self._longest = max(_LONGEST, settings.pre + settings.post)
         self.clip: _Clip | None = None
+        self._zero: datetime | None = None  # the UTC time at second 0, of a live source
 
-    def add(self, picture: Image, now: float, events: int) -> list[dict[str, Any]]:
+    def add(self, frame: Frame, picture: Image, events: int) -> list[dict[str, Any]]:
         """Take a frame, in which so many events happened; returns what became of clips."""
-        ended = list[dict[str, Any]]()
+        assert frame.time_ms is not None
+        ended, now = list[dict[str, Any]](), frame.time_ms / 1000
+        self._zero = None if frame.utc is None else frame.utc - timedelta(seconds=now)
         if self._encoder is None:
             height, width = picture.shape[:2]
             self._encoder = PacketEncoder(fps=self._about.fps, size=(height, width))
@@ -174,7 +177,7 @@ class _SourceClips:
         self._folder.add(clip.file.path)
         self._counts.written += 1
         told = {
-            "time": round(clip.end, 3),
+            **self._when(clip.end),
             "source": self._about.name,
             "kind": "clip",
             "clip": self._folder.name(clip.file.path),
@@ -204,10 +207,19 @@ class _SourceClips:
     def _begin(self, now: float) -> _Clip:
         assert self._encoder is not None
         about, first = self._about, self._waiting.first
-        path = self._folder.free_name(about.stem, None if about.live else now)
+        path = self._folder.free_name(about.stem, self._day(now) or now)
         begin = self._waiting[first].seconds
         file = PacketWriter(path, self._encoder)
         return _Clip(file=file, until=now, next=first, begin=begin, end=begin)
+
+    def _when(self, seconds: float) -> dict[str, Any]:
+        """A time of the source as a line has it, with the time of day where there is one."""
+        day = self._day(seconds)
+        return {"time": round(seconds, 3), **({} if day is None else {"utc": utc.iso(day)})}
+
+    def _day(self, seconds: float) -> datetime | None:
+        """The time of day at a time of a live source; None for a file."""
+        return None if self._zero is None else self._zero + timedelta(seconds=seconds)
 
     def _grow(self, clip: _Clip) -> None:
         """Write what waits, up to the clip's end."""
@@ -228,7 +240,7 @@ class _SourceClips:
         told: dict[str, Any] = {"time": None, "source": self._about.name, "kind": "clip"}
         if clip is not None:
             clip.file.discard()
-            told |= {"time": round(clip.end, 3), "clip": self._folder.name(clip.file.path)}
+            told |= {**self._when(clip.end), "clip": self._folder.name(clip.file.path)}
         return {**told, "lost": True, "why": why}
 
 
@@ -278,7 +290,7 @@ class Clips:
             return None, []
         source = self._sources[frame.source_index]
         wanted = sum(self._kind in ("event", event.kind) for event in events)
-        ended = source.add(picture, frame.time_ms / 1000, wanted)
+        ended = source.add(frame, picture, wanted)
         name = None
         if wanted and source.clip is not None:
             name = self._folder.name(source.clip.file.path)

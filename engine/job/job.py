@@ -65,6 +65,7 @@ class _Run:
         self._detector, self._job, self._stop = detector, job, stop
         least = max(job.draw_conf, detector.thresholds.score_thresh)
         self._summary = DetectSummary(
+            started=job.started,
             draw_conf=least,
             skip_still=job.stream.skip_still is not None,
             limits=ReachedLimits(least),
@@ -212,6 +213,7 @@ class _Run:
                 height=height,
                 detections=found,
                 still=step.still[i],
+                utc=frame.utc,
             )
             self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
             self._watchers.show(frame, found)

@@ -74,12 +74,14 @@ def open_outputs(
     return Outputs(
         job.out,
         copies,
+        detections_file=job.detections_file,
         coco=job.coco,
         csv=job.csv,
         classes=classes,
         ids=ids,
         note=note,
         tracks=job.track,
+        live=any(source.live for source in sources),
         clips=_open_clips(job, sources, say),
         told=told,
     )
@@ -95,7 +97,7 @@ def _open_clips(
     if all(source.stills for source in sources):
         raise BadInput("there are no clips of images", why="they have no times", fix="Give a video")
     about = [
-        ClipSource(name=s.name, stem=stem, fps=s.rate or USUAL_RATE, live=s.live)
+        ClipSource(name=s.name, stem=stem, fps=s.rate or USUAL_RATE)
         for s, stem in zip(sources, stems_of(sources), strict=True)
     ]
     return Clips(job.clips, job.out, about, say)

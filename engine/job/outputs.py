@@ -36,14 +36,16 @@ class Outputs:
     """The files of a job, open together.
 
     Args:
-        out: folder for annotated copies and `detections.jsonl`.
+        out: folder for annotated copies and JSON lines.
         copies: one for each source.
+        detections_file: whether `detections.jsonl` is written.
         coco, csv: further files, or None.
         classes: names.
         ids, note: see `COCOResults`; None without `coco`.
         tracks: whether detections have ids.
+        live: whether a source is live.
         clips: makes clips of events, or None.
-        told: called with the source and the text of each line that was written, without its end.
+        told: called with the source and the text of each line, without its end.
 
     Attributes:
         paths: what was written, complete after `close`.
@@ -58,12 +60,14 @@ class Outputs:
         out: Path,
         copies: Sequence[Copy],
         *,
+        detections_file: bool,
         coco: Path | None,
         csv: Path | None,
         classes: Sequence[str],
         ids: ResultIds | None,
         note: Note,
         tracks: bool,
+        live: bool,
         clips: Clips | None = None,
         told: Callable[[str, str], None] = lambda source, line: None,
     ) -> None:
@@ -74,15 +78,16 @@ class Outputs:
         self._folders = {out, *(path.parent for path in (coco, csv) if path is not None)}
         self._videos: dict[int, VideoWriter] = {}
         self._files: list[RecordFile] = []
-        self._lines = LineFile(out / "detections.jsonl")
         self._classes, self._told = classes, told
+        self._written = False  # a first record
+        self._lines = LineFile(out / "detections.jsonl") if detections_file else None
         self._events: LineFile | None = None  # opened for the first event
         try:
             if coco is not None and ids is not None:
                 results = partial(COCOResults, ids=ids, note=note, count=len(copies) > 1)
                 self._files.append(RecordFile(coco, results))
             if csv is not None:
-                rows = partial(CSVRows, classes=classes, tracks=tracks)
+                rows = partial(CSVRows, classes=classes, tracks=tracks, live=live)
                 self._files.append(RecordFile(csv, rows))
             for copy in copies:
                 if copy.path is not None and copy.path.is_dir():  # seen before the work
@@ -100,32 +105,41 @@ class Outputs:
             OutOfRoom: what is left on the disk is needed to end the files.
             BadInput, OSError: something cannot be written, or was deleted since.
         """
-        if self.paths:
-            self._lines.check_there()
+        self._check_there()
         try:
             self._write(frame, record, picture)
         except FileNotFoundError:
-            if self.paths:  # the folder may have gone after the check above
-                self._lines.check_there()
+            self._check_there()  # the folder may have gone after the check above
             raise
 
     def _write(self, frame: Frame | None, record: Record, picture: Image | None) -> None:
         open_files = {v.temporary: v.written for v in self._videos.values()}
         open_files |= dict.fromkeys((file.temporary for file in self._files), 0)
-        if self.paths:
-            open_files[self._lines.path] = 0
+        open_files |= dict.fromkeys((file.path for file in self._grown), 0)
         check_room(self._folders, open_files)
         if frame is not None and picture is not None:
             self._annotate(frame, picture)
         self._line(self._lines, record.source, json.dumps(record.to_json(self._classes)))
-        if not self.paths:
-            self.paths.append(self._lines.path)
         for file in self._files:
             file.write(record)
+        self._written = True
 
-    def _line(self, file: LineFile, source: str, line: str) -> None:
-        file.write(line + "\n")  # one call a line, so that Ctrl-C cannot leave half of one
+    def _line(self, file: LineFile | None, source: str, line: str) -> None:
+        if file is not None:
+            file.write(line + "\n")  # one call a line, so that Ctrl-C cannot leave half of one
+            if file.path not in self.paths:
+                self.paths.append(file.path)
         self._told(source, line)
+
+    @property
+    def _grown(self) -> list[LineFile]:
+        """The files of JSON lines that have a line."""
+        files = (self._lines, self._events)
+        return [file for file in files if file is not None and file.path in self.paths]
+
+    def _check_there(self) -> None:
+        for file in self._grown:
+            file.check_there()
 
     def write_events(
         self, frame: Frame, events: Sequence[Event], picture: Image | None = None
@@ -144,14 +158,13 @@ class Outputs:
         if self._clips is not None and picture is not None:
             clip, ended = self._clips.add(frame, picture, events)
         for event in events:
-            self._event(frame.source, event_line(event, frame.source, self._classes, clip))
+            self._event(frame.source, event_line(event, frame, self._classes, clip))
         for line in ended:
             self._event(line["source"], json.dumps(line))
 
     def _event(self, source: str, line: str) -> None:
         if self._events is None:
             self._events = LineFile(self._out / "events.jsonl")
-            self.paths.append(self._events.path)
         self._line(self._events, source, line)
 
     def close(self) -> None:
@@ -173,13 +186,12 @@ class Outputs:
                 self.problems.append(error)
             else:
                 self.paths.append(file.path)
-        if any(copy.pictures for copy in self._copies) and self.paths:
+        if any(copy.pictures for copy in self._copies) and self._written:
             self.paths.append(self._out)
-        if self.paths and not self._lines.there:
-            self.paths.remove(self._lines.path)
-        self._lines.close()
-        if self._events is not None:
-            self._events.close()
+        for lines in self._grown:
+            if not lines.there:
+                self.paths.remove(lines.path)
+        self._close_lines()
 
     def discard(self) -> None:
         """Delete what was not ended; JSON lines that were written stay."""
@@ -189,9 +201,12 @@ class Outputs:
             video.discard()
         if self._clips is not None:
             self._clips.discard()
-        self._lines.close()
-        if self._events is not None:
-            self._events.close()
+        self._close_lines()
+
+    def _close_lines(self) -> None:
+        for lines in (self._lines, self._events):
+            if lines is not None:
+                lines.close()
 
     @property
     def clips(self) -> ClipCounts | None:

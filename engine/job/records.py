@@ -6,13 +6,16 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from retinart.engine.common import utc
 from retinart.engine.common.csv_cells import plain_cell
 from retinart.engine.detections import Detections
 from retinart.engine.keep.counting import Event
+from retinart.engine.media.frame import Frame
 
 if TYPE_CHECKING:
     from retinart.engine.evaluation.result_ids import ResultIds
@@ -45,6 +48,7 @@ class Record:
         source: path of the image or the video.
         frame: index in the video or in the list of images, from 0.
         time_ms: position in the video, None for an image.
+        utc: when a live source's frame was received; None for files.
         width, height: of the source, in pixels.
         detections: in pixels of the source.
         still: whether they were taken over from the frame before.
@@ -57,6 +61,7 @@ class Record:
     height: int
     detections: Detections
     still: bool = False
+    utc: datetime | None = None
 
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
         """The object of a line in `detections.jsonl`; with a tracker each detection has an id."""
@@ -71,6 +76,7 @@ class Record:
             "source": self.source,
             "frame": self.frame,
             "time_ms": None if self.time_ms is None else round(self.time_ms, 3),
+            **({} if self.utc is None else {"utc": utc.iso(self.utc)}),
             "width": self.width,
             "height": self.height,
             **({"still": True} if self.still else {}),
@@ -87,11 +93,19 @@ class Record:
         }
 
 
-def event_line(event: Event, source: str, classes: Sequence[str], clip: str | None = None) -> str:
-    """A line of `events.jsonl`, without its end; what its kind does not have is left out."""
+def event_line(event: Event, frame: Frame, classes: Sequence[str], clip: str | None = None) -> str:
+    """A line of `events.jsonl`, without its end; what its kind does not have is left out.
+
+    Args:
+        event: that happened in the frame.
+        frame: of the event.
+        classes: names.
+        clip: that shows the event.
+    """
     data = {
         "time": None if event.time is None else round(event.time, 3),
-        "source": source,
+        "utc": None if frame.utc is None else utc.iso(frame.utc),
+        "source": frame.source,
         "frame": event.frame,
         "kind": event.kind,
         "area": event.area,
@@ -107,14 +121,23 @@ def event_line(event: Event, source: str, classes: Sequence[str], clip: str | No
 
 
 class CSVRows:
-    """Writes records to an open file, a row a detection; with `tracks` its id in a last column."""
+    """Writes records to an open file, a row a detection.
+
+    Args:
+        file: open for text.
+        classes: names.
+        tracks: add a column of ids.
+        live: add a column of times in UTC, which only live sources have.
+    """
 
     COLUMNS = ("source", "frame", "time_ms", "x1", "y1", "x2", "y2", "score", "class_id", "class")
 
-    def __init__(self, file: Lines, classes: Sequence[str], *, tracks: bool = False) -> None:
-        self._writer, self._classes = csv.writer(file), classes
+    def __init__(
+        self, file: Lines, classes: Sequence[str], *, tracks: bool = False, live: bool = False
+    ) -> None:
+        self._writer, self._classes, self._live = csv.writer(file), classes, live
         self._keys = ["score", "class_id", "class", *(["track_id"] if tracks else [])]
-        self._writer.writerow([*self.COLUMNS, *self._keys[3:]])
+        self._writer.writerow([*self.COLUMNS, *self._keys[3:], *(["utc"] if live else [])])
 
     def write(self, record: Record) -> None:
         """Add the rows."""
@@ -125,6 +148,7 @@ class CSVRows:
                     *(plain_cell(data[key]) for key in ("source", "frame", "time_ms")),
                     *d["box"],
                     *(plain_cell(d[key]) for key in self._keys),
+                    *([data.get("utc")] if self._live else []),
                 ]
             )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from retinart.engine.common import utc
 from retinart.engine.common.files import write_json
 from retinart.engine.common.latency_histogram import PERCENTILES, Times, table
 from retinart.engine.common.timing import StageName
@@ -86,6 +88,7 @@ class DetectSummary:
     """What a job did.
 
     Attributes:
+        started: when.
         frames: images or frames whose results were written.
         detections: found in all of them, as the files hold them.
         confident: how many of these score `draw_conf` or more, by class name.
@@ -111,6 +114,7 @@ class DetectSummary:
         queues: by the stage that reads it: (capacity, mean depth, greatest depth).
     """
 
+    started: datetime = field(default_factory=utc.now)
     frames: int = 0
     detections: int = 0
     confident: Counter[str] = field(default_factory=Counter)
@@ -212,6 +216,7 @@ class DetectSummary:
     def to_json(self) -> dict[str, Any]:
         """The object of `summary.json`."""
         return {
+            "started": utc.iso(self.started),
             "ended": self.ended,
             "stopped_by": self.stop_reason or None,
             "error": None if self.error is None else str(self.error),

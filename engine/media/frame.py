@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from retinart.engine.media.images import Image
@@ -23,6 +24,7 @@ class Frame:
         time_ms: presentation time in the video; of a live source the time since its first frame;
             None for an image.
         image: (H, W, 3) uint8 BGR.
+        utc: when it was received from a live source; None for files.
         captured: when it was decoded, or received from a live source; `time.perf_counter` seconds.
     """
 
@@ -31,6 +33,7 @@ class Frame:
     index: int
     time_ms: float | None
     image: Image
+    utc: datetime | None = None
     captured: float = field(default_factory=time.perf_counter)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from retinart.engine.common import utc
 from retinart.engine.common.timing import TimeStage
 from retinart.engine.common.wording import counted
 from retinart.engine.media.address import without_secrets
@@ -150,7 +151,7 @@ class LiveSource:
             self.counts.broken += frames
 
     def _offer(self, capture: Capture, start: float, captured: float) -> None:
-        index = self.counts.read
+        index, received = self.counts.read, utc.now()
         self._started = captured if self._started is None else self._started
         time_ms = 1000 * (captured - self._started)
         choice = self._choose(index, time_ms)
@@ -178,6 +179,7 @@ class LiveSource:
                     index=index,
                     time_ms=time_ms,
                     image=image,
+                    utc=received,
                     captured=captured,
                 )
         self._wake.set()

@@ -93,6 +93,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
     add("track", "give each object an id that it keeps through the frames")
     add("tracker", "what gives the ids with --track")
+    add(
+        "detections_file",
+        "write no detections.jsonl, which grows without end; give another output, such as --sink",
+    )
     add("csv", "also write a CSV file with a row for each detection", otherwise="no CSV file")
     add(
         "coco",
@@ -269,9 +273,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with results_folder(args.out, DEFAULT_OUT, RESULTS, overwrite=args.overwrite) as out:
             areas = None if args.region is None else read_areas(args.region)
-            job = record_of(
-                DetectJob, args, stream=stream, out=out, areas=areas, clips=_clips(args)
-            )
+            more_of_job = {"stream": stream, "out": out, "areas": areas, "clips": _clips(args)}
+            job = record_of(DetectJob, args, started=started, **more_of_job)
             _check_before_loading(job)
             if ray:
                 summary = _run_on_ray(args, job, stop)

@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import SimpleNamespace
@@ -30,17 +31,15 @@ from support import files_below, read_lines, write_video
 Command = Callable[..., CompletedProcess[str]]
 Lines = list[dict[str, Any]]
 RATE = 10  # frames a second
+START = datetime(2026, 11, 29, 7, 30, tzinfo=timezone.utc)
 
 
 class _Made:
     """Clips of made sources, whose frames show their number in stripes."""
 
     def __init__(self, out: Path, *, sources: int = 1, live: bool = False, **settings: Any) -> None:
-        self.said = list[str]()
-        about = [
-            ClipSource(name=f"{'ab'[i]}.mp4", stem="ab"[i], fps=RATE, live=live)
-            for i in range(sources)
-        ]
+        self.said, self._live = list[str](), live
+        about = [ClipSource(name=f"{'ab'[i]}.mp4", stem="ab"[i], fps=RATE) for i in range(sources)]
         self.clips = Clips(ClipSettings(**settings), out, about, self.said.append)
         self.lines: Lines = []
 
@@ -53,7 +52,7 @@ class _Made:
             image[:, : len(bits)] = bits[:, None]
             frame = Frame(
                 source="a.mp4", source_index=source, index=number, time_ms=1000 * number / RATE,
-                image=image,
+                image=image, utc=START + timedelta(seconds=number / RATE) if self._live else None,
             )  # fmt: skip
             kinds = [_event(number)] if number in events else []
             name, lines = self.clips.add(frame, image, kinds)
@@ -172,9 +171,10 @@ def test_each_source_has_its_clips(tmp_path: Path) -> None:
 def test_a_live_source_names_its_clips_by_the_time_of_day(tmp_path: Path) -> None:
     made = _Made(tmp_path, live=True, pre=0, post=0)
     first, second = made.run(range(30), [5, 20])
-    assert first.endswith("Z-a.mp4") and len(first) == len("clips/20261129-073000Z-a.mp4")
-    made.close()
-    assert first != second and files_below(tmp_path) == sorted([first, second])
+    assert [first, second] == ["clips/20261129T073000Z-a.mp4", "clips/20261129T073002Z-a.mp4"]
+    ends = [line["utc"] for line in made.close()]
+    assert ends == ["2026-11-29T07:30:00.500Z", "2026-11-29T07:30:02.000Z"]
+    assert files_below(tmp_path) == [first, second]
 
 
 def test_the_oldest_clips_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
