@@ -34,6 +34,7 @@ from retinart.engine.common.progress import Progress
 from retinart.engine.common.typed_json import from_plain
 from retinart.engine.errors import BadInput
 from retinart.engine.evaluation.annotation_files import annotations_sha256
+from retinart.engine.evaluation.coco import CocoDataset
 from retinart.engine.evaluation.evaluate import check_evaluation
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.evaluation.resample import Matches
@@ -71,8 +72,10 @@ class Calibration:
         self.info: ModelInfo
         self.info, data = read_model(model)
         self._annotated = settings.annotated
+        dataset: CocoDataset | None = None
         if self._annotated is not None:
-            for line in check_evaluation(self.info.classes, *self._annotated):
+            dataset, lines = check_evaluation(self.info.classes, *self._annotated)
+            for line in lines:
                 Progress().line(line)
         if self.info.precision != "fp32":
             raise BadInput(
@@ -84,7 +87,11 @@ class Calibration:
         self.placement = place(self.graph)
         self.images: list[Path] = []
         if settings.images is not None:
-            self.images = choose_images(settings.images, settings.num, settings.seed)
+            self.images = choose_images(
+                settings.images, settings.num, settings.seed, listed_in=settings.listed_in
+            )
+        if dataset is not None:
+            _say_shared(self.images, dataset)
         self._images_sha256 = _hash_of(self.images)
         self._changed = Problems()  # what was changed of images as they were read
         self._fp32: Matches | None = None
@@ -305,6 +312,16 @@ def _check_weights(graph: onnx.ModelProto) -> None:
                 f"the weights {initializer.name} hold NaN or infinite values",
                 fix="Train or export the model again",
             )
+
+
+def _say_shared(images: list[Path], dataset: CocoDataset) -> None:
+    """Say that AP is measured on images that also gave the ranges."""
+    annotated = {image.path.resolve() for image in dataset.images}
+    if shared := sum(path.resolve() in annotated for path in images):
+        Progress().line(
+            f"{shared} of the {len(images)} calibration images are also in {dataset.annotations}: "
+            "for a proof, take the ranges from other images than AP"
+        )
 
 
 def _hash_of(images: list[Path]) -> str:

@@ -85,7 +85,13 @@ def _peaks(
 ) -> tuple[dict[str, float], str]:
     """Largest magnitudes by tensor, and where they come from."""
     if settings.images is not None:
-        images = choose_images(settings.images, settings.num, settings.seed, CONVERSION_IMAGES)
+        images = choose_images(
+            settings.images,
+            settings.num,
+            settings.seed,
+            CONVERSION_IMAGES,
+            listed_in=settings.listed_in,
+        )
         return observe_peaks(model, info, graph, images), f"{len(images)} images"
     path = settings.record or model.with_suffix(".json")
     if settings.record is None and not path.is_file():

@@ -16,6 +16,7 @@ from retinart.calib.settings import CALIBRATION_IMAGES
 from retinart.engine.common.progress import Progress
 from retinart.engine.common.wording import counted
 from retinart.engine.errors import BadInput
+from retinart.engine.evaluation.listed_images import listed_images
 from retinart.engine.evaluation.problems import Problems
 from retinart.engine.media.images import Image, list_images, read_image, why_skipped
 from retinart.engine.model.info import ModelInfo
@@ -78,12 +79,18 @@ class Observation:
 
 
 def choose_images(
-    source: str | Sequence[str], num: int | None, seed: int, usual: int = CALIBRATION_IMAGES
+    source: str | Sequence[str],
+    num: int | None,
+    seed: int,
+    usual: int = CALIBRATION_IMAGES,
+    *,
+    listed_in: Path | None = None,
 ) -> list[Path]:
     """Images of a folder, a file or a glob, or of several, drawn at random and then sorted.
 
     Args:
         num: how many; None for `usual`, or for all of them where there are fewer.
+        listed_in: a COCO file; only the images that it lists are taken.
 
     Raises:
         BadInput: there are none, or fewer than `num`.
@@ -91,9 +98,13 @@ def choose_images(
     if num is not None and num < 1:
         raise BadInput(f"{num} images cannot calibrate a model", fix="Give at least 1")
     sources = [source] if isinstance(source, str) else source
-    paths = sorted({path for one in sources for path in list_images(one)})
+    if listed_in is None:
+        paths = sorted({path for one in sources for path in list_images(one)})
+    else:
+        paths = listed_images(listed_in, sources)
     found = f"{', '.join(sources)} {'holds' if len(sources) == 1 else 'hold'} "
     found += counted(len(paths), "image")
+    found += "" if listed_in is None else f" of {listed_in}"
     if num is None:
         if len(paths) < usual:
             Progress().line(f"{found}: all are used, where {usual} are the default")

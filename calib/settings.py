@@ -27,6 +27,7 @@ class CalibrationSettings:
 
     Attributes:
         images: folder, file or glob of images to take ranges from, or several; None with a record.
+        listed_in: COCO file; only the images that it lists are taken. None takes all.
         num, seed: how many of them, and the seed that draws them. None is for CALIBRATION_IMAGES,
             or for all of them where there are fewer.
         precision: int8; or fp8 (E4M3), which GPUs have since Ada and Hopper.
@@ -52,6 +53,7 @@ class CalibrationSettings:
     """
 
     images: str | tuple[str, ...] | None = None
+    listed_in: Path | None = None
     num: int | None = None
     seed: int = 0
     precision: Quantized = "int8"
@@ -87,6 +89,7 @@ class CalibrationSettings:
             raise BadInput(f"`undecided` is {self.undecided!r}", fix="Give pass or fail")
         if self.record is None and self.images is None:
             raise BadInput("there is nothing to take ranges from", fix="Give `images` or `record`")
+        _check_listed_in(self.listed_in, self.images)
         if self.max_drop is not None:
             if not 0 <= self.max_drop <= 100:
                 raise BadInput(f"`max_drop` is {self.max_drop}", fix="Give AP points, 0 to 100")
@@ -155,6 +158,7 @@ class ConvertSettings:
 
     Attributes:
         images: folder, file or glob of images to take ranges from, or several.
+        listed_in: as in `CalibrationSettings`.
         num, seed: how many of them, and the seed that draws them. None is for CONVERSION_IMAGES,
             or for all of them where there are fewer.
         record: calibration record to take ranges from. Without one, and without images, the record
@@ -162,6 +166,7 @@ class ConvertSettings:
     """
 
     images: str | tuple[str, ...] | None = None
+    listed_in: Path | None = None
     num: int | None = None
     seed: int = 0
     record: Path | None = None
@@ -169,3 +174,12 @@ class ConvertSettings:
     def __post_init__(self) -> None:
         if self.images is not None and self.record is not None:
             raise BadInput("`images` and `record` are both given", fix="Give one of them")
+        _check_listed_in(self.listed_in, self.images)
+
+
+def _check_listed_in(listed_in: Path | None, images: str | tuple[str, ...] | None) -> None:
+    if listed_in is not None and images is None:
+        raise BadInput(
+            f"`listed_in` {listed_in} chooses among `images`, and there are none",
+            fix="Give the folder of its images with `images`",
+        )

@@ -357,7 +357,7 @@ def _validation(
     """The images to measure AP on, and lines about them. Bad ones stop the training now."""
     if settings.val_annotations is None or settings.val_images is None:
         return None, []
-    lines = check_evaluation(classes, settings.val_annotations, settings.val_images)
+    _, lines = check_evaluation(classes, settings.val_annotations, settings.val_images)
     validation = Validation(
         annotations=settings.val_annotations, images=settings.val_images, rule=rule, classes=classes
     )

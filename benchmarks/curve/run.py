@@ -147,6 +147,7 @@ class _Maker:
             self._models,
             images=settings.calibration_images,
             num=settings.calibration_num,
+            listed_in=settings.calibration_listed_in,
         )
         dataset = load_coco(settings.annotations, settings.images)
         check_objects(dataset)  # seen before the exports and the timings

@@ -62,11 +62,20 @@ class ScaleSteps:
     Args:
         steps: keep what is made.
         folder: of the model files.
-        images, num: that INT8 files take their ranges from, as in `CalibrationSettings`.
+        images, num, listed_in: that INT8 files take their ranges from, as in `CalibrationSettings`.
     """
 
-    def __init__(self, steps: Steps, folder: Path, *, images: str | None, num: int | None) -> None:
-        self.steps, self._folder, self._images, self._num = steps, folder, images, num
+    def __init__(
+        self,
+        steps: Steps,
+        folder: Path,
+        *,
+        images: str | None,
+        num: int | None,
+        listed_in: Path | None = None,
+    ) -> None:
+        self.steps, self._folder = steps, folder
+        self._images, self._num, self._listed_in = images, num, listed_in
         self.code = code_of_models()
 
     def fp32(self, checkpoint: Path, size: int) -> Path:
@@ -80,13 +89,17 @@ class ScaleSteps:
     def int8(self, fp32: Path) -> Path:
         """The INT8 file of an FP32 file."""
         path = fp32.with_suffix(".int8.onnx")
-        settings = CalibrationSettings(images=self._images, num=len(self._chosen))
+        settings = CalibrationSettings(
+            images=self._images, num=len(self._chosen), listed_in=self._listed_in
+        )
         inputs = {"fp32": sha256(fp32), "images": hash_of(self._chosen), **self.code}
         return self.steps.file("calibrate", path, inputs, partial(calibrate, fp32, path, settings))
 
     @cached_property
     def _chosen(self) -> list[Path]:
-        return choose_images(str(self._images), self._num, CalibrationSettings.seed)
+        return choose_images(
+            str(self._images), self._num, CalibrationSettings.seed, listed_in=self._listed_in
+        )
 
     def time(
         self,

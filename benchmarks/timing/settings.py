@@ -130,6 +130,7 @@ class CurveSettings(RunSettings):
         annotations: COCO instances.
         imgsz: shorter sides in pixels; inputs are 4:3, as `retinart export --imgsz` makes them.
         calibration_images: folder, file or glob to take INT8's ranges from.
+        calibration_listed_in: COCO file; only the images that it lists are taken. None takes all.
         calibration_num: how many of them; None as in `CalibrationSettings`.
         precisions: of files.
     """
@@ -138,6 +139,7 @@ class CurveSettings(RunSettings):
     annotations: Path
     imgsz: tuple[int, ...] = (400, 500, 600, 700, 800)
     calibration_images: str | None = None
+    calibration_listed_in: Path | None = None
     calibration_num: int | None = None
     precisions: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
 

@@ -18,7 +18,7 @@ from retinart.engine.evaluation.boxes import CleanBoxes, clean_boxes
 from retinart.engine.evaluation.coco_json import Entry, Id, Key, by_id, side
 from retinart.engine.evaluation.frames import Picture, frame_sizes
 from retinart.engine.evaluation.objects import Objects, read_objects
-from retinart.engine.evaluation.picture_files import PictureFiles, agreement
+from retinart.engine.evaluation.picture_files import PictureFiles, agreement, picture_name
 from retinart.engine.evaluation.problems import Problem, Problems
 
 MOST_CLASSES = 100_000  # of a model
@@ -180,7 +180,7 @@ def _find(
 ) -> dict[Key, Path]:
     """The file of each image that is there, in the file's order."""
     files, found = PictureFiles(images), dict[Key, Path]()
-    names = {k: str(e.get("file_name") or e.get("coco_url") or "") for k, e in listed.items()}
+    names = {key: picture_name(entry) for key, entry in listed.items()}
     near, by_file = set[Key](), dict[Path, list[Key]]()
     for key, name in names.items():
         path, exact = files.find(name) if name else (None, True)

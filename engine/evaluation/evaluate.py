@@ -212,7 +212,9 @@ def evaluate_results(
     )
 
 
-def check_evaluation(classes: Sequence[str], annotations: Path, images: Path) -> list[str]:
+def check_evaluation(
+    classes: Sequence[str], annotations: Path, images: Path
+) -> tuple[CocoDataset, list[str]]:
     """Check the data as `evaluate` does, without detecting anything.
 
     Args:
@@ -220,12 +222,14 @@ def check_evaluation(classes: Sequence[str], annotations: Path, images: Path) ->
         annotations, images: see `evaluate`.
 
     Returns:
-        A line that counts images, boxes and classes, then a line for each kind of problem.
+        The annotations, and lines about them: one that counts images, boxes and classes, then one
+        for each kind of problem.
 
     Raises:
         BadInput, MissingDependency: see `evaluate`.
     """
-    return _prepare(classes, annotations, images)[1]
+    matched, lines = _prepare(classes, annotations, images)
+    return matched.dataset, lines
 
 
 def check_objects(dataset: CocoDataset) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
@@ -74,6 +75,11 @@ class PictureFiles:
             self._known[folder] = entries
         alike = self._known[folder].get(_plain(name), [])
         return [path for path in alike if path.name == name] or alike
+
+
+def picture_name(entry: Mapping[str, Any]) -> str:
+    """The name that an entry of COCO's `images` gives its picture, or ""."""
+    return str(entry.get("file_name") or entry.get("coco_url") or "")
 
 
 def agreement(path: Path, parts: Sequence[str] | str) -> int:

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from retinart.calib import calibration
 from retinart.calib.calibrate import calibrate
+from retinart.calib.calibration import Calibration
 from retinart.calib.observe import choose_images
 from retinart.calib.record import read_record
 from retinart.calib.settings import CalibrationSettings
@@ -192,6 +193,32 @@ def test_of_several_folders_one_is_named_as_the_annotated(images: Path) -> None:
     named = CalibrationSettings(images=folders, annotations=file, eval_images=images)
     assert named.annotated == (file, images)
     assert CalibrationSettings(images=folders[:1], annotations=file).annotated == (file, images)
+
+
+def test_a_list_chooses_among_the_images(
+    model_path: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One folder held the pictures of training and validation, and `calibrate` took all of it."""
+    first = sorted(images.iterdir())[0].name
+    listing = {
+        "images": [{"id": 1, "file_name": first}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 20, 20]}],
+        "categories": [{"id": 1, "name": read_info(model_path).classes[0]}],
+    }
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(listing))
+    assert choose_images(str(images), None, 0, listed_in=file) == [images / first]
+    with pytest.raises(BadInput, match=f"holds 1 image of {file}, and 2 were asked for"):
+        choose_images(str(images), 2, 0, listed_in=file)
+    with pytest.raises(
+        BadInput, match=r"`listed_in` .* chooses among `images`, and there are none"
+    ):
+        CalibrationSettings(record=file, listed_in=file)
+
+    settings = CalibrationSettings(images=str(images), listed_in=file, annotations=file)
+    Calibration(model_path, tmp_path / "int8.onnx", settings)
+    said = f"1 of the 1 calibration images are also in {file}: for a proof"
+    assert said in capsys.readouterr().err
 
 
 def test_images_are_drawn_by_seed(small_scenes: Path) -> None:

@@ -20,10 +20,12 @@ pytestmark = pytest.mark.slow
 PICTURES = 4  # in place of the user's
 # A page's words, and what stands for them here.
 SMALL = {
+    "my/images": "val",
     "my/": "",
     "val2017": "val",
     "--eval-images val --max-drop 0.5": "--eval-images val",
     "--eval-images val --max-drop 0.3": "--eval-images val",
+    "--annotations val.json --max-drop 0.5": "--annotations val.json",
     "--calibration-images DIR": f"--calibration-images val --calibration-num {PICTURES}",
     "--out DIR": "--out runs/curve --repeats 2",
     "--imgsz 400 500 600 700 800": "--imgsz 64 96",

@@ -49,6 +49,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
     )
     add(
+        "calibration_listed_in",
+        "COCO file; only those of --calibration-images that it lists are used",
+        otherwise="all of them",
+    )
+    add(
         "calibration_num",
         "how many of --calibration-images to use",
         otherwise=f"{CALIBRATION_IMAGES}, or all if there are fewer",

@@ -14,5 +14,11 @@ def add_observed(add: Callable[..., None], usual: int) -> None:
         action="append",
         metavar="SOURCE",
     )
+    add(
+        "listed_in",
+        "COCO file; only those of --images that it lists are used, for one folder with the images "
+        "of training, validation and test",
+        otherwise="all of --images",
+    )
     add("num", "how many of --images to use", otherwise=f"{usual}, or all if there are fewer")
     add("seed", "another seed chooses other images")
