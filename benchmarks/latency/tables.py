@@ -103,6 +103,10 @@ def tables(result: Benchmark) -> Iterator[Table]:
 def warnings(result: Benchmark) -> list[str]:
     """How quiet the machine was, and which differences are too small to tell, a sentence each."""
     sentences = [noise_text(result.noise), *int8_is_slower(result.models)]
+    if result.noise > statistics.NOISY and result.comparison is not None:
+        sentences.append(
+            "The gate (--max-ratio) judges all the same: repeat it on a quiet machine."
+        )
     if result.drawn:
         sentences.append(
             "WARNING: no real images were given: on drawn scenes NMS has other work than in use. "
@@ -122,8 +126,9 @@ def warnings(result: Benchmark) -> list[str]:
                 )
             elif _within(ratio, result.noise):
                 sentences.append(
-                    f"WARNING: {m.model} is {ratio} times as fast as {name}, which is nearer to 1 "
-                    f"than the noise of {result.noise:.0%}."
+                    f"WARNING: {m.model} is {ratio} times as fast as {name}. The difference is "
+                    f"{_apart(ratio):.0%}, and the machine's noise is {result.noise:.0%}, so this "
+                    "proves nothing."
                 )
     return sentences
 
@@ -147,13 +152,12 @@ def int8_is_slower(rows: Sequence[ModelTimes]) -> Iterator[str]:
 
 def noise_text(spread: float) -> str:
     """How quiet the machine was, a sentence."""
-    said = f"he reference workload varied by {spread:.0%}"
+    why = f"the reference workload, a fixed piece of arithmetic, varied by {spread:.0%}"
     if spread <= statistics.NOISY:
-        return f"T{said}."
+        return f"The machine was quiet: {why}."
     return (
-        f"WARNING: t{said}: the machine was not quiet. Ratios hold better than times, and "
-        "differences below that mean nothing. A gate (--max-ratio) judges all the same: repeat it "
-        "on a quiet machine."
+        f"WARNING: the machine was not quiet: {why}. Ratios hold better than times, and "
+        "differences below that mean nothing."
     )
 
 
@@ -165,8 +169,12 @@ def shown(value: float | None, form: str, factor: float = 1) -> str:
 def _within(ratio: Estimate, noise: float) -> bool:
     """Whether a ratio is nearer to 1 than a noisy machine's noise."""
     itself = ratio.low == ratio.high == 1
-    nearer = max(ratio.value, 1 / ratio.value) < 1 + noise
-    return noise > statistics.NOISY and nearer and not itself
+    return noise > statistics.NOISY and _apart(ratio) < noise and not itself
+
+
+def _apart(ratio: Estimate) -> float:
+    """How much more time the slower one takes, as a share of the faster one's."""
+    return max(ratio.value, 1 / ratio.value) - 1
 
 
 def _limits(result: Benchmark) -> Table:

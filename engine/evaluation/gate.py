@@ -51,7 +51,7 @@ class Judgement:
         more: about how many more pictures would decide; None where it is decided, or where more
             than a hundred times as many would be needed.
         few: whether there are fewer pictures than FEWEST, so that no interval decides.
-        possible: where it is undecided, the end of the interval on the limit's other side.
+        possible: where it is undecided, what the interval holds, in words.
     """
 
     verdict: Verdict
@@ -68,10 +68,13 @@ class Judgement:
             return self.verdict
         if self.few:
             return f"undecided, as fewer than {FEWEST} pictures decide nothing"
-        more = f"{_FAR} times as many pictures would not decide it"
+        more = (
+            f"the measured loss is too near to the limit: even {_FAR} times as many pictures would "
+            "not decide it"
+        )
         if self.more is not None:
             more = f"about {self.more} more pictures would decide it"
-        return f"undecided, as {self.possible} is possible; {more}"
+        return f"undecided, as {self.possible}; {more}"
 
 
 def judge(change: Change, max_drop: float, pictures: int) -> Judgement:
@@ -92,9 +95,8 @@ def judge(change: Change, max_drop: float, pictures: int) -> Judgement:
     # The interval shrinks with the root of the number of pictures.
     margin = abs(max_drop - loss)
     half = high - loss if loss <= max_drop else loss - low
-    possible = f"a loss of up to {high:.2f}"
-    if loss > max_drop:
-        possible = f"a gain of up to {-low:.2f}" if low < 0 else f"a loss of only {low:.2f}"
+    other = f"a gain of {-low:.2f}" if low < 0 else f"a loss of {low:.2f}"
+    possible = f"{pictures} pictures allow anything from {other} to a loss of {high:.2f}"
     more = None
     if margin * math.sqrt(_FAR) > half:
         more = max(1, math.ceil(pictures * ((half / margin) ** 2 - 1)))

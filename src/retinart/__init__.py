@@ -57,6 +57,10 @@ _builder.set_builder(_build)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # which takes longer than all that is above
+
+        return version("retinart")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_engine, name)

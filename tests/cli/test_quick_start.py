@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_help_loads_no_library(name: str) -> None:
 @pytest.mark.parametrize("arguments", [["--version"], ["completion", "bash"]])
 def test_commands_without_a_model_load_no_library(arguments: list[str]) -> None:
     assert loaded(*arguments) == set()
+
+
+def test_the_version_is_looked_up_when_it_is_asked_for() -> None:
+    code = "import sys, retinart; print('importlib.metadata' in sys.modules, retinart.__version__)"
+    done = run_python("-c", code)
+    assert done.stdout.split() == ["False", metadata.version("retinart")], done.stderr
 
 
 def test_inspect_needs_no_library(model_path: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import sys
 import textwrap
 import warnings
@@ -129,25 +130,54 @@ def _main(given: Sequence[str]) -> int:
 
 def _parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.Namespace:
     try:
+        _refuse_slips(parser, given)
         args, unknown = parser.parse_known_args(given)
         if unknown:
             of_command: argparse.ArgumentParser = getattr(args, "options", parser)
-            near = _near(of_command, unknown)
-            of_command.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+            of_command.error(f"unrecognized arguments: {' '.join(unknown)}")
         return args
     except SystemExit:
         sys.stdout.flush()  # what --help or --version printed
         raise
 
 
-def _near(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
-    """Options that a wrong one may have been meant for."""
+def _refuse_slips(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:
+    """Name the command and the options that wrong ones may have been meant for.
+
+    argparse comes to speak of a wrong option only if nothing else is missing.
+    """
+    words = list(itertools.takewhile(lambda word: word != "--", given))
+    known, commands = _option_names(parser), _commands_of(parser)
+    for word in words:
+        if word in commands:
+            parser = commands[word]
+            known |= _option_names(parser)
+            commands = _commands_of(parser)
+        elif commands and not word.startswith("-"):
+            if near := _near([word], commands, 0.6):
+                parser.error(f"there is no command {word}.{near}")
+            return
+    flags = (word.partition("=")[0] for word in words if word.startswith("--"))
+    wrong = [flag for flag in flags if not any(name.startswith(flag) for name in known)]
+    if near := _near(wrong, known, 0.75):
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}.{near}")
+
+
+def _option_names(parser: argparse.ArgumentParser) -> set[str]:
+    return {name for action in parser._actions for name in action.option_strings}
+
+
+def _commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    actions = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return {name: command for action in actions for name, command in action.choices.items()}
+
+
+def _near(wrong: Sequence[str], known: Iterable[str], cutoff: float) -> str:
+    """What wrong words may have been meant for, as a question; "" if nothing is near."""
     from difflib import get_close_matches
 
-    known = [name for action in parser._actions for name in action.option_strings]
-    flags = (word.partition("=")[0] for word in unknown if word.startswith("--"))
-    near = [name for flag in flags for name in get_close_matches(flag, known, 2, 0.75)]
-    return f". Is {' or '.join(near)} meant?" if near else ""
+    near = [name for word in wrong for name in get_close_matches(word, sorted(known), 2, cutoff)]
+    return f" Is {' or '.join(near)} meant?" if near else ""
 
 
 def build_parser(fill: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:

@@ -180,7 +180,7 @@ def _compare(args: argparse.Namespace, out: Path) -> int:
             args.annotations,
             args.images,
             out=out,
-            names=(args.model.name, _name(args.against, args.compute)),
+            names=(args.model.name, _in_compute(args.against.name, args.compute)),
             precision=None if args.at_precision is None else args.at_precision / 100,
         )
     _say_problems(result.first, args)
@@ -199,11 +199,12 @@ def _judged(result: Any, args: argparse.Namespace) -> int:
     from retinart.engine.evaluation.gate import judge, worst_of
 
     changes, passed = result.changes, True
+    second = _in_compute(str(args.against), args.compute)
     if args.max_drop is not None:
         check_reference(str(args.model), result.first.ap)
         judgement = judge(changes.figures["AP"], args.max_drop, changes.pictures)
         print(
-            f"{args.against} {change_text(changes.figures['AP'])}; the limit is a loss of "
+            f"{second} {change_text(changes.figures['AP'])}; the limit is a loss of "
             f"{args.max_drop:g}: "
             f"{judgement}",
             file=sys.stderr,
@@ -212,7 +213,7 @@ def _judged(result: Any, args: argparse.Namespace) -> int:
     if args.max_recall_drop is not None:
         name, judgement = worst_of(changes.recall, args.max_recall_drop, changes.pictures)
         print(
-            f"{args.against} {change_text(changes.recall[name], 'recall')} of {name} at a "
+            f"{second} {change_text(changes.recall[name], 'recall')} of {name} at a "
             f"precision of {args.at_precision:g}; the limit is a loss of "
             f"{args.max_recall_drop:g}: "
             f"{judgement}",
@@ -250,8 +251,8 @@ def _check_place(args: argparse.Namespace) -> None:
     AtomicFile(path).discard()
 
 
-def _name(model: Path, compute: str) -> str:
-    return model.name if compute == "fp32" else f"{model.name} in {compute}"
+def _in_compute(name: str, compute: str) -> str:
+    return name if compute == "fp32" else f"{name} in {compute}"
 
 
 def _say_problems(result: Any, args: argparse.Namespace) -> None:

@@ -138,15 +138,16 @@ def test_what_the_gate_says(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ((0.07, -0.36, 0.63), "undecided, as a loss of up to 0.36 is possible; about "),
-        ((-0.5, -0.7, -0.1), "undecided, as a loss of only 0.10 is possible; about "),
-        ((-0.5, -0.7, 0.1), "undecided, as a gain of up to 0.10 is possible; about "),
+        ((0.07, -0.36, 0.63), "a gain of 0.63 to a loss of 0.36; about 36 more pictures"),
+        ((-0.5, -0.7, -0.1), "a loss of 0.10 to a loss of 0.70; about 300 more pictures"),
+        ((-0.31, -0.7, 0.1), "a gain of 0.10 to a loss of 0.70; the measured loss is too near"),
     ],
 )
 def test_why_it_is_undecided(change: tuple[float, float, float], words: str) -> None:
-    """Seen: a gain, and "the interval contains the limit", which is a loss."""
+    """Seen: "as a gain of up to 2.50 is possible", given as the reason to doubt a loss."""
     value, low, high = change
-    assert str(judge(Change(value=value, low=low, high=high), 0.3, 100)).startswith(words)
+    said = str(judge(Change(value=value, low=low, high=high), 0.3, 100))
+    assert said.startswith(f"undecided, as 100 pictures allow anything from {words}")
 
 
 @pytest.mark.parametrize("value", [0.0, -50.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -104,6 +105,7 @@ def test_the_gate_with_one_file(
     assert ran.stdout.splitlines()[0].split() == [
         "tiny.onnx", "tiny.onnx", "in", "bf16", "change", "95%", "interval",
     ]  # fmt: skip
+    assert re.search(r"tiny\.onnx in bf16 (loses|gains|has the same) .*limit is", ran.stderr)
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert result["drop_points"] != 0
 
