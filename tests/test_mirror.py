@@ -16,8 +16,8 @@ SUBJECTS = {
         "recording_gpu", "site", "three_runtimes",
     },
     "cli": {
-        "cheap_checks", "full_disk", "gates", "help", "pages_run", "pictures", "quick_start",
-        "unattended",
+        "cheap_checks", "flat_memory", "full_disk", "gates", "help", "pages_run", "pictures",
+        "quick_start", "slips", "unattended",
     },
     "engine": {"detector_on_engine"},
     "engine/cluster": {"two_nodes"},

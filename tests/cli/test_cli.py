@@ -337,32 +337,6 @@ def test_usage_errors(retinart: Command, arguments: list[str]) -> None:
     assert ran.stderr.startswith("usage: retinart") and "error: " in ran.stderr
 
 
-def test_an_option_with_a_slip(retinart: Command) -> None:
-    """The usage was that of `retinart`, and no option was named."""
-    ran = retinart("detect", "model.onnx", "a.jpg", "--strickt", "--bogus")
-    assert ran.returncode == 2 and ran.stderr.startswith("usage: retinart detect")
-    assert "unrecognized arguments: --strickt --bogus. Is --strict or --track meant?" in ran.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ("detekt model.onnx", "retinart: error: there is no command detekt. Is detect meant?"),
-        ("data chek", "retinart data: error: there is no command chek. Is check meant?"),
-        ("--hlep", "retinart: error: unrecognized arguments: --hlep. Is --help meant?"),
-        ("eval --hlep", "retinart eval: error: unrecognized arguments: --hlep. Is --help meant?"),
-        ("detect -- --hlep", "the following arguments are required: SOURCE"),
-        ("zzz", "invalid choice: 'zzz'"),
-    ],
-)
-def test_a_slip_is_named_before_what_is_missing(
-    retinart: Command, arguments: str, said: str
-) -> None:
-    """Seen: all 17 commands for `detekt`, and "required: COMMAND" for `--hlep`."""
-    ran = retinart(*arguments.split())
-    assert ran.returncode == 2 and said in ran.stderr
-
-
 def test_python_m_retinart(model_path: Path, images: Path, tmp_path: Path) -> None:
     ran = _process("detect", model_path, "images", "--out", "out", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
