@@ -28,6 +28,7 @@ from retinart.engine.job.watchers import Watchers
 from retinart.engine.keep.counting import AreaCounter, Tally
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.source import Source
+from retinart.engine.metrics.event_counts import EventCounts
 from retinart.engine.metrics.figures import JobFigures
 from retinart.engine.pipeline import Ended
 from retinart.engine.reached_limits import ReachedLimits
@@ -97,6 +98,7 @@ class _Run:
             counted = job.areas if job.track else None
             if counted is not None and counted.counts:
                 self._counters = [AreaCounter(counted) for _ in sources]
+            self._events = EventCounts(counted, len(sources), detector.classes)
             ids = result_ids(job, sources, detector.classes)
             self._summary.notes += [] if ids is None else ids.lines
             say = self._progress.line
@@ -131,6 +133,7 @@ class _Run:
         return JobFigures(
             sources=[(source.name, source.counts) for source in self._sources],
             detections=dict(summary.confident),
+            events=self._events.now(list(summary.confident)),
             stages=self._stream.times.stages(),
             ages={"detections": summary.to_detections, "result": summary.to_result},
             queues={name: (len(queue), queue.capacity) for name, queue in queues.items() if name},
@@ -220,6 +223,7 @@ class _Run:
             if step.tallies:
                 picture = step.pictures[i] if self._job.clips else None
                 self._files.write_events(frame, step.tallies[i].events, picture)
+                self._events.add(frame.source_index, step.tallies[i].events)
                 self._summary.tallies[frame.source_index] = step.tallies[i]
             self._last = time.perf_counter()
             self._first = self._first or frame.captured

@@ -56,6 +56,7 @@ class JobCollector:
         for name, count in figures.detections.items():
             found.add_metric([name], count)
         yield found
+        yield _events(figures)
         yield _histogram("retinart_stage_seconds", "Time in a stage.", "stage", figures.stages)
         yield _histogram(
             "retinart_age_seconds", "Time from a frame's capture.", "until", figures.ages
@@ -99,6 +100,20 @@ def _of_sources(figures: JobFigures) -> Iterator[Metric]:
         up.add_metric([name], not one.ended)
     yield again
     yield up
+
+
+def _events(figures: JobFigures) -> Metric:
+    from prometheus_client.core import CounterMetricFamily
+
+    names = _different([name for name, _ in figures.sources])
+    family = CounterMetricFamily(
+        "retinart_events",
+        "What tracked objects did at lines and in zones.",
+        labels=["source", "area", "kind", "direction", "class"],
+    )
+    for key, count in figures.events.items():
+        family.add_metric([names[key.source], *key[1:]], count)
+    return family
 
 
 def _of_sinks(sinks: Sequence[SinkCounts]) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from retinart.engine.common.latency_histogram import Times
 from retinart.engine.common.timing import StageName
 from retinart.engine.media.source import SourceCounts
+from retinart.engine.metrics.event_counts import EventKey
 from retinart.engine.sinks.sink import SinkCounts
 
 STUCK_SECONDS = 60.0  # a job that holds frames and finishes none for so long is not well
@@ -20,6 +21,7 @@ class JobFigures:
     Attributes:
         sources: the name of each source, without a password, and what became of its frames.
         detections: how many were found by class name, with at least the score that is drawn.
+        events: how many there were at lines and in zones.
         stages: times by stage.
         ages: times from a frame's capture, by what they end with.
         queues: frames that wait, and places, by the stage that reads the queue.
@@ -29,6 +31,7 @@ class JobFigures:
 
     sources: Sequence[tuple[str, SourceCounts]]
     detections: Mapping[str, int]
+    events: Mapping[EventKey, int]
     stages: Mapping[StageName, Times]
     ages: Mapping[str, Times]
     queues: Mapping[str, tuple[int, int]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -22,9 +23,11 @@ from retinart.engine.common.latency_histogram import Times
 from retinart.engine.job.job import run_job
 from retinart.engine.job.settings import DetectJob
 from retinart.engine.media.source import SourceCounts
+from retinart.engine.metrics.event_counts import EventKey
 from retinart.engine.metrics.figures import STUCK_SECONDS, JobFigures
 from retinart.engine.metrics.server import MetricsServer
 from retinart.engine.sinks.sink import SinkCounts
+from support import ROOT
 
 parser = pytest.importorskip("prometheus_client.parser")
 Command = Callable[..., CompletedProcess[str]]
@@ -42,6 +45,7 @@ def _figures(*counts: SourceCounts, since_result: float = 0.5) -> JobFigures:
     return JobFigures(
         sources=[("rtsp://camera/1", one) for one in counts],
         detections={"disc": 5, 'quote " and \n line': 2},
+        events={EventKey(0, "gate", "cross", "left", "disc"): 3},
         stages={"infer": _times(0.5, 4, 40, 400)},
         ages={"result": _times(20)},
         queues={"infer": (1, 2)},
@@ -88,6 +92,7 @@ def test_the_metrics() -> None:
         assert found[f"retinart_sink_{name}", "http://sink/"] == value
     assert found["retinart_queue_depth", "infer"] == 1
     assert found["retinart_queue_capacity", "infer"] == 2
+    assert found["retinart_events_total", "gate", "disc", "left", "cross", camera] == 3
     stage = "retinart_stage_seconds"
     for limit, n in (
         ("0.001", 1),
@@ -101,6 +106,17 @@ def test_the_metrics() -> None:
     assert found[f"{stage}_count", "infer"] == 4
     assert found[f"{stage}_sum", "infer"] == pytest.approx(0.4445)
     assert found["process_resident_memory_bytes",] > 1e6
+
+
+def test_the_page_names_every_metric() -> None:
+    """Seen: a table with `_skipped_` for a name, and without the names of sinks' metrics."""
+    page = (ROOT / "docs" / "deployment.md").read_text("utf-8")
+    named = re.findall(r"^\| `(retinart_\w+)` \|", page, re.MULTILINE)
+    with _served(lambda: _figures(SourceCounts())) as url:
+        text = _get(url + "metrics")[1]
+    families = [f for f in parser.text_string_to_metric_families(text) if f.name[:4] == "reti"]
+    endings = {"counter": "_total", "info": "_info"}
+    assert sorted(named) == sorted(f.name + endings.get(f.type, "") for f in families)
 
 
 def test_counts_below_limits_agree_with_the_durations() -> None:
