@@ -34,6 +34,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
+@app.get("/healthz")
+def healthz() -> str:
+    """For probes: the server listens only when the model is loaded."""
+    return "ok"
+
+
 @app.post("/detect")
 def detect_on(
     request: Request, picture: Annotated[bytes, Body(media_type="image/jpeg")], least: float = 0.3
