@@ -151,6 +151,8 @@ def test_service(model_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatc
         status, objects = post(address, picture.read_bytes())
         _, fewer = post(f"{address}?least=0.9", picture.read_bytes())
         wrong, _ = post(address, b"no picture")
+        with urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+            assert (answer.status, answer.read()) == (200, b'"ok"')
     finally:
         server.should_exit = True
         thread.join()
