@@ -35,10 +35,11 @@ def int8_text(flags: frozenset[str], *, saturates: bool | None = None) -> str:
         flags: see `instruction_sets`.
         saturates: whether OpenVINO's 8-bit products overflow here; None if this was not tried.
     """
-    if flags & VNNI:
-        speed = "INT8 of R50 at 600 was 2.5 times as fast as FP32 on a CPU with AVX512-VNNI"
-    elif "avx2" in flags:
-        speed = "INT8 of R50 at 600 was 1.2 to 1.3 times as fast as FP32 on a CPU without VNNI"
+    r50 = "R50 at 400 to 800 pixels in INT8 was {} times as fast as in FP32 on {}"
+    if flags & VNNI:  # benchmarks/results/paper_grid.md
+        speed = r50.format("2.2 to 2.7", "an AMD EPYC with AVX512-VNNI")
+    elif "avx2" in flags:  # docs/runtimes.md, and paper_grid.md with VNNI turned off
+        speed = r50.format("1.2 to 1.4", "an Intel Skylake and an AMD EPYC without VNNI")
     else:
         speed = "INT8 was not measured on a CPU like this one"
     likely = not flags & VNNI and "avx2" in flags if saturates is None else saturates
