@@ -53,6 +53,7 @@ def test_the_whole_way(retinart: Command, tmp_path: Path) -> None:
     ran = retinart("demo", "--out", out)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1] == str(out / "demo.html")
+    assert "Next, with a checkpoint of yours: retinart export" in ran.stderr
     page = (out / "demo.html").read_text("utf-8")
     for word in ("export", "calibrate", "check", "eval", "detect", "benchmark"):
         assert f"<code>retinart {word} " in page and f"$ retinart {word} " in ran.stderr
@@ -87,6 +88,7 @@ def test_without_the_extras(
     assert ran.returncode == 0, ran.stderr
     assert "these packages are not installed: absent_here." in ran.stderr
     assert pip_command("demo") in ran.stderr
+    assert "It is one file, so you can copy it to another machine:\n" in ran.stderr
     page = (tmp_path / "demo.html").read_text("utf-8")
     assert "What the extras add" in page and "the FP32 file is 58.9" not in page
     assert count_frames(tmp_path / "video" / "blood.mp4") == 21

@@ -21,6 +21,8 @@ MORE = (
     "With them the demo exports a checkpoint to ONNX and compares the file with PyTorch, makes an "
     "INT8 file, measures the AP of both behind a gate, and times them side by side."
 )
+_NEXT = "Next, with a checkpoint of yours: retinart export retinanet.pth -o model.onnx"
+_OPEN = "Open this page in a browser. It is one file, so you can copy it to another machine:"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -64,8 +66,6 @@ def run(args: argparse.Namespace) -> int:
             print("\n".join(["", table.text(), "", *table.notes]), file=sys.stderr)
         page = out / _PAGE
         write_demo_page(page, done, table=table, more=more)
-    if more:
-        print(f"\n{more}", file=sys.stderr)
-    print("\nOpen this page in a browser:", file=sys.stderr)
+    print(f"\n{more or _NEXT}\n\n{_OPEN}", file=sys.stderr)
     print(page.resolve())
     return code
