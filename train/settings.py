@@ -192,6 +192,12 @@ class TrainSettings:
         return self.runs / self.name
 
     @property
+    def weights_to_export(self) -> Path:
+        """`best.pt` if the run measured AP, and `last` otherwise."""
+        best = self.folder / "best.pt"
+        return best if best.exists() else self.last
+
+    @property
     def last(self) -> Path:
         """The run's weights after the last whole epoch."""
         return self.folder / "last.pt"

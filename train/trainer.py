@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -241,10 +242,15 @@ class _Run:
         )
         folder.draw_samples(detector, shown)
         self.say([folder.draw_curves(self.rows)])
-        if not self.validation:
-            self.say(["no best.pt: no images to measure AP on were given"])
         self._save(self.settings.last)
         self.settings.previous.unlink(missing_ok=True)
+        measured = {row["AP"]: row["epoch"] for row in reversed(self.rows) if row["AP"] is not None}
+        said = "no best.pt: no images to measure AP on were given"
+        if measured:
+            ap = max(measured)
+            said = f"best.pt has AP {points(ap)}, of epoch {measured[ap]} of {self.settings.epochs}"
+        weights = shlex.quote(str(self.settings.weights_to_export))
+        self.say([said, f"next: retinart export {weights} -o model.onnx"])
 
     def _save(self, path: Path, resume: Mapping[str, Any] | None = None) -> None:
         save_checkpoint(

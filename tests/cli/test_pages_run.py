@@ -31,7 +31,7 @@ SMALL = {
     "--imgsz 400 500 600 700 800": "--imgsz 64 96",
     "--imgsz 600": "--imgsz 128",
     "--imgsz 800": "--imgsz 128",
-    "--epochs 72": "--epochs 1 --batch 2",
+    "--batch 8 --epochs 90 --eval-every 15": "--batch 2 --epochs 1",
     "-o tuned.onnx": "-o tuned.onnx --height 96 --width 128",  # as the small model.onnx
     "--epochs 3": "--epochs 1 --batch 2",
     "--model resnet18": "--model tiny",
@@ -179,7 +179,7 @@ PAGES = {
     "docs/quantization-float.md": 6,
     "docs/self-test.md": 3,
     "docs/tensorrt.md": 1,
-    "docs/training.md": 2,
+    "docs/training.md": 3,
     "docs/video.md": 3,
     "docs/video-events.md": 5,
     "docs/video-keep.md": 7,

@@ -292,6 +292,7 @@ def test_a_run_learns_and_its_checkpoint_loads(
     assert out == ""
     assert "instances.json: 12 images" in err
     assert "epoch 8/8: loss" in err
+    assert "no best.pt: " in err and err.endswith(f"next: retinart export {path} -o model.onnx\n")
 
 
 def test_the_same_seed_gives_the_same_weights(settings: TrainSettings) -> None:

@@ -166,7 +166,9 @@ def test_two_processes_are_as_one(settings: TrainSettings, scenes: Path) -> None
     )
 
 
-def test_ap_is_measured_and_the_best_is_kept(settings: TrainSettings) -> None:
+def test_ap_is_measured_and_the_best_is_kept(
+    settings: TrainSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = train(
         replace(
             settings,
@@ -179,7 +181,13 @@ def test_ap_is_measured_and_the_best_is_kept(settings: TrainSettings) -> None:
     with (path.parent / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [bool(row["AP"]) for row in rows] == [False, True, True]
-    assert load_checkpoint(path.parent / "best.pt")[2] == list(CLASSES)
+    best = path.parent / "best.pt"
+    assert load_checkpoint(best)[2] == list(CLASSES)
+    ap, epoch = max((float(row["AP"]), -int(row["epoch"])) for row in rows[1:])
+    assert capfd.readouterr().err.splitlines()[-2:] == [
+        f"best.pt has AP {100 * ap:.1f}, of epoch {-epoch} of 3",
+        f"next: retinart export {best} -o model.onnx",
+    ]
 
 
 def test_frozen_batch_norms_stay_as_they_are(settings: TrainSettings, tmp_path: Path) -> None:

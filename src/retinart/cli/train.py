@@ -236,7 +236,8 @@ def run(args: argparse.Namespace) -> int:
     from retinart.train.trainer import train  # it imports PyTorch, which takes seconds
 
     command = shlex.join(["retinart", *sys.argv[1:]])
-    print(train(settings, command=command, resume=args.resume is not None))
+    train(settings, command=command, resume=args.resume is not None)
+    print(settings.weights_to_export)
     return 0
 
 

@@ -122,7 +122,11 @@ def test_gradients_pass_through_the_rounding_of_weights(bits: int) -> None:
 
 
 def test_the_command_trains_rounded(
-    noisy_checkpoint: Path, int8_path: Path, tiny_scenes: Path, tmp_path: Path
+    noisy_checkpoint: Path,
+    int8_path: Path,
+    tiny_scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     images, annotations = str(tiny_scenes / "images"), str(tiny_scenes / "instances.json")
     given = [
@@ -132,6 +136,7 @@ def test_the_command_trains_rounded(
         "--height", "64", "--width", "64", "--lr", "0.01", "--warmup", "0", "--out", str(tmp_path),
     ]  # fmt: skip
     assert main(given) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'exp' / 'best.pt'}\n", "what export takes"
     before, _, _ = load_checkpoint(noisy_checkpoint)
     after, _, _ = load_checkpoint(tmp_path / "exp" / "last.pt")
     assert not torch.equal(before.fpn.p6.weight, after.fpn.p6.weight)
