@@ -111,6 +111,7 @@ class _Run:
             self._stream.sources.close()
             raise
         self._first = self._last = 0.0
+        self._scaled = set[int]()  # sources in whose frames the areas are scaled
         self._with_id = 0  # detections
         self._told = self._begun = time.perf_counter()
 
@@ -220,6 +221,7 @@ class _Run:
             )
             self._files.write(frame, record, step.pictures[i] if self._job.copies else None)
             self._watchers.show(frame, found)
+            self._note_scale(frame)
             if step.tallies:
                 picture = step.pictures[i] if self._job.clips else None
                 self._files.write_events(frame, step.tallies[i].events, picture)
@@ -238,6 +240,17 @@ class _Run:
                 self._with_id += int((found.tracker_id >= 0).sum())
             self._sources[frame.source_index].counts.written += 1
         return step
+
+    def _note_scale(self, frame: Frame) -> None:
+        """Note once for each source that the areas were drawn in a picture of another size."""
+        if self._job.areas is None or frame.source_index in self._scaled:
+            return
+        height, width = frame.image.shape[:2]
+        if how := self._job.areas.how_scaled(width, height):
+            self._scaled.add(frame.source_index)
+            self._summary.notes.append(f"{frame.source} has {how}")
+            if self._sources[frame.source_index].live:  # the end may be weeks away
+                self._progress.line(self._summary.notes[-1])
 
     def _show(self, step: Step) -> None:
         window = None if self._stop.reason else self._window

@@ -279,7 +279,11 @@ class DetectSummary:
         tally = self.tallies.get(source_index)
         if tally is None:
             return {}
-        lines, zones = ({k: asdict(v) for k, v in t.items()} for t in (tally.lines, tally.zones))
+        lines = {name: asdict(line) for name, line in tally.lines.items()}
+        zones = {
+            name: {**asdict(zone), "dwell_mean": zone.dwell_mean}
+            for name, zone in tally.zones.items()
+        }
         return {"lines": lines, "zones": zones}
 
     def write(self, path: Path) -> None:

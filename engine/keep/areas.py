@@ -17,6 +17,7 @@ from retinart.engine.errors import BadInput
 Point = tuple[float, float]  # x, y in pixels
 Anchor = Literal["center", "bottom"]
 
+_SAME_SHAPE = 0.01  # of the ratio of the sides; codecs round sizes
 _MOST_POINTS = 1000  # each side of a polygon is compared with all others
 _FORM = (
     'Write {"size": [1920, 1080], "regions": [{"name": "road", "points": [[0, 400], [1900, 400], '
@@ -99,6 +100,15 @@ class Areas:
     def counts(self) -> bool:
         """Whether there is something to count at."""
         return bool(self.lines or self.zones)
+
+    def how_scaled(self, width: int, height: int) -> str:
+        """What happens to the areas in a picture of another size, for people; else ""."""
+        if (width, height) == self.size:
+            return ""
+        w, h = self.size
+        same = abs((width * h) / (height * w) - 1) < _SAME_SHAPE
+        how = "scaled" if same else "stretched, because the shapes differ"
+        return f"{width}x{height}, and the areas are for {w}x{h}: they are {how}"
 
     def _check_inside(self, what: str, points: Sequence[Point]) -> None:
         width, height = self.size

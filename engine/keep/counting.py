@@ -63,18 +63,24 @@ class ZoneTally:
     Attributes:
         now, most: objects in it, and the most at once.
         entered: how often one entered.
-        left: how often one left, after `dwell` seconds in all.
+        departed: how often one left.
+        dwell_sum: seconds that those had been inside, all together.
     """
 
     now: int = 0
     most: int = 0
     entered: int = 0
-    left: int = 0
-    dwell: float = 0.0
+    departed: int = 0
+    dwell_sum: float = 0.0
+
+    @property
+    def dwell_mean(self) -> float | None:
+        """Seconds that an object was inside; None before the first one has departed."""
+        return self.dwell_sum / self.departed if self.departed else None
 
     def text(self) -> str:
         """For people."""
-        mean = f", {self.dwell / self.left:.1f} s on average" if self.left and self.dwell else ""
+        mean = f", {self.dwell_mean:.1f} s on average" if self.dwell_mean else ""
         return f"{self.now} inside, {self.entered} in all{mean}"
 
 
@@ -181,8 +187,8 @@ class AreaCounter:
                 now,
                 max(zone.most, now),
                 zone.entered + len(here) - len(gone),
-                zone.left + len(gone),
-                zone.dwell + sum(event.dwell or 0.0 for event in gone),
+                zone.departed + len(gone),
+                zone.dwell_sum + sum(event.dwell or 0.0 for event in gone),
             )
 
 

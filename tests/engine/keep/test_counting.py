@@ -92,7 +92,7 @@ def test_a_zone() -> None:
     ]
     assert events[-1].dwell == pytest.approx(0.3) and not events[-1].lost
     yard = tally.zones["yard"]
-    assert (yard.now, yard.most, yard.entered, yard.left) == (1, 2, 2, 1)
+    assert (yard.now, yard.most, yard.entered, yard.departed) == (1, 2, 2, 1)
     assert tally.texts() == {
         "gate": "0 to the left, 0 to the right",
         "yard": "1 inside, 2 in all, 0.3 s on average",
@@ -149,7 +149,7 @@ def test_a_made_video_is_counted_exactly(
     (source,) = json.loads((out / "summary.json").read_text())["sources"]
     assert source["lines"] == {"gate": {"left": 2, "right": 3}}, ran.stderr
     yard = source["zones"]["yard"]
-    assert (yard["entered"], yard["left"], yard["now"]) == (5, 2, 3)
+    assert (yard["entered"], yard["departed"], yard["now"]) == (5, 2, 3)
     assert f"{tmp_path}/discs.mp4, gate: 2 to the left, 3 to the right\n" in ran.stderr
     events = read_lines(out / "events.jsonl")
     crossings = [e for e in events if e["kind"] == "cross"]
@@ -162,6 +162,7 @@ def test_a_made_video_is_counted_exactly(
     assert str(out / "events.jsonl") in ran.stdout.splitlines()
     dwell = [e["dwell"] for e in events if e["kind"] == "leave"]
     assert all(1.0 < seconds < 1.5 for seconds in dwell)  # from 580 to 400 in 26 frames
+    assert (yard["dwell_sum"], yard["dwell_mean"]) == pytest.approx((sum(dwell), sum(dwell) / 2))
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,25 @@ def test_detect_keeps_what_the_options_say(
     assert all(row["score"] > (0.3 if row["class"] == "ring" else 0.2) for row in rows)
     assert all(row["box"][0] + row["box"][2] < 128.1 for row in rows)
     assert all(row["box"][2] - row["box"][0] >= 7.9 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("size", "what"),
+    [
+        ([128, 96], ""),
+        ([256, 193], "for 256x193: they are scaled"),
+        ([96, 128], "for 96x128: they are stretched, because the shapes differ"),
+    ],
+)
+def test_areas_of_another_size_are_told(
+    retinart: Command, model_path: Path, images: Path, tmp_path: Path, size: list[int], what: str
+) -> None:
+    """Seen: areas for 432x768 were stretched to 640x480 without a line."""
+    corners = [[0, 0], [90, 0], [0, 90]]
+    areas, out = tmp_path / "areas.json", tmp_path / "out"
+    areas.write_text(json.dumps({"size": size, "regions": [{"name": "a", "points": corners}]}))
+    ran = retinart("detect", model_path, images, "--region", areas, "--out", out)
+    line = f"{images / '0.png'} has 128x96, and the areas are {what}"
+    notes = json.loads((out / "summary.json").read_text())["notes"]
+    assert [note for note in notes if "areas" in note] == ([line] if what else [])
+    assert ran.stderr.count("the areas are") == bool(what)
