@@ -181,7 +181,10 @@ class DetectSummary:
         if self.skip_still:
             text += f" ({self.total('still')} still)"
         text += f", {counted(sure, 'detection')} with a score from {self.draw_conf:g} on"
-        if most := self.confident.most_common(_CLASSES):
+        most = self.confident.most_common()
+        if len(most) > _CLASSES + 1:  # else the rest is a class, too
+            most = most[:_CLASSES]
+        if most:
             names = ", ".join(f"{n:,} {name}" for name, n in most)
             rest = sure - sum(n for _, n in most)
             text += f": {names}" + (f", {rest:,} of other classes" if rest else "")
@@ -208,6 +211,7 @@ class DetectSummary:
         )
         return (
             f"{table(self.stages, self.seconds)}\n"
+            "busy: the stage's work as a share of the time; frames that are at it at once add up\n"
             f"capture to detections: {_percentiles(self.to_detections)}\n"
             f"capture to result: {_percentiles(self.to_result)}\n"
             f"waiting before: {waits}"

@@ -58,6 +58,7 @@ CANNOT = {
     "retinart demo": "has tests of its own",
     "make ": "has tests of its own",
     "rtsp://": "needs a camera",
+    "http://127.0.0.1:8081/": "needs a camera's stand-in; tests/containers has one",
     " 0 ": "needs a webcam",
     "detect model.engine": "needs a GPU",
     "check model.engine": "needs a GPU",
