@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -85,6 +86,26 @@ def test_the_readme_names_the_pytorch_of_the_constraints() -> None:
     pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     named = re.findall(r"\btorch==\S+", readme())
     assert named and set(named) <= set(pins), f"README.md: {named}, constraints.txt has another"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(readme().splitlines()) <= 120
+
+
+def test_the_readmes_table_is_the_grids() -> None:
+    grid = json.loads((ROOT / "benchmarks/results/paper_grid.json").read_text("utf-8"))
+    rows = []
+    for timing in grid["timings"]:
+        if timing["checkpoint"] == "resnet50" and timing["imgsz"] in (400, 600, 800):
+            (peer,) = timing["benchmark"]["peers"]
+            ours = timing["benchmark"]["models"][:3]  # FP32, bf16, INT8
+            cells = [f"{timing['imgsz']}", f"{peer['ms']['total']['p50']:.0f}"]
+            for model in ours:
+                ratio = model["times_as_fast_as"]["torchvision eager"]["value"]
+                cells.append(f"{model['ms']['total']['p50']:.0f} ({ratio:.2f}x)")
+            cells.append(", ".join(f"{m['peak_mib']:.0f}" for m in (peer, *ours)))
+            rows.append(f"| {' | '.join(cells)} |")
+    assert len(rows) == 3 and "\n".join(rows) in readme()
 
 
 @pytest.mark.parametrize("folder", ["engine", "benchmarks", "train"])
