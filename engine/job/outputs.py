@@ -21,7 +21,7 @@ from retinart.engine.job.records import (
     Record,
     event_line,
 )
-from retinart.engine.job.text_files import LineFile, RecordFile
+from retinart.engine.job.text_files import LineFile, RecordFile, deleted
 from retinart.engine.keep.counting import Event
 from retinart.engine.media.frame import Frame
 from retinart.engine.media.images import Image
@@ -110,6 +110,8 @@ class Outputs:
             self._write(frame, record, picture)
         except FileNotFoundError:
             self._check_there()  # the folder may have gone after the check above
+            if not self._out.exists():
+                raise deleted(self._out) from None
             raise
 
     def _write(self, frame: Frame | None, record: Record, picture: Image | None) -> None:

@@ -65,11 +65,16 @@ class LineFile:
             BadInput: the file was deleted or replaced.
         """
         if not self.there:
-            raise BadInput(
-                f"cannot go on writing {self.path}",
-                why="it was deleted or replaced while the job ran",
-                fix="Run the job again, and leave its folder alone until it has ended",
-            )
+            raise deleted(self.path)
+
+
+def deleted(path: Path) -> BadInput:
+    """The error where an output has gone."""
+    return BadInput(
+        f"cannot go on writing {path}",
+        why="it was deleted or replaced while the job ran",
+        fix="Run the job again, and leave its folder alone until it has ended",
+    )
 
 
 class RecordFile:
