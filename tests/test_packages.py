@@ -14,10 +14,14 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from test_layout import python_files, setuptools_table
 from test_pages import shipped_files
 
@@ -25,6 +29,7 @@ from support import ROOT, Once
 
 PYTHONS = os.environ.get("RETINART_PYTHONS", "").split()
 NOBODY = 65534
+OLDEST = "3.11.2"  # Debian 12's; constraints.txt is for 3.11
 # Package data beside the Python files, by folder of the repository and by package.
 DATA = {
     "src/retinart/py.typed": "retinart/py.typed",
@@ -98,8 +103,8 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(built: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as file:
         names = {name for name in file.namelist() if ".dist-info/" not in name}
-        metadata = next(name for name in file.namelist() if name.endswith("/METADATA"))
-        text = file.read(metadata).decode()
+        described = next(name for name in file.namelist() if name.endswith("/METADATA"))
+        text = file.read(described).decode()
         licences = [name for name in file.namelist() if "/licenses/" in name]
     assert names - _expected() == set(), "too much"
     assert _expected() - names == set(), "missing"
@@ -118,6 +123,47 @@ def test_the_sdist_holds_the_sources_of_the_wheel(built: Path) -> None:
     assert sum(name.endswith("/__init__.py") for name in names) >= packages
     parts = {name.split("/")[0] for name in names}
     assert not parts & {"build", "runs", ".venv", ".git", "dist"}
+
+
+def test_the_pins_fit_the_oldest_python(tmp_path: Path) -> None:
+    """A pin that wanted 3.11.5 stopped `make test` on Debian 12."""
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = {canonicalize_name(Requirement(line).name) for line in lines if line and line[0] != "#"}
+    installed = {canonicalize_name(d.name): d for d in metadata.distributions()}
+    pinned = [installed[name] for name in pins & installed.keys()]
+    assert len(pinned) > 50
+    assert _refusing(OLDEST, pinned) == []
+
+    (tmp_path / "made-1.0.dist-info").mkdir()
+    made = "Metadata-Version: 2.4\nName: made\nVersion: 1.0\nRequires-Python: >=3.11.5\n"
+    (tmp_path / "made-1.0.dist-info" / "METADATA").write_text(made)
+    found = _refusing(OLDEST, metadata.distributions(path=[str(tmp_path)]))
+    assert found == ["made 1.0 wants Python >=3.11.5"]
+
+
+def _refusing(python: str, distributions: Iterable[metadata.Distribution]) -> list[str]:
+    """The distributions that pip would not install on a version of Python."""
+    return [
+        f"{d.name} {d.version} wants Python {wanted}"
+        for d in distributions
+        if (wanted := d.metadata.json.get("requires_python"))
+        and not SpecifierSet(str(wanted)).contains(python)
+    ]
+
+
+def test_a_wheel_forgets_modules_that_are_gone(tmp_path: Path) -> None:
+    """`pip install .` left its files in build/lib, and the next wheel also packed what was gone."""
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "small"\nversion = "1"\n')
+    for name in ("small", "build/lib/small"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "build/lib/small/gone.py").touch()
+    code = "from setuptools import build_meta; build_meta.build_wheel('.')"
+    _run(sys.executable, "-c", code, cwd=tmp_path)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as file:
+        modules = [name for name in file.namelist() if name.endswith(".py")]
+    assert modules == ["small/__init__.py"]
 
 
 @pytest.mark.long
