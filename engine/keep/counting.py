@@ -29,7 +29,7 @@ class Event:
         frame: see `Frame.index`.
         area: the line's or zone's name.
         direction: the side that a line was crossed to, seen from its start towards its end.
-        dwell: seconds in the zone that the object left.
+        dwell: seconds in the zone that the object left; None for images, which have no times.
         lost: it was not seen any more, rather than seen to leave.
     """
 
@@ -76,7 +76,7 @@ class ZoneTally:
     @property
     def dwell_mean(self) -> float | None:
         """Seconds that an object was inside; None before the first one has departed."""
-        return self.dwell_sum / self.departed if self.departed else None
+        return self.dwell_sum / self.departed if self.dwell_sum else None
 
     def text(self) -> str:
         """For people."""
@@ -155,7 +155,8 @@ class AreaCounter:
                     track.entered[name] = clock
                     events.append(event(kind="enter", area=name))
                 elif not hit[i] and name in track.entered:
-                    dwell = clock - track.entered.pop(name)
+                    stay = clock - track.entered.pop(name)
+                    dwell = None if time is None else stay
                     events.append(event(kind="leave", area=name, dwell=dwell))
             track.point, track.class_id, track.seen = point, label, clock
         events += self._forget(clock, time, frame)
@@ -168,9 +169,10 @@ class AreaCounter:
             if clock - track.seen > _FORGOTTEN:
                 del self._tracks[number]
                 for name, entered in track.entered.items():
+                    dwell = None if time is None else track.seen - entered
                     yield Event(
                         time=time, frame=frame, kind="leave", area=name, track=number,
-                        class_id=track.class_id, dwell=track.seen - entered, lost=True,
+                        class_id=track.class_id, dwell=dwell, lost=True,
                     )  # fmt: skip
 
     def _count(self, events: Sequence[Event]) -> None:

@@ -109,6 +109,17 @@ def test_an_object_that_is_lost_has_left() -> None:
     assert (again.zones["yard"].now, again.zones["yard"].entered) == (1, 1)
 
 
+def test_images_have_no_dwell() -> None:
+    """Their numbers were taken for seconds."""
+    counter, events = AreaCounter(AREAS), list[Event]()
+    for i, point in enumerate([(55.0, 50.0), (65.0, 50.0), (55.0, 50.0)]):
+        tally = counter(_found({3: point}), size=(100, 100), time=None, frame=i)
+        events += [event for event in tally.events if event.area == "yard"]
+    assert [(event.kind, event.dwell) for event in events] == [("enter", None), ("leave", None)]
+    assert tally.zones["yard"].departed == 1 and tally.zones["yard"].dwell_mean is None
+    assert tally.texts()["yard"] == "0 inside, 1 in all"
+
+
 def test_what_has_no_track_is_not_counted() -> None:
     tally, events = _run({-1: (40, 50)}, {-1: (60, 50)})
     assert not events and tally.lines["gate"].left == tally.zones["yard"].now == 0
