@@ -21,7 +21,8 @@ from retinart.benchmarks.latency.regression import (
     ratio_table,
     verdict,
 )
-from retinart.benchmarks.timing.results import Benchmark
+from retinart.benchmarks.latency.tables import warnings
+from retinart.benchmarks.timing.results import Benchmark, Comparison
 from retinart.benchmarks.timing.statistics import ratio_of_medians
 from retinart.engine.common.typed_json import read_typed, write_typed
 from support import narrow
@@ -196,3 +197,11 @@ def test_bad_baseline(
     ):
         ran = retinart("benchmark", model_path, "--images", small_scenes, *more)
         assert ran.returncode == 2 and message in ran.stderr, ran.stderr
+
+
+def test_a_noisy_machine_is_told_of_the_gate_where_there_is_one() -> None:
+    """Seen: "A gate (--max-ratio) judges all the same" without --compare."""
+    compared = Comparison(max_ratio=1.1, ratios=(), differences=())
+    for noise, comparison, told in ((0.4, compared, 1), (0.4, None, 0), (0.02, compared, 0)):
+        said = warnings(made_benchmark(noise=noise, comparison=comparison))
+        assert sum("The gate (--max-ratio) judges all the same" in text for text in said) == told
