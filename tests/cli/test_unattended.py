@@ -96,8 +96,6 @@ def test_a_camera_tells_the_time_of_day(
     lines = {line["frame"]: line for line in read_lines(out / "detections.jsonl")}
     times = [line["utc"] for line in lines.values()]
     assert begun <= summary["started"] < times[0] < times[-1] <= utc.iso(utc.now())
-    took = datetime.fromisoformat(times[-1][:-1]) - datetime.fromisoformat(times[0][:-1])
-    assert 1000 * took.total_seconds() == pytest.approx(list(lines.values())[-1]["time_ms"], abs=50)
     *events, clip = read_lines(out / "events.jsonl")
     assert events and all(event["utc"] == lines[event["frame"]]["utc"] for event in events)
     assert (clip["kind"], clip["utc"] >= events[-1]["utc"]) == ("clip", True)
