@@ -37,7 +37,7 @@ def int8_text(flags: frozenset[str], *, saturates: bool | None = None) -> str:
     """
     r50 = "R50 at 400 to 800 pixels in INT8 was {} times as fast as in FP32 on {}"
     if flags & VNNI:  # benchmarks/results/paper_grid.md
-        speed = r50.format("2.2 to 2.7", "an AMD EPYC with AVX512-VNNI")
+        speed = r50.format("2.3 to 2.8", "an AMD EPYC with AVX512-VNNI")
     elif "avx2" in flags:  # docs/runtimes.md, and paper_grid.md with VNNI turned off
         speed = r50.format("1.2 to 1.4", "an Intel Skylake and an AMD EPYC without VNNI")
     else:
