@@ -244,11 +244,10 @@ class _Run:
         self.say([folder.draw_curves(self.rows)])
         self._save(self.settings.last)
         self.settings.previous.unlink(missing_ok=True)
-        measured = {row["AP"]: row["epoch"] for row in reversed(self.rows) if row["AP"] is not None}
         said = "no best.pt: no images to measure AP on were given"
-        if measured:
-            ap = max(measured)
-            said = f"best.pt has AP {points(ap)}, of epoch {measured[ap]} of {self.settings.epochs}"
+        if self.best >= 0:
+            epoch = next(row["epoch"] for row in self.rows if row["AP"] == self.best)
+            said = f"best.pt has AP {points(self.best)}, of epoch {epoch} of {self.settings.epochs}"
         weights = shlex.quote(str(self.settings.weights_to_export))
         self.say([said, f"next: retinart export {weights} -o model.onnx"])
 

@@ -133,7 +133,7 @@ class Pool:
     def close(self) -> None:
         """End all actors."""
         actors = [actor for actor, _ in self._under_way.values()] + self._free
-        with suppress(OSError, self._ray.exceptions.RaySystemError):  # Ray may have ended
+        with suppress(*self._lost_ray):
             for actor in actors:
                 self._ray.kill(actor)
         self._under_way.clear()
@@ -146,6 +146,11 @@ class Pool:
         return list(self._began.values())
 
     @property
+    def _lost_ray(self) -> tuple[type[Exception], ...]:
+        """What Ray's calls raise when Ray itself has ended."""
+        return (OSError, self._ray.exceptions.RaySystemError)
+
+    @property
     def _ended(self) -> tuple[type[Exception], ...]:
         errors = self._ray.exceptions
         return (errors.RayActorError, errors.OutOfMemoryError, errors.NodeDiedError)
@@ -154,7 +159,7 @@ class Pool:
         """The steps that have ended since."""
         try:
             done: list[Any] = self._ray.wait(list(self._under_way), timeout=_POLL_SECONDS)[0]
-        except (OSError, self._ray.exceptions.RaySystemError) as error:
+        except self._lost_ray as error:
             raise BadInput(
                 "Ray ended before the work was done",
                 why=str(error),

@@ -33,8 +33,8 @@ def ray_session(address: str = HERE) -> Iterator[Any]:
             variable RAY_ADDRESS names is taken, or a Ray is started with the CPUs of this process.
 
     Raises:
-        BadInput: nothing answers at the address in time, it is no Ray, it wants a token that this
-            process does not send, or Ray refuses.
+        BadInput: nothing answers at the address in time. What answers is no Ray, or it refuses. It
+            wants a token, and this process sends none.
         MissingDependency: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
@@ -65,8 +65,8 @@ def check_answers(address: str, seconds: float = _ANSWER_SECONDS) -> None:
         seconds: to wait.
 
     Raises:
-        BadInput: it is not an address, nothing listens there, what does so does not speak gRPC, as
-            Ray's head node does, or it wants a token.
+        BadInput: it is not an address, or nothing listens there. What listens there does not speak
+            gRPC, as a head node does. The head node wants a token.
     """
     if "://" in address:
         raise BadInput(
@@ -98,7 +98,7 @@ def check_answers(address: str, seconds: float = _ANSWER_SECONDS) -> None:
 
 
 def _check_token(grpc: Any, channel: Any, address: str, seconds: float) -> None:
-    """See that a head node wants no token, or that Ray will send one: it tries for a minute."""
+    """Refuse a head node that wants a token if Ray sends none: Ray would try for a minute."""
     if os.environ.get(AUTH_MODE, "").lower() == "token":
         return
     try:

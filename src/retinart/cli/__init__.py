@@ -174,6 +174,8 @@ def _commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
 
 def _near(wrong: Sequence[str], known: Iterable[str], cutoff: float) -> str:
     """What wrong words may have been meant for, as a question; "" if nothing is near."""
+    if not wrong:
+        return ""  # each command comes here, and the import takes time
     from difflib import get_close_matches
 
     near = [name for word in wrong for name in get_close_matches(word, sorted(known), 2, cutoff)]
